@@ -1,0 +1,43 @@
+# make demo   try the whole program, without an account or a network
+# make test   everything that is checked, in under five minutes
+# make lint   style, types and the direction of imports only
+# make coverage  which lines the tests reach
+# make bench  how fast, and how much memory, beside DuckDB on the same bytes
+# make clean  remove what the others made
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test lint coverage bench clean
+help:
+	@grep '^# make' Makefile | cut -c3-
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/tested: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/mixpanel-etl demo
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest
+
+coverage: .venv/tested
+	$(BIN)/pytest --cov=engine --cov-report=term:skip-covered
+
+bench: .venv/tested
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

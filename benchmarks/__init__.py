@@ -1,0 +1,1 @@
+"""How fast, and in how much memory: the whole command, beside DuckDB on the same bytes."""

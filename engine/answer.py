@@ -1,0 +1,104 @@
+"""What an answer other than events means: which error of ours, in which words. Pure.
+
+It knows statuses, headers and bodies, and no connection.
+"""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+from engine.errors import RateLimited, Refused, Unavailable
+from engine.flow import Connection
+
+
+def verdict(
+    status: int, headers: Mapping[str, str], body: bytes, connection: Connection, now: float
+) -> Refused | RateLimited | Unavailable:
+    """What an answer other than 200 means. Mixpanel documents none; peers have recorded these."""
+    said = clean(sentence(body), connection)
+    told = f"Mixpanel answered {status}" + (f": {said}" if said else ".")
+    low = said.lower()
+    if status == 429:
+        return RateLimited(told, retry_after(headers, now))
+    if status == 408 or status >= 500 or (status == 400 and "timeout error" in low):
+        return Unavailable(told, retry_after(headers, now))
+    if status == 401 or "unable to authenticate" in low:
+        hint = "Check MIXPANEL_USERNAME and MIXPANEL_PASSWORD (a service account), and the region."
+    elif status == 403 or "not a member of this project" in low:
+        hint = "Check MIXPANEL_PROJECT_ID, and that the service account may read the project."
+    elif status == 402:
+        hint = "The plan of the project does not include this export."
+    elif status == 404:
+        hint = f"Check MIXPANEL_HOST: {connection.host} has no export endpoint."
+    elif "to_date cannot be later than today" in low:
+        hint = "Ask for days up to today, by the project's clock (MIXPANEL_TIMEZONE) or by UTC."
+    elif 300 <= status < 400:
+        hint = "Check MIXPANEL_HOST."
+    else:
+        hint = "Check the days, the events and the `where` expression."
+    return Refused(f"{told.rstrip('.')}. {hint}")
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds of `Retry-After`, which is a number or a date; a date counts from the answer's own.
+
+    So a wrong clock on this machine does no harm. None where there is none or no sense in it.
+    """
+    value = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+        return float(value)
+    until = _seconds(value)
+    answered = _seconds(headers.get("date", ""))
+    return None if until is None else max(0.0, until - (now if answered is None else answered))
+
+
+def _seconds(date: str) -> float | None:
+    """An HTTP date as seconds since the epoch."""
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def is_page(body: bytes) -> bool:
+    """Whether `body` is HTML, whatever its type says."""
+    return body.lstrip()[:1] == b"<"
+
+
+def sentence(body: bytes) -> str:
+    """What an error's body says: the error in its JSON, the title of its page, its first line."""
+    text = body.decode(errors="replace")
+    with suppress(ValueError, RecursionError):
+        value = json.loads(text)
+        while isinstance(value, dict):
+            names = [name for name in ("error", "message", "detail", "status") if name in value]
+            value = value[names[0]] if names else json.dumps(value, ensure_ascii=False)
+        text = str(value)
+    if is_page(body):
+        title = re.search(r"<(title|h1)[^>]*>(.*?)</", text, re.IGNORECASE | re.DOTALL)
+        text = html.unescape(title[2] if title else re.sub(r"<[^>]*>", "\n", text))
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def clean(text: str, connection: Connection) -> str:
+    """`text` as one may show it: printable, short, and without the credentials (P7)."""
+    user, password = connection.username, connection.password.reveal()
+    both = base64.b64encode(f"{user}:{password}".encode()).decode()
+    shapes = {shape for secret in (user, password, both) for shape in _shapes(secret) if shape}
+    for shape in sorted(shapes, key=len, reverse=True):
+        text = text.replace(shape, "***")
+    text = "".join(char if char.isprintable() else " " for char in text)
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _shapes(secret: str) -> tuple[str, ...]:
+    """How a server may write `secret` when it repeats it: plain, in a URL, in JSON, in HTML."""
+    in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
+    return secret, quote(secret), quote(secret, safe=""), *in_json, html.escape(secret)

@@ -1,0 +1,83 @@
+"""What the stages hand each other. Pure data: it knows no stage, no file and no network."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CORRUPT = "INGEST-1401-400"  # the line is not a record
+REQUIRED = "INGEST-1555-400"  # a required field is missing or null
+INVALID = "MAPPER-3700-400"  # the mapped record breaks the schema otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record that could not go on, verbatim.
+
+    `violations` holds, for a record that broke the schema, one mapping for each violation with
+    `keyword`, `message`, `pointerToViolation`, `schemaLocation`. A line too long to be held in
+    memory comes as several rejects that count as one: `part` 0, 1, 2 … of its bytes.
+    """
+
+    stage: str
+    code: str
+    message: str
+    raw: bytes
+    violations: tuple[dict[str, Any], ...] = ()
+    part: int | None = None
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts and bytes; `a + b` works. Every metric comes from here.
+
+    P3: lines == rows + rejected + duplicates, always.
+    """
+
+    lines: int = 0
+    rows: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    warnings: int = 0  # values that could not be cast, and are kept in `unmapped`
+    clamped: int = 0  # rows whose `time` lies outside the days that were asked for
+    bytes_received: int = 0  # on the wire
+    bytes_read: int = 0  # after decompression
+    bytes_written: int = 0
+    files: int = 0
+    reject_codes: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)}
+        )
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some records on their way; all lists stay in step with `lines`.
+
+    lines       raw lines, without their line end
+    names       the property names that occur in it, if somebody looked
+    records     decoded lines                                              from `lines`
+    columns     values for each destination of the mapping set: a list       from `mapping`,
+                or an Arrow array that is the column already                 from `direct`
+    rest        what no rule read, a mapping a record                      from `mapping`
+    keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
+    table       the destination columns, `unmapped` and `event_date`       from `columns`
+    rejects     what could not go on, so far; not in `lines` any more
+    warnings    values that could not be cast
+    """
+
+    lines: Sequence[bytes] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    columns: list[Any] = field(default_factory=list)
+    rest: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[Any] = field(default_factory=list)
+    table: "pa.RecordBatch | None" = None
+    rejects: list[Reject] = field(default_factory=list)
+    warnings: int = 0
+    clamped: int = 0

@@ -1,0 +1,246 @@
+"""The history of runs and the ledger of requests, in one SQLite file that any number of processes
+read and write. The only importer of sqlite3. The data's truth is never here: it is in the table.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Any, Self
+
+from engine.errors import EtlError, InputError
+from engine.report import FAILED, IN_PROGRESS, Json, abandoned
+from engine.window import Window
+
+VERSION = 1
+NAME = "catalog.sqlite3"
+
+_DAY_MS = 86_400_000
+_BUSY_SECONDS = 30
+
+_TABLES = """
+CREATE TABLE runs (
+    id         TEXT PRIMARY KEY,
+    flow       TEXT NOT NULL,
+    dataset    TEXT NOT NULL,
+    status     TEXT NOT NULL COLLATE NOCASE,
+    started_at INTEGER NOT NULL,
+    "window"   TEXT NOT NULL,
+    item       TEXT NOT NULL
+);
+CREATE INDEX runs_by_time ON runs (started_at);
+CREATE INDEX runs_by_flow ON runs (flow, started_at);
+CREATE INDEX runs_by_status ON runs (status, started_at);
+CREATE INDEX runs_by_flow_and_status ON runs (flow, status, started_at);
+CREATE TABLE requests (project TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX requests_by_project ON requests (project, at);
+"""
+
+_SAVE = """
+INSERT INTO runs (id, flow, dataset, status, started_at, "window", item)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET flow = excluded.flow, dataset = excluded.dataset,
+    status = excluded.status, started_at = excluded.started_at, "window" = excluded."window",
+    item = excluded.item
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One run of the history: what it was, and its item of the runs payload."""
+
+    flow: str
+    dataset: str
+    status: str
+    started_at: int  # ms since the epoch
+    window: Window
+    item: Json
+
+
+class Catalog:
+    """`<home>/catalog.sqlite3`, made where it is missing, readable by its owner only.
+
+    Safe to share between threads. InputError where the file cannot be used as it is, EtlError
+    where a later read or write fails. Nothing that is saved here may hold a secret (P7).
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / NAME
+        self._lock = RLock()
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connection = sqlite3.connect(
+                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(
+                f"The catalog {self.path} cannot be written ({reason}). Give MIXPANEL_ETL_HOME, "
+                "or `home` in the configuration, a folder that can be."
+            ) from error
+        try:
+            self._prepare()
+        except sqlite3.OperationalError as error:  # busy, the disk is full, …
+            self.close()
+            raise EtlError(f"The catalog {self.path} cannot be opened ({error}).") from error
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise InputError(
+                f"The catalog {self.path} cannot be read ({error}). It holds only the history of "
+                "runs: move it away, and a new one is made."
+            ) from error
+
+    def save(self, item: Json, *, flow: str, dataset: str, window: Window) -> None:
+        """Keep a run, in place of what was kept under its id.
+
+        `item` is its item of the runs payload, which also tells its status and its start.
+        """
+        row = (
+            item["id"],
+            flow,
+            dataset,
+            item["metrics"]["statusSummary"]["status"],
+            item["createdAt"],
+            json.dumps(window.as_json()),
+            json.dumps(item, separators=(",", ":")),
+        )
+        with self._transaction() as connection:
+            connection.execute(_SAVE, row)
+
+    def history(
+        self,
+        flow: str | None = None,
+        status: str | None = None,
+        dataset: str | None = None,
+        limit: int = 100,
+    ) -> list[Entry]:
+        """The newest runs first. Upper and lower case of `status` are the same."""
+        where, values = _filter(flow=flow, status=status, dataset=dataset)
+        rows = self._read(
+            f'SELECT flow, dataset, status, started_at, "window", item FROM runs{where}'  # noqa: S608  # our own names only
+            " ORDER BY started_at DESC, rowid DESC LIMIT ?",
+            [*values, limit],
+        )
+        return [_entry(*row) for row in rows]
+
+    def runs(
+        self, flow: str | None = None, status: str | None = None, limit: int = 100
+    ) -> list[Json]:
+        """The items of the runs payload, the newest first."""
+        return [entry.item for entry in self.history(flow, status, limit=limit)]
+
+    def count(self, flow: str | None = None, status: str | None = None) -> int:
+        """How many runs there are."""
+        where, values = _filter(flow=flow, status=status)
+        query = f"SELECT count(*) FROM runs{where}"  # noqa: S608  # our own names only
+        number: int = self._read(query, values)[0][0]
+        return number
+
+    def abandon(self, dataset: str, at: int) -> int:
+        """Mark what is still `inProgress` on `dataset` as failed; how many those were.
+
+        To be called by who holds the dataset's lock: then no other process can be running them.
+        """
+        left = "SELECT id, item FROM runs WHERE status = ? AND dataset = ?"
+        with self._transaction() as connection:
+            rows = connection.execute(left, (IN_PROGRESS, dataset)).fetchall()
+            for run, item in rows:
+                failed = json.dumps(abandoned(json.loads(item), at), separators=(",", ":"))
+                connection.execute(
+                    "UPDATE runs SET status = ?, item = ? WHERE id = ?", (FAILED, failed, run)
+                )
+        return len(rows)
+
+    def asked(self, project: str, at: int) -> None:
+        """Note a request to `project`, at a moment in ms; those older than a day are forgotten."""
+        with self._transaction() as connection:
+            connection.execute("INSERT INTO requests (project, at) VALUES (?, ?)", (project, at))
+            connection.execute(
+                "DELETE FROM requests WHERE project = ? AND at < ?", (project, at - _DAY_MS)
+            )
+
+    def asked_since(self, project: str, since: int) -> list[int]:
+        """When `project` was asked at or after `since`, in ms, the oldest first."""
+        query = "SELECT at FROM requests WHERE project = ? AND at >= ? ORDER BY at"
+        return [row[0] for row in self._read(query, [project, since])]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _prepare(self) -> None:
+        """Write-ahead logging, so that no reader ever waits for a writer; tables where missing."""
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        if self._version() == 0:
+            self._connection.execute("BEGIN IMMEDIATE")
+            if self._version() == 0:  # no other process was faster
+                for statement in _TABLES.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            self._connection.execute("COMMIT")
+        version = self._version()
+        if version > VERSION:
+            self.close()
+            raise InputError(
+                f"The catalog {self.path} was written by a newer mixpanel-etl (its version is "
+                f"{version}, this program knows {VERSION}). Update mixpanel-etl."
+            )
+
+    def _version(self) -> int:
+        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        return version
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything in it is kept, or nothing; no other process writes in between."""
+        with self._lock, self._translated("written"):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+
+    def _read(self, query: str, values: list[Any]) -> list[Any]:
+        with self._lock, self._translated("read"):
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _translated(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise EtlError(f"The catalog {self.path} cannot be {verb} ({error}).") from error
+
+
+def _entry(flow: str, dataset: str, status: str, started_at: int, window: str, item: str) -> Entry:
+    return Entry(
+        flow, dataset, status, started_at, Window.from_json(json.loads(window)), json.loads(item)
+    )
+
+
+def _filter(**columns: str | None) -> tuple[str, list[Any]]:
+    """A WHERE clause of our own column names, and the values for it."""
+    given = {column: value for column, value in columns.items() if value is not None}
+    clause = " AND ".join(f"{column} = ?" for column in given)
+    return (f" WHERE {clause}" if clause else ""), list(given.values())

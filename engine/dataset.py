@@ -1,0 +1,440 @@
+"""The Delta table: the only owner of paths below its root; `commit` is its only way to change.
+
+It knows no request and no mapping: it is handed finished files and tells who holds what.
+
+    <root>/_delta_log/                                   what a Delta reader sees
+    <root>/event_date=<day>/<batch-id>-<n>.parquet       what a glob sees
+    <root>/_batches/<batch-id>/                          rejects and inputs of a batch
+    <root>/_staging/<batch-id>/                          a run that is not committed yet
+    <root>/_staging/<batch-id>/intent.json               a commit on its way: what it adds, removes
+    <root>/_superseded/<due-ms>-<batch-id>.json          replaced files that are kept for a while
+"""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction
+
+from engine.errors import DatasetError, InputError, Shrunk, disk_error
+
+if TYPE_CHECKING:
+    from engine.stages.writer import StagedFile
+
+SOURCE = "mixpanel-etl.source"  # the table property that tells whose events it holds
+OURS = {"_staging", "_batches", "_superseded"}
+UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for deltalake
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the table holds of one day."""
+
+    rows: int
+    files: list[tuple[str, int]]  # path below the root, bytes
+
+
+class Dataset:
+    """One table of Parquet files. Open it, lock it, sweep it, then commit."""
+
+    def __init__(self, root: Path, schema: pa.Schema, source: Mapping[str, Any]) -> None:
+        self.root = Path(os.path.realpath(root))  # one table has one name, wherever we are
+        self._schema = Schema.from_arrow(schema)
+        self._source = json.dumps(source, sort_keys=True)
+        self.unreported: list[tuple[str, Any]] = []
+        self._check_place()
+        self._table = self._open()
+
+    # What stands there ---------------------------------------------------------------------
+
+    def _check_place(self) -> None:
+        if odd := UNREACHABLE.search(str(self.root)):
+            raise InputError(
+                f"A Delta table cannot be kept in {str(self.root)!r}: Delta readers take its "
+                f"{odd[0]!r} for something else. Give another directory for the dataset."
+            )
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root} is a file. Give a directory for the dataset.")
+        if not self.root.exists() or (self.root / "_delta_log").is_dir():
+            return
+        others = sorted(entry.name for entry in self.root.iterdir() if entry.name not in OURS)
+        if others:
+            some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+            raise InputError(
+                f"{self.root} is no table of this program and is not empty (it holds {some}). "
+                "Give an empty or a new directory for the dataset."
+            )
+
+    def _open(self) -> DeltaTable | None:
+        if not (self.root / "_delta_log").is_dir():
+            return None
+        with _translated(f"open the table {self.root}"):
+            table = DeltaTable(self.root)
+            differences = _differences(table.schema(), self._schema)
+            source = table.metadata().configuration.get(SOURCE)
+        if differences:
+            raise InputError(
+                f"The table {self.root} has another schema: {'; '.join(differences)}. "
+                "Use the schema it was made with, or another --dataset."
+            )
+        if source is not None and source != self._source:
+            raise InputError(
+                f"The table {self.root} holds other events: it was made for {source}, and now "
+                f"{self._source} is asked for. One table mirrors one source: use another --dataset."
+            )
+        return table
+
+    def create(self) -> None:
+        """Make the table if there is none yet."""
+        if self._table is not None:
+            return
+        with _translated(f"create the table {self.root}"):
+            self._table = DeltaTable.create(
+                self.root,
+                self._schema,
+                partition_by=["event_date"],
+                configuration={SOURCE: self._source},
+                raise_if_key_not_exists=False,
+            )
+
+    def held(self, days: Sequence[date]) -> dict[date, Held]:
+        """What the table holds of each of `days`."""
+        found = {day: Held(0, []) for day in days}
+        if self._table is None:
+            return found
+        with _translated(f"read the log of {self.root}"):
+            actions = pa.table(self._table.get_add_actions(flatten=True)).select(
+                ["path", "size_bytes", "num_records", "partition.event_date"]
+            )
+        for path, size, rows, day in zip(*(c.to_pylist() for c in actions.columns), strict=True):
+            if day in found:
+                files = found[day].files
+                files.append((path, size))
+                found[day] = Held(found[day].rows + (rows or 0), files)
+        return found
+
+    def position(self, app_id: str) -> int | None:
+        """The version last committed under `app_id`: for a day, when it was pulled (ms)."""
+        if self._table is None:
+            return None
+        with _translated(f"read the log of {self.root}"):
+            return self._table.transaction_version(app_id)
+
+    # Who may write -------------------------------------------------------------------------
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process off; what a crash left is swept before the body runs.
+
+        The kernel lets go of the lock when the process ends, however it ends.
+        """
+        with disk_error(f"write in {self.root}"):
+            staging = self.root / "_staging"
+            staging.mkdir(parents=True, exist_ok=True)
+            lock = (staging / "lock").open("a+", encoding="ascii")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise DatasetError(
+                    f"The dataset {self.root} is in use by process {lock.read().strip() or '?'}. "
+                    "Wait until it is done, or stop it."
+                ) from None
+            with _translated(f"write in {self.root}"):
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+                self._table = self._open()  # as it is now that nobody else changes it
+                self._sweep()
+            yield
+
+    def _sweep(self) -> None:
+        """Finish or undo what a crash left, without listing the table."""
+        for directory in sorted((self.root / "_staging").iterdir()):
+            if directory.is_dir() and self._settle(directory):
+                intent = json.loads((directory / "intent.json").read_text())
+                self.unreported.append((directory.name, intent["record"]))
+            elif directory.is_dir():
+                self.discard(directory.name)
+        self._delete_due()
+
+    # Staging and commit --------------------------------------------------------------------
+
+    def staging(self, batch_id: str) -> Path:
+        """A new directory, beside the table, for the files of a batch."""
+        directory = self.root / "_staging" / batch_id
+        with disk_error(f"write in {self.root}"):
+            directory.mkdir(parents=True)
+        return directory
+
+    def is_committed(self, batch_id: str) -> bool:
+        """Whether a batch that is still staged made it into the table, settling it if need be."""
+        with _translated(f"tidy up in {self.root}"):
+            return self._settle(self.root / "_staging" / batch_id)
+
+    def discard(self, batch_id: str) -> None:
+        """Throw away what was staged for a batch that will not be committed."""
+        shutil.rmtree(self.root / "_staging" / batch_id, ignore_errors=True)
+
+    def keep_diagnostics(self, batch_id: str) -> None:
+        """Keep what a batch that failed has to say about its records (P3)."""
+        source = self.root / "_staging" / batch_id / "batch"
+        if source.is_dir():
+            with disk_error(f"write in {self.root}"):
+                target = self.batch_directory(batch_id)
+                target.parent.mkdir(exist_ok=True)
+                source.rename(target)
+        self.discard(batch_id)
+
+    def batch_directory(self, batch_id: str) -> Path:
+        """Where a batch's rejects and inputs are found once it has ended."""
+        return self.root / "_batches" / batch_id
+
+    def check_shrink(
+        self, held: Mapping[date, Held], files: Sequence["StagedFile"], percent: float
+    ) -> None:
+        """P5: raise `Shrunk` if a day would keep less than `percent` of the rows it holds."""
+        fresh = dict.fromkeys(held, 0)
+        for file in files:
+            fresh[file.day] += file.rows
+        worse = [
+            f"{day} holds {held[day].rows:,} rows and would hold {rows:,}"
+            for day, rows in fresh.items()
+            if rows < held[day].rows * percent / 100
+        ]
+        if worse:
+            raise Shrunk(
+                f"Mixpanel sent far fewer events than the table holds: {'; '.join(worse)}. "
+                "Nothing was changed; if the loss is meant, run again with --force --allow-shrink."
+            )
+
+    def commit(
+        self,
+        batch_id: str,
+        files: Sequence["StagedFile"],
+        replaced: Mapping[date, Held],
+        positions: Mapping[str, int],
+        record: Any,
+        keep_superseded_hours: float = 0,
+    ) -> None:
+        """P2: the files, the removal of what they replace, and the positions, or nothing.
+
+        `positions` maps an app id to its new version, which differs from the one it has. `record`
+        (JSON) is what to tell of the batch: should the process die before the caller has told it
+        and called `discard`, the next one finds it in `unreported`, as (batch id, record).
+        """
+        assert self._table is not None
+        directory = self.root / "_staging" / batch_id
+        removed = [path for held in replaced.values() for path, _ in held.files]
+        due = int(time.time() * 1000 + keep_superseded_hours * 3_600_000)
+        intent = {
+            "add": [file.path for file in files],
+            "remove": removed,
+            "positions": dict(positions),
+            "due": due if keep_superseded_hours else 0,
+            "record": record,
+        }
+        try:
+            with disk_error(f"commit to {self.root}"):
+                _write_synced(directory / "intent.json", json.dumps(intent))
+                self._move_in(directory, batch_id, files)
+            with _translated(f"commit to {self.root}"):
+                self._log(batch_id, files, replaced, positions)
+        finally:
+            # Committed or not is read from the table alone, here as after a crash.
+            if not self.is_committed(batch_id):
+                self.discard(batch_id)
+
+    def _move_in(self, directory: Path, batch_id: str, files: Sequence["StagedFile"]) -> None:
+        for file in files:
+            target = self.root / file.path
+            target.parent.mkdir(exist_ok=True)
+            (directory / file.path).rename(target)
+        for parent in {(self.root / file.path).parent for file in files}:
+            _sync(parent)
+        _sync(self.root)  # the entries of folders that are new
+        if (directory / "batch").is_dir():
+            target = self.batch_directory(batch_id)
+            target.parent.mkdir(exist_ok=True)
+            (directory / "batch").rename(target)
+
+    def _log(
+        self,
+        batch_id: str,
+        files: Sequence["StagedFile"],
+        replaced: Mapping[date, Held],
+        positions: Mapping[str, int],
+    ) -> None:
+        assert self._table is not None
+        now = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            AddAction(
+                file.path,
+                file.bytes,
+                {"event_date": file.day.isoformat()},
+                now,
+                data_change=True,
+                stats=json.dumps(file.stats),
+            )
+            for file in files
+        ]
+        actions += [
+            RemoveAction(
+                path,
+                data_change=True,
+                deletion_timestamp=now,
+                size=size,
+                partition_values={"event_date": day.isoformat()},
+            )
+            for day, held in replaced.items()
+            for path, size in held.files
+        ]
+        self._table.create_write_transaction(
+            actions,
+            "append",
+            self._schema,
+            ["event_date"],
+            commit_properties=CommitProperties(
+                custom_metadata={"batchId": batch_id},
+                app_transactions=[Transaction(*position) for position in positions.items()],
+            ),
+        )
+        self._table.update_incremental()
+        log = self.root / "_delta_log"
+        newest = log / f"{self._table.version():020}.json"
+        if newest.exists():
+            _sync(newest)
+        _sync(log)
+
+    def _settle(self, directory: Path) -> bool:
+        """Bring a commit on its way to its end; whether it is in the table. May be done again."""
+        path = directory / "intent.json"
+        if self._table is None or not path.exists():
+            return False
+        self._table.update_incremental()
+        intent = json.loads(path.read_text())
+        if any(self.position(app) != version for app, version in intent["positions"].items()):
+            self._delete(intent["add"])
+            shutil.rmtree(self.batch_directory(directory.name), ignore_errors=True)
+            return False
+        if intent["due"]:
+            kept = self.root / "_superseded"
+            kept.mkdir(exist_ok=True)
+            shutil.copyfile(path, kept / f"{intent['due']}-{directory.name}.json")
+        else:
+            self._delete(intent["remove"])
+        return True
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            target = self.root / path
+            with suppress(FileNotFoundError, NotADirectoryError):
+                target.unlink()
+            if target.parent.is_dir() and not any(target.parent.iterdir()):
+                target.parent.rmdir()
+
+    def _delete_due(self) -> None:
+        """Delete replaced files whose time for keeping is over."""
+        directory = self.root / "_superseded"
+        if not directory.is_dir():
+            return
+        for path in sorted(directory.glob("*-*.json")):
+            if int(path.name.split("-")[0]) <= time.time() * 1000:
+                self._delete(json.loads(path.read_text())["remove"])
+                path.unlink()
+
+
+def local_path(uri: str) -> Path:
+    """The directory that `uri` names: a path or a `file://` URI; other places are refused."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise InputError(
+            f"The dataset {uri} names another machine, {parts.netloc}. "
+            "For a path on this one write file:///… or the path alone."
+        )
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in uri:
+        raise InputError(
+            f"The dataset {parts.scheme}://… is not on a local disk. Give a path, or a file:// "
+            f"URI; {parts.scheme}:// is not supported yet."
+        )
+    return Path(uri)
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    with disk_error(doing):
+        try:
+            yield
+        except DeltaError as error:
+            first = str(error).strip().splitlines()[0]
+            raise DatasetError(f"Cannot {doing}: {first}") from error
+
+
+def _differences(have: Schema, want: Schema) -> list[str]:
+    """How two schemas differ, a phrase a column."""
+    old, new = _flat(json.loads(have.to_json())), _flat(json.loads(want.to_json()))
+    return (
+        [
+            f"the table has {name} ({old[name]}), the schema has not"
+            for name in old
+            if name not in new
+        ]
+        + [
+            f"the schema has {name} ({new[name]}), the table has not"
+            for name in new
+            if name not in old
+        ]
+        + [
+            f"{name} is {old[name]} in the table and {new[name]} in the schema"
+            for name in old
+            if name in new and old[name] != new[name]
+        ]
+    )
+
+
+def _flat(struct: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Every column of a Delta schema, nested ones with their dotted names, and its type."""
+    columns: dict[str, str] = {}
+    for column in struct["fields"]:
+        kind, name = column["type"], prefix + column["name"]
+        if isinstance(kind, dict) and kind["type"] == "struct":
+            columns |= _flat(kind, f"{name}.")
+        else:
+            columns[name] = kind if isinstance(kind, str) else json.dumps(kind)
+    return columns
+
+
+def _write_synced(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all, whatever the moment of a crash."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or a directory's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,275 @@
+"""Finds the records of one day that are one event, in 9 bytes of memory a record.
+
+Mixpanel does not deduplicate its export; its own rule is that records with equal (`event`,
+`distinct_id`, `time`, `$insert_id`) are one event and that the one processed last counts.
+It knows no table and no mapping: only keys, numbered in the order in which they came.
+"""
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from json import dumps as plain_dumps
+from json import loads as plain_loads
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+NO_HASH = 0  # a record without `$insert_id` never merges
+SLICE = 200_000  # suspects held in memory at a time (P6)
+BLOCK_ROWS = 1_000
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+DEEP = 250  # levels of nesting, about as deep as orjson goes
+READ = 1 << 17  # hashes read at a time
+
+
+class _Block(NamedTuple):
+    """Where the keys of rows `first` to `end` (exclusive) lie in the file."""
+
+    first: int
+    end: int
+    offset: int
+    length: int
+    pick: Callable[[bytes, list[int]], Iterator[tuple[Any, ...]]]  # (form, rows) -> their keys
+
+
+class Duplicates:
+    """The keys of one day's rows, in the order of their writing.
+
+    Memory holds one 64-bit hash a row; the keys themselves lie in a file, because a hash alone
+    decides nothing: two rows are one event when their keys are equal, not when their hashes are.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._hashes = array("Q")
+        self._hash_path = directory / "hashes"
+        self._file = (directory / "keys").open("w+b")
+        self._pending: list[list[Any]] = [[], [], [], [], []]
+        self._blocks: list[_Block] = []
+        self._apart: set[int] = set()  # rows that never merge, besides those without a hash
+
+    def add(self, keys: Sequence[Any]) -> None:
+        """Append rows: the four parts of the key, then when each row was processed.
+
+        Each of the five is a list of values, or all five are Arrow arrays.
+        """
+        hashes = _hashes(keys[3], keys[2])
+        self._hashes.frombytes(hashes.tobytes())
+        if isinstance(keys[0], pa.Array):
+            self._flush()
+            columns = pa.RecordBatch.from_arrays(list(keys), names=["0", "1", "2", "3", "4"])
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, columns.schema) as stream:
+                stream.write_batch(columns)
+            self._store(len(hashes), sink.getvalue(), _pick_arrow)
+            return
+        for held, new in zip(self._pending, keys, strict=True):
+            held.extend(new)
+        if len(self._pending[0]) >= BLOCK_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows, pending = len(self._pending[0]), self._pending
+        if not rows:
+            return
+        self._pending = [[], [], [], [], []]
+        try:
+            self._store(rows, orjson.dumps(pending), _pick_json)
+        except TypeError:  # an integer beyond 64 bits, a lone surrogate, deep nesting
+            first = self._blocks[-1].end if self._blocks else 0
+            for part in pending:
+                for row, value in enumerate(part):
+                    if _is_deep(value):
+                        part[row] = None
+                        self._apart.add(first + row)
+            self._store(rows, plain_dumps(pending).encode(), _pick_odd_json)
+
+    def _store(self, rows: int, form: Any, pick: Callable[..., Any]) -> None:
+        first = self._blocks[-1].end if self._blocks else 0
+        self._blocks.append(_Block(first, first + rows, self._file.tell(), len(form), pick))
+        self._file.write(form)
+
+    def superseded(self) -> npt.NDArray[np.bool_] | None:
+        """True for each row that a later processed one replaces; None where there are none.
+
+        Of rows processed at the same time, the first one stays. Ends the object's use.
+        """
+        count = len(self._hashes)
+        self._flush()
+        with self._hash_path.open("wb") as file:
+            self._hashes.tofile(file)  # the order of writing, before sorting in place loses it
+        ordered = np.frombuffer(self._hashes, np.uint64)
+        ordered.sort()
+        suspects = np.unique(ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] != NO_HASH)])
+        del ordered
+        self._hashes = array("Q")
+        if not len(suspects):
+            return None
+        lost = np.zeros(count, np.bool_)
+        for part in _slices(self._hash_path, suspects):
+            self._settle(part, lost)
+        return lost if lost.any() else None
+
+    def _settle(self, rows: npt.NDArray[np.int64], lost: npt.NDArray[np.bool_]) -> None:
+        """Marks in `lost` every row of `rows` whose key another of them has, processed later.
+
+        In several turns where the rows are many: a project may send one `$insert_id` for all (P6).
+        """
+        turns = -(-len(rows) // (2 * SLICE))
+        for turn in range(turns):
+            best: dict[Any, tuple[float, int]] = {}
+            for row, key, processed in self._read(rows):
+                if row in self._apart or (turns > 1 and hash(key) % turns != turn):
+                    continue
+                held = best.get(key)
+                if held is None:
+                    best[key] = (processed, row)
+                elif processed > held[0]:
+                    lost[held[1]] = True
+                    best[key] = (processed, row)
+                else:
+                    lost[row] = True
+
+    def _read(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, Any, float]]:
+        """Row number, key and processing time of each of `rows` (ascending)."""
+        owner = np.searchsorted([block.end for block in self._blocks], rows, side="right")
+        starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        for index, part in zip(owner[starts], np.split(rows, starts[1:]), strict=True):
+            block = self._blocks[index]
+            self._file.seek(block.offset)
+            form = self._file.read(block.length)
+            wanted = part.tolist()
+            found = block.pick(form, [row - block.first for row in wanted])
+            for row, (*key, processed) in zip(wanted, found, strict=True):
+                yield row, _comparable(tuple(key)), _number(processed)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+
+def _slices(path: Path, suspects: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64]]:
+    """The rows whose hash is suspect, in parts that hold all rows of the hashes in them."""
+    step = max(1, SLICE // 2)
+    for start in range(0, len(suspects), step):
+        part = suspects[start : start + step]
+        found = []
+        with path.open("rb") as file:
+            first = 0
+            while len(block := np.fromfile(file, np.uint64, READ)):
+                found.append(np.flatnonzero(np.isin(block, part)) + first)
+                first += len(block)
+        yield np.concatenate(found)
+
+
+def _pick_arrow(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+    with pa.ipc.open_stream(form) as stream:
+        picked = stream.read_all().take(pa.array(rows))
+    return zip(*(column.to_pylist() for column in picked.columns), strict=True)
+
+
+def _pick_json(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+    columns = orjson.loads(form)
+    return (tuple(column[row] for column in columns) for row in rows)
+
+
+def _pick_odd_json(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+    columns = plain_loads(form)
+    return (tuple(column[row] for column in columns) for row in rows)
+
+
+def _hashes(ids: Any, times: Any) -> npt.NDArray[np.uint64]:
+    """A hash a row, of its `$insert_id` and its time, the same whatever form they come in.
+
+    Those two hardly ever agree without the other two; what cannot be told from its hash is told
+    by its key. NO_HASH where there is no `$insert_id`, or one of lists in lists without end.
+    """
+    if not isinstance(ids, pa.Array):
+        ids = _texts(ids)
+        times = pa.array([t if type(t) is int and abs(t) < 1 << 63 else 0 for t in times])
+    elif not pa.types.is_string(ids.type):
+        ids = _texts(ids.to_pylist())
+    numbers = np.zeros(len(ids), np.uint64)
+    if pa.types.is_integer(times.type):
+        numbers = times.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
+    hashes = _mix(_hash_texts(ids) * MULTIPLIER + numbers)
+    hashes[hashes == NO_HASH] = 1
+    if ids.null_count:
+        hashes[ids.is_null().to_numpy(zero_copy_only=False)] = NO_HASH
+    return hashes
+
+
+def _texts(values: Sequence[Any]) -> pa.Array:
+    """`values` as texts; those that are none, or no UTF-8, by their JSON."""
+    try:
+        return pa.array(values, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
+        return pa.array([None if v is None else _text(v) for v in values], pa.string())
+
+
+def _text(value: Any) -> str | None:
+    if _is_text(value):
+        return str(value)
+    return None if _is_deep(value) else plain_dumps(value, sort_keys=True)
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether `value` is nested too deeply to be compared: `json` recurses."""
+    level = [value]
+    for _ in range(DEEP):
+        level = [inner for inner in level if isinstance(inner, list | dict)]
+        if not level:
+            return False
+        level = [
+            v for inner in level for v in (inner.values() if isinstance(inner, dict) else inner)
+        ]
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _hash_texts(texts: pa.Array) -> npt.NDArray[np.uint64]:
+    """All texts of one length at a time, eight bytes at a time: no loop sees a single text."""
+    rows = len(texts)
+    hashes = np.zeros(rows, np.uint64)
+    if texts.null_count == rows:
+        return hashes
+    _, offsets_buffer, text_buffer = texts.buffers()
+    offsets = np.frombuffer(offsets_buffer, np.int32)[texts.offset :][: rows + 1].astype(np.int64)
+    text = np.frombuffer(text_buffer, np.uint8) if text_buffer else np.zeros(0, np.uint8)
+    lengths = np.diff(offsets)
+    for length in np.unique(lengths).tolist():
+        at = np.flatnonzero(lengths == length)
+        padded = np.zeros((len(at), -(-length // 8) * 8), np.uint8)
+        if len(at) == rows and length:
+            padded[:, :length] = text[offsets[0] : offsets[-1]].reshape(rows, length)
+        else:
+            padded[:, :length] = text[offsets[at][:, None] + np.arange(length)]
+        found = np.full(len(at), length, np.uint64)
+        for word in padded.view(np.uint64).T:
+            found = found * MULTIPLIER + word
+        hashes[at] = found
+    return hashes
+
+
+def _mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Every bit of a number into every bit of another one."""
+    numbers = (numbers ^ (numbers >> np.uint64(32))) * MULTIPLIER
+    numbers = (numbers ^ (numbers >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    return numbers ^ (numbers >> np.uint64(32))
+
+
+def _comparable(key: tuple[Any, ...]) -> Any:
+    """`key` so that equal means equal: to Python, True is 1, and a list has no hash."""
+    if any(isinstance(value, bool | list | dict) for value in key):
+        return plain_dumps(key, sort_keys=True)
+    return key
+
+
+def _number(processed: Any) -> float:
+    return processed if isinstance(processed, int | float) else -1.0

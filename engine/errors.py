@@ -1,0 +1,113 @@
+"""Every error of this package, named by what its reader does next.
+
+    EtlError
+    ├── InputError          fix your input; nothing was tried              (exit 2)
+    ├── TryAgain            pull the same window again, whole              (P1)
+    │   ├── Truncated       the response did not end cleanly
+    │   ├── RateLimited     429: costs a wait, not an attempt
+    │   └── Unavailable     no answer, a broken connection, a 5xx
+    └── GiveUp              asking again would give the same answer
+        ├── Refused         credentials, payment, permission, a bad `where`
+        ├── TooManyRejects  more rejected rows than the flow tolerates
+        ├── Shrunk          far fewer rows than the day already holds      (P5)
+        └── DatasetError    the table cannot be written: disk, rights, lock, conflict
+
+A message is one or two plain sentences: what is wrong, where, what to do. No message ever holds a
+credential (P7).
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from engine.batch import Tally
+
+CODE_COPY = "CONNECTOR-1001-500"
+CODE_PROCESS = "CONNECTOR-2001-500"
+CODE_BATCH = "CONNECTOR-3001-500"
+
+
+class EtlError(Exception):
+    """What every error of this package is.
+
+    `code` goes into the run record, and so does `tally`: what was counted until it happened.
+    """
+
+    code = CODE_PROCESS
+    tally: "Tally | None" = None
+
+
+class InputError(EtlError):
+    """What the person gave is wrong. Nothing was tried."""
+
+
+class TryAgain(EtlError):
+    """The same window may succeed later.
+
+    `retry_after`: seconds the server asked us to wait, or None.
+    """
+
+    code = CODE_COPY
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Truncated(TryAgain):
+    """The response was not whole (P1)."""
+
+
+class RateLimited(TryAgain):
+    """Mixpanel answered 429."""
+
+
+class Unavailable(TryAgain):
+    """Mixpanel could not be reached, stopped answering, or failed."""
+
+
+class GiveUp(EtlError):
+    """Trying again would not help."""
+
+
+class Refused(GiveUp):
+    """Mixpanel refused the request for good."""
+
+    code = CODE_COPY
+
+
+class TooManyRejects(GiveUp):
+    """More rows were rejected than the flow tolerates."""
+
+
+class Shrunk(GiveUp):
+    """A re-pull brought far fewer rows than the table holds (P5)."""
+
+    code = CODE_BATCH
+
+
+class DatasetError(GiveUp):
+    """The dataset could not be written."""
+
+    code = CODE_BATCH
+
+
+_DISK = {
+    errno.ENOSPC: "the disk is full; make room and run again",
+    errno.EDQUOT: "the quota is used up; make room and run again",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "this user may not write there",
+    errno.EPERM: "this user may not write there",
+}
+
+
+@contextmanager
+def disk_error(doing: str) -> Iterator[None]:
+    """Turn what the operating system says of a file into a sentence: "Cannot <doing>: …"."""
+    try:
+        yield
+    except OSError as error:
+        why = _DISK.get(error.errno or 0) or error.strerror or str(error)
+        raise DatasetError(f"Cannot {doing}: {why}.") from error

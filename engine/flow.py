@@ -1,0 +1,107 @@
+"""What a person declares (Connection, Flow) and one attempt at it (Run). Pure data."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from engine.window import Window
+
+HOST = "https://data.mixpanel.com"
+FREQUENCIES = ("once", "minute", "hour", "day", "week")
+
+
+class Secret:
+    """A text that shows itself to nobody who did not ask (P7)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself: for the one line that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A Mixpanel project and the service account that reads it. `timezone` is an IANA name."""
+
+    host: str
+    username: str
+    password: Secret
+    project_id: int
+    timezone: str = "UTC"
+    name: str = "mixpanel"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The project's calendar."""
+        return ZoneInfo(self.timezone)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The tutorial's schedule: `start_time` in epoch seconds; no `interval` for `once`."""
+
+    frequency: str
+    interval: int | None
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What to copy from where to where. `mapping` and `schema` are shipped names or paths."""
+
+    name: str
+    connection: Connection
+    dataset: str
+    mapping: str = "mixpanel-events"
+    schema: str = "mixpanel-events"
+    events: tuple[str, ...] = ()
+    where: str | None = None
+    partial_ingestion_percent: float = 5.0
+    unmapped: str = "keep"
+    shrink_guard_percent: float = 90.0
+    keep_superseded_hours: float = 0.0
+    windows: str = "arrival"
+    lookback_days: int = 5
+    delay_minutes: int = 10
+    backfill_from: date | None = None
+    schedule: Schedule | None = None
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the rows of its table are: two flows that differ here cannot share a table."""
+        return {
+            "project_id": self.connection.project_id,
+            "events": sorted(self.events),
+            "where": self.where,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt at one (Flow, Window). JSON can hold it, so it can be sent elsewhere."""
+
+    id: str
+    flow: str
+    window: Window
+    batch_id: str
+    started_at: int  # ms since the epoch
+
+    def as_json(self) -> dict[str, Any]:
+        """The run as JSON can hold it; no secret is part of a run (P7)."""
+        return {
+            "id": self.id,
+            "flow": self.flow,
+            "window": self.window.as_json(),
+            "batch_id": self.batch_id,
+            "started_at": self.started_at,
+        }

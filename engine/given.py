@@ -1,0 +1,101 @@
+"""What a command line gives -> what the core works with. Wrong words end as an InputError.
+
+It knows the configuration and the environment, and runs nothing.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from engine import config
+from engine.errors import InputError
+from engine.flow import Flow
+from engine.plan import DAYS_PER_REQUEST
+from engine.window import latest_day
+
+if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
+    from engine.dataset import Dataset
+    from engine.run import Rules
+
+DEFAULT_DATASET = "data/events"
+
+
+def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
+    """Every flow and the home: of a configuration file, else the one of the environment."""
+    if path is None:
+        connection = config.from_environment(os.environ)
+        flow = Flow("events", connection, DEFAULT_DATASET, windows="day")
+        return [flow], config.home(os.environ)
+    loaded = config.load(path, os.environ)
+    return list(loaded.flows.values()), loaded.home
+
+
+def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
+    """The flow that is meant, and the home."""
+    if path is None and name is not None:
+        raise InputError("--flow names a flow of a configuration file: give --config as well.")
+    flows, home = flows_of(path)
+    for flow in flows:
+        if name == flow.name or (name is None and len(flows) == 1):
+            return flow, home
+    names = ", ".join(flow.name for flow in flows)
+    if name is None:
+        raise InputError(f"{path} has several flows: give --flow with one of {names}.")
+    raise InputError(f'{path} has no flow "{name}". It has: {names}.')
+
+
+def rules_of(flow: Flow) -> "Rules":
+    """The mapping set and the schema of `flow`; every misfit shows before the first request."""
+    from engine.run import Rules
+
+    rules = Rules(config.find("mapping", flow.mapping), config.find("schema", flow.schema))
+    rules.compile()
+    return rules
+
+
+def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
+    """The table of `flow`, as far as it is there."""
+    from engine.dataset import Dataset, local_path
+    from engine.run import table_schema
+
+    return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)
+
+
+def latest(zone: ZoneInfo) -> date:
+    """The last day that Mixpanel can have events of."""
+    return latest_day(time.time_ns() // 1_000_000, zone)
+
+
+def day(option: str, text: str, zone: ZoneInfo) -> date:
+    """The day that an option names; not one to come."""
+    try:
+        given = datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise InputError(f'{option} "{text}" is no date. Write it as 2024-01-31.') from None
+    last = latest(zone)
+    if given > last:
+        raise InputError(f"{option} {given} lies in the future: {last} is the last day there is.")
+    return given
+
+
+def days_per_request(text: str) -> int | None:
+    """A number of days; None where the answers will tell."""
+    if text == "auto":
+        return None
+    if text.isdecimal() and 1 <= int(text) <= DAYS_PER_REQUEST:
+        return int(text)
+    raise InputError(
+        f'--days-per-request "{text}" must be a number from 1 to {DAYS_PER_REQUEST}, or auto.'
+    )
+
+
+def one_of(option: str, text: str, allowed: Iterable[str]) -> str:
+    """The one of `allowed` that `text` means, whatever its case."""
+    for each in allowed:
+        if text.lower() == each.lower():
+            return each
+    raise InputError(f'{option} "{text}" must be one of {", ".join(allowed)}.')

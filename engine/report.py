@@ -1,0 +1,290 @@
+"""What a run did, as one item of the runs payload that the tutorial shows under "Monitor your
+dataflow". Pure: it knows no clock, no catalog, and nothing of how the numbers came about.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid5
+
+from engine.batch import CORRUPT, INVALID, REQUIRED, Tally
+from engine.errors import CODE_COPY, CODE_PROCESS
+from engine.flow import Flow, Run
+
+Json = dict[str, Any]
+
+SUCCESS, FAILED, IN_PROGRESS = "success", "failed", "inProgress"
+COPY, PROMOTION = "copyActivity", "promotionActivity"
+
+_PROGRAM = "mixpanel-etl"
+_SANDBOX = "prod"
+_IDS = UUID("8f2c0f3e-52a5-4b0e-9d0c-6c9c3c6a4b51")  # never changes: every id of ours grows from it
+_UNKNOWN = -1
+_PARTIAL = "INGEST-1212-400"
+
+# What Adobe's ingestion says for each code that a rejected row can have.
+_SENTENCES = {
+    CORRUPT: "Row is corrupted and cannot be read, please fix and resend.",
+    REQUIRED: "A required field is either missing or has a value of null. "
+    "Add the required field to the input row and try again.",
+    INVALID: "Mapper Transform Error",
+}
+_KILLED = "The program was killed before this run ended. The same command again completes it."
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the runner knows of a run: at its start, or when it is over.
+
+    Moments are in ms since the epoch, None while they have not come. `tally` is None as long as no
+    byte was read. `failure` is (code, sentence) of a failed run. `batch` is the path or URI of
+    `_batches/<batch-id>`, None where no such folder was written.
+    """
+
+    run: Run
+    status: str
+    copy_started: int | None = None
+    copy_completed: int | None = None
+    promotion_started: int | None = None
+    promotion_completed: int | None = None
+    tally: Tally | None = None
+    failure: tuple[str, str] | None = None
+    batch: str | None = None
+
+    @property
+    def rejected(self) -> int:
+        """Rows that were rejected, as far as is known."""
+        return self.tally.rejected if self.tally else 0
+
+    @property
+    def culprit(self) -> str | None:
+        """The activity that has errors to tell of."""
+        if self.failure:
+            return COPY if self.failure[0] == CODE_COPY else PROMOTION
+        return PROMOTION if self.status == SUCCESS and self.rejected else None
+
+
+def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
+    """One item of the runs payload, its keys in the tutorial's order; `at` is now, in ms.
+
+    A run with rejects that its flow tolerates is a `success` that has errors, as in the tutorial.
+    A failed run keeps the numbers that are known; unknown ones are -1, and `recordSummary` is
+    empty until a record was read. A failed run put no row into the table, whatever it counts.
+
+    Besides the tutorial's keys a `recordSummary` has, of Flow Service's own,
+    `skippedRecordCount` (duplicates), `warningRecordCount` (values that could not be cast) and,
+    where there are any, `extensions.clampedRecordCount` (rows outside the days asked for).
+    """
+    copy, promotion = _copy(outcome, flow, at), _promotion(outcome, flow, at)
+    return {
+        "createdAt": outcome.run.started_at,
+        "updatedAt": at,
+        "createdBy": _PROGRAM,
+        "updatedBy": _PROGRAM,
+        "createdClient": _PROGRAM,
+        "updatedClient": _PROGRAM,
+        "sandboxId": _id("sandbox", _SANDBOX),
+        "sandboxName": _SANDBOX,
+        "id": outcome.run.id,
+        "flowId": flow_id(flow.name),
+        "etag": _etag(outcome.run.id, outcome.status, at),
+        "metrics": {
+            "durationSummary": _duration(outcome.copy_started, outcome.promotion_completed),
+            "sizeSummary": {
+                "inputBytes": copy["sizeSummary"]["inputBytes"],
+                "outputBytes": promotion["sizeSummary"]["outputBytes"],
+            },
+            "recordSummary": _records(outcome),
+            "fileSummary": {
+                "inputFileCount": copy["fileSummary"]["inputFileCount"],
+                "outputFileCount": promotion["fileSummary"]["outputFileCount"],
+                "activityRefs": [PROMOTION],
+            },
+            "statusSummary": {
+                "status": outcome.status,
+                **_errors(outcome, outcome.culprit),
+                **({"activityRefs": [outcome.culprit]} if outcome.culprit else {}),
+            },
+        },
+        "activities": [copy, promotion],
+    }
+
+
+def envelope(items: list[Json]) -> Json:
+    """The answer that carries runs: everything is on this one page."""
+    return {"items": items, "_links": {}}
+
+
+def flow_id(name: str) -> str:
+    """The `flowId` that all runs of the flow `name` share."""
+    return _id("flow", name)
+
+
+def manifest(batch: str) -> Json:
+    """Where a batch keeps what it has to say, by the payload's names for it."""
+    return {
+        "fileInfo": f"{batch}/input_files",
+        "failedRecords": f"{batch}/row_errors",
+        "sampleErrors": f"{batch}/row_error_samples.json",
+    }
+
+
+def abandoned(item: Json, at: int) -> Json:
+    """`item`, still `inProgress` though its process is gone, as the failed run that it is."""
+    errors = [{"code": CODE_PROCESS, "message": _KILLED}]
+    item = deepcopy(item)
+    item |= {"updatedAt": at, "etag": _etag(item["id"], FAILED, at)}
+    ended = {"status": FAILED, "errors": errors}
+    item["metrics"]["statusSummary"] |= ended | {"activityRefs": [PROMOTION]}
+    for activity in item["activities"]:
+        summary = activity["statusSummary"]
+        if activity["id"] == PROMOTION:
+            summary |= ended
+        elif summary["status"] == IN_PROGRESS:
+            summary |= {"status": FAILED}
+    return item
+
+
+def _copy(outcome: Outcome, flow: Flow, at: int) -> Json:
+    """The request to Mixpanel: one response, its bytes counted after decompression."""
+    start, end = outcome.run.window.bounds(flow.connection.zone)
+    read = outcome.tally.bytes_read if outcome.tally else _UNKNOWN
+    responses = 1 if outcome.tally else _UNKNOWN
+    source = flow.connection
+    return {
+        "id": COPY,
+        "updatedAtUTC": outcome.copy_completed or at,
+        "durationSummary": {
+            **_duration(outcome.copy_started, outcome.copy_completed),
+            "extensions": {"windowStart": start, "windowEnd": end},
+        },
+        "sizeSummary": {"inputBytes": read, "outputBytes": read},
+        "recordSummary": {},
+        "fileSummary": {"inputFileCount": responses, "outputFileCount": responses},
+        "statusSummary": {
+            "status": _copy_status(outcome),
+            **_errors(outcome, COPY),
+            "extensions": {"type": "one-time"},
+        },
+        "sourceInfo": [
+            {
+                "id": _id("source", f"{source.host}/{source.project_id}"),
+                "type": "SourceConnection",
+                "reference": {"type": "AdfRunId", "ids": [_id("copy", outcome.run.id)]},
+            }
+        ],
+    }
+
+
+def _promotion(outcome: Outcome, flow: Flow, at: int) -> Json:
+    """Everything from the bytes to the commit."""
+    tally = outcome.tally
+    files: Json = {}
+    extensions: Json = {}
+    if outcome.batch:
+        rows = manifest(outcome.batch)
+        files["extensions"] = {"manifest": {"fileInfo": rows.pop("fileInfo")}}
+        extensions |= {"manifest": rows} if outcome.rejected else {}
+    if outcome.rejected:
+        extensions["errors"] = _diagnostics(outcome)
+    return {
+        "id": PROMOTION,
+        "updatedAtUTC": outcome.promotion_completed or at,
+        "durationSummary": _duration(outcome.promotion_started, outcome.promotion_completed),
+        "sizeSummary": {
+            "inputBytes": tally.bytes_read if tally else _UNKNOWN,
+            "outputBytes": _output(outcome, "bytes_written"),
+        },
+        "recordSummary": _records(outcome),
+        "fileSummary": {
+            "inputFileCount": 1 if tally else _UNKNOWN,
+            "outputFileCount": _output(outcome, "files"),
+            **files,
+        },
+        "statusSummary": {
+            "status": outcome.status,
+            **_errors(outcome, PROMOTION),
+            **({"extensions": extensions} if extensions else {}),
+        },
+        "targetInfo": [
+            {
+                "id": _id("target", flow.dataset),
+                "type": "TargetConnection",
+                "reference": {"type": "Batch", "ids": [outcome.run.batch_id]},
+            }
+        ],
+    }
+
+
+def _output(outcome: Outcome, what: str) -> int:
+    """P2: what a failed run had staged is not in the table."""
+    if outcome.tally is None:
+        return _UNKNOWN
+    written: int = getattr(outcome.tally, what)
+    return 0 if outcome.status == FAILED else written
+
+
+def _records(outcome: Outcome) -> Json:
+    """P3, in numbers: input = output + failed + skipped, in the record of every run.
+
+    P2: no record of a run that failed is in the table, so there all that came count as failed.
+    """
+    tally = outcome.tally
+    if tally is None or outcome.status == IN_PROGRESS:
+        return {}
+    failed = outcome.status == FAILED
+    clamped = {"extensions": {"clampedRecordCount": tally.clamped}} if tally.clamped else {}
+    return {
+        "inputRecordCount": tally.lines,
+        "outputRecordCount": 0 if failed else tally.rows,
+        "failedRecordCount": tally.lines if failed else tally.rejected,
+        "skippedRecordCount": 0 if failed else tally.duplicates,
+        "warningRecordCount": tally.warnings,
+        **clamped,
+    }
+
+
+def _diagnostics(outcome: Outcome) -> list[Json]:
+    """How many rows were rejected, and how many by each code."""
+    assert outcome.tally
+    rows = outcome.tally.rows if outcome.status == SUCCESS else 0  # P2
+    total = (
+        f"Encountered {outcome.rejected} errors in the data. Successfully ingested {rows} rows. "
+        "Review the associated diagnostic files for additional details."
+    )
+    return [
+        {"code": _PARTIAL, "message": total},
+        *(
+            {"code": code, "recordCount": count, "message": _SENTENCES.get(code, "Row rejected.")}
+            for code, count in sorted(outcome.tally.reject_codes.items())
+        ),
+    ]
+
+
+def _errors(outcome: Outcome, activity: str | None) -> Json:
+    """The `errors` of an activity: only the one that has some has the key."""
+    if activity is None or activity != outcome.culprit:
+        return {}
+    code, message = outcome.failure or (CODE_PROCESS, "Error occurred at promotion activity.")
+    return {"errors": [{"code": code, "message": message}]}
+
+
+def _copy_status(outcome: Outcome) -> str:
+    """A copy that was completed succeeded, even where its run failed later."""
+    if outcome.culprit == COPY or outcome.copy_completed is None:
+        return outcome.status
+    return SUCCESS
+
+
+def _duration(started: int | None, completed: int | None) -> Json:
+    moments = {"startedAtUTC": started, "completedAtUTC": completed}
+    return {name: moment for name, moment in moments.items() if moment is not None}
+
+
+def _id(kind: str, name: str) -> str:
+    return str(uuid5(_IDS, f"{kind}/{name}"))
+
+
+def _etag(run: str, status: str, at: int) -> str:
+    """Another one for each version of a run; its quotes are part of it, as in the tutorial."""
+    return f'"{_id("etag", f"{run}/{status}/{at}")}"'

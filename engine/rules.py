@@ -1,0 +1,279 @@
+"""A Data Prep mapping set, read as rules: what each reads of a record and where it writes.
+
+Pure: it is given the parsed document and the schema, and knows no record and no batch.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import combinations
+from typing import Any
+
+from engine.errors import InputError
+from engine.schema import Field, Schema
+
+Step = str | int | None
+"""One step of a path: a name, an index, or None for `[*]`."""
+
+FURTHEST = 999  # the last index of a destination; Mixpanel's own lists end before 255
+
+CONTAINERS = ("object", "map", "array")
+
+_SET_KEYS = (
+    *("mappings", "id", "name", "description", "version", "status", "tags", "supportVersion"),
+    *("xdmSchema", "xdmVersion", "schemaRef", "inputSchema", "outputSchema", "strictMapping"),
+    *("allowNullValues", "createdBy", "createdDate", "modifiedBy", "modifiedDate"),
+)
+_MAPPING_KEYS = (
+    *("sourceType", "source", "sourceAttribute", "destination", "destinationXdmPath", "name"),
+    *("description", "id", "version", "identity", "primaryIdentity", "matchScore"),
+    *("functionVersion", "expressionAttributes"),
+    *("createdBy", "createdDate", "modifiedBy", "modifiedDate"),
+)
+_SEGMENT = re.compile(
+    r"(?:\$\{(?P<quoted>(?:[^}\\]|\\.)+)\}|(?P<bare>(?:[^.\[\]{}\\]|\\.)+))"
+    r"(?P<indexes>(?:\[(?:[0-9]+|\*)\])*)(?:\.(?=.)|\Z)",
+    re.DOTALL,
+)
+_IDENTIFIER = re.compile(r"(?:[^\W\d]|[$@]|\\.)(?:[\w$@]|\\.)*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a rule's value comes from.
+
+    `names`: the property of the record that it reads, the first of them that the record has; named
+    through `data`, that is `x` or else `$x`. `inner`: the path inside its value. Without names it
+    is the `text` of a STATIC rule, or, without text too, the event's name.
+    """
+
+    names: tuple[str, ...] = ()
+    inner: tuple[Step, ...] = ()
+    text: str | None = None
+
+    @property
+    def is_event(self) -> bool:
+        """Whether it is the event's name."""
+        return not self.names and self.text is None
+
+    def name_in(self, properties: dict[str, Any]) -> str | None:
+        """The name of the one property that it reads in this record, if any."""
+        for name in self.names:
+            if name in properties:
+                return name
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One mapping. `field` is the schema's at `path`; `root` is its column's path."""
+
+    label: str
+    source: Source
+    path: tuple[Step, ...]
+    field: Field
+    root: tuple[str, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether its value is a column's value as it is."""
+        return self.root == self.path and self.field.type not in CONTAINERS
+
+
+def parse(name: str, document: object, schema: Schema) -> list[Rule]:
+    """The rules in `document`, for records of `schema`; raises InputError with all problems.
+
+    The form is Data Prep's: `mappings`, a list of `{sourceType, source, destination}`, also under
+    the names `sourceAttribute` and `destinationXdmPath`.
+    """
+    problems: list[str] = []
+    rules: list[Rule] = []
+    outer = document if isinstance(document, dict) else {}
+    entries = outer.get("mappings")
+    if not isinstance(entries, list) or not entries:
+        problems.append("it is not an object with a list 'mappings' that holds at least one")
+        entries = []
+    problems += _unknown(outer, _SET_KEYS)
+    for index, entry in enumerate(entries):
+        label = f"mappings[{index}]"
+        if isinstance(entry, dict) and entry.get("name"):
+            label += f" ({entry['name']!r})"
+        found = _rule(label, entry, schema)
+        if isinstance(found, Rule):
+            rules.append(found)
+        else:
+            problems += (f"{label}: {problem}" for problem in found)
+    problems += _overlaps(rules)
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise InputError(f"The mapping set {name} cannot be used with {schema.name}:{listed}")
+    return rules
+
+
+def _rule(label: str, entry: object, schema: Schema) -> Rule | list[str]:
+    """The rule that `entry` states, or all that is wrong with it."""
+    if not isinstance(entry, dict):
+        return ["is not an object; write {sourceType, source, destination}"]
+    problems = _unknown(entry, _MAPPING_KEYS)
+    source = path = field = depth = None
+    try:
+        source = _source(entry)
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        path, field, depth = _target(_text(entry, "destination", "destinationXdmPath"), schema)
+    except ValueError as error:
+        problems.append(str(error))
+    if source and path and field:
+        iterated, written = source.inner.count(None), path.count(None)
+        if iterated == written + 1 and field.type == "array" and field.items:
+            path, field = (*path, None), field.items
+        elif iterated != written:
+            problems.append(
+                f"the source has {iterated} [*] and the destination {written}; write as many"
+            )
+        if not source.names and field.type in CONTAINERS:
+            problems.append(f"a text can never be of type {field.type}, which its destination has")
+    if problems or source is None or path is None or field is None:
+        return problems
+    return Rule(label, source, path, field, tuple(str(step) for step in path[:depth]))
+
+
+def _unknown(entry: dict[str, Any], known: tuple[str, ...]) -> list[str]:
+    problems = []
+    for key in entry:
+        if key not in known:
+            near = get_close_matches(key, known, 1, 0.5) or [", ".join(known)]
+            problems.append(f"{key!r} is not known here; did you mean {near[0]}?")
+    return problems
+
+
+def _text(entry: dict[str, Any], *names: str) -> str:
+    """The text that `entry` holds under one of `names`, or under all of them alike."""
+    found = [entry[name] for name in names if entry.get(name) is not None]
+    if not found:
+        raise ValueError(f"has no {names[0]!r}; write one")
+    if not all(isinstance(text, str) for text in found):
+        raise ValueError(f"{names[0]!r} is {found[0]!r}; write it as a text")
+    if len(set(found)) > 1:
+        raise ValueError(f"{' and '.join(names)} differ: {found[0]!r}, {found[1]!r}; keep one")
+    return str(found[0])
+
+
+def _source(entry: dict[str, Any]) -> Source:
+    """What the source of a mapping reads; raises ValueError saying why it can read nothing."""
+    kind = entry.get("sourceType")
+    if kind == "EXPRESSION":
+        raise ValueError("EXPRESSION is not supported yet; only ATTRIBUTE and STATIC are")
+    text = _text(entry, "source", "sourceAttribute")
+    if kind == "STATIC":
+        return Source(text=text)
+    if kind not in (None, "ATTRIBUTE", "text/x.schema-path"):
+        raise ValueError(f"sourceType {kind!r} is not known; write ATTRIBUTE or STATIC")
+    wrapper, *path = _path(text, identifiers=True)
+    if wrapper == "event" and not path:
+        return Source()
+    top, inner = (path[0], tuple(path[1:])) if path else (None, ())
+    if wrapper not in ("data", "properties") or not isinstance(top, str):
+        raise ValueError(
+            f"source {text!r} names nothing in a record; write data.… or properties.… and the name"
+            " of a property, data.event_name or event"
+        )
+    if wrapper == "properties":
+        return Source((top,), inner)
+    if top != "event_name":
+        return Source((top, f"${top}"), inner)
+    if inner:
+        raise ValueError(f"source {text!r} reads inside the event's name, which is a text")
+    return Source()
+
+
+def _path(text: str, *, identifiers: bool = False) -> tuple[Step, ...]:
+    r"""The steps of `text`: names split at '.', each with its `[n]` and `[*]`.
+
+    As Data Prep has it, a backslash takes the next character as it is (`Full\.Name`), and
+    `${First Name}` holds names that are no `identifiers`.
+    """
+    steps: list[Step] = []
+    at = 0
+    while at < len(text) or not steps:
+        part = _SEGMENT.match(text, at)
+        names = part and (
+            re.findall(r"(?:[^.\\]|\\.)+", part["quoted"], re.DOTALL)
+            if part["quoted"]
+            else [part["bare"]]
+        )
+        if not part or not names:
+            raise ValueError(rf"{text!r} is no path at {text[at:]!r}; write a.b, a[0].b or a\.b")
+        if identifiers and part["bare"] and not _IDENTIFIER.fullmatch(part["bare"]):
+            quoted = f"${{{part['bare']}}}"
+            raise ValueError(f"{part['bare']!r} in {text!r} is no plain name; write {quoted!r}")
+        steps += (re.sub(r"\\(.)", r"\1", name, flags=re.DOTALL) for name in names)
+        for index in re.findall(r"[0-9]+|\*", part["indexes"]):
+            steps.append(None if index == "*" else int(index))
+        at = part.end()
+    return tuple(steps)
+
+
+def _target(text: str, schema: Schema) -> tuple[tuple[Step, ...], Field, int]:
+    """The path that `text` writes, the field there, and how many steps lead to its column.
+
+    A column holds a scalar, or all of the first object copied, array or map on the way.
+    """
+    path = _path(text)
+    field, depth = schema.root, len(path)
+    for index, step in enumerate(path):
+        child = child_of(field, step)
+        if child is None:
+            leaves = list(_leaves(schema.root))
+            near = get_close_matches(text, leaves, 3, 0.5) or leaves[:12]
+            hint = f"; the nearest are {', '.join(near)}"
+            inside = f"{_shown(path[:index])}, which is {field.type}," if index else schema.name
+            raise ValueError(f"destination {text!r}: {inside} has no {_shown([step])}{hint}")
+        if isinstance(step, int) and step > FURTHEST:
+            raise ValueError(f"destination {text!r}: an index ends at {FURTHEST}")
+        if field.type != "object":
+            depth = min(depth, index)
+        field = child
+    return path, field, depth
+
+
+def child_of(field: Field, step: Step) -> Field | None:
+    """What `step` leads to inside `field`; None where it leads nowhere."""
+    if field.type == "object":
+        return next((child for child in field.fields if child.name == step), None)
+    if isinstance(step, str) == (field.type == "map"):
+        return field.items
+    return None
+
+
+def _leaves(field: Field, before: str = "") -> Iterator[str]:
+    for child in field.fields:
+        if child.fields:
+            yield from _leaves(child, f"{before}{child.name}.")
+        else:
+            yield before + child.name
+
+
+def _shown(path: Iterable[Step]) -> str:
+    steps = (f".{s}" if isinstance(s, str) else "[*]" if s is None else f"[{s}]" for s in path)
+    return repr("".join(steps).removeprefix("."))
+
+
+def _overlaps(rules: list[Rule]) -> Iterator[str]:
+    """Two rules that write the same place.
+
+    Copying an object and writing one of its attributes besides is the documented object copy: the
+    attribute's own rule wins. The same goes for a map and its keys.
+    """
+    for pair in combinations(rules, 2):
+        outer, inner = sorted(pair, key=lambda rule: len(rule.path))
+        if not all(
+            a == b or (None in (a, b) and not isinstance(a if b is None else b, str))
+            for a, b in zip(outer.path, inner.path, strict=False)
+        ):
+            continue
+        if len(outer.path) == len(inner.path) or outer.field.type not in ("object", "map"):
+            first, second = pair
+            yield f"{second.label}: {first.label} writes {_shown(outer.path)} too; keep one of them"

@@ -1,0 +1,410 @@
+"""Window -> the bytes of Mixpanel's answer, decompressed and whole, or an error of ours.
+
+The only importer of httpx: its exceptions end here. It knows neither lines nor events.
+"""
+
+import ipaddress
+import json
+import re
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from isal import isal_zlib
+
+from engine import __version__
+from engine.answer import clean, is_page, sentence, verdict
+from engine.errors import InputError, Refused, Truncated, TryAgain, Unavailable
+from engine.flow import Connection
+from engine.window import Window
+
+ENDPOINT = "/api/2.0/export"
+MOST_EVENTS = 100_000  # Mixpanel: the value of `limit` cannot be over 100000
+PIECE = 1 << 18  # bytes; what is handed on at a time, and decompressed at a time
+ERROR_BODY = 1 << 16  # bytes of an error's body that are looked at
+REDIRECTS = 5
+HOST_NAME = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9a-f:.]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds that Mixpanel may take. It computes for minutes before anything comes.
+
+    connect     to a connection, with TLS
+    first_byte  to the head of the answer, and from there to the first byte of its body
+    idle        from byte to byte, from then on
+    total       for the whole
+    """
+
+    connect: float = 30
+    first_byte: float = 20 * 60
+    idle: float = 5 * 60
+    total: float = 6 * 3600
+
+
+DEFAULT_LIMITS = Limits()
+
+
+def params(
+    connection: Connection,
+    window: Window,
+    events: Sequence[str] = (),
+    where: str | None = None,
+    limit: int | None = None,
+) -> dict[str, str]:
+    """The query of the request. An arrival window becomes a `where` of its own, beside yours."""
+    query = {
+        "from_date": window.from_date.isoformat(),
+        "to_date": window.to_date.isoformat(),
+        "project_id": str(connection.project_id),
+    }
+    if events:
+        query["event"] = json.dumps(list(events), ensure_ascii=False)
+    clauses = [where] if where else []
+    if window.arrival:
+        arrived = 'number(properties["mp_processing_time_ms"])'
+        start, end = window.arrival
+        clauses.insert(0, f"{arrived} >= {start} and {arrived} < {end}")
+    if clauses:
+        query["where"] = clauses[0] if len(clauses) == 1 else f"({clauses[0]}) and ({clauses[1]})"
+    if limit is not None:
+        if not 1 <= limit <= MOST_EVENTS:
+            raise InputError(f"limit is {limit}: Mixpanel takes 1 to {MOST_EVENTS:,}.")
+        query["limit"] = str(limit)
+    return query
+
+
+def url(
+    connection: Connection,
+    window: Window,
+    events: Sequence[str] = (),
+    where: str | None = None,
+    limit: int | None = None,
+) -> str:
+    """The request as one can print it: it holds no credentials (P7)."""
+    return str(
+        httpx.URL(_endpoint(connection), params=params(connection, window, events, where, limit))
+    )
+
+
+def _endpoint(connection: Connection) -> str:
+    """The address to ask. Basic credentials go over TLS, or to this machine itself (P7)."""
+    name = f"The host of connection {connection.name!r}"
+    try:
+        host = httpx.URL(connection.host)
+    except httpx.InvalidURL:
+        raise InputError(f"{name} is no address; write https://data.mixpanel.com.") from None
+    if host.userinfo or host.query or host.fragment:
+        raise InputError(f"{name} must be the address alone, as in https://data.mixpanel.com.")
+    name_of_host = HOST_NAME.fullmatch(host.raw_host.decode())
+    if host.scheme not in ("https", "http") or not name_of_host or (host.port or 0) > 65_535:
+        raise InputError(f"{name} must be an address such as https://data.mixpanel.com.")
+    if host.scheme == "http" and not _is_loopback(host):
+        raise InputError(f"{name} must begin with https://: http shows the password to everybody.")
+    return str(host.copy_with(path=host.path.rstrip("/").removesuffix(ENDPOINT) + ENDPOINT))
+
+
+def _is_loopback(address: httpx.URL) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(address.host).is_loopback
+    return address.host == "localhost"
+
+
+class Response:
+    """An answer on its way: iterate over it, once, for its decompressed body.
+
+    A piece has about PIECE bytes. `received` counts those of the body on the wire.
+    """
+
+    def __init__(self, response: httpx.Response, connection: Connection, watch: "_Watch") -> None:
+        self.status = response.status_code
+        self.received = 0
+        self._begun = False
+        self._response = response
+        self._connection = connection
+        self._watch = watch
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The decompressed body; Truncated unless it ends as it should (P1)."""
+        gathered: list[bytes] = []
+        size = 0
+        for piece in self.body():
+            gathered.append(piece)
+            size += len(piece)
+            if size >= PIECE:
+                yield self._events(b"".join(gathered))
+                gathered, size = [], 0
+        if gathered:
+            yield self._events(b"".join(gathered))
+
+    def _events(self, piece: bytes) -> bytes:
+        """`piece`, unless it begins a page where there should be events."""
+        page = "text/html" in self._response.headers.get("content-type", "")
+        if self.status == httpx.codes.OK and not self._begun and (page or is_page(piece)):
+            raise Unavailable(
+                f"{self._connection.host} answered with an HTML page instead of events:"
+                f" {clean(sentence(piece), self._connection)}"
+            )
+        self._begun = True
+        return piece
+
+    def body(self) -> Iterator[bytes]:
+        """The decompressed body as it comes, in pieces of any size, whatever it holds."""
+        headers = self._response.headers
+        encoding = headers.get("content-encoding", "identity").strip().lower()
+        if encoding in ("gzip", "x-gzip"):
+            gunzip = _Gunzip()
+            for chunk in self._received():
+                yield from gunzip.feed(chunk)
+            gunzip.finish()
+        elif encoding == "identity":
+            framed = "content-length" in headers or "transfer-encoding" in headers
+            if self.status == httpx.codes.OK and not framed:  # P1
+                raise Truncated(
+                    f"{self._connection.host} answered without length, chunks or compression, so"
+                    " nothing tells a whole answer from half of one: check the proxy in between."
+                )
+            yield from self._received()
+        else:
+            raise Unavailable(
+                f"{self._connection.host} answered in an encoding that nobody asked for:"
+                f" {clean(encoding, self._connection)}"
+            )
+
+    def _received(self) -> Iterator[bytes]:
+        """The body as it comes from the wire."""
+        chunks = self._response.iter_raw()
+        while True:
+            with self._watch.waiting(in_body=True):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            self.received += len(chunk)
+            yield chunk
+
+
+@contextmanager
+def stream(
+    connection: Connection,
+    window: Window,
+    *,
+    events: Sequence[str] = (),
+    where: str | None = None,
+    limit: int | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    stopped: Callable[[], bool] = lambda: False,
+    now: Callable[[], float] = time.time,
+) -> Iterator[Response]:
+    """The answer to one request; leaving the `with` early closes the connection at once (P8).
+
+    `stopped` is asked about twice a second, from another thread, while the network is awaited:
+    once it is true, the wait ends with Unavailable. `now`: seconds since the epoch.
+    Raises, here or while the body is read: InputError; Refused, RateLimited, Unavailable; Truncated
+    for a body that is not whole (P1).
+    """
+    address = url(connection, window, events, where, limit)
+    with (
+        _client(connection, limits) as client,
+        _Watch(connection, limits, stopped) as watch,
+        closing(_answer(client, address, watch)) as response,
+    ):
+        answered = Response(response, connection, watch)
+        if answered.status != httpx.codes.OK:
+            body = _start(answered)
+            raise verdict(answered.status, response.headers, body, connection, now())
+        yield answered
+
+
+def _client(connection: Connection, limits: Limits) -> httpx.Client:
+    # Credentials in clear go to this machine itself, so not through a proxy of the environment.
+    tls = connection.host.startswith("https:")
+    try:
+        return httpx.Client(
+            auth=httpx.BasicAuth(connection.username, connection.password.reveal()),
+            headers={"User-Agent": f"mixpanel-etl/{__version__}", "Accept-Encoding": "gzip"},
+            # The watch keeps the finer limits; this one stands behind it.
+            timeout=httpx.Timeout(limits.connect, read=limits.first_byte + limits.idle),
+            trust_env=tls,
+            follow_redirects=False,
+        )
+    except (ValueError, OSError, ImportError, httpx.InvalidURL):
+        # From None: the message could show the address of a proxy, with its password (P7).
+        raise InputError(
+            "The network settings of the environment cannot be used: check HTTPS_PROXY, ALL_PROXY,"
+            " NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR."
+        ) from None
+
+
+def _answer(client: httpx.Client, address: str, watch: "_Watch") -> httpx.Response:
+    """The response that has begun, after redirects within the same host."""
+    for _ in range(REDIRECTS):
+        with watch.waiting():
+            request = client.build_request("GET", address, extensions={"trace": watch.trace})
+            response = client.send(request, stream=True)
+            if not response.has_redirect_location:
+                return response
+            response.close()
+            target = httpx.URL(address).join(response.headers["location"])
+        if _origin(target) != _origin(httpx.URL(address)):  # P7: credentials stay with their host
+            raise Refused(
+                f"{httpx.URL(address).host} sends us on to {target.scheme}://{target.host}, which"
+                " would get the credentials: if that is right, make it the host."
+            )
+        address = str(target)
+    raise Refused(f"{httpx.URL(address).host} redirected the request {REDIRECTS} times.")
+
+
+def _origin(address: httpx.URL) -> tuple[str, str, int | None]:
+    port = address.port or {"https": 443, "http": 80}.get(address.scheme)
+    return address.scheme, address.host, port
+
+
+class _Watch:
+    """Ends a request that takes longer than it may, or is not wanted any more.
+
+    httpx knows one limit for every read. Here the first byte may take longer than the next, all
+    together must end, and a wait can be stopped; so a thread looks on, and shuts the socket down,
+    which wakes whoever reads from it.
+    """
+
+    def __init__(self, connection: Connection, limits: Limits, stopped: Callable[[], bool]) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._stopped = stopped
+        self._error: Unavailable | None = None
+        self._socket: socket.socket | None = None
+        self._begun = time.monotonic()
+        self._since: float | None = None  # what we wait for was awaited from then on
+        self._heard = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look_on, name="export-watch", daemon=True)
+
+    def __enter__(self) -> "_Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    @contextmanager
+    def waiting(self, *, in_body: bool = False) -> Iterator[None]:
+        """Around whatever waits for the network: its exceptions become ours here."""
+        self._since = time.monotonic()
+        try:
+            yield
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+            raise self._error or translated(error, self._connection, in_body=in_body) from error
+        finally:
+            self._since = None
+        if self._error:
+            raise self._error
+        self._heard = self._heard or in_body
+
+    def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Httpcore tells what it does; what we want is the socket, bare or with TLS."""
+        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
+            self._socket = info["return_value"].get_extra_info("socket")
+            if self._error:
+                self._shut_down()
+
+    def _look_on(self) -> None:
+        limits = self._limits
+        pause = min(0.5, limits.first_byte / 4, limits.idle / 4, limits.total / 4)
+        while not self._over.wait(pause):
+            if reason := self._reason(time.monotonic()):
+                self._error = Unavailable(reason)
+                self._shut_down()
+                return
+
+    def _reason(self, now: float) -> str | None:
+        """Why the request must end now."""
+        host, since, limits = self._connection.host, self._since, self._limits
+        patience = limits.idle if self._heard else limits.first_byte
+        if self._stopped():
+            return f"The request to {host} was stopped."
+        if now - self._begun > limits.total:
+            return f"{host} did not finish its answer within {limits.total:g} seconds."
+        if since is not None and now - since > patience:
+            return f"{host} sent nothing for {patience:g} seconds."
+        return None
+
+    def _shut_down(self) -> None:
+        if self._socket:
+            with suppress(OSError):  # it is closed already
+                # Not SSLSocket's own: that would let the reader go on without decryption.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+class _Gunzip:
+    """gzip, one member after another, at most PIECE bytes at a time: a bomb cannot fill memory."""
+
+    def __init__(self) -> None:
+        self._member: Any = None
+        self._members = 0
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """What `data` adds to the decompressed bytes."""
+        more = bool(data)
+        while more:
+            if self._member is None:
+                self._member = isal_zlib.decompressobj(wbits=31)
+                self._members += 1
+            try:
+                piece = self._member.decompress(data, PIECE)
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stubs declare an instance
+                # P1: a damaged byte, a wrong checksum, or something else after the end
+                raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
+            if piece:
+                yield piece
+            if self._member.eof:
+                data, self._member = self._member.unused_data, None
+                more = bool(data)
+            else:
+                data = self._member.unconsumed_tail
+                more = bool(data) or len(piece) == PIECE  # output may wait without input
+
+    def finish(self) -> None:
+        """P1: the last member has come to its end, checksum and length included."""
+        if self._member is not None or not self._members:
+            raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
+
+
+def translated(
+    error: Exception, connection: Connection, *, in_body: bool = False
+) -> Refused | Truncated | Unavailable:
+    """What an exception of httpx means; `in_body`: the answer had begun well."""
+    host = connection.host
+    said = clean(str(error) or type(error).__name__, connection)
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return Refused(
+                f"The certificate of {host} cannot be verified: {cause.verify_message}. Check the"
+                " host, and SSL_CERT_FILE if a proxy of yours opens TLS."
+            )
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.RemoteProtocolError) and in_body:  # P1
+        return Truncated(f"The response of {host} is not whole: {said}")
+    if isinstance(error, httpx.TimeoutException):
+        return Unavailable(f"{host} did not answer in time ({type(error).__name__}).")
+    if isinstance(error, httpx.ConnectError):
+        return Unavailable(f"{host} cannot be reached: {said}")
+    return Unavailable(f"The connection to {host} broke: {said}")
+
+
+def _start(answered: Response) -> bytes:
+    """The beginning of an error's body: as much of it as comes."""
+    start = b""
+    with suppress(TryAgain):  # the status says more than how its text broke off
+        for piece in answered.body():
+            start += piece
+            if len(start) >= ERROR_BODY:
+                break
+    return start[:ERROR_BODY]

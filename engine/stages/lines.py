@@ -1,0 +1,414 @@
+"""Chunks of bytes -> batches of decoded events, and what could not be decoded, verbatim.
+
+Pure: it knows neither where the bytes come from nor what an event means. It decides whether the
+last line of a response ends cleanly (P1).
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from engine.batch import CORRUPT, Batch, Reject
+from engine.errors import GiveUp, Truncated
+
+Record = dict[str, Any]
+Piece = bytes | Reject
+Direct = Callable[[Iterator[Piece]], Iterator[tuple[Piece, Batch | None]]]
+"""Passes pieces on in their order, with the batch in a block where that can be had directly."""
+Integers = npt.NDArray[np.intp]
+Bools = npt.NDArray[np.bool_]
+
+MARKERS = (b"terminated early", b"export terminated early")
+COLLECTIONS = frozenset((dict, list))
+NOTHING: Record = {}  # stands for a line that was not decoded
+DEEPEST = 1024  # levels of nesting, as far as orjson goes
+NUMBERS = range(-(1 << 63), 1 << 64)  # the integers that orjson decodes exactly
+# A run of digits that may be an integer outside NUMBERS; a string begins with a quote.
+LONG_NUMBER = re.compile(rb'(?<![0-9.eE+"])(?:-[0-9]{19,}|[0-9]{20,})')
+REGION = (
+    " No event came before it, and a project that lives in another region answers so too: try the"
+    " host https://data.mixpanel.com, https://data-eu.mixpanel.com or https://data-in.mixpanel.com."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is in hand at once: about so many `lines` a batch, the rest in bytes.
+
+    block    about the most that one batch holds, unless a single line is longer
+    longest  a longer line is not decoded: it becomes one reject, in parts of `part`
+    absurd   a longer line is no export's
+    """
+
+    lines: int = 1000
+    block: int = 1 << 20
+    longest: int = 16 << 20
+    part: int = 1 << 20
+    absurd: int = 256 << 20
+
+
+DEFAULT_SIZES = Sizes()
+
+
+def read(
+    chunks: Iterable[bytes],
+    sizes: Sizes = DEFAULT_SIZES,
+    direct: Direct | None = None,
+) -> Iterator[Batch]:
+    """Batches of `lines`, `records` and `rejects` from the decompressed bytes of one response.
+
+    Lines end at byte 0x0A and nowhere else; chunks may be cut anywhere. Blank lines are no lines.
+    Raises Truncated where the response shows that it is not whole: by Mixpanel's own line
+    `terminated early`, or by a last line that is no event; GiveUp for a line beyond `absurd`.
+    """
+    held: Reject | None = None  # a bad line that may turn out to be the last one
+    seen = False
+    pieces = _pieces(iter(chunks), sizes)
+    for piece, short in direct(pieces) if direct else ((piece, None) for piece in pieces):
+        if short:
+            batch, ends_badly = short, False
+        elif isinstance(piece, Reject):
+            batch, ends_badly = Batch(rejects=[piece]), False
+        else:
+            batch, ends_badly = _decoded(piece, seen)
+        if held and (batch.lines or batch.rejects):
+            batch.rejects.insert(0, held)
+            held = None
+        if ends_badly:
+            held = batch.rejects.pop()
+        seen = seen or bool(batch.lines)
+        if batch.lines or batch.rejects:
+            yield batch
+    if held and not _is_whole(held.raw):
+        _cut_off(held.raw)
+    if held:
+        yield Batch(rejects=[held])
+
+
+def _pieces(chunks: Iterator[bytes], sizes: Sizes) -> Iterator[bytes | Reject]:
+    """Blocks of whole lines, without the last line end, and over-long lines as rejects."""
+    waiting: list[bytes | memoryview] = []
+    size, enough = 0, sizes.block // 4
+    for chunk in chunks:
+        waiting.append(chunk)
+        size += len(chunk)
+        cut = chunk.rfind(b"\n") if size >= enough else -1
+        if cut < 0 and size <= sizes.longest:
+            continue
+        if cut >= 0:
+            waiting[-1] = memoryview(chunk)[:cut]
+            block, rest = b"".join(waiting), chunk[cut + 1 :]
+        else:
+            block, _, rest = b"".join(waiting).rpartition(b"\n")
+        if block:
+            lines = yield from _bounded(block, sizes)
+            # The next block gathers the bytes that `sizes.lines` of these lines have.
+            enough = min(sizes.block, sizes.lines * len(block) // lines)
+        while len(rest) > sizes.longest:
+            rest = yield from _too_long(rest, chunks, sizes)
+            block, _, rest = rest.rpartition(b"\n")
+            yield from _bounded(block, sizes)
+        waiting, size = [rest], len(rest)
+    yield from _bounded(b"".join(waiting).removesuffix(b"\n"), sizes)
+
+
+def _bounded(block: bytes, sizes: Sizes) -> Generator[bytes | Reject, None, int]:
+    """`block`, in several where it is too large, over-long lines in parts; returns its lines."""
+    lines = len(_ends(block))
+    step = len(block) // max(1, lines // sizes.lines, len(block) // sizes.block)
+    start = 0
+    while start <= len(block):
+        end = block.find(b"\n", start + step)
+        piece = block[start : end if end >= 0 else len(block)]
+        start += len(piece) + 1
+        if len(piece) <= sizes.longest:
+            yield piece
+            continue
+        for line in piece.split(b"\n"):
+            if len(line) <= sizes.longest:
+                yield line
+            else:
+                yield from _too_long(line + b"\n", iter(()), sizes)
+    return lines
+
+
+def _too_long(data: bytes, chunks: Iterator[bytes], sizes: Sizes) -> Generator[Reject, None, bytes]:
+    """The over-long line that `data` begins with, in parts; returns what follows it."""
+    at = part = sent = 0
+    while True:
+        end = data.find(b"\n", at, at + sizes.part + 1)
+        if end < 0 and len(data) - at <= sizes.part:
+            chunk = next(chunks, None)
+            if chunk is None:  # P1
+                raise Truncated(
+                    f"The response breaks off inside a line of {sent + len(data) - at:,} bytes."
+                )
+            data, at = data[at:] + chunk, 0
+            continue
+        raw = data[at : end if end >= 0 else at + sizes.part]
+        at += len(raw)
+        if sent + len(raw) > sizes.absurd:
+            raise GiveUp(
+                f"The response has a line of more than {sizes.absurd / 2**20:g} MiB; no export has"
+                " such a line: check the host."
+            )
+        message = f"the line is longer than {sizes.longest:,} bytes; this is its part from {sent:,}"
+        sent += len(raw)
+        if end >= 0:
+            message += f" to its end at {sent:,}"
+        yield Reject("lines", CORRUPT, message, raw, part=part)
+        part += 1
+        if end >= 0:
+            return data[at + 1 :]
+
+
+def _decoded(block: bytes, seen: bool) -> tuple[Batch, bool]:
+    """The batch in `block`, and whether its last line is bad; `seen`: events came before it."""
+    lines = block.split(b"\n")
+    if b"\r" in block:
+        lines = [line.removesuffix(b"\r") for line in lines]
+    try:
+        records: list[Record] = [orjson.loads(line) for line in lines]
+        doubted = _doubted(block, lines, records, len(records))
+    except (ValueError, TypeError, KeyError):  # some line is blank, or no event
+        lines = [line for line in lines if line.strip()]
+        records = [_event(line) or NOTHING for line in lines]
+        failed = {row for row, record in enumerate(records) if record is NOTHING}
+        events = len(records) - len(failed)
+        doubted = failed | _doubted(b"\n".join(lines), lines, records, events)
+    if not doubted:
+        return Batch(lines=lines, records=records), False
+
+    bad: dict[int, Reject] = {}
+    for row in sorted(doubted):
+        try:
+            records[row] = careful(lines[row])
+        except ValueError as error:
+            if lines[row].strip() in MARKERS:
+                _ended_early(seen or row > len(bad))
+            bad[row] = Reject("lines", CORRUPT, f"not an event: {_reason(error)}", lines[row])
+    batch = Batch(
+        lines=[line for row, line in enumerate(lines) if row not in bad],
+        records=[record for row, record in enumerate(records) if row not in bad],
+        rejects=list(bad.values()),
+    )
+    return batch, len(lines) - 1 in bad
+
+
+def _event(line: bytes) -> Record | None:
+    """The event in `line` as orjson reads it, None where it reads none."""
+    try:
+        record: Record = orjson.loads(line)
+        return record if type(record["properties"]) is dict and "event" in record else None
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+# orjson is fast but loses two things without a word: of a key that occurs twice it keeps the last
+# value, and an integer beyond 64 bits becomes a float. To look into every record for them would
+# cost more than decoding it, so two sums over the bytes of a whole block prove that none is there:
+#
+# - In any valid line the colon after a key follows the key's quote or white space: a byte <= 0x22.
+#   So a block has at least as many such colons as its text has keys, and its text has at least as
+#   many keys as were decoded. If the colons are no more than the keys that were decoded in the two
+#   upper levels, all three numbers are one: no key was lost.
+# - An integer beyond 64 bits has at least 19 digits. Wherever one cuts the bytes into fours, such a
+#   run holds four neighbouring fours of nothing but digits.
+#
+# Neither holds in reverse (a colon in a text, a nested object, a number in a string), so where one
+# fails, the same is asked line by line, more closely, and `careful` decodes what stays in doubt.
+# No answer about a line depends on its neighbours, so none depends on how the bytes arrived.
+
+
+def _doubted(block: bytes, lines: list[bytes], records: list[Record], events: int) -> set[int]:
+    """The rows where orjson may have lost something.
+
+    Raises KeyError or TypeError unless just so many `records` are `events`, and the others NOTHING.
+    """
+    properties = [record["properties"] for record in records if "event" in record]
+    keys = sum(map(len, records)) + sum(map(dict.__len__, properties))
+    if len(properties) != events:
+        raise KeyError("event")
+    text = np.frombuffer(block, np.uint8)
+    colons = text == ord(":")
+    colons[1:] &= text[:-1] <= ord('"')
+    # The digits are 0x30 to 0x39. Six signs up to 0x3f pass as well, which costs a second look.
+    fours = np.frombuffer(block, np.uint32, len(block) // 4) & np.uint32(0xF0F0F0F0) == 0x30303030
+    eights = fours[:-1] & fours[1:]
+    sixteens = eights[:-2] & eights[2:]
+    keys_agree, numbers_fit = np.count_nonzero(colons) == keys, not sixteens.any()
+    if keys_agree and numbers_fit:
+        return set()
+    ends = _ends(block)
+    doubted = set() if keys_agree else _lost_keys(lines, records, colons, ends)
+    return doubted if numbers_fit else doubted | _lost_digits(block, sixteens, ends)
+
+
+def _lost_keys(
+    lines: list[bytes], records: list[Record], colons: Bools, ends: Integers
+) -> set[int]:
+    """The rows whose text may have more keys than their record."""
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    found = np.add.reduceat(colons.view(np.uint8), starts, dtype=np.uint32).tolist()
+    upper = [len(record) + len(record.get("properties", NOTHING)) for record in records]
+    doubted = set()
+    for row, line in enumerate(lines):
+        if found[row] == upper[row] or (more := found[row] - _keys(records[row])) == 0:
+            continue
+        # Without a doubled backslash every \\" is a quote inside a string: its colon is no key's.
+        if b"\\\\" in line or more != line.count(b'\\":'):
+            doubted.add(row)
+    return doubted
+
+
+def _lost_digits(block: bytes, sixteens: Bools, ends: Integers) -> set[int]:
+    """The rows that have an integer beyond 64 bits."""
+    sixteens[1:] &= ~sixteens[:-1]  # where each run begins
+    places = 4 * np.flatnonzero(sixteens)
+    # Three digits more, before and after the sixteen, make it a run of nineteen.
+    text = np.frombuffer(block, np.uint8)
+    around = text.take(places[:, None] + (-1, -2, -3, 16, 17, 18), mode="clip") & 0xF0 == 0x30
+    more = np.logical_and.accumulate(around.reshape(-1, 2, 3), axis=2).sum(axis=(1, 2))
+    places = places[more >= 3]
+    rows = np.searchsorted(ends, places)
+    doubted = set()
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        # The number begins at most four bytes before the place, or one after.
+        number = LONG_NUMBER.search(block, max(0, place - 4), place + 24)
+        if number and int(number[0]) not in NUMBERS:
+            doubted.add(row)
+    return doubted
+
+
+def _ends(block: bytes) -> Integers:
+    """Where each line of `block` ends."""
+    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
+    return np.append(ends, len(block))
+
+
+def _keys(record: Record) -> int:
+    """How many keys `record` has, at every level."""
+    keys = 0
+    nested: list[Any] = [record]
+    for value in nested:
+        children = value
+        if type(value) is dict:
+            keys += len(value)
+            children = value.values()
+        nested += [child for child in children if type(child) in COLLECTIONS]
+    return keys
+
+
+def careful(line: bytes) -> Record:
+    """The event in `line`, exactly: the slow way, and the measure of the fast one.
+
+    Integers keep all their digits, and a lone surrogate such as "\\ud83d" stays one. Raises
+    ValueError for what is no JSON (RFC 8259, in UTF-8), for numbers that no float can hold, for a
+    key that occurs twice in one object, beyond DEEPEST levels, and for what is no event.
+    """
+    try:
+        record = json.loads(
+            line.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_no_number,
+            parse_float=_finite,
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if _depth(record) > DEEPEST:
+        raise ValueError("it is nested too deeply")
+    if not isinstance(record, dict):
+        raise ValueError("it is no JSON object")  # noqa: TRY004 - the caller's only failure
+    for name in ("event", "properties"):
+        if name not in record:
+            raise ValueError(f"it has no {name!r}")
+    if not isinstance(record["properties"], dict):
+        raise ValueError("its 'properties' are no object")  # noqa: TRY004 - as above
+    return record
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Record:
+    """The object of `pairs`; ValueError names a key that occurs twice: one value would be lost."""
+    found: Record = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name[:100]!r} occurs twice in one object")
+        found[name] = value
+    return found
+
+
+def _depth(value: Any) -> int:
+    """How many collections lie in one another."""
+    depth, level = 0, [value]
+    while level := [inner for inner in level if type(inner) in COLLECTIONS]:
+        depth += 1
+        level = [
+            child for inner in level for child in (inner.values() if type(inner) is dict else inner)
+        ]
+    return depth
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:100]} is too large a number")
+    return number
+
+
+def _reason(error: ValueError) -> str:
+    """Why a line could not be decoded, with the place in it."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} (character {error.pos + 1})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start + 1} is not UTF-8"
+    return str(error)
+
+
+def _ended_early(seen: bool) -> NoReturn:  # P1
+    """Mixpanel answers 200 before it knows whether it can finish, and says so by this line."""
+    raise Truncated(
+        f"Mixpanel ended the response early ('terminated early').{'' if seen else REGION}"
+    )
+
+
+def _is_whole(line: bytes) -> bool:
+    """Whether a bad line is an event from end to end: one with a key twice, say.
+
+    What is cut off from an object is none, however leniently one reads it. So such a line ends a
+    response as well as any, and to ask again would bring it again.
+    """
+    try:
+        record = json.loads(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return False
+    return (
+        isinstance(record, dict)
+        and "event" in record
+        and isinstance(record.get("properties"), dict)
+    )
+
+
+def _cut_off(line: bytes) -> NoReturn:  # P1
+    """The last line of the response is no event: something is missing from here on."""
+    try:
+        said = orjson.loads(line)["error"]
+    except (ValueError, TypeError, KeyError):
+        raise Truncated(f"The response ends inside a line: {_shown(line)}") from None
+    raise Truncated(f"Mixpanel ended the response with an error: {_shown(str(said).encode())}")
+
+
+def _shown(raw: bytes) -> str:
+    """The first 200 characters of `raw`, on one line and printable."""
+    text = raw[:800].decode(errors="replace")
+    return "".join(char if char.isprintable() else " " for char in text)[:200].strip()

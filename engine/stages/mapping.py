@@ -1,0 +1,304 @@
+"""Decoded records -> destination columns, as the rules of a mapping set say.
+
+Pure: it knows no file, no Arrow and no cast. What no rule reads stays, under its own name (P3).
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from engine import rules as mapping_rules
+from engine.batch import Batch
+from engine.rules import Rule, Source, Step, child_of
+from engine.schema import Field, Schema
+
+KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
+
+Properties = dict[str, Any]
+Value = Callable[[Properties, Any, set[str]], Any]
+"""(properties, event, used) -> a column's value; adds to `used` the names that it used up."""
+
+
+def parse(name: str, document: object, schema: Schema) -> "MappingSet":
+    """The mapping set in `document`, made for `schema`; raises InputError listing all problems."""
+    return MappingSet(mapping_rules.parse(name, document, schema), schema)
+
+
+class MappingSet:
+    """Rules, ready to be applied to batches.
+
+    `destinations` holds the path of each of `batch.columns`, in order: of a leaf that one rule
+    fills, or of an object, array or map that rules build. Values of the latter are dicts and lists
+    shaped like the XDM field, or, where a source had another type, that very value.
+    """
+
+    def __init__(self, rules: list[Rule], schema: Schema) -> None:
+        roots = {rule.root for rule in rules if not rule.plain}
+        groups: dict[tuple[str, ...], list[Rule]] = {}
+        for rule in rules:
+            starts = (rule.root[:size] for size in range(1, len(rule.root)))
+            root = next((start for start in starts if start in roots), rule.root)
+            groups.setdefault(root, []).append(rule)
+        self.rules = tuple(rules)
+        self.destinations = tuple(groups)
+        self._rules = tuple(groups.values())
+        self._reads_event = any(rule.source.is_event for rule in rules)
+        readers = Counter(name for rule in rules for name in rule.source.names)
+        self._texts: dict[int, str] = {}
+        self._events: list[int] = []
+        self._pops: dict[int, tuple[str, ...]] = {}
+        self._values: dict[int, Value] = {}
+        for index, (root, group) in enumerate(groups.items()):
+            source = group[0].source
+            if root in roots:
+                field = schema.find(root)
+                assert field
+                self._values[index] = _built(field, len(root), group)
+            elif source.text is not None:
+                self._texts[index] = source.text
+            elif source.is_event:
+                self._events.append(index)
+            elif source.inner or any(readers[name] > 1 for name in source.names):
+                self._values[index] = _read(source)
+            else:
+                self._pops[index] = source.names
+
+    def apply(self, batch: Batch) -> None:
+        """Fills `columns`, `rest` and `keys` of a batch of decoded `records`.
+
+        `rest` takes over the records' own `properties`, less those that a rule read whole; one that
+        a rule read a part of stays. What else a record holds, and its event's name if no rule
+        reads it, is kept there as `$record`.
+        """
+        records = batch.records
+        rest: list[Properties] = [record["properties"] for record in records]
+        events = [record["event"] for record in records]
+        besides = self._besides(records)
+        # One look at the names in the batch spares a look for two names in every record.
+        batch.names = present = set[str]().union(*rest)
+        pops = {
+            index: [name for name in names if name in present]
+            for index, names in self._pops.items()
+        }
+        popped = {names[0]: index for index, names in pops.items() if len(names) == 1}
+        keys = {key: [p.get(key) for p in rest] for key in KEYS if key not in popped}
+        columns: list[list[Any]] = [[] for _ in self.destinations]
+        for index, text in self._texts.items():
+            columns[index] = [text] * len(rest)
+        for index in self._events:
+            columns[index] = events.copy()
+        if self._values:
+            self._evaluate(rest, events, columns)
+        for index, names in pops.items():
+            columns[index] = _pop(rest, names)
+        keys |= {key: columns[popped[key]].copy() for key in KEYS if key in popped}
+        for row, name, kept in besides:
+            rest[row][name] = kept  # P3
+        batch.columns, batch.rest = columns, rest
+        batch.keys = [events, *(keys[key] for key in KEYS)]
+
+    def _besides(self, records: list[dict[str, Any]]) -> list[tuple[int, str, dict[str, Any]]]:
+        """(row, a free name, what is kept under it), looked at before anything is taken out."""
+        if self._reads_event and set(map(len, records)) <= {2}:
+            return []
+        mapped = {"properties", "event"} if self._reads_event else {"properties"}
+        return [
+            (row, _free(record["properties"]), kept)
+            for row, record in enumerate(records)
+            if (kept := {key: record[key] for key in record if key not in mapped})
+        ]
+
+    def _evaluate(
+        self, rest: list[Properties], events: list[Any], columns: list[list[Any]]
+    ) -> None:
+        """The columns that take more than popping a property that no other rule reads."""
+        values = [(value, columns[index].append) for index, value in self._values.items()]
+        for properties, event in zip(rest, events, strict=True):
+            used: set[str] = set()
+            for value, append in values:
+                append(value(properties, event, used))
+            for name in used:
+                del properties[name]
+
+    def restore(self, batch: Batch, row: int, column: int) -> None:
+        """Puts what `column` used of the record at `row` back into its `rest`, under its own name.
+
+        The line is decoded once more, exactly, since `apply` may have taken the record apart (P3).
+        Doing it again changes nothing.
+        """
+        try:
+            record = json.loads(batch.lines[row])
+        except RecursionError:  # orjson nests deeper
+            record = orjson.loads(batch.lines[row])
+        properties, rest = record["properties"], batch.rest[row]
+        for rule in self._rules[column]:
+            name = rule.source.name_in(properties)
+            if name is not None:
+                rest[name] = properties[name]
+            elif rule.source.is_event:
+                rest.setdefault(_free(properties), {})["event"] = record["event"]
+
+
+def _free(properties: Properties) -> str:
+    """`$record`, with as many more `$` as it takes to be no property's name."""
+    name = "$record"
+    while name in properties:
+        name = f"${name}"
+    return name
+
+
+def _pop(rest: list[Properties], names: list[str]) -> list[Any]:
+    """The first of the (two at most) `names` in each record, taken out; None where none is."""
+    if not names:
+        return [None] * len(rest)
+    first, last = names[0], names[-1]
+    if first == last:
+        return [properties.pop(first, None) for properties in rest]
+    return [p.pop(first) if first in p else p.pop(last, None) for p in rest]
+
+
+def _read(source: Source) -> Value:
+    """The value of a plain column. A part of a property does not use it up (P3)."""
+
+    def whole(properties: Properties, _event: Any, used: set[str]) -> Any:
+        name = source.name_in(properties)
+        if name is None:
+            return None
+        used.add(name)
+        return properties[name]
+
+    def part(properties: Properties, _event: Any, _used: set[str]) -> Any:
+        name = source.name_in(properties)
+        value = properties[name] if name is not None else None
+        for step in source.inner:
+            if isinstance(value, dict):
+                value = value.get(step)
+            elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+                value = value[step]
+            else:
+                return None
+        return value
+
+    return part if source.inner else whole
+
+
+def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
+    """The value of a column that `rules` build together; `depth` steps lead to its `field`.
+
+    Longer destinations come first: an attribute's own rule wins over an object copied around it.
+    """
+    ordered = sorted(rules, key=lambda rule: -len(rule.path))
+    plans = [(rule.source, rule.path[depth:], _wrapper(rule)) for rule in ordered]
+
+    def value(properties: Properties, event: Any, used: set[str]) -> Any:
+        built = None
+        for source, path, wrapper in plans:
+            name = source.name_in(properties)
+            if name is not None:
+                outer = properties[name]
+            elif source.names:
+                continue
+            else:
+                outer = event if source.is_event else source.text
+            whole = not source.inner
+            for positions, found in _inside(outer, source.inner):
+                wraps = wrapper and found is not None and not isinstance(found, dict)
+                inner = {wrapper: found} if wraps else found
+                built, fitted = _put(field, built, _at(path, positions), inner)
+                whole = whole and fitted
+            if name is not None and whole:
+                used.add(name)
+        return built
+
+    return value
+
+
+def _wrapper(rule: Rule) -> str | None:
+    """The name that a value read along `[*]` gets in an object that has such an attribute.
+
+    Data Prep's own example: `emails[*].name` into the objects `pi[*].names` makes
+    `{"names": {"name": …}}`.
+    """
+    if None not in rule.source.inner or rule.field.type != "object":
+        return None
+    last = rule.source.inner[-1]
+    return last if isinstance(last, str) and child_of(rule.field, last) else None
+
+
+def _at(path: tuple[Step, ...], positions: tuple[int, ...]) -> list[str | int]:
+    """`path` with its `[*]` replaced by `positions`."""
+    given = iter(positions)
+    return [next(given) if step is None else step for step in path]
+
+
+def _inside(value: Any, path: tuple[Step, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """(positions that its `[*]` stand for, value) of all that is at `path` in `value`.
+
+    A list's element without the last of it counts as None, so that the others keep their places.
+    """
+    if not path:
+        yield (), value
+        return
+    step, after = path[0], path[1:]
+    if step is None:
+        for index, element in enumerate(value if isinstance(value, list) else ()):
+            found = list(_inside(element, after))
+            if not found and None not in after:
+                found = [((), None)]
+            for positions, inner in found:
+                yield (index, *positions), inner
+    elif isinstance(step, str) and isinstance(value, dict):
+        if step in value:
+            yield from _inside(value[step], after)
+    elif isinstance(step, int) and isinstance(value, list) and step < len(value):
+        yield from _inside(value[step], after)
+
+
+def _put(field: Field, old: Any, path: list[str | int], value: Any) -> tuple[Any, bool]:
+    """`old` with `value` at `path` inside it, and whether all of `value` found its place.
+
+    What there is on the way was put there by paths as long or longer: never a scalar.
+    """
+    if not path:
+        return _fill(field, old, value)
+    step, after = path[0], path[1:]
+    child = child_of(field, step)
+    assert child
+    if isinstance(step, str):
+        named: dict[str, Any] = {} if old is None else old
+        named[step], whole = _put(child, named.get(step), after, value)
+        return named, whole
+    listed: list[Any] = [] if old is None else old
+    listed += [None] * (step + 1 - len(listed))
+    listed[step], whole = _put(child, listed[step], after, value)
+    return listed, whole
+
+
+def _fill(field: Field, old: Any, value: Any) -> tuple[Any, bool]:
+    """`old`, filled up from `value`, and whether all of `value` is there now.
+
+    Copying an object takes the attributes that the schema's object has too, at every level.
+    """
+    if value is None:
+        return old, True
+    if field.type in ("object", "map") and isinstance(value, dict):
+        if old is not None and not isinstance(old, dict):
+            return old, False
+        filled, whole = old or {}, True
+        for name, inner in value.items():
+            child = child_of(field, name)
+            if child is None:
+                whole = False
+            else:
+                filled[name], fitted = _fill(child, filled.get(name), inner)
+                whole = whole and fitted
+        return filled, whole
+    if old is not None:
+        return old, False
+    if field.type == "array" and isinstance(value, list) and field.items:
+        elements = [_fill(field.items, None, inner) for inner in value]
+        return [element for element, _ in elements], all(fitted for _, fitted in elements)
+    return value, True

@@ -1,0 +1,98 @@
+"""What one request asks for, and the calendar arithmetic around it.
+
+Pure: the clock and the time zone are arguments.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """Whole days of the project's calendar, both ends inclusive, as Mixpanel counts.
+
+    `arrival`, where given, narrows it to the half-open span `[start, end)` of
+    `mp_processing_time_ms`, in ms since the epoch.
+    """
+
+    from_date: date
+    to_date: date
+    arrival: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.from_date > self.to_date:
+            raise ValueError(f"a window from {self.from_date} to {self.to_date} holds no day")
+
+    @property
+    def days(self) -> list[date]:
+        """Every day of the window, in order."""
+        return list(each_day(self.from_date, self.to_date))
+
+    def __str__(self) -> str:
+        return str(self.from_date) if len(self.days) == 1 else f"{self.from_date}..{self.to_date}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The window as JSON can hold it; `from_json` is the way back."""
+        return {
+            "from_date": self.from_date.isoformat(),
+            "to_date": self.to_date.isoformat(),
+            "arrival": list(self.arrival) if self.arrival else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Window":
+        """The window that `as_json` wrote."""
+        arrival = value.get("arrival")
+        return cls(
+            date.fromisoformat(value["from_date"]),
+            date.fromisoformat(value["to_date"]),
+            (arrival[0], arrival[1]) if arrival else None,
+        )
+
+    def bounds(self, zone: ZoneInfo) -> tuple[int, int]:
+        """First ms and the ms after the last, of the arrival span or of the days in `zone`."""
+        if self.arrival:
+            return self.arrival
+        return day_start(self.from_date, zone), day_start(self.to_date + DAY, zone)
+
+
+def each_day(first: date, last: date) -> Iterator[date]:
+    """Every day from `first` to `last`, both inclusive."""
+    for offset in range((last - first).days + 1):
+        yield first + offset * DAY
+
+
+def day_start(day: date, zone: ZoneInfo) -> int:
+    """The first instant of `day` in `zone`, in ms since the epoch."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
+
+
+def day_over(day: date, zone: ZoneInfo) -> int:
+    """When `day` has ended by the project's clock and by UTC, in ms since the epoch.
+
+    Mixpanel reads dates in UTC for newer projects and in the project's zone for older ones, and
+    nothing tells which from outside: a day is over when it is over by both.
+    """
+    return max(day_start(day + DAY, zone), day_start(day + DAY, ZoneInfo("UTC")))
+
+
+def latest_day(now_ms: int, zone: ZoneInfo) -> date:
+    """The last day that may be asked for: today by the project's clock or by UTC, the later one."""
+    moment = datetime.fromtimestamp(now_ms / 1000, UTC)
+    return max(moment.date(), moment.astimezone(zone).date())
+
+
+def consecutive(days: Iterable[date]) -> list[list[date]]:
+    """`days` as runs of neighbouring days, in order."""
+    runs: list[list[date]] = []
+    for day in sorted(set(days)):
+        if runs and day - runs[-1][-1] == DAY:
+            runs[-1].append(day)
+        else:
+            runs.append([day])
+    return runs

@@ -1,0 +1,145 @@
+"""Where pulls run: in this process, or in processes of their own.
+
+It knows one thing about a pull: it ends with what it staged or with an EtlError.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from signal import SIG_IGN, SIGINT, SIGTERM, signal
+from typing import Protocol
+
+from engine.batch import Tally
+from engine.errors import EtlError
+from engine.flow import Flow, Run
+from engine.run import Rules, Staged, pull
+from engine.stages.export import Limits
+
+Advance = Callable[[str, int, int], None]  # run id, lines and bytes so far
+EVERY = 0.2  # seconds between two words about a pull
+
+
+class Pulls(Protocol):
+    """Something that pulls."""
+
+    def submit(
+        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
+    ) -> Future[Staged]:
+        """Start a pull."""
+
+    def listen(self) -> None:
+        """Pass on what pulls elsewhere told of their progress."""
+
+
+@contextmanager
+def pulls(workers: int, advance: Advance) -> Iterator[Pulls]:
+    """A place for `workers` pulls at a time. Whatever still runs at the end is killed (P8)."""
+    if workers == 1:
+        yield _Here(advance)
+        return
+    elsewhere = _Elsewhere(workers, advance)
+    try:
+        yield elsewhere
+    finally:
+        elsewhere.stop()
+
+
+class _Here:
+    """Pulls in this process, one after the other: a submit returns when its pull has ended."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance = advance
+
+    def submit(
+        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
+    ) -> Future[Staged]:
+        future: Future[Staged] = Future()
+        try:
+            future.set_result(
+                pull(flow, rules, run, directory, _now_and_then(run.id, self._advance), limits)
+            )
+        except EtlError as error:
+            future.set_exception(error)
+        return future
+
+    def listen(self) -> None:
+        pass
+
+
+class _Elsewhere:
+    """Pulls in processes that are started afresh, so that none inherits a lock or a thread."""
+
+    def __init__(self, workers: int, advance: Advance) -> None:
+        context = get_context("spawn")
+        self._advance = advance
+        self._words: SimpleQueue[tuple[str, int, int]] = context.SimpleQueue()
+        self._pool = ProcessPoolExecutor(workers, context, _settle_in, (self._words,))
+
+    def submit(
+        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
+    ) -> Future[Staged]:
+        try:
+            return self._pool.submit(_pull, flow, rules, run, directory, limits)
+        except BrokenProcessPool as error:  # a worker died in the meantime
+            failed: Future[Staged] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def listen(self) -> None:
+        while not self._words.empty():
+            self._advance(*self._words.get())
+
+    def stop(self) -> None:
+        processes = list((self._pool._processes or {}).values())  # from 3.14 on: kill_workers
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+_words: "SimpleQueue[tuple[str, int, int]]"
+
+
+def _settle_in(words: "SimpleQueue[tuple[str, int, int]]") -> None:
+    """Make a new worker process end with its parent, however that ends, and at its word alone."""
+    global _words
+    _words = words
+    signal(SIGINT, SIG_IGN)
+    signal(SIGTERM, SIG_IGN)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, name="follow", daemon=True).start()
+
+
+def _pull(flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits) -> Staged:
+    def put(run_id: str, lines: int, size: int) -> None:
+        _words.put((run_id, lines, size))
+
+    return pull(flow, rules, run, directory, _now_and_then(run.id, put), limits)
+
+
+def _now_and_then(run_id: str, advance: Advance) -> Callable[[Tally], None]:
+    """Tells at most once in EVERY seconds: a batch takes a millisecond."""
+    told = 0.0
+
+    def tell(tally: Tally) -> None:
+        nonlocal told
+        if (now := time.monotonic()) - told >= EVERY:
+            told = now
+            advance(run_id, tally.lines, tally.bytes_read)
+
+    return tell

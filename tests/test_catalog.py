@@ -1,0 +1,289 @@
+"""The catalog: history and ledger survive, are shared between processes, and fail in sentences."""
+
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from engine.catalog import NAME, VERSION, Catalog
+from engine.errors import EtlError, InputError
+from engine.flow import Connection, Flow, Run, Secret
+from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
+from engine.window import Window
+
+DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
+HOUR = 3_600_000
+ROOT = Path(__file__).parent.parent
+FLOW = Flow("events", Connection("https://h", "reader", Secret("s3cret"), 1), "data/events")
+
+
+def item(run: str, status: str = SUCCESS, started_at: int = 1_000) -> dict[str, Any]:
+    """The payload of a run of that status."""
+    outcome = Outcome(Run(run, "events", DAY, "batch", started_at), status, copy_started=started_at)
+    return payload(outcome, FLOW, started_at)
+
+
+def save(catalog: Catalog, run: str, status: str = SUCCESS, **other: Any) -> None:
+    """Keep a run; `other`: flow, dataset, started_at."""
+    started_at = other.pop("started_at", 1_000)
+    kept: dict[str, Any] = {"flow": "events", "dataset": "data/events", "window": DAY} | other
+    catalog.save(item(run, status, started_at), **kept)
+
+
+def ids(items: list[dict[str, Any]]) -> list[str]:
+    return [each["id"] for each in items]
+
+
+def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
+    """What was kept is read back whole, by another process or after a restart."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", started_at=7)
+    with Catalog(tmp_path) as catalog:
+        assert catalog.runs() == [item("a", started_at=7)]
+        (entry,) = catalog.history()
+    assert (entry.flow, entry.dataset, entry.status) == ("events", "data/events", "success")
+    assert (entry.started_at, entry.window) == (7, DAY)
+
+
+def test_a_run_that_ends_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
+    """One run is one row: first inProgress, then what became of it."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", IN_PROGRESS)
+        assert catalog.runs(status="inProgress") == [item("a", IN_PROGRESS)]
+        save(catalog, "a", SUCCESS)
+        assert catalog.runs() == [item("a", SUCCESS)]
+        assert catalog.count() == 1
+
+
+def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
+    """Order is by start, then by saving; a status is found in any case; a limit cuts the oldest."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "old", FAILED, started_at=1)
+        save(catalog, "other", SUCCESS, started_at=2, flow="other")
+        save(catalog, "first", SUCCESS, started_at=3)
+        save(catalog, "second", FAILED, started_at=3)
+        assert ids(catalog.runs()) == ["second", "first", "other", "old"]
+        assert ids(catalog.runs(limit=1)) == ["second"]
+        assert ids(catalog.runs(flow="events")) == ["second", "first", "old"]
+        assert ids(catalog.runs(status="Failed")) == ["second", "old"]
+        assert ids(catalog.runs(flow="events", status="SUCCESS")) == ["first"]
+        assert catalog.runs(flow="nobody") == []
+        assert (catalog.count(), catalog.count(status="FAILED")) == (4, 2)
+
+
+def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
+    """Only the running runs of that dataset become failed, in the list and in their payload."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "killed", IN_PROGRESS)
+        save(catalog, "done", SUCCESS)
+        save(catalog, "elsewhere", IN_PROGRESS, dataset="data/other")
+        assert [e.item["id"] for e in catalog.history(None, IN_PROGRESS, "data/events")] == [
+            "killed"
+        ]
+        assert catalog.abandon("data/events", 9_000) == 1
+        assert ids(catalog.runs(status=IN_PROGRESS)) == ["elsewhere"]
+        (killed,) = catalog.runs(status=FAILED)
+        assert killed["id"] == "killed"
+        assert killed["updatedAt"] == 9_000
+        assert killed["metrics"]["statusSummary"]["status"] == "failed"
+        assert catalog.abandon("data/events", 9_000) == 0
+
+
+def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> None:
+    """Requests of the last hour are counted by project, also those of an earlier process."""
+    with Catalog(tmp_path) as catalog:
+        for project, at in (("1", 30), ("1", 10), ("2", 20)):
+            catalog.asked(project, at)
+    with Catalog(tmp_path) as catalog:
+        assert catalog.asked_since("1", 0) == [10, 30]
+        assert catalog.asked_since("1", 30) == [30]
+        assert catalog.asked_since("1", 31) == []
+        assert catalog.asked_since("2", 0) == [20]
+
+
+def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
+    """It never grows beyond a day of requests."""
+    with Catalog(tmp_path) as catalog:
+        catalog.asked("1", 0)
+        catalog.asked("1", HOUR)
+        catalog.asked("1", 24 * HOUR + 1)
+        assert catalog.asked_since("1", 0) == [HOUR, 24 * HOUR + 1]
+
+
+def test_it_is_its_owners_alone(tmp_path: Path) -> None:
+    """The folder is 700; the file and what SQLite lays beside it are 600."""
+    home = tmp_path / "home"
+    with Catalog(home) as catalog:
+        save(catalog, "a")
+        assert home.stat().st_mode & 0o777 == 0o700
+        modes = {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()}
+    assert set(modes) == {NAME, f"{NAME}-wal", f"{NAME}-shm"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_no_credential_is_in_the_file(tmp_path: Path) -> None:
+    """P7: neither the password nor the account's name is anywhere in its bytes."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+    text = (tmp_path / NAME).read_bytes()
+    assert b"CONNECTOR" not in text
+    assert b"copyActivity" in text
+    assert b"s3cret" not in text
+    assert b"reader" not in text
+
+
+def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    """While another connection has a write open, the history opens and reads as it was before."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+    writer = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM runs")
+    started = perf_counter()
+    with Catalog(tmp_path) as reader:
+        assert ids(reader.runs()) == ["a"]
+    assert perf_counter() - started < 10  # a writer's lock is waited for much longer
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_processes_share_one_file(tmp_path: Path) -> None:
+    """Several processes make the file at once and write to it; not one write is lost."""
+    code = (
+        "import sys; from pathlib import Path; from engine.catalog import Catalog\n"
+        "with Catalog(Path(sys.argv[1])) as catalog:\n"
+        "    for number in range(20): catalog.asked(sys.argv[2], number)\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), project], cwd=ROOT)
+        for project in ("1", "2", "2")
+    ]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    with Catalog(tmp_path) as catalog:
+        assert len(catalog.asked_since("1", 0)) == 20
+        assert len(catalog.asked_since("2", 0)) == 40
+
+
+def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> None:
+    """The slower one of the two, having seen no tables, finds those that the faster one made."""
+
+    class Slower(Catalog):
+        overtaken = False
+
+        def _version(self) -> int:
+            version = super()._version()
+            if not self.overtaken:
+                self.overtaken = True
+                with Catalog(tmp_path) as faster:
+                    save(faster, "a")
+            return version
+
+    with Slower(tmp_path) as catalog:
+        assert catalog.overtaken
+        assert ids(catalog.runs()) == ["a"]
+
+
+def test_threads_share_one_catalog(tmp_path: Path) -> None:
+    """Workers write through the same object, whole transactions at a time."""
+    with Catalog(tmp_path) as catalog:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: save(catalog, str(number)), range(60)))
+            list(pool.map(lambda number: catalog.asked("1", number), range(60)))
+        assert catalog.count() == 60
+        assert catalog.asked_since("1", 0) == list(range(60))
+
+
+def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
+    """A write is one transaction: if its second half fails, its first half never was."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", IN_PROGRESS)
+        save(catalog, "b", IN_PROGRESS)
+        breaking = sqlite3.connect(tmp_path / NAME)
+        breaking.execute(
+            "CREATE TRIGGER broken BEFORE UPDATE ON runs WHEN old.id = 'b' "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+        breaking.close()
+        with pytest.raises(EtlError, match=r"catalog .* cannot be written .*no room"):
+            catalog.abandon("data/events", 9_000)
+        assert catalog.count(status=IN_PROGRESS) == 2
+        save(catalog, "c")
+        assert catalog.count() == 3
+
+
+def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A file of a later version is not touched, and the sentence says what to do."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+    with sqlite3.connect(tmp_path / NAME) as newer:
+        newer.execute(f"PRAGMA user_version = {VERSION + 1}")
+    newer.close()
+    with pytest.raises(InputError, match=r"newer mixpanel-etl .* Update"):
+        Catalog(tmp_path)
+
+
+def test_a_corrupt_file_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+    """What is no catalog is named, kept as it is, and the way out is told."""
+    content = b"not a database, and long enough to be read as one" * 40
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(InputError, match=r"catalog.sqlite3 cannot be read .*move it away"):
+        Catalog(tmp_path)
+    assert (tmp_path / NAME).read_bytes() == content
+
+
+@pytest.mark.parametrize("obstacle", ["home", "file"])
+def test_a_place_that_cannot_be_written_is_an_error_in_a_sentence(
+    tmp_path: Path, obstacle: str
+) -> None:
+    """A file where the folder should be, or a folder where the file should be."""
+    home = tmp_path / "home"
+    if obstacle == "home":
+        home.write_text("")
+    else:
+        (home / NAME).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot be written .*MIXPANEL_ETL_HOME"):
+        Catalog(home)
+
+
+def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
+    """Every list is read off an index, in well under 50 ms, however long the history is."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "seed")
+        filling = sqlite3.connect(tmp_path / NAME)
+        filling.execute(
+            "INSERT INTO runs "
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+            "SELECT 'run-' || i, 'flow-' || (i % 7), dataset, "
+            "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END, i, \"window\", "
+            "json_object('id', 'run-' || i) FROM n JOIN runs"
+        )
+        filling.commit()
+        filling.close()
+        flow, status = "flow-3", "Failed"
+        for wanted, plan in (
+            ((None, None), "SCAN runs USING INDEX runs_by_time"),
+            ((flow, None), "SEARCH runs USING INDEX runs_by_flow (flow=?)"),
+            ((None, status), "SEARCH runs USING INDEX runs_by_status (status=?)"),
+            (
+                (flow, status),
+                "SEARCH runs USING INDEX runs_by_flow_and_status (flow=? AND status=?)",
+            ),
+        ):
+            took: list[float] = []
+            queries: list[str] = []
+            for _ in range(3):
+                started = perf_counter()
+                assert len(catalog.runs(wanted[0], wanted[1], limit=100)) == 100
+                took.append(perf_counter() - started)
+            assert min(took) < 0.05, took
+            catalog._connection.set_trace_callback(queries.append)
+            catalog.runs(*wanted)
+            catalog._connection.set_trace_callback(None)
+            steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
+            assert [step[3] for step in steps] == [plan]

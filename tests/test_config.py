@@ -1,0 +1,596 @@
+"""The configuration: what the contract allows is read, all else is named, and nothing leaks."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import config
+from engine.config import find, from_environment, load, timezone
+from engine.errors import InputError
+from engine.flow import Flow, Schedule
+
+ENVIRON = {
+    "MIXPANEL_USERNAME": "reader.6d4ee7.mp-service-account",
+    "MIXPANEL_PASSWORD": "8iQbnjuk5",
+    "MIXPANEL_PROJECT_ID": "2384945",
+}
+CONTRACT = """
+home = "./.mixpanel-etl"                       # the catalog
+
+[connections.shop]                             # a Mixpanel project
+host = "https://data.mixpanel.com"
+username = { env = "MIXPANEL_USERNAME" }       # or { file = "/run/secrets/…" }
+password = { env = "MIXPANEL_PASSWORD" }       # a literal password is refused
+project_id = 2384945
+timezone = "Pacific Standard Time"             # IANA or Windows name
+
+[flows.events]
+connection = "shop"
+dataset = "data/events"
+mapping = "mixpanel-events"                    # a name in mappings/ or a path
+schema = "mixpanel-events"
+schedule = { frequency = "minute", interval = 15, start_time = 1625040887 }
+"""
+SHORT = """
+[connections.shop]
+{connection}
+[flows.events]
+connection = "shop"
+dataset = "data/events"
+{flow}
+"""
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes `shop.toml` and gives its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "shop.toml"
+        path.write_text(text, "utf-8")
+        return path
+
+    return write
+
+
+def short(connection: str = "", flow: str = "") -> str:
+    return SHORT.format(connection=connection, flow=flow)
+
+
+def problems(path: Path, environ: dict[str, str] = ENVIRON) -> list[str]:
+    """The lines of the error, without the file's name that opens each."""
+    with pytest.raises(InputError) as error:
+        load(path, environ)
+    lines = str(error.value).split("\n")
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+def test_the_contracts_own_example_is_read(write: Write) -> None:
+    """Every key of the documented example arrives; a Windows zone becomes its IANA name."""
+    read = load(write(CONTRACT), ENVIRON)
+    flow = read.flows["events"]
+    assert read.home == Path("./.mixpanel-etl")
+    assert flow.connection.host == "https://data.mixpanel.com"
+    assert flow.connection.username == ENVIRON["MIXPANEL_USERNAME"]
+    assert flow.connection.password.reveal() == "8iQbnjuk5"
+    assert (flow.connection.project_id, flow.connection.name) == (2384945, "shop")
+    assert flow.connection.timezone == "America/Los_Angeles"
+    assert (flow.name, flow.dataset) == ("events", "data/events")
+    assert flow.schedule == Schedule("minute", 15, 1625040887)
+    assert (flow.mapping, flow.schema, flow.windows) == (
+        "mixpanel-events",
+        "mixpanel-events",
+        "arrival",
+    )
+
+
+def test_what_is_left_out_has_its_documented_value(write: Write) -> None:
+    """A flow without settings has those of Flow; the environment fills in the connection."""
+    read = load(write(short()), ENVIRON)
+    flow = read.flows["events"]
+    assert flow == Flow("events", flow.connection, "data/events", windows="day")
+    assert read.home == Path(".mixpanel-etl")
+    assert (flow.connection.host, flow.connection.timezone) == ("https://data.mixpanel.com", "UTC")
+    assert flow.connection.project_id == 2384945
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ('windows = "arrival"', "windows", "arrival"),
+        ('windows = "day"', "windows", "day"),
+        ("lookback_days = 9", "lookback_days", 9),
+        ("delay_minutes = 0", "delay_minutes", 0),
+        ('backfill_from = "2024-01-01"', "backfill_from", date(2024, 1, 1)),
+        ("backfill_from = 2024-01-01", "backfill_from", date(2024, 1, 1)),
+        ('events = ["Items sold", "Sign up"]', "events", ("Items sold", "Sign up")),
+        ("where = 'properties[\"a\"] == 1'", "where", 'properties["a"] == 1'),
+        ("partial_ingestion_percent = 0", "partial_ingestion_percent", 0.0),
+        ("partial_ingestion_percent = 100", "partial_ingestion_percent", 100.0),
+        ("partial_ingestion_percent = 0.5", "partial_ingestion_percent", 0.5),
+        ('unmapped = "drop"', "unmapped", "drop"),
+        ("shrink_guard_percent = 50", "shrink_guard_percent", 50.0),
+        ("keep_superseded_hours = 168", "keep_superseded_hours", 168.0),
+    ],
+)
+def test_a_setting_of_a_flow_is_read(write: Write, line: str, name: str, value: object) -> None:
+    """Each documented setting, at the ends of what is allowed, arrives with its type."""
+    flow = load(write(short(flow=line)), ENVIRON).flows["events"]
+    assert getattr(flow, name) == value
+    assert type(getattr(flow, name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "told"),
+    [
+        ("mapping = 5", "mapping", "must be the name of a shipped mapping set or a path, not 5"),
+        ('dataset = ""', "dataset", 'not ""'),
+        ('windows = "days"', "windows", 'must be "arrival" or "day", not "days"'),
+        (
+            'lookback_days = "5"',
+            "lookback_days",
+            'must be a whole number from 1 to 100000, not "5"',
+        ),
+        ("lookback_days = 0", "lookback_days", "not 0"),
+        ("lookback_days = 5.0", "lookback_days", "not 5.0"),
+        ("lookback_days = true", "lookback_days", "not true"),
+        ("delay_minutes = -1", "delay_minutes", "must be a whole number from 0"),
+        ('backfill_from = "20240101"', "backfill_from", 'must be a date, as "2024-01-01"'),
+        ('backfill_from = "2024-02-30"', "backfill_from", "must be a date"),
+        ("backfill_from = 2024-01-01T00:00:00Z", "backfill_from", "must be a date"),
+        ('events = "Items sold"', "events", "must be a list of names of events"),
+        ("events = []", "events", "must be a list of names of events"),
+        ("events = [1]", "events", "must be a list of names of events"),
+        ("partial_ingestion_percent = 101", "partial_ingestion_percent", "a number from 0 to 100"),
+        ("partial_ingestion_percent = nan", "partial_ingestion_percent", "a number from 0 to 100"),
+        ("shrink_guard_percent = -0.1", "shrink_guard_percent", "a number from 0 to 100"),
+        ("keep_superseded_hours = inf", "keep_superseded_hours", "a number from 0"),
+        ('unmapped = "keeep"', "unmapped", 'must be "keep" or "drop"'),
+        ("schedule = 15", "schedule", "must be { frequency = …"),
+        ('maping = "x"', "maping", 'is not known here; did you mean "mapping"? Allowed: connec'),
+        ("colour = 5", "colour", "is not known here. Allowed: connection, dataset"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(
+    write: Write, line: str, key: str, told: str
+) -> None:
+    """One problem, with the whole path of the key and the values that would do."""
+    text = short(flow=line)
+    if key == "dataset":
+        text = text.replace('dataset = "data/events"\n', "")
+    (problem,) = problems(write(text))
+    assert problem.startswith(f"flows.events.{key}: ")
+    assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("schedule", "read"),
+    [
+        ('frequency = "once", start_time = 0', Schedule("once", None, 0)),
+        ('frequency = "minute", interval = 15, start_time = 1', Schedule("minute", 15, 1)),
+        ('frequency = "hour", interval = 1, start_time = 1', Schedule("hour", 1, 1)),
+        ('frequency = "day", interval = 2, start_time = 1', Schedule("day", 2, 1)),
+        ('frequency = "week", interval = 1, start_time = 1', Schedule("week", 1, 1)),
+    ],
+)
+def test_the_tutorials_schedules_are_read(write: Write, schedule: str, read: Schedule) -> None:
+    """All five frequencies at their smallest interval; a schedule brings arrival windows."""
+    flow = load(write(short(flow=f"schedule = {{ {schedule} }}")), ENVIRON).flows["events"]
+    assert flow.schedule == read
+    assert flow.windows == "arrival"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "key", "told"),
+    [
+        ('frequency = "minute", interval = 14, start_time = 1', "interval", "from 15 to 100000"),
+        ('frequency = "minute", interval = 15.0, start_time = 1', "interval", "whole number"),
+        ('frequency = "hour", interval = 0, start_time = 1', "interval", "from 1 to 100000"),
+        ('frequency = "day", start_time = 1', "interval", "is missing. It must be a whole number"),
+        ('frequency = "once", interval = 1, start_time = 1', "interval", "leave it out"),
+        ('frequency = "hourly", start_time = 1', "frequency", '"once" or "minute" or "hour"'),
+        ("interval = 1, start_time = 1", "frequency", "is missing"),
+        ('frequency = "once"', "start_time", "is missing"),
+        ('frequency = "once", start_time = 1625040887000', "start_time", "seconds (not ms)"),
+        ('frequency = "once", start_time = "1625040887"', "start_time", "whole seconds"),
+        ('frequency = "once", start_time = true', "start_time", "whole seconds"),
+        ('frequency = "once", starttime = 1, start_time = 1', "starttime", '"start_time"?'),
+    ],
+)
+def test_a_wrong_schedule_is_named(write: Write, schedule: str, key: str, told: str) -> None:
+    """The tutorial's rules: 15 for minute, 1 for the rest, none for once; all else is refused."""
+    (problem,) = problems(write(short(flow=f"schedule = {{ {schedule} }}")))
+    assert problem.startswith(f"flows.events.schedule.{key}: ")
+    assert told in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ('host = "https://data-eu.mixpanel.com/"', "host", "https://data-eu.mixpanel.com"),
+        ('host = "http://127.0.0.1:8080"', "host", "http://127.0.0.1:8080"),
+        ('host = "eu"', "host", "https://data-eu.mixpanel.com"),
+        ('host = "data-in"', "host", "https://data-in.mixpanel.com"),
+        ('username = "someone"', "username", "someone"),
+        ('username = { env = "WHO" }', "username", "from WHO"),
+        ("project_id = 7", "project_id", 7),
+        ('project_id = { env = "NUMBER" }', "project_id", 12),
+        ('timezone = "Europe/Berlin"', "timezone", "Europe/Berlin"),
+        ('timezone = "europe/berlin"', "timezone", "Europe/Berlin"),
+    ],
+)
+def test_a_setting_of_a_connection_is_read(
+    write: Write, line: str, name: str, value: object
+) -> None:
+    """The file's value arrives, and wins over the environment's."""
+    environ = ENVIRON | {
+        "WHO": "from WHO",
+        "NUMBER": "12",
+        "MIXPANEL_HOST": "https://elsewhere.example",
+        "MIXPANEL_TIMEZONE": "Asia/Tokyo",
+    }
+    connection = load(write(short(line)), environ).flows["events"].connection
+    assert getattr(connection, name) == value
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "told"),
+    [
+        ('host = "data.mixpanel.com"', "host", 'as "https://data.mixpanel.com"'),
+        ('host = "https://data.mixpanel.com/api/2.0"', "host", "must be the scheme and host"),
+        ('host = "https://"', "host", "must be"),
+        ('host = "ftp://data.mixpanel.com"', "host", "must be"),
+        ('host = "https://h?x=1"', "host", "must be"),
+        ('host = "https://a b"', "host", "must be"),
+        ('host = "https://h:99999"', "host", "must be"),
+        ('username = ""', "username", "must be the name of a service account"),
+        ("username = 5", "username", "must be"),
+        ('project_id = "2384945"', "project_id", "must be the number of a project"),
+        ("project_id = 0", "project_id", "must be"),
+        ("project_id = true", "project_id", "must be"),
+        ('project_id = { env = "MIXPANEL_USERNAME" }', "project_id", "must be the number"),
+        ('timezone = "Pacific Standart Time"', "timezone", "Pacific Standard Time"),
+        ('password = { env = "NOT_THERE" }', "password", "variable NOT_THERE is not set"),
+        ('password = { env = "EMPTY_ONE" }', "password", "variable EMPTY_ONE is not set"),
+        ('password = { file = "/no/such/file" }', "password", "No such file"),
+        ('password = { file = "/" }', "password", "cannot be read (Is a directory)"),
+        ("password = {}", "password", 'must be { env = "NAME" } or { file = "PATH" }'),
+        ('password = { env = "A", file = "B" }', "password", "must be { env ="),
+        ('password = { environ = "A" }', "password", "must be { env ="),
+        ("password = { env = 5 }", "password", "must be { env ="),
+        ('passwort = "x"', "passwort", 'did you mean "password"?'),
+    ],
+)
+def test_a_wrong_connection_is_named(write: Write, line: str, key: str, told: str) -> None:
+    """One problem, with the whole path of the key and the values that would do."""
+    (problem,) = problems(write(short(line)), ENVIRON | {"EMPTY_ONE": ""})
+    assert problem.startswith(f"connections.shop.{key}: ")
+    assert told in problem
+
+
+def test_a_secret_can_stand_in_a_file(write: Write, tmp_path: Path) -> None:
+    """The file's text, without the line end that editors add, and nothing else of it cut off."""
+    (tmp_path / "secret").write_text(" pass word \r\n")
+    text = short(f'password = {{ file = "{tmp_path}/secret" }}')
+    connection = load(write(text), ENVIRON).flows["events"].connection
+    assert connection.password.reveal() == " pass word "
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+def test_a_secrets_file_without_a_secret_is_a_problem(
+    write: Write, tmp_path: Path, content: bytes
+) -> None:
+    """An empty or unreadable file is no password."""
+    (tmp_path / "secret").write_bytes(content)
+    (problem,) = problems(write(short(f'password = {{ file = "{tmp_path}/secret" }}')))
+    assert problem.startswith("connections.shop.password: the file is ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'password = "hunter2Secret"',
+        "password = hunter2Secret",
+        'passwort = "hunter2Secret"',
+        'password = { env = "hunter2Secret" }',
+        'password = { env = "HUNTER2SECRET" }',
+        'password = { file = "hunter2Secret" }',
+        'password = { hunter = "hunter2Secret" }',
+        'host = "https://reader:hunter2Secret@data.mixpanel.com"',
+        'host = "https://reader:hunter2Secret"',
+        'host = "hunter2Secret"',
+        'username = "reader:hunter2Secret"',
+        'username = { name = "hunter2Secret" }',
+        'timezone = "hunter2Secret"',
+        'project_id = "hunter2Secret"',
+        'project_id = { env = "SWAPPED" }',
+        'timezone = { env = "SWAPPED" }',
+        'host = { env = "SWAPPED" }',
+    ],
+)
+def test_no_error_tells_a_secret(write: Write, line: str) -> None:
+    """P7: wherever a person puts a password by mistake, the error does not repeat it."""
+    with pytest.raises(InputError) as error:
+        load(write(short(line)), ENVIRON | {"SWAPPED": "hunter2Secret"})
+    assert "hunter2" not in str(error.value).lower()
+
+
+def test_a_literal_password_is_refused_with_the_way_out(write: Write) -> None:
+    """The sentence says what to write in its place."""
+    (problem,) = problems(write(short('password = "8iQbnjuk5"')))
+    assert problem == (
+        "connections.shop.password: a password does not belong into this file: "
+        'write { env = "NAME" } or { file = "PATH" }'
+    )
+
+
+def test_what_was_read_does_not_show_its_password(write: Write) -> None:
+    """P7: not even the repr of everything that was read."""
+    read = load(write(CONTRACT), ENVIRON)
+    assert "8iQbnjuk5" not in repr(read)
+    assert "reader.6d4ee7" in repr(read)
+
+
+def test_every_problem_is_told_at_once(write: Write) -> None:
+    """Nobody has to run the program again to learn of the next mistake."""
+    text = """
+        hom = "x"
+        [connections.shop]
+        host = "nowhere"
+        [connections.other]
+        timezone = "Mars"
+        [flows.one]
+        connection = "shopp"
+        schedule = { frequency = "minute", interval = 5 }
+        [flows.two]
+        connection = "shop"
+        [flows."a/b"]
+        connection = "shop"
+        dataset = "x"
+        [sinks.x]
+    """
+    found = problems(write(text), {})
+    assert [line.split(": ")[0] for line in found] == [
+        "hom",
+        "sinks",
+        "connections.shop.host",
+        "connections.shop.username",
+        "connections.shop.password",
+        "connections.shop.project_id",
+        "connections.other.timezone",
+        "connections.other.username",
+        "connections.other.password",
+        "connections.other.project_id",
+        "flows.one.dataset",
+        "flows.one.schedule.interval",
+        "flows.one.schedule.start_time",
+        "flows.one.connection",
+        "flows.two.dataset",
+        "flows.a/b",
+    ]
+    assert '"shopp" is not declared; did you mean "shop"? Allowed: shop, other' in found[13]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "told"),
+    [
+        ("", "flows", "is missing. It must be tables: [flows.NAME]"),
+        ("flows = 5", "flows", "must be tables: [flows.NAME], not 5"),
+        ("[flows]", "flows", "must be tables"),
+        ("flows.events = 5", "flows.events", "must be a table"),
+        ('[flows.events]\nconnection="x"\ndataset="y"', "flows.events.connection", "none"),
+        ('home = 5\n[flows.e]\nconnection="x"\ndataset="y"', "home", "must be a text"),
+    ],
+)
+def test_a_file_of_another_shape_is_a_problem(write: Write, text: str, key: str, told: str) -> None:
+    """A missing or misplaced table is named like any other key."""
+    first = problems(write(text))[0]
+    assert first.startswith(f"{key}: ")
+    assert told in first
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[flows\n", "is not TOML: .*line 1"),
+        (b"\n\na = ?", "is not TOML: .*line 3"),
+        (b"\xff\xfe", "is not TOML: .*utf-8"),
+        (b"a = " + b"[" * 5000, "is not TOML: "),
+        (None, r"cannot be read \(No such file"),
+    ],
+)
+def test_an_unreadable_file_is_an_error_in_a_sentence(
+    tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    """The file is named, and where in it the trouble starts."""
+    path = tmp_path / "shop.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"shop.toml: {told}"):
+        load(path, ENVIRON)
+
+
+def test_the_environment_alone_describes_a_connection() -> None:
+    """The documented variables, and the documented values of those that are not set."""
+    connection = from_environment(ENVIRON)
+    assert connection.host == "https://data.mixpanel.com"
+    assert connection.username == ENVIRON["MIXPANEL_USERNAME"]
+    assert connection.password.reveal() == "8iQbnjuk5"
+    assert (connection.project_id, connection.timezone) == (2384945, "UTC")
+    other = from_environment(
+        ENVIRON | {"MIXPANEL_HOST": "data-eu", "MIXPANEL_TIMEZONE": "Pacific Standard Time"}
+    )
+    assert other.host == "https://data-eu.mixpanel.com"
+    assert other.timezone == "America/Los_Angeles"
+
+
+def test_all_missing_variables_are_told_at_once() -> None:
+    """One message names them all, an empty one among them, and every other problem."""
+    with pytest.raises(InputError) as error:
+        from_environment({"MIXPANEL_PASSWORD": "", "MIXPANEL_TIMEZONE": "Mars"})
+    missing, zone = str(error.value).split("\n")
+    names = "MIXPANEL_USERNAME, MIXPANEL_PASSWORD, MIXPANEL_PROJECT_ID"
+    assert missing.startswith(f"environment: {names}: not set")
+    assert zone.startswith("environment: MIXPANEL_TIMEZONE: is not a time zone")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MIXPANEL_PROJECT_ID", "shop"),
+        ("MIXPANEL_PROJECT_ID", "-1"),
+        ("MIXPANEL_PROJECT_ID", "٣"),
+        ("MIXPANEL_HOST", "data.mixpanel.com"),
+        ("MIXPANEL_HOST", "https://data.mixpanel.com/api"),
+        ("MIXPANEL_USERNAME", "a:b"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_not_repeated(variable: str, value: str) -> None:
+    """P7: variables get mixed up, so the error shows the name alone."""
+    with pytest.raises(InputError, match=f"^environment: {variable}: must be ") as error:
+        from_environment(ENVIRON | {variable: value})
+    assert f'"{value}"' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({}, ".mixpanel-etl"),
+        ({"MIXPANEL_ETL_HOME": ""}, ".mixpanel-etl"),
+        ({"MIXPANEL_ETL_HOME": "/srv/etl"}, "/srv/etl"),
+    ],
+)
+def test_the_home_is_the_variables_or_the_default(environ: dict[str, str], path: str) -> None:
+    """An empty variable is as one that is not set."""
+    assert config.home(environ) == Path(path)
+
+
+def test_the_files_home_wins_over_the_environments(write: Write) -> None:
+    """Precedence: the environment, then the file."""
+    environ = ENVIRON | {"MIXPANEL_ETL_HOME": "/srv/etl"}
+    assert load(write(short()), environ).home == Path("/srv/etl")
+    assert load(write('home = "here"\n' + short()), environ).home == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("name", "iana"),
+    [
+        ("Pacific Standard Time", "America/Los_Angeles"),
+        ("India Standard Time", "Asia/Calcutta"),
+        ("W. Europe Standard Time", "Europe/Berlin"),
+        ("pacific standard time", "America/Los_Angeles"),
+        ("UTC", "UTC"),
+        ("Asia/Kathmandu", "Asia/Kathmandu"),
+    ],
+)
+def test_a_time_zone_has_an_iana_or_a_windows_name(name: str, iana: str) -> None:
+    """The tutorial gives a Windows name; most people give IANA's; their case does not matter."""
+    assert timezone(name) == iana
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("Pacific Standart Time", "Pacific Standard Time"), ("Europe/Berln", "Europe/Berlin")],
+)
+def test_an_unknown_time_zone_brings_the_nearest_names(name: str, near: str) -> None:
+    """Three that look alike, the best first."""
+    with pytest.raises(InputError) as error:
+        timezone(name)
+    told = str(error.value)
+    assert told.startswith(f'"{name}" is not a time zone')
+    assert told.partition("near to it are ")[2].rstrip(".").split(", ")[0] == near
+    assert told.count(",") == 2
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(max_size=40))
+def test_any_text_is_a_time_zone_or_an_input_error(name: str) -> None:
+    """No text makes a time zone raise anything else."""
+    with suppress(InputError):
+        assert timezone(name)
+
+
+@pytest.fixture(params=["installed", "checkout"])
+def shipped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Two mapping sets, where a wheel or where a checkout keeps them."""
+    package = tmp_path / "engine"
+    folder = (package if request.param == "installed" else tmp_path) / "mappings"
+    folder.mkdir(parents=True)
+    (folder / "mixpanel-events.json").write_text('{"mappings": []}')
+    (folder / "wide.json").write_text('{"mappings": [1]}')
+    (folder / "mixpanel-events.cases.json").write_text("[]")
+    monkeypatch.setattr(config, "_PACKAGE", package)
+    return str(folder)
+
+
+def test_a_shipped_mapping_is_found_by_its_name(shipped: str) -> None:
+    """In an installed package and in a checkout alike."""
+    assert shipped
+    assert find("mapping", "wide") == ("wide", {"mappings": [1]})
+
+
+def test_a_file_is_found_by_its_path(shipped: str, tmp_path: Path) -> None:
+    """A path needs no shipped name; the file's name without its ending is the name."""
+    path = tmp_path / "own.json"
+    path.write_text('\ufeff{"a": 1}', "utf-8")
+    assert shipped
+    assert find("schema", str(path)) == ("own", {"a": 1})
+
+
+@pytest.mark.parametrize("wanted", ["mixpanel-event", "mixpanel-events.cases", "no/such.json"])
+def test_an_unknown_mapping_brings_the_shipped_names(shipped: str, wanted: str) -> None:
+    """The cases that lie beside a mapping set are none."""
+    assert shipped
+    with pytest.raises(InputError, match=f'no mapping "{wanted}".*: mixpanel-events, wide.$'):
+        find("mapping", wanted)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{\n "a": 1,,\n}', "is not JSON: .*line 2 column 9"),
+        (b"\xff", "is not JSON: .*utf-8"),
+        (b"[" * 100_000, "is not JSON: "),
+        (b"", "is not JSON: .*line 1 column 1"),
+        (None, r"cannot be read \(Is a directory\)"),
+    ],
+)
+def test_a_file_that_is_no_json_is_an_error_in_a_sentence(
+    tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    """The file is named, and where in it the trouble starts."""
+    path = tmp_path / "own.json"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=f"own.json: {told}"):
+        find("mapping", str(path))
+
+
+TOML_VALUES = st.sampled_from(
+    ['"x"', "5", "-1", "1.5", "nan", "true", "[]", "[1]", "{}", "{ env = 1 }", "2024-01-01"]
+)
+NAMES = st.sampled_from([*config._VARIABLES, *config._FLOW, "x"])
+LINES = st.dictionaries(NAMES, TOML_VALUES, max_size=4).map(
+    lambda lines: "\n".join(f"{name} = {value}" for name, value in lines.items())
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(LINES, LINES)
+def test_any_table_is_flows_or_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, connection: str, flow: str
+) -> None:
+    """Whatever stands where, the answer is a Config or sentences."""
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(f"[connections.shop]\n{connection}\n[flows.events]\n{flow}\n")
+    with suppress(InputError):
+        assert set(load(path, ENVIRON).flows) == {"events"}

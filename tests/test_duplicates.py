@@ -1,0 +1,164 @@
+"""Records that are one event: found by their keys, never by a hash alone."""
+
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import duplicates
+from engine.duplicates import Duplicates
+
+Row = tuple[Any, Any, Any, Any, Any]
+TEXT_OR_NONE = st.none() | st.sampled_from(["", "a", "a\n", "\x00", "Å", "12345678", "123456789"])
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(0, 3),
+    st.just(2**70),
+    st.sampled_from(["a", "b", "\ud83d", ""]),
+    st.just([1]),
+    st.just({"x": 1}),
+)
+rows = st.lists(
+    st.tuples(
+        st.sampled_from(["e", "f"]), scalars, scalars, scalars, st.one_of(st.none(), st.integers())
+    ),
+    max_size=60,
+)
+
+
+def lost(directory: Path, batches: Sequence[Sequence[Row]]) -> list[int]:
+    found = Duplicates(directory)
+    for batch in batches:
+        found.add([list(column) for column in zip(*batch, strict=True)] or [[], [], [], [], []])
+    mask = found.superseded()
+    found.close()
+    return [] if mask is None else mask.nonzero()[0].tolist()
+
+
+def brute_force(all_rows: Sequence[Row]) -> list[int]:
+    """Mixpanel's rule, said plainly: `repr` keeps True, 1 and "1" apart."""
+    best: dict[str, int] = {}
+    gone = []
+    for index, row in enumerate(all_rows):
+        if row[3] is None:
+            continue
+        key = repr(row[:4])
+        held = best.setdefault(key, index)
+        if held == index:
+            continue
+        old, new = all_rows[held][4], row[4]
+        if (new if new is not None else -1) > (old if old is not None else -1):
+            best[key] = index
+            gone.append(held)
+        else:
+            gone.append(index)
+    return sorted(gone)
+
+
+@settings(deadline=None)
+@given(st.lists(rows, max_size=5))
+def test_equals_the_rule_said_plainly(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Row]]
+) -> None:
+    """Whatever the keys and however they are cut into batches, the rule holds."""
+    directory = tmp_path_factory.mktemp("keys")
+    flat = [row for batch in batches for row in batch]
+    assert lost(directory, batches) == brute_force(flat)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.lists(st.tuples(*[TEXT_OR_NONE] * 2), min_size=1, max_size=9)),
+        max_size=6,
+    )
+)
+def test_the_form_of_the_keys_makes_no_difference(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[bool, list[tuple[Any, Any]]]]
+) -> None:
+    """Rows are the same event whether their keys came as lists or as Arrow arrays."""
+    found = Duplicates(tmp_path_factory.mktemp("keys"))
+    flat: list[Row] = []
+    for as_arrow, pairs in batches:
+        block: list[Row] = [("e", user, 7, name, len(flat)) for user, name in pairs]
+        columns = [list(column) for column in zip(*block, strict=True)]
+        types = [pa.string(), pa.string(), pa.int64(), pa.string(), pa.int64()]
+        arrays = [pa.array(c, kind) for c, kind in zip(columns, types, strict=True)]
+        found.add(arrays if as_arrow else columns)
+        flat += block
+    mask = found.superseded()
+    found.close()
+    assert ([] if mask is None else mask.nonzero()[0].tolist()) == brute_force(flat)
+
+
+def test_equal_hashes_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two events whose keys only hash alike both stay."""
+    monkeypatch.setattr(duplicates, "_hashes", lambda ids, _: np.full(len(ids), 42, np.uint64))
+    one, other = ("e", "u", 1, "x", 5), ("e", "u", 1, "y", 5)
+    assert lost(tmp_path, [[one, other, one]]) == [2]
+
+
+def test_the_last_processed_stays(tmp_path: Path) -> None:
+    """Of equal keys the one with the largest processing time stays, wherever it stands."""
+    keys = ("e", "u", 1, "x")
+    assert lost(tmp_path, [[(*keys, 5), (*keys, 9)], [(*keys, 7)]]) == [0, 2]
+
+
+def test_more_suspects_than_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day full of duplicates is settled slice by slice (P6), with the same result."""
+    monkeypatch.setattr(duplicates, "SLICE", 10)
+    monkeypatch.setattr(duplicates, "READ", 7)
+    flat: list[Row] = [("e", "u", n % 50, "x", n) for n in range(200)]
+    assert lost(tmp_path, [flat[:90], flat[90:]]) == list(range(150))
+
+
+def test_one_insert_id_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: a project that sends one `$insert_id` and one time all day is settled turn by turn."""
+    monkeypatch.setattr(duplicates, "SLICE", 500)
+    found = Duplicates(tmp_path)
+    count = 6_000
+    for start in range(0, count, 1000):
+        users = [f"u{n % (count - 1000)}" for n in range(start, start + 1000)]
+        found.add([["e"] * 1000, users, [7] * 1000, [""] * 1000, list(range(start, start + 1000))])
+    tracemalloc.start()
+    mask = found.superseded()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    found.close()
+    assert mask is not None
+    assert mask.nonzero()[0].tolist() == list(range(1000))
+    assert peak < 200 * count  # at a single turn it would be 350
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_nested_without_end(tmp_path: Path, part: int) -> None:
+    """A value nested as deep as a decoder goes merges with nothing, and stops nothing."""
+    nested: Any = []
+    for _ in range(1015):
+        nested = [nested]
+    plain: Row = ("e", "u", 1, "x", 5)
+    odd = list(plain)
+    odd[part] = nested
+    assert lost(tmp_path, [[plain, tuple(odd), tuple(odd), plain]]) == [3]
+
+
+def test_nine_bytes_a_record(tmp_path: Path) -> None:
+    """A million rows cost at most ten bytes of memory each; the keys lie on the disk."""
+    found = Duplicates(tmp_path)
+    count = 300_000
+    for start in range(0, count, 1000):
+        ids = [f"{n:036}" for n in range(start, start + 1000)]
+        found.add([["e"] * 1000, ["u"] * 1000, [1] * 1000, ids, [1] * 1000])
+    held = found._hashes.buffer_info()[1] * found._hashes.itemsize
+    blocks = len(found._blocks) * 200
+    assert held + blocks <= 10 * count
+    assert found.superseded() is None
+    found.close()

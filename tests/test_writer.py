@@ -1,0 +1,166 @@
+"""Arrow -> Parquet: every row once, in files that readers can skip; rejects verbatim."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as arrow_dataset
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.batch import CORRUPT, REQUIRED, Batch, Reject
+from engine.stages import writer as module
+from engine.stages.writer import StagedBatch, Writer
+
+SCHEMA = pa.schema([("n", pa.int64()), ("unmapped", pa.string()), ("event_date", pa.date32())])
+DAYS = [date(2024, 1, day) for day in (1, 2, 3)]
+
+
+def batch(rows: list[tuple[int, date]], ids: list[Any] | None = None) -> Batch:
+    ids = ids or [None] * len(rows)
+    table = pa.RecordBatch.from_arrays(
+        [
+            pa.array([n for n, _ in rows], pa.int64()),
+            pa.nulls(len(rows), pa.string()),
+            pa.array([day for _, day in rows], pa.date32()),
+        ],
+        schema=SCHEMA,
+    )
+    same = ["x"] * len(rows)
+    return Batch(table=table, keys=[same, same, same, ids, [n for n, _ in rows]])
+
+
+def write(directory: Path, batches: list[Batch]) -> StagedBatch:
+    writer = Writer(directory, "B", SCHEMA)
+    for each in batches:
+        writer.write(each)
+    staged = writer.finish()
+    writer.close()
+    return staged
+
+
+def read(directory: Path, staged: StagedBatch) -> list[tuple[int, date]]:
+    found = []
+    for file in staged.files:
+        numbers = pq.read_table(directory / file.path, columns=["n"], partitioning=None)
+        assert len(numbers) == file.rows
+        found += [(n, file.day) for n in numbers.column("n").to_pylist()]
+    return sorted(found)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(0, 50), st.sampled_from(DAYS), st.sampled_from([None, "a", "b"])),
+            max_size=30,
+        ),
+        max_size=6,
+    )
+)
+def test_every_row_once(
+    tmp_path_factory: pytest.TempPathFactory, given_rows: list[list[tuple[int, date, str | None]]]
+) -> None:
+    """Whatever the mix of days, sizes and duplicates: the files hold each row that stays, once."""
+    directory = tmp_path_factory.mktemp("staged")
+    batches = [batch([(n, d) for n, d, _ in r], [i for _, _, i in r]) for r in given_rows]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "GROUP_ROWS", 7)
+        patch.setattr(module, "FILE_BYTES", 2000)
+        patch.setattr(module, "HELD_BYTES", 300)
+        staged = write(directory, batches)
+    expected: list[tuple[int, date]] = []
+    newest: dict[tuple[str, date], int] = {}
+    for n, day, insert_id in [row for rows in given_rows for row in rows]:
+        if insert_id is None:
+            expected.append((n, day))
+        else:
+            newest[insert_id, day] = max(n, newest.get((insert_id, day), -1))
+    expected += [(n, day) for (_, day), n in newest.items()]
+    assert read(directory, staged) == sorted(expected)
+    assert staged.duplicates == sum(map(len, given_rows)) - len(expected)
+
+
+def test_what_is_held_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: all the days of a window together hold no more than one would; every row is there."""
+    monkeypatch.setattr(module, "HELD_BYTES", 20_000)
+    writer = Writer(tmp_path, "B", SCHEMA)
+    rows = [(n, date(2024, 1, n % 31 + 1)) for n in range(310)]
+    for _ in range(30):
+        writer.write(batch(rows))
+        assert sum(day.held_bytes for day in writer._days.values()) <= 20_000
+    staged = writer.finish()
+    writer.close()
+    assert read(tmp_path, staged) == sorted(rows * 30)
+
+
+def test_files_and_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: a row group ends at its size, a file soon after its own, and none is empty."""
+    monkeypatch.setattr(module, "GROUP_ROWS", 1000)
+    monkeypatch.setattr(module, "FILE_BYTES", 10_000)
+    staged = write(tmp_path, [batch([(n * k, DAYS[0]) for n in range(500)]) for k in range(40)])
+    assert len(staged.files) > 1
+    for file in staged.files:
+        metadata = pq.read_metadata(tmp_path / file.path)
+        groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        assert all(0 < rows <= 1500 for rows in groups)
+        assert metadata.row_group(0).column(0).compression == "ZSTD"
+        assert metadata.row_group(0).column(0).statistics.has_min_max
+
+
+def test_a_file_of_duplicates_only_vanishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file whose rows are all superseded is not committed as an empty one."""
+    monkeypatch.setattr(module, "GROUP_ROWS", 2)
+    monkeypatch.setattr(module, "FILE_BYTES", 1)
+    old, new = [(1, DAYS[0]), (2, DAYS[0])], [(3, DAYS[0]), (4, DAYS[0])]
+    staged = write(tmp_path, [batch(old, ["a", "b"]), batch(new, ["a", "b"])])
+    assert read(tmp_path, staged) == new
+    assert len(staged.files) == 1
+    assert staged.duplicates == 2
+
+
+def test_rejects_are_kept_verbatim(tmp_path: Path) -> None:
+    """P3: the bytes of a rejected line can be had back exactly, whatever they are."""
+    raw = b'{"event":"\xff\xfe", \x00 "\xed\xa0\x80" \xf0\x9f\x98\x85'
+    violation = {"keyword": "required", "pointerToViolation": "#/_extconndev"}
+    rejects = [
+        Reject("lines", CORRUPT, "cannot be read", raw),
+        Reject("check", REQUIRED, "no time", b"{}", (violation,)),
+        Reject("lines", CORRUPT, "too long", b"part", part=1),
+    ]
+    write(tmp_path, [Batch(rejects=rejects)])
+    folder = tmp_path / "batch" / "row_errors"
+    lines = (folder / "parsing_errors_0.json").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines)
+    assert first["_corrupt_record"].encode("utf-8", "surrogateescape") == raw
+    assert first["_errors"] == [{"code": CORRUPT, "message": "cannot be read"}]
+    assert second["_part"] == 1
+    checked = json.loads((folder / "conversion_errors_0.json").read_text())
+    assert checked["_validationErrors"] == [violation]
+    samples = (tmp_path / "batch" / "row_error_samples.json").read_text().splitlines()
+    assert len(samples) == 3
+
+
+def test_nothing_in_nothing_out(tmp_path: Path) -> None:
+    """A day without events leaves no file, and no diagnostics where nothing was rejected."""
+    assert write(tmp_path, []) == StagedBatch([], 0)
+    assert not (tmp_path / "batch").exists()
+
+
+def test_readable_by_glob(tmp_path: Path) -> None:
+    """A plain reader finds the day in the path, and no second copy of it in the file."""
+    write(tmp_path, [batch([(1, DAYS[0]), (2, DAYS[1])])])
+    found = arrow_dataset.dataset(
+        [str(p) for p in tmp_path.glob("event_date=*/*.parquet")],
+        partitioning=arrow_dataset.partitioning(flavor="hive"),
+        partition_base_dir=str(tmp_path),
+    ).to_table()
+    assert sorted(found.column("event_date").to_pylist()) == ["2024-01-01", "2024-01-02"]
+    file = next(tmp_path.glob("event_date=*/*.parquet"))
+    assert pq.read_schema(file).names == ["n", "unmapped"]
