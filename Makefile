@@ -2,7 +2,7 @@
 # make test   everything that is checked, in under five minutes
 # make lint   style, types and the direction of imports only
 # make coverage  which lines the tests reach
-# make bench  how fast, and how much memory, beside DuckDB on the same bytes
+# make bench  how fast, and in how much memory, beside DuckDB, Polars and five peers (an hour)
 # make clean  remove what the others made
 
 PYTHON ?= python3
@@ -36,8 +36,14 @@ test: lint
 coverage: .venv/tested
 	$(BIN)/pytest --cov=engine --cov-report=term:skip-covered
 
-bench: .venv/tested
-	$(BIN)/python -m benchmarks
+# An environment of its own: with pandas in it, as for the tests, every command would import that.
+.venv-bench/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+bench: .venv-bench/installed
+	.venv-bench/bin/python -m benchmarks all --peers all
 
 clean:
-	rm -rf .venv demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-bench benchmarks/cache demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

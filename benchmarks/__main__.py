@@ -1,155 +1,115 @@
-"""`python -m benchmarks [throughput | memory] [--events N …] [--runs N] [--shape S]`.
-
-Every run is a process of its own, against a sandbox in another one that serves a pre-made, already
-compressed day. A and B run in turn, so that a machine that slows down slows both; compare ratios.
-"""
+"""`python -m benchmarks …`: measure, report, compare."""
 
 import argparse
-import os
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from base64 import b64encode
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.request import Request, urlopen
 
-from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
+from benchmarks import compare, memory, report, scale, stages, startup, throughput
+from benchmarks.peers import NONE, PEERS, chosen
+from benchmarks.process import Failed
+from benchmarks.result import FOLDER, Result, warn
+from benchmarks.server import CACHE
+from benchmarks.settings import PARTS, SHAPES, Settings
 
-DAY = "2024-01-01"
-CACHE = Path(__file__).parent / "cache"
-COPY = """
-import duckdb, sys
-duckdb.execute("SET threads = 2")
-duckdb.execute(f\"\"\"
-COPY (SELECT event, properties.* FROM read_ndjson('{sys.argv[1]}', columns = {{
-    event: 'VARCHAR', properties: 'STRUCT("time" BIGINT, distinct_id VARCHAR,
-        "$insert_id" VARCHAR, "$import" BOOLEAN, "$mp_api_endpoint" VARCHAR,
-        "$mp_api_timestamp_ms" BIGINT, item_id VARCHAR, item_name VARCHAR, item_price VARCHAR,
-        mp_processing_time_ms BIGINT)'}}))
-TO '{sys.argv[2]}' (FORMAT parquet, COMPRESSION zstd)\"\"\")
-"""
+MEASURING: dict[str, Callable[[Settings], Result]] = {
+    "throughput": throughput.measure,
+    "memory": memory.measure,
+    "stages": stages.measure,
+    "scale": scale.measure,
+    "startup": startup.measure,
+}
+QUICK = {"events": 1_000, "memory": (1_000,), "batches": (3,), "runs": 1, "warm": 0}
+PANDAS = (
+    "pandas is installed here: Arrow imports it into every command, at a fifth of a second and "
+    "50 MiB. The program does not need it: measure in an environment without, as `make bench` does."
+)
+WORDS = {
+    "throughput": "the whole command beside DuckDB, Polars, orjson + pyarrow and the peers",
+    "memory": "peak memory of one window, and of two at a time",
+    "stages": "each pure stage alone, ns an event",
+    "scale": "how cost grows with events, properties, rules, rejects, duplicates, days, batches",
+    "startup": "--help, check, an empty day, and what --help imports",
+    "all": "every one of these, then the report",
+}
 
 
-@dataclass(frozen=True)
-class Spent:
-    """What one process took: seconds on the clock, seconds of processor, and peak MiB."""
-
-    wall: float
-    cpu: float
-    mib: float
-
-
-def spend(command: list[str], environment: dict[str, str]) -> Spent:
-    """Run `command` to its end, as the operating system accounts for it."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measures mixpanel-etl beside others, on this machine, without a network.",
+        epilog="Example: python -m benchmarks throughput --shapes small --events 500000",
     )
-    assert process.stderr is not None
-    said = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - started
-    process.stderr.close()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if status:
-        raise SystemExit(f"{' '.join(command[:4])} … failed: {said}")
-    return Spent(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    commands = root.add_subparsers(dest="what", required=True, metavar="COMMAND")
+    for name, words in WORDS.items():
+        command = commands.add_parser(name, help=words, description=words)
+        _measuring(command)
+    command = commands.add_parser("report", help="Markdown, charts and the goals, from results")
+    command.add_argument("--results", type=Path, default=FOLDER, metavar="DIR")
+    command = commands.add_parser("compare", help="what got slower from A to B, beyond the noise")
+    command.add_argument("before", type=Path, metavar="A", help="a result, or a folder of them")
+    command.add_argument("after", type=Path, metavar="B")
+    return root
 
 
-@contextmanager
-def serving(shape: str, events: int) -> Iterator[str]:
-    """The sandbox in a process of its own; gives its address once the day is in its cache."""
-    command = [sys.executable, "-m", "engine.sandbox", "--port", "0", "--shape", shape]
-    command += ["--events-per-day", str(events), "--cache-dir", str(CACHE)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.terminate()
+def _measuring(command: argparse.ArgumentParser) -> None:
+    default = Settings()
+    add = command.add_argument
+    add("--events", type=int, metavar="N", help=f"a window; default {default.events:,}")
+    add("--memory", type=int, nargs="+", metavar="N", help="events of windows for `memory`")
+    add("--batches", type=int, nargs="+", metavar="N", help="batches in tables for `scale`")
+    add("--runs", type=int, metavar="N", help=f"that count; default {default.runs}")
+    add("--shapes", nargs="+", choices=SHAPES, metavar="S", help=f"of {', '.join(SHAPES)}")
+    add("--parts", nargs="+", choices=PARTS, metavar="P", help=f"of `scale`: {', '.join(PARTS)}")
+    keys = ", ".join(peer.key for peer in PEERS)
+    add("--peers", nargs="+", metavar="NAME", default=[NONE],
+        help=f"of {keys}; all; none, the default. Each is installed by pip, apart")  # fmt: skip
+    add("--results", type=Path, metavar="DIR", help="where results go; default benchmarks/results")
+    add("--quick", action="store_true", help="tiny and once: only to see that it works")
 
 
-def download(url: str, path: Path) -> None:
-    """Keep the day's compressed bytes, for those that read files. Fills the sandbox's cache too."""
-    address = f"{url}/api/2.0/export?project_id={PROJECT_ID}&from_date={DAY}&to_date={DAY}"
-    login = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
-    headers = {"Accept-Encoding": "gzip", "Authorization": f"Basic {login}"}
-    with urlopen(Request(address, headers=headers)) as answer, path.open("wb") as file:
-        while chunk := answer.read(1 << 20):
-            file.write(chunk)
+def settings(given: argparse.Namespace) -> Settings:
+    """What was asked for; Failed for what nobody can measure."""
+    values = dict(QUICK) if given.quick else {}
+    for name in ("events", "memory", "batches", "runs", "shapes", "parts", "peers"):
+        if getattr(given, name) is not None:
+            values[name] = getattr(given, name)
+    for name in ("events", "memory", "batches", "runs"):
+        asked = values.get(name, 1)
+        if min(asked if isinstance(asked, Sequence) else (asked,)) < 1:
+            raise Failed(f"--{name} must be at least 1")
+    chosen(given.peers)
+    default = CACHE / "quick" if given.quick else FOLDER
+    return Settings(**values, folder=given.results or default, quick=given.quick)  # type: ignore[arg-type]
 
 
-def ours(url: str, folder: Path) -> Spent:
-    """The whole command, everything on, into a new table."""
-    environment = {
-        "MIXPANEL_HOST": url,
-        "MIXPANEL_USERNAME": USERNAME,
-        "MIXPANEL_PASSWORD": PASSWORD,
-        "MIXPANEL_PROJECT_ID": str(PROJECT_ID),
-        "MIXPANEL_ETL_HOME": str(folder / "home"),
-    }
-    command = [sys.executable, "-m", "engine", "backfill", "--from-date", DAY, "--to-date", DAY]
-    return spend([*command, "--dataset", str(folder / "table")], environment)
-
-
-def duckdb(source: Path, folder: Path) -> Spent:
-    """DuckDB's own way from the same bytes to Parquet: nothing mapped, checked or committed."""
-    return spend([sys.executable, "-c", COPY, str(source), str(folder / "x.parquet")], {})
-
-
-def throughput(shape: str, events: int, runs: int) -> None:
-    """Rows a second of ours and of DuckDB, in turn, after one run of each that is not counted."""
-    pairs: list[tuple[Spent, Spent]] = []
-    with tempfile.TemporaryDirectory() as folder, serving(shape, events) as url:
-        source = Path(folder) / "day.ndjson.gz"
-        download(url, source)
-        for index in range(runs + 1):
-            a, b = Path(folder) / f"a{index}", Path(folder) / f"b{index}"
-            b.mkdir()
-            pair = ours(url, a), duckdb(source, b)
-            pairs += [pair] if index else []
-    print(f"{shape}, {events:,} events, {runs} runs in turn, medians")
-    for name, spent in zip(("mixpanel-etl", "DuckDB COPY"), zip(*pairs, strict=True), strict=True):
-        wall = statistics.median(one.wall for one in spent)
-        cpu = statistics.median(one.cpu for one in spent)
-        mib = max(one.mib for one in spent)
-        rate = events / wall
-        print(f"  {name:14} {rate:10,.0f} rows/s  {wall:6.2f} s  {cpu:6.2f} s CPU  {mib:5.0f} MiB")
-    ratios = sorted(b.wall / a.wall for a, b in pairs)
-    middle = statistics.median(ratios)
-    print(f"  ratio of rows/s {middle:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-
-
-def memory(shape: str, counts: list[int]) -> None:
-    """Peak RSS of one window, at each number of events."""
-    for events in counts:
-        with tempfile.TemporaryDirectory() as folder, serving(shape, events) as url:
-            download(url, Path(folder) / "day.ndjson.gz")
-            spent = ours(url, Path(folder) / "ours")
-        print(f"{shape}, one window of {events:,} events: {spent.mib:.0f} MiB at the peak")
-
-
-def main() -> None:
-    """Read the command line and measure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["throughput", "memory", "all"], default="all")
-    parser.add_argument("--events", type=int, nargs="+", default=[500_000, 2_000_000])
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--shape", choices=["small", "wide", "typed"], default="small")
-    given = parser.parse_args()
-    CACHE.mkdir(exist_ok=True)
-    if given.what in ("throughput", "all"):
-        throughput(given.shape, given.events[-1], given.runs)
-    if given.what in ("memory", "all"):
-        memory(given.shape, given.events)
+def main(words: Sequence[str] | None = None) -> int:
+    """Do what the command line says; its exit status."""
+    given = parser().parse_args(words)
+    try:
+        if given.what == "compare":
+            compare.compare(given.before, given.after)
+        elif given.what == "report":
+            report.write(given.results)
+        else:
+            wanted = settings(given)
+            if find_spec("pandas"):
+                warn(PANDAS)
+            for what in MEASURING if given.what == "all" else [given.what]:
+                path = MEASURING[what](wanted).save(wanted.folder)
+                print(f"{what}: kept in {path}\n", flush=True)
+            if given.what == "all":
+                report.write(wanted.folder)
+    except Failed as error:
+        print(f"benchmarks: {error}\n{error.said}".rstrip(), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("benchmarks: stopped; what was complete is kept", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -24,9 +25,9 @@ from engine.dataset import Dataset
 from engine.errors import (
     DatasetError,
     EtlError,
+    InputError,
     RateLimited,
-    Shrunk,
-    TooManyRejects,
+    Refused,
     TryAgain,
     Unavailable,
 )
@@ -67,7 +68,14 @@ class Ended:
     error: EtlError | None
 
 
-Event = Advanced | Waiting | Ended
+@dataclass(frozen=True, slots=True)
+class GaveUp:
+    """So many days were not tried, after a failure that no other window would escape."""
+
+    days: int
+
+
+Event = Advanced | Waiting | Ended | GaveUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +153,7 @@ class Backfill:
             due = days if self._options.force else missing_days(self._flow, self._dataset, days)
             self._days = sorted(due)
             self.committed = len(days) - len(due)
-            stack.callback(self._abandon)
+            stack.push(self._abandon)
             where = stack.enter_context(pulls(self._options.workers, self._advance))
             while self._days or self._later or self._running:
                 pause = self._start(where)
@@ -154,17 +162,27 @@ class Backfill:
 
     def _recover(self) -> None:
         """Tell of commits whose process died before it could; other open runs died before."""
-        for batch_id, (item, window) in self._dataset.unreported:
-            self._save(item, Window.from_json(window))
+        for batch_id, (flow, item, window) in self._dataset.unreported:
+            self._save(item, Window.from_json(window), flow)
             self._dataset.discard(batch_id)
         self._catalog.abandon(str(self._dataset.root), _now())
 
-    def _abandon(self) -> None:
-        """On the way out: no run stays open, nothing that was staged stays behind."""
+    def _abandon(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: Any
+    ) -> None:
+        """On the way out: no run stays open, nothing that was staged stays behind.
+
+        Nobody is told: whoever stopped the command, or the error that did, knows.
+        """
+        why = "Stopped before this run ended; nothing changed."
+        if isinstance(error, EtlError):
+            why = str(error)
+        elif kind and issubclass(kind, Exception):  # P7: nobody knows what its text holds
+            why = f"A defect of mixpanel-etl ended the program ({kind.__name__}); nothing changed."
         for attempt in [*self._running.values(), *self._later, *self._ending]:
             if not self._dataset.is_committed(attempt.run.batch_id):
                 self._dataset.discard(attempt.run.batch_id)
-                self._report(attempt, EtlError("Stopped before this run ended; nothing changed."))
+                self._record_failure(attempt, EtlError(why))
 
     # Asking --------------------------------------------------------------------------------
 
@@ -176,14 +194,16 @@ class Backfill:
                 break
             now = _now()
             held_up = (attempt.due - time.monotonic()) * 1000
-            since = self._catalog.asked_since(self._project, now - 3_600_000)
-            budget = plan.wait_for_slot(since, len(self._running), now, self._options.budget)
+            budget = (
+                0
+                if held_up > 0
+                else self._catalog.ask(self._project, now, partial(self._wait, now))
+            )
             if max(held_up, budget) > 0:
                 self._later.append(attempt)
                 if budget > max(held_up, plan.SECOND):
                     self._tell(Waiting(budget / 1000, "Mixpanel's hourly budget is used up"))
                 return max(held_up, budget) / 1000
-            self._catalog.asked(self._project, now)
             attempt.run = replace(attempt.run, started_at=now)
             self._later.append(attempt)  # where `_abandon` finds it, should its start be cut off
             self._report_start(attempt)
@@ -195,6 +215,9 @@ class Backfill:
             self._running[future] = attempt
         return 3600
 
+    def _wait(self, now: int, asked: Sequence[int]) -> int:
+        return plan.wait_for_slot(asked, len(self._running), now, self._options.budget)
+
     def _next(self) -> _Attempt | None:
         """What to ask for next: a run that waits and is due first, else a new window."""
         if self._later and (not self._days or min(a.due for a in self._later) <= time.monotonic()):
@@ -203,7 +226,8 @@ class Backfill:
         if not self._days:
             return None
         window = plan.next_window(self._days, self._estimate(), self._options.days_per_request)
-        self._days = [day for day in self._days if day not in set(window.days)]
+        taken = set(window.days)
+        self._days = [day for day in self._days if day not in taken]
         return _Attempt(new_run(self._flow, window))
 
     def _estimate(self) -> float | None:
@@ -229,15 +253,13 @@ class Backfill:
 
     def _end(self, attempt: _Attempt, future: Future[Staged]) -> None:
         batch_id = attempt.run.batch_id
+        staged: Staged | None = None
         try:
             staged = future.result()
             self._commit(attempt, staged)
         except TryAgain as error:
             self._dataset.discard(batch_id)
             self._retry(attempt, error)
-        except TooManyRejects as error:
-            self._dataset.keep_diagnostics(batch_id)
-            self._report(attempt, error)
         except BrokenProcessPool as error:
             raise DatasetError(
                 "A worker process was killed, perhaps for want of memory."
@@ -245,9 +267,14 @@ class Backfill:
         except EtlError as error:
             if self._dataset.is_committed(batch_id):
                 raise  # it could not be told of; the next start does
-            self._dataset.discard(batch_id)
+            if staged:
+                error.tally, error.copied = staged.tally, staged.copy_completed
+            if error.tally and error.tally.rejected:
+                self._dataset.keep_diagnostics(batch_id)
+            else:
+                self._dataset.discard(batch_id)
             self._report(attempt, error)
-            if not isinstance(error, Shrunk):
+            if isinstance(error, Refused | DatasetError | InputError):
                 self._give_up()
 
     def _retry(self, attempt: _Attempt, error: TryAgain) -> None:
@@ -262,11 +289,14 @@ class Backfill:
             self._tell(Waiting(decision.seconds, str(error)))
             return
         self._report(attempt, error)
-        if isinstance(error, RateLimited | Unavailable):
+        nothing_came = not (error.tally and error.tally.bytes_received)
+        if limited or (isinstance(error, Unavailable) and nothing_came):
             self._give_up()
 
     def _give_up(self) -> None:
         """What stopped this window would stop every other one."""
+        if self._days:
+            self._tell(GaveUp(len(self._days)))
         self._days = []
         for attempt in self._later:
             self._report(attempt, EtlError("Not tried again: another window of this run failed."))
@@ -287,7 +317,7 @@ class Backfill:
             staged.files,
             held,
             versions,
-            (item, run.window.as_json()),
+            (self._flow.name, item, run.window.as_json()),
             self._flow.keep_superseded_hours,
         )
         self._counts.append(staged.tally.lines / len(days))
@@ -322,11 +352,17 @@ class Backfill:
         self._save(payload(outcome, self._flow, _now()), attempt.run.window)
 
     def _report(self, attempt: _Attempt, error: EtlError) -> None:
+        item = self._record_failure(attempt, error)
+        self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
+
+    def _record_failure(self, attempt: _Attempt, error: EtlError) -> Json:
         batch = self._dataset.batch_directory(attempt.run.batch_id)
         outcome = Outcome(
             attempt.run,
             FAILED,
             copy_started=attempt.run.started_at,
+            copy_completed=error.copied,
+            promotion_started=error.copied,
             promotion_completed=_now(),
             tally=error.tally,
             failure=(error.code, str(error)),
@@ -335,11 +371,11 @@ class Backfill:
         item = payload(outcome, self._flow, _now())
         self._save(item, attempt.run.window)
         self._ended.append(item)
-        self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
+        return item
 
-    def _save(self, item: Json, window: Window) -> None:
+    def _save(self, item: Json, window: Window, flow: str | None = None) -> None:
         self._catalog.save(
-            item, flow=self._flow.name, dataset=str(self._dataset.root), window=window
+            item, flow=flow or self._flow.name, dataset=str(self._dataset.root), window=window
         )
 
 

@@ -41,7 +41,7 @@ class Tally:
     rows: int = 0
     rejected: int = 0
     duplicates: int = 0
-    warnings: int = 0  # values that could not be cast, and are kept in `unmapped`
+    warnings: int = 0  # records with a value that could not be cast, and is kept in `unmapped`
     clamped: int = 0  # rows whose `time` lies outside the days that were asked for
     bytes_received: int = 0  # on the wire
     bytes_read: int = 0  # after decompression
@@ -68,7 +68,8 @@ class Batch:
     keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
-    warnings    values that could not be cast
+    uncast      the rows with a value that could not be cast   } numbered as `columns` counts
+    clamped     the rows whose `time` lies outside the window  } them; without the rejected ones
     """
 
     lines: Sequence[bytes] = field(default_factory=list)
@@ -79,5 +80,5 @@ class Batch:
     keys: list[Any] = field(default_factory=list)
     table: "pa.RecordBatch | None" = None
     rejects: list[Reject] = field(default_factory=list)
-    warnings: int = 0
-    clamped: int = 0
+    uncast: set[int] = field(default_factory=set)
+    clamped: set[int] = field(default_factory=set)

@@ -5,7 +5,7 @@ read and write. The only importer of sqlite3. The data's truth is never here: it
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine.errors import EtlError, InputError
+from engine.plan import HOUR, SECOND
 from engine.report import FAILED, IN_PROGRESS, Json, abandoned
 from engine.window import Window
 
 VERSION = 1
 NAME = "catalog.sqlite3"
 
-_DAY_MS = 86_400_000
+_DAY_MS = 24 * HOUR
 _BUSY_SECONDS = 30
 
 _TABLES = """
@@ -157,13 +158,35 @@ class Catalog:
                 )
         return len(rows)
 
+    def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
+        """Take a slot in the budget of `project`; 0, or the ms until there may be one.
+
+        `wait` is given when the project was asked in the hour before `now`, in ms, the oldest
+        first, and decides: if it returns 0, a request at `now` is noted. No other process comes in
+        between, so that a last slot is given once. What is older than a day is forgotten.
+        """
+        query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
+        # Who was let in while we waited for the file noted a moment after our `now`. Moments still
+        # later were noted before the clock was set back: they would block for as long as that.
+        latest = now + _BUSY_SECONDS * SECOND
+        with self._transaction() as connection:
+            rows = connection.execute(query, (project, now - HOUR, latest))
+            pause = wait([min(at, now) for (at,) in rows])
+            if pause == 0:
+                self._note(connection, project, now)
+        return pause
+
     def asked(self, project: str, at: int) -> None:
         """Note a request to `project`, at a moment in ms; those older than a day are forgotten."""
         with self._transaction() as connection:
-            connection.execute("INSERT INTO requests (project, at) VALUES (?, ?)", (project, at))
-            connection.execute(
-                "DELETE FROM requests WHERE project = ? AND at < ?", (project, at - _DAY_MS)
-            )
+            self._note(connection, project, at)
+
+    @staticmethod
+    def _note(connection: sqlite3.Connection, project: str, at: int) -> None:
+        connection.execute("INSERT INTO requests (project, at) VALUES (?, ?)", (project, at))
+        connection.execute(
+            "DELETE FROM requests WHERE project = ? AND at < ?", (project, at - _DAY_MS)
+        )
 
     def asked_since(self, project: str, since: int) -> list[int]:
         """When `project` was asked at or after `since`, in ms, the oldest first."""

@@ -1,19 +1,14 @@
 """The commands. Each gathers its input, hands it to the core, and shows the answer.
 
-Answers go to stdout, the rest to stderr. Exit status: 0 all runs succeeded, 1 at least one failed,
-2 the input is wrong and nothing was tried. Heavy imports wait until a command needs them.
+Exit status: 0 all runs succeeded, 1 at least one failed, 2 the input is wrong and nothing was
+tried. Heavy imports wait until a command needs them.
 """
 
-import json
 import os
-import re
 import shlex
-import signal
 import sys
-import tempfile
-import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -23,16 +18,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from engine import __version__, config, given
-from engine.errors import EtlError, InputError, disk_error
+from engine import __version__, config, console, given
+from engine.console import answer, answer_json, say
+from engine.errors import EtlError, InputError
 from engine.flow import Flow
-from engine.window import DAY, Window, each_day
+from engine.window import DAY, Window, consecutive, each_day
 
 if TYPE_CHECKING:
     from engine.run import Rules
 
 PROGRAM = "mixpanel-etl"
-TIDYING = 5  # seconds in which a second Ctrl-C is not heard
+MOST_EVENTS = 100_000_000  # of the sandbox in a day: more than a machine makes
+MOST_RUNS = 1_000_000_000  # what nobody has, and SQLite can count
 INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt that no command caught
 ENVIRONMENT = "MIXPANEL_USERNAME, MIXPANEL_PASSWORD (a service account), MIXPANEL_PROJECT_ID"
 
@@ -49,6 +46,8 @@ app = typer.Typer(
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="A configuration file (TOML).")
 ]
+Percent = Annotated[float, typer.Option(metavar="N", min=0, max=100, help="Of a day's events.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Requests. Default: any.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
@@ -57,81 +56,35 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
-    for name in ("stdout", "stderr"):  # who started us may have closed them
-        if getattr(sys, name) is None:
-            nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - it lives as long as the program
-            setattr(sys, name, nowhere)
-    _listen_to_signals()
+    console.open_streams()
+    console.listen_to_signals()
     try:
-        _refuse_password(words)
+        console.refuse(words)
         again = shlex.join([PROGRAM, *words])
         status = app(
             words or ["--help"], prog_name=PROGRAM, standalone_mode=False, obj=(debug, again)
         )
         if status == INTERRUPTED:
-            status = _say("Stopped.", 1)
+            status = say("Stopped.", 1)
     except typer.TyperException as error:
         commands = [
             command.callback.__name__ for command in app.registered_commands if command.callback
         ]
         help_ = [PROGRAM, *(word for word in words[:1] if word in commands), "--help"]
-        message = error.format_message()
+        message = console.shortened(error.format_message())
         end = "" if message.endswith((".", "?")) else "."
-        status = _say(f"Error: {message}{end} See: {' '.join(help_)}", 2)
+        status = say(f"Error: {message}{end} See: {' '.join(help_)}", 2)
     except Exception as error:  # noqa: BLE001 - all that is left becomes a sentence, here only
         if debug:
             traceback.print_exc()
-        status = _say(f"Error: {_sentence(error)}", _status(error))
+        sentence = console.shortened(console.sentence_of(error))
+        status = say(f"Error: {sentence}", console.status_of(error))
     sys.exit(status or 0)
-
-
-def _say(text: str, status: int) -> int:
-    typer.echo(text, err=True)
-    return status
-
-
-def _status(error: Exception) -> int:
-    return 2 if isinstance(error, InputError) else 1
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, EtlError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'The system'}: {error.strerror}."
-    # P7: nobody knows what an unforeseen message holds.
-    return (
-        f"mixpanel-etl met with something that it does not expect ({type(error).__name__}). "
-        "This is a defect: run it again with --debug, and report what that shows."
-    )
-
-
-def _listen_to_signals() -> None:
-    """P8: SIGTERM means what Ctrl-C means; an impatient second one does not cut the tidying off."""
-    heard = float("-inf")
-
-    def stop(*_: object) -> None:
-        nonlocal heard
-        if time.monotonic() - heard > TIDYING:
-            heard = time.monotonic()
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-
-
-def _refuse_password(words: Iterable[str]) -> None:
-    """P7: what stands on a command line stands in every process list and shell history."""
-    if any(re.match(r"--?(pass|pw|secret)|\w*(password|secret)=", word, re.I) for word in words):
-        raise InputError(
-            "A password on the command line can be read by everyone on this machine. Put it in the "
-            "environment variable MIXPANEL_PASSWORD, or in a file that the configuration names."
-        )
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"{PROGRAM} {__version__}")
+        answer(f"{PROGRAM} {__version__}")
         raise typer.Exit
 
 
@@ -227,7 +180,8 @@ def _backfill(
     from engine.stages.export import url
     from engine.terminal import progress, summary
 
-    url(flow.connection, Window(days[0], days[-1]))  # a host that nobody can ask is wrong input
+    # What nobody can ask is wrong input.
+    url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)
     debug, again = context.obj
     table = given.dataset_of(flow, rules)
     due = days if options["force"] else missing_days(flow, table, days)
@@ -239,15 +193,15 @@ def _backfill(
             with show:
                 items = job.run(days)
         except KeyboardInterrupt:
-            return _say(
+            return say(
                 f"Stopped. {job.committed} of {len(days)} days are committed and stay; nothing "
                 f"is half done. To go on: {again}",
                 1,
             )
     if as_json:
-        _print_json(envelope(items))
+        answer_json(envelope(items))
     else:
-        typer.echo(summary(items, len(days), flow.dataset))
+        answer(summary(items, len(days), flow.dataset))
     failed = [i for i in items if i["metrics"]["statusSummary"]["status"] == FAILED]
     return 1 if failed else 0
 
@@ -268,18 +222,38 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
     from engine.backfill import missing_days
     from engine.stages.export import url
 
+    url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
     due = days if force else missing_days(flow, given.dataset_of(flow, rules), days)
-    typer.echo(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
+    answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     fewest, most = plan.request_range(due, size)
-    requests = f"{most}" if fewest == most else f"{fewest} to {most}"
-    typer.echo(f"Requests: {requests}. Mixpanel allows a project 60 an hour.")
+    answer(_effort(fewest, most))
     if fewest != most:
-        typer.echo("How many days go into one is learned from the first answers; at the most:")
-    while due:
-        window = plan.next_window(due, None, size or 1)
-        due = [day for day in due if day > window.to_date]
-        typer.echo(f"GET {url(flow.connection, window, flow.events, flow.where)}")
+        answer("How many days go into one is learned from the first answers; at the most:")
+    step = size or 1
+    for run in consecutive(due):
+        for part in (run[at : at + step] for at in range(0, len(run), step)):
+            window = Window(part[0], part[-1])
+            answer(f"GET {url(flow.connection, window, flow.events, flow.where)}")
     return 0
+
+
+def _effort(fewest: int, most: int) -> str:
+    """How many requests it takes, and how many hours the budget makes of them."""
+    from engine.plan import DEFAULT_BUDGET
+
+    per_hour = DEFAULT_BUDGET.per_hour
+    if most == 0:
+        return "Requests: 0."
+    requests = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    least, hours = -(-fewest // per_hour), -(-most // per_hour)
+    if hours == 1:
+        time = "within an hour"
+    else:
+        time = f"in {hours:,} hours" if least == hours else f"in {least:,} to {hours:,} hours"
+    return (
+        f"Requests: {requests}. At {per_hour} an hour, which is what Mixpanel allows a project, "
+        f"that is done {time}."
+    )
 
 
 @app.command(epilog=f"Example: {PROGRAM} runs --status failed --limit 5")
@@ -288,7 +262,9 @@ def runs(
     status: Annotated[
         str | None, typer.Option(metavar="S", help="success, failed or inProgress.")
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST_RUNS, help="At most so many.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """The history of runs, the newest first."""
@@ -300,11 +276,12 @@ def runs(
         status = given.one_of("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
     with Catalog(config.home(os.environ)) as catalog:
         if as_json:
-            _print_json(envelope(catalog.runs(flow, status, limit)))
+            answer_json(envelope(catalog.runs(flow, status, limit)))
         elif entries := catalog.history(flow, status, limit=limit):
-            history(entries)
+            with console.answering():
+                history(entries)
         else:
-            _say(f"No such runs in {catalog.path}. MIXPANEL_ETL_HOME says where to look.", 0)
+            say(f"No such runs in {catalog.path}. MIXPANEL_ETL_HOME says where to look.")
 
 
 @app.command(epilog=f"Example: {PROGRAM} explore --from-date 2024-01-01 --limit 5")
@@ -316,19 +293,24 @@ def explore(
 ) -> None:
     """A few events of a day, and the schema that fits them."""
     from engine.explore import response
+    from engine.look import sample
 
     flow, home = given.flow_of(None, None)
     zone = flow.connection.zone
-    day = given.day("--from-date", from_date, zone) if from_date else given.latest(zone) - DAY
-    records = _sample(flow, home, day, limit)
+    day = given.latest(zone) - DAY
+    if from_date is not None:
+        day = given.day("--from-date", from_date, zone)
+    records = sample(flow, home, day, limit)
     if not records:
-        _say(f"Mixpanel has no events of {day}.", 0)
-    _print_json(response(records))
+        say(f"Mixpanel has no events of {day}.")
+    answer_json(response(records))
 
 
 @app.command(epilog=f"Example: {PROGRAM} check --config flows.toml")
 def check(config_file: ConfigFile = None) -> int:
     """Everything that can be wrong, at once: from file to table."""
+    from engine.look import probe, sample
+
     flows, home = given.flows_of(config_file)
     asked, failures = set(), list[EtlError]()
 
@@ -338,9 +320,9 @@ def check(config_file: ConfigFile = None) -> int:
             found = test()
         except EtlError as error:
             failures.append(error)
-            typer.echo(f"wrong  {flow.name}: {what}\n{indent(str(error), ' ' * 7)}")
+            answer(f"wrong  {flow.name}: {what}\n{indent(str(error), ' ' * 7)}")
             return None
-        typer.echo(f"ok     {flow.name}: {what}")
+        answer(f"ok     {flow.name}: {what}")
         return found
 
     for flow in flows:
@@ -351,9 +333,9 @@ def check(config_file: ConfigFile = None) -> int:
             asked.add(source)
             day = given.latest(flow.connection.zone) - DAY
             answers = f"{flow.connection.host} answers these credentials"
-            look(flow, answers, partial(_sample, flow, home, day, 1))
-        look(flow, f"dataset {flow.dataset} can be written", partial(_probe, flow, rules))
-    return max((_status(error) for error in failures), default=0)
+            look(flow, answers, partial(sample, flow, home, day, 1))
+        look(flow, f"dataset {flow.dataset} can be written", partial(probe, flow, rules))
+    return max((console.status_of(error) for error in failures), default=0)
 
 
 @app.command(epilog=f"Example: {PROGRAM} demo")
@@ -367,49 +349,44 @@ def demo() -> int:
 @app.command(epilog=f"Example: {PROGRAM} sandbox --port 8000 --events-per-day 100000")
 def sandbox(
     port: Annotated[int, typer.Option(metavar="P", min=0, max=65535, help="0: any.")] = 8000,
-    events_per_day: Annotated[int, typer.Option(metavar="N", min=0, help="Volume.")] = 10_000,
-    seed: Annotated[int, typer.Option(metavar="N", help="Other events for another seed.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Another one: other events.")] = 1,
     shape: Annotated[str, typer.Option(metavar="S", help="mixed, small, wide or typed.")] = "mixed",
+    events_per_day: Annotated[
+        int, typer.Option(metavar="N", min=0, max=MOST_EVENTS, help="Volume.")
+    ] = 10_000,
+    duplicate_percent: Percent = 1.0,
+    reject_percent: Percent = 0.0,
+    late_percent: Percent = 2.0,
+    clock: Annotated[
+        str, typer.Option(metavar="C", help="utc, or local as in projects made before 2023.")
+    ] = "utc",
+    timezone: Annotated[
+        str, typer.Option(metavar="Z", help="The zone of a local clock.")
+    ] = "America/Los_Angeles",
+    per_hour: Limit = None,
+    per_second: Limit = None,
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Keep finished answers there."),
+    ] = None,
 ) -> None:
     """A stand-in for Mixpanel's export endpoint, on this machine."""
     from engine.sandbox import Project, Spec, serve
-    from engine.sandbox.__main__ import announce
     from engine.sandbox.shapes import SHAPES
 
+    def announce(url: str) -> None:
+        answer(url)  # for programs, the rest for people
+        say(f"This is a stand-in, NOT Mixpanel: invented events at {url}")
+
     spec = Spec(
-        seed=seed, events_per_day=events_per_day, shape=given.one_of("--shape", shape, list(SHAPES))
+        seed=seed,
+        shape=given.one_of("--shape", shape, list(SHAPES)),
+        events_per_day=events_per_day,
+        duplicate_percent=duplicate_percent,
+        reject_percent=reject_percent,
+        late_percent=late_percent,
+        clock=given.one_of("--clock", clock, ("utc", "local")),
+        timezone=config.timezone(timezone),
     )
-    serve(port=port, project=Project(spec), announce=announce)
-
-
-def _sample(flow: Flow, home: Path, day: date, limit: int) -> list[dict[str, Any]]:
-    """At most `limit` events of `day`: one request, which the budget counts."""
-    from engine.backfill import project_key
-    from engine.catalog import Catalog
-    from engine.stages import export, lines
-
-    with Catalog(home) as catalog:
-        catalog.asked(project_key(flow), time.time_ns() // 1_000_000)
-    window = Window(day, day)
-    with export.stream(
-        flow.connection, window, events=flow.events, where=flow.where, limit=limit
-    ) as chunks:
-        return [record for batch in lines.read(chunks) for record in batch.records]
-
-
-def _probe(flow: Flow, rules: "Rules | None") -> None:
-    """Look whether the table of `flow` can be written and fits, and leave everything as it is."""
-    from engine.dataset import local_path
-
-    root = local_path(flow.dataset).absolute()
-    nearest = next(path for path in (root, *root.parents) if path.exists())
-    if rules:
-        given.dataset_of(flow, rules)
-    with disk_error(f"write in {nearest}"), tempfile.TemporaryFile(dir=nearest):
-        pass
-
-
-def _print_json(value: Any) -> None:
-    """Print `value` in UTF-8; half a surrogate pair, which UTF-8 cannot hold, in JSON's escape."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    typer.echo(text.encode("utf-8", "backslashreplace"))
+    project = Project(spec, per_hour=per_hour, per_second=per_second, cache_dir=cache_dir)
+    serve(port=port, project=project, announce=announce)

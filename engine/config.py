@@ -5,8 +5,8 @@ It knows no command and no network, and what the shipped files mean is not its b
 import json
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
 from difflib import get_close_matches
@@ -40,6 +40,7 @@ _VARIABLES = {
     "timezone": "MIXPANEL_TIMEZONE",
 }
 _CREDENTIALS = ("username", "password", "project_id")
+_LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
 _ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'
 _LAST_SECOND = 253_402_300_799  # of the year 9999: a larger number was meant in milliseconds
 
@@ -149,7 +150,9 @@ def find(kind: str, wanted: str) -> tuple[str, Any]:
     """
     shipped = _shipped(kind)
     path = shipped.get(wanted, Path(wanted))
-    if not path.exists():
+    with _reading(path):
+        there = path.exists()
+    if not there:
         raise InputError(
             f'There is no {kind} "{wanted}". Give the path of a JSON file, or the name of a '
             f"shipped one: {', '.join(shipped) or 'none'}."
@@ -165,11 +168,21 @@ def _shipped(kind: str) -> dict[str, Path]:
     return {file.stem: file for file in files if not file.name.endswith(".cases.json")}
 
 
-def _document(path: Path, parse: Callable[[str], Any], form: str) -> Any:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     try:
-        return parse(path.read_bytes().decode("utf-8-sig"))
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _document(path: Path, parse: Callable[[str], Any], form: str) -> Any:
+    with _reading(path), path.open("rb") as file:
+        content = file.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InputError(f"{path}: is not {form}: it is larger than {_LARGEST >> 20} MiB")
+    try:
+        return parse(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # the messages tell line and column
         raise InputError(f"{path}: is not {form}: {error}") from error
 
@@ -308,6 +321,8 @@ def _fetch(given: dict[str, Any], environ: Environ) -> str:
         told = f" {name}" if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name) else ""
         text = environ.get(name, "")
         missing = f"the environment variable{told} is not set"
+        if not _is_utf8(text):
+            raise ValueError(f"the environment variable{told} is not a text in UTF-8")
     else:
         missing = "the file is empty"
         try:
@@ -350,7 +365,12 @@ def _is_integer(least: int, most: int) -> Callable[[Any], bool]:
 
 
 def _is_text(given: Any) -> bool:
-    return isinstance(given, str) and bool(given.strip())
+    return isinstance(given, str) and bool(given.strip()) and "\0" not in given
+
+
+def _is_utf8(text: str) -> bool:
+    """Not so where Python met with other bytes in the environment."""
+    return text == text.encode("utf-8", "replace").decode()
 
 
 def _is_table(given: Any) -> bool:

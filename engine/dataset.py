@@ -25,17 +25,27 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+import pyarrow.compute as pc
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Schema,
+    Transaction,
+)
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
+from engine.deltalog import Log, differences
+from engine.disk import sync, write_synced
 from engine.errors import DatasetError, InputError, Shrunk, disk_error
 
 if TYPE_CHECKING:
     from engine.stages.writer import StagedFile
 
 SOURCE = "mixpanel-etl.source"  # the table property that tells whose events it holds
-OURS = {"_staging", "_batches", "_superseded"}
+OURS = {"_delta_log", "_staging", "_batches", "_superseded"}
+OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how deltalake passes on what the system says
 UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for deltalake
 
 
@@ -68,9 +78,11 @@ class Dataset:
             )
         if self.root.exists() and not self.root.is_dir():
             raise InputError(f"{self.root} is a file. Give a directory for the dataset.")
-        if not self.root.exists() or (self.root / "_delta_log").is_dir():
+        log = Log(self.root)
+        if not self.root.exists() or log.has_table():
             return
         others = sorted(entry.name for entry in self.root.iterdir() if entry.name not in OURS)
+        others += log.foreign()
         if others:
             some = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
             raise InputError(
@@ -79,15 +91,18 @@ class Dataset:
             )
 
     def _open(self) -> DeltaTable | None:
-        if not (self.root / "_delta_log").is_dir():
+        self._log = Log(self.root)  # anew, for what it remembers is of the table as it was
+        if not self._log.has_table():
             return None
         with _translated(f"open the table {self.root}"):
             table = DeltaTable(self.root)
-            differences = _differences(table.schema(), self._schema)
+            wrong = differences(
+                json.loads(table.schema().to_json()), json.loads(self._schema.to_json())
+            )
             source = table.metadata().configuration.get(SOURCE)
-        if differences:
+        if wrong:
             raise InputError(
-                f"The table {self.root} has another schema: {'; '.join(differences)}. "
+                f"The table {self.root} has another schema: {'; '.join(wrong)}. "
                 "Use the schema it was made with, or another --dataset."
             )
         if source is not None and source != self._source:
@@ -102,6 +117,7 @@ class Dataset:
         if self._table is not None:
             return
         with _translated(f"create the table {self.root}"):
+            self._log.tidy()
             self._table = DeltaTable.create(
                 self.root,
                 self._schema,
@@ -109,29 +125,44 @@ class Dataset:
                 configuration={SOURCE: self._source},
                 raise_if_key_not_exists=False,
             )
+            self._log.sync(0)
+            sync(self.root)
 
     def held(self, days: Sequence[date]) -> dict[date, Held]:
         """What the table holds of each of `days`."""
         found = {day: Held(0, []) for day in days}
         if self._table is None:
             return found
-        with _translated(f"read the log of {self.root}"):
-            actions = pa.table(self._table.get_add_actions(flatten=True)).select(
-                ["path", "size_bytes", "num_records", "partition.event_date"]
+        if not self._log.has_table():
+            raise DatasetError(
+                f"Cannot read the log of {self.root}: it is gone. "
+                "Put it back, or use another --dataset."
             )
-        for path, size, rows, day in zip(*(c.to_pylist() for c in actions.columns), strict=True):
-            if day in found:
-                files = found[day].files
-                files.append((path, size))
-                found[day] = Held(found[day].rows + (rows or 0), files)
+        with _translated(f"read the log of {self.root}"):
+            files = self._files("partition.event_date", pa.array(days, pa.date32()))
+        columns = ("path", "size_bytes", "num_records", "partition.event_date")
+        values = (files[column].to_pylist() for column in columns)
+        for path, size, rows, day in zip(*values, strict=True):
+            of_day = found[day]
+            of_day.files.append((path, size))
+            found[day] = Held(of_day.rows + (rows or 0), of_day.files)
         return found
+
+    def _files(self, column: str, values: pa.Array) -> pa.Table:
+        """The files in the table whose `column` is one of `values`."""
+        assert self._table is not None
+        files = pa.table(self._table.get_add_actions(flatten=True))
+        return files.filter(pc.is_in(files[column], values))
 
     def position(self, app_id: str) -> int | None:
         """The version last committed under `app_id`: for a day, when it was pulled (ms)."""
         if self._table is None:
             return None
         with _translated(f"read the log of {self.root}"):
-            return self._table.transaction_version(app_id)
+            positions = self._log.positions(self._table.version())
+            if positions is None:
+                return self._table.transaction_version(app_id)
+        return positions.get(app_id)
 
     # Who may write -------------------------------------------------------------------------
 
@@ -187,8 +218,11 @@ class Dataset:
             return self._settle(self.root / "_staging" / batch_id)
 
     def discard(self, batch_id: str) -> None:
-        """Throw away what was staged for a batch that will not be committed."""
-        shutil.rmtree(self.root / "_staging" / batch_id, ignore_errors=True)
+        """Throw away what is staged for a batch that is committed or will not be."""
+        directory = self.root / "_staging" / batch_id
+        with disk_error(f"tidy up in {self.root}"):  # without it, the rest is no commit on its way
+            (directory / "intent.json").unlink(missing_ok=True)
+        shutil.rmtree(directory, ignore_errors=True)
 
     def keep_diagnostics(self, batch_id: str) -> None:
         """Keep what a batch that failed has to say about its records (P3)."""
@@ -250,10 +284,10 @@ class Dataset:
         }
         try:
             with disk_error(f"commit to {self.root}"):
-                _write_synced(directory / "intent.json", json.dumps(intent))
+                write_synced(directory / "intent.json", json.dumps(intent))
                 self._move_in(directory, batch_id, files)
             with _translated(f"commit to {self.root}"):
-                self._log(batch_id, files, replaced, positions)
+                self._write_log(batch_id, files, replaced, positions)
         finally:
             # Committed or not is read from the table alone, here as after a crash.
             if not self.is_committed(batch_id):
@@ -265,14 +299,14 @@ class Dataset:
             target.parent.mkdir(exist_ok=True)
             (directory / file.path).rename(target)
         for parent in {(self.root / file.path).parent for file in files}:
-            _sync(parent)
-        _sync(self.root)  # the entries of folders that are new
+            sync(parent)
+        sync(self.root)  # the entries of folders that are new
         if (directory / "batch").is_dir():
             target = self.batch_directory(batch_id)
             target.parent.mkdir(exist_ok=True)
             (directory / "batch").rename(target)
 
-    def _log(
+    def _write_log(
         self,
         batch_id: str,
         files: Sequence["StagedFile"],
@@ -312,13 +346,13 @@ class Dataset:
                 custom_metadata={"batchId": batch_id},
                 app_transactions=[Transaction(*position) for position in positions.items()],
             ),
+            # Entries that are too old go when the checkpoint that sums them up is on the disk.
+            post_commithook_properties=PostCommitHookProperties(
+                cleanup_expired_logs=None
+                if self._log.has_checkpoint(self._table.version())
+                else False
+            ),
         )
-        self._table.update_incremental()
-        log = self.root / "_delta_log"
-        newest = log / f"{self._table.version():020}.json"
-        if newest.exists():
-            _sync(newest)
-        _sync(log)
 
     def _settle(self, directory: Path) -> bool:
         """Bring a commit on its way to its end; whether it is in the table. May be done again."""
@@ -327,20 +361,39 @@ class Dataset:
             return False
         self._table.update_incremental()
         intent = json.loads(path.read_text())
-        if any(self.position(app) != version for app, version in intent["positions"].items()):
+        if not self._arrived(intent):
             self._delete(intent["add"])
             shutil.rmtree(self.batch_directory(directory.name), ignore_errors=True)
             return False
+        self._log.sync(self._table.version())  # before anything goes that it replaces
         if intent["due"]:
             kept = self.root / "_superseded"
             kept.mkdir(exist_ok=True)
-            shutil.copyfile(path, kept / f"{intent['due']}-{directory.name}.json")
+            with suppress(FileExistsError):
+                os.link(path, kept / f"{intent['due']}-{directory.name}.json")
+            sync(kept)
         else:
             self._delete(intent["remove"])
         return True
 
+    def _arrived(self, intent: Mapping[str, Any]) -> bool:
+        """Whether a commit is in the table, if only in part since a later one replaced the rest."""
+        positions = intent["positions"].items()
+        reached = all(self.position(app) == version for app, version in positions)
+        return reached or bool(self._live(intent["add"]))
+
+    def _live(self, paths: Sequence[str]) -> set[str]:
+        """Those of `paths` that the table holds."""
+        if self._table is None or not paths:
+            return set()
+        return set(self._files("path", pa.array(paths, pa.string()))["path"].to_pylist())
+
     def _delete(self, paths: Sequence[str]) -> None:
+        """Delete those of `paths` that no reader of the table needs."""
+        live = self._live(paths)
         for path in paths:
+            if path in live:
+                continue
             target = self.root / path
             with suppress(FileNotFoundError, NotADirectoryError):
                 target.unlink()
@@ -381,60 +434,11 @@ def _translated(doing: str) -> Iterator[None]:
     with disk_error(doing):
         try:
             yield
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
+            if found := OS_ERROR.search(str(error)):
+                number = int(found[1])
+                raise OSError(number, os.strerror(number)) from error
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             first = str(error).strip().splitlines()[0]
             raise DatasetError(f"Cannot {doing}: {first}") from error
-
-
-def _differences(have: Schema, want: Schema) -> list[str]:
-    """How two schemas differ, a phrase a column."""
-    old, new = _flat(json.loads(have.to_json())), _flat(json.loads(want.to_json()))
-    return (
-        [
-            f"the table has {name} ({old[name]}), the schema has not"
-            for name in old
-            if name not in new
-        ]
-        + [
-            f"the schema has {name} ({new[name]}), the table has not"
-            for name in new
-            if name not in old
-        ]
-        + [
-            f"{name} is {old[name]} in the table and {new[name]} in the schema"
-            for name in old
-            if name in new and old[name] != new[name]
-        ]
-    )
-
-
-def _flat(struct: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Every column of a Delta schema, nested ones with their dotted names, and its type."""
-    columns: dict[str, str] = {}
-    for column in struct["fields"]:
-        kind, name = column["type"], prefix + column["name"]
-        if isinstance(kind, dict) and kind["type"] == "struct":
-            columns |= _flat(kind, f"{name}.")
-        else:
-            columns[name] = kind if isinstance(kind, str) else json.dumps(kind)
-    return columns
-
-
-def _write_synced(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever the moment of a crash."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Force a file, or a directory's entries, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,11 +6,11 @@ from datetime import date
 from pathlib import Path
 
 import pyarrow.dataset as arrow_dataset
-import typer
 
 from engine import config
 from engine.backfill import Backfill, Options
 from engine.catalog import Catalog
+from engine.console import answer, answering, say
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
 from engine.report import FAILED, envelope
@@ -37,23 +37,22 @@ def run(root: Path) -> int:
         config.find("mapping", "mixpanel-events"), config.find("schema", "mixpanel-events")
     )
     with Sandbox(Spec(events_per_day=10_000, reject_percent=0.1)) as sandbox:
-        typer.echo(
-            f"Sandbox, a stand-in for Mixpanel with made-up events, at {sandbox.url}", err=True
-        )
+        say(f"Sandbox, a stand-in for Mixpanel with made-up events, at {sandbox.url}")
         connection = Connection(sandbox.url, USERNAME, Secret(PASSWORD), PROJECT_ID)
         flow = Flow("demo", connection, str(root))
         dataset = Dataset(root, table_schema(rules), flow.source)
         with Catalog(config.home(os.environ)) as catalog, progress(len(DAYS)) as tell:
             # A second demo shows that again changes nothing (P4).
             items = Backfill(flow, rules, dataset, catalog, Options(force=True), tell).run(DAYS)
-    typer.echo("The last run, as `mixpanel-etl runs --json` shows it:")
-    typer.echo(json.dumps(envelope(items[-1:]), indent=2))
-    typer.echo(summary(items, len(DAYS), str(root)))
+    answer("The last run, as `mixpanel-etl runs --json` shows it:")
+    answer(json.dumps(envelope(items[-1:]), indent=2))
+    answer(summary(items, len(DAYS), str(root)))
     if any(item["metrics"]["statusSummary"]["status"] == FAILED for item in items):
         return 1
     rows = arrow_dataset.dataset(_files(root)).head(10).to_pylist()
-    table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
-    typer.echo(QUERY.format(root=root))
+    with answering():
+        table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
+    answer(QUERY.format(root=root))
     return 0
 
 

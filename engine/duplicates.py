@@ -1,4 +1,4 @@
-"""Finds the records of one day that are one event, in 9 bytes of memory a record.
+"""Finds the records of one day that are one event, in 9 bytes of memory a record, at the end.
 
 Mixpanel does not deduplicate its export; its own rule is that records with equal (`event`,
 `distinct_id`, `time`, `$insert_id`) are one event and that the one processed last counts.
@@ -7,10 +7,11 @@ It knows no table and no mapping: only keys, numbered in the order in which they
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
 from json import dumps as plain_dumps
 from json import loads as plain_loads
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +19,15 @@ import orjson
 import pyarrow as pa
 
 NO_HASH = 0  # a record without `$insert_id` never merges
-SLICE = 200_000  # suspects held in memory at a time (P6)
+SLICE = 100_000  # suspect hashes that are settled together (P6)
 BLOCK_ROWS = 1_000
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 DEEP = 250  # levels of nesting, about as deep as orjson goes
-READ = 1 << 17  # hashes read at a time
+READ = 1 << 17  # hashes looked at together
+SIEVE = 1 << 22  # places of the sieve that most hashes fall through
+
+
+Hashes = npt.NDArray[np.uint64]
 
 
 class _Block(NamedTuple):
@@ -38,14 +43,13 @@ class _Block(NamedTuple):
 class Duplicates:
     """The keys of one day's rows, in the order of their writing.
 
-    Memory holds one 64-bit hash a row; the keys themselves lie in a file, because a hash alone
-    decides nothing: two rows are one event when their keys are equal, not when their hashes are.
+    A 64-bit hash a row lies in one file, to be sorted at the end, and the keys in another, because
+    a hash alone decides nothing: two rows are one event when their keys are equal.
     """
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._hashes = array("Q")
-        self._hash_path = directory / "hashes"
+        self._hashes = (directory / "hashes").open("w+b")
         self._file = (directory / "keys").open("w+b")
         self._pending: list[list[Any]] = [[], [], [], [], []]
         self._blocks: list[_Block] = []
@@ -57,7 +61,7 @@ class Duplicates:
         Each of the five is a list of values, or all five are Arrow arrays.
         """
         hashes = _hashes(keys[3], keys[2])
-        self._hashes.frombytes(hashes.tobytes())
+        self._hashes.write(hashes.data)
         if isinstance(keys[0], pa.Array):
             self._flush()
             columns = pa.RecordBatch.from_arrays(list(keys), names=["0", "1", "2", "3", "4"])
@@ -97,43 +101,37 @@ class Duplicates:
 
         Of rows processed at the same time, the first one stays. Ends the object's use.
         """
-        count = len(self._hashes)
         self._flush()
-        with self._hash_path.open("wb") as file:
-            self._hashes.tofile(file)  # the order of writing, before sorting in place loses it
-        ordered = np.frombuffer(self._hashes, np.uint64)
-        ordered.sort()
-        suspects = np.unique(ordered[1:][(ordered[1:] == ordered[:-1]) & (ordered[1:] != NO_HASH)])
-        del ordered
-        self._hashes = array("Q")
+        suspects, count = _twice(self._hashes)
         if not len(suspects):
             return None
         lost = np.zeros(count, np.bool_)
-        for part in _slices(self._hash_path, suspects):
-            self._settle(part, lost)
+        for rows in _slices(self._hashes, suspects):
+            self._settle(rows, lost)
         return lost if lost.any() else None
 
     def _settle(self, rows: npt.NDArray[np.int64], lost: npt.NDArray[np.bool_]) -> None:
         """Marks in `lost` every row of `rows` whose key another of them has, processed later.
 
-        In several turns where the rows are many: a project may send one `$insert_id` for all (P6).
+        In several turns where they are many: a project may send one `$insert_id` for all (P6).
         """
-        turns = -(-len(rows) // (2 * SLICE))
+        turns = -(-len(rows) // (10 * SLICE))
         for turn in range(turns):
-            best: dict[Any, tuple[float, int]] = {}
-            for row, key, processed in self._read(rows):
-                if row in self._apart or (turns > 1 and hash(key) % turns != turn):
-                    continue
-                held = best.get(key)
-                if held is None:
-                    best[key] = (processed, row)
-                elif processed > held[0]:
-                    lost[held[1]] = True
-                    best[key] = (processed, row)
-                else:
-                    lost[row] = True
+            digests, processed, owners = bytearray(), array("d"), array("q")
+            for row, key, moment in self._read(rows):
+                digest = _digest(key)
+                if row not in self._apart and digest[0] % turns == turn:
+                    digests += digest
+                    processed.append(moment)
+                    owners.append(row)
+            keys = np.frombuffer(digests, [("low", np.uint64), ("high", np.uint64)])
+            # Equal keys side by side, the one that stays before the others.
+            numbers = np.array(owners, np.int64)
+            order = np.lexsort((numbers, -np.array(processed), keys["low"], keys["high"]))
+            keys = keys[order]
+            lost[numbers[order][1:][keys[1:] == keys[:-1]]] = True
 
-    def _read(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, Any, float]]:
+    def _read(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, list[Any], float]]:
         """Row number, key and processing time of each of `rows` (ascending)."""
         owner = np.searchsorted([block.end for block in self._blocks], rows, side="right")
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
@@ -144,24 +142,39 @@ class Duplicates:
             wanted = part.tolist()
             found = block.pick(form, [row - block.first for row in wanted])
             for row, (*key, processed) in zip(wanted, found, strict=True):
-                yield row, _comparable(tuple(key)), _number(processed)
+                yield row, key, _number(processed)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
+        """Let go of the files."""
+        with self._hashes, self._file:
+            pass
 
 
-def _slices(path: Path, suspects: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.int64]]:
+def _twice(hashes: BinaryIO) -> tuple[Hashes, int]:
+    """The hashes that occur more than once, in order, and how many there are in all."""
+    hashes.seek(0)
+    ordered = np.fromfile(hashes, np.uint64)
+    ordered.sort()
+    found = [np.zeros(0, np.uint64)]
+    for start in range(0, len(ordered), READ):
+        part = ordered[start : start + READ + 1]
+        again = part[1:][part[1:] == part[:-1]]
+        found.append(again[again != NO_HASH])
+    return np.unique(np.concatenate(found)), len(ordered)
+
+
+def _slices(hashes: BinaryIO, suspects: Hashes) -> Iterator[npt.NDArray[np.int64]]:
     """The rows whose hash is suspect, in parts that hold all rows of the hashes in them."""
-    step = max(1, SLICE // 2)
-    for start in range(0, len(suspects), step):
-        part = suspects[start : start + step]
+    for start in range(0, len(suspects), SLICE):
+        part = suspects[start : start + SLICE]
+        sieve = np.zeros(SIEVE, np.bool_)
+        sieve[part % SIEVE] = True
         found = []
-        with path.open("rb") as file:
-            first = 0
-            while len(block := np.fromfile(file, np.uint64, READ)):
-                found.append(np.flatnonzero(np.isin(block, part)) + first)
-                first += len(block)
+        hashes.seek(first := 0)
+        while len(block := np.fromfile(hashes, np.uint64, READ)):
+            rows = np.flatnonzero(sieve[block % SIEVE])
+            found.append(rows[np.isin(block[rows], part)] + first)
+            first += len(block)
         yield np.concatenate(found)
 
 
@@ -181,7 +194,7 @@ def _pick_odd_json(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
     return (tuple(column[row] for column in columns) for row in rows)
 
 
-def _hashes(ids: Any, times: Any) -> npt.NDArray[np.uint64]:
+def _hashes(ids: Any, times: Any) -> Hashes:
     """A hash a row, of its `$insert_id` and its time, the same whatever form they come in.
 
     Those two hardly ever agree without the other two; what cannot be told from its hash is told
@@ -233,7 +246,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _hash_texts(texts: pa.Array) -> npt.NDArray[np.uint64]:
+def _hash_texts(texts: pa.Array) -> Hashes:
     """All texts of one length at a time, eight bytes at a time: no loop sees a single text."""
     rows = len(texts)
     hashes = np.zeros(rows, np.uint64)
@@ -257,18 +270,20 @@ def _hash_texts(texts: pa.Array) -> npt.NDArray[np.uint64]:
     return hashes
 
 
-def _mix(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def _mix(numbers: Hashes) -> Hashes:
     """Every bit of a number into every bit of another one."""
     numbers = (numbers ^ (numbers >> np.uint64(32))) * MULTIPLIER
     numbers = (numbers ^ (numbers >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     return numbers ^ (numbers >> np.uint64(32))
 
 
-def _comparable(key: tuple[Any, ...]) -> Any:
-    """`key` so that equal means equal: to Python, True is 1, and a list has no hash."""
+def _digest(key: list[Any]) -> bytes:
+    """16 bytes that are equal for equal keys, and for no others that anybody could find."""
     if any(isinstance(value, bool | list | dict) for value in key):
-        return plain_dumps(key, sort_keys=True)
-    return key
+        text = plain_dumps(key, sort_keys=True)
+    else:  # the same number may be written in two ways
+        text = repr([int(v) if type(v) is float and v.is_integer() else v for v in key])
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _number(processed: Any) -> float:

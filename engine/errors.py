@@ -32,11 +32,13 @@ CODE_BATCH = "CONNECTOR-3001-500"
 class EtlError(Exception):
     """What every error of this package is.
 
-    `code` goes into the run record, and so does `tally`: what was counted until it happened.
+    `code` goes into the run record, and so do `tally`, what was counted until it happened, and
+    `copied`, when the whole response had come (ms since the epoch; None if it had not).
     """
 
     code = CODE_PROCESS
     tally: "Tally | None" = None
+    copied: int | None = None
 
 
 class InputError(EtlError):

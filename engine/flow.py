@@ -88,20 +88,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One attempt at one (Flow, Window). JSON can hold it, so it can be sent elsewhere."""
+    """One attempt at one (Flow, Window). No secret is part of it (P7)."""
 
     id: str
     flow: str
     window: Window
     batch_id: str
     started_at: int  # ms since the epoch
-
-    def as_json(self) -> dict[str, Any]:
-        """The run as JSON can hold it; no secret is part of a run (P7)."""
-        return {
-            "id": self.id,
-            "flow": self.flow,
-            "window": self.window.as_json(),
-            "batch_id": self.batch_id,
-            "started_at": self.started_at,
-        }

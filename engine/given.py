@@ -30,6 +30,8 @@ def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
         connection = config.from_environment(os.environ)
         flow = Flow("events", connection, DEFAULT_DATASET, windows="day")
         return [flow], config.home(os.environ)
+    if path == Path():
+        raise InputError("--config names no file. Leave it out, or name a TOML file.")
     loaded = config.load(path, os.environ)
     return list(loaded.flows.values()), loaded.home
 
@@ -62,7 +64,12 @@ def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
     from engine.dataset import Dataset, local_path
     from engine.run import table_schema
 
-    return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)
+    try:
+        return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)
+    except OSError as error:
+        raise InputError(
+            f"The dataset {flow.dataset} cannot be used ({error.strerror}). Give another directory."
+        ) from error
 
 
 def latest(zone: ZoneInfo) -> date:
@@ -86,7 +93,7 @@ def days_per_request(text: str) -> int | None:
     """A number of days; None where the answers will tell."""
     if text == "auto":
         return None
-    if text.isdecimal() and 1 <= int(text) <= DAYS_PER_REQUEST:
+    if text in map(str, range(1, DAYS_PER_REQUEST + 1)):
         return int(text)
     raise InputError(
         f'--days-per-request "{text}" must be a number from 1 to {DAYS_PER_REQUEST}, or auto.'

@@ -71,9 +71,9 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
     A failed run keeps the numbers that are known; unknown ones are -1, and `recordSummary` is
     empty until a record was read. A failed run put no row into the table, whatever it counts.
 
-    Besides the tutorial's keys a `recordSummary` has, of Flow Service's own,
-    `skippedRecordCount` (duplicates), `warningRecordCount` (values that could not be cast) and,
-    where there are any, `extensions.clampedRecordCount` (rows outside the days asked for).
+    Besides the tutorial's keys a `recordSummary` has, of Flow Service's own, `skippedRecordCount`
+    (duplicates), `warningRecordCount` (records with a value that could not be cast) and, where
+    there are any, `extensions.clampedRecordCount` (rows outside the days asked for).
     """
     copy, promotion = _copy(outcome, flow, at), _promotion(outcome, flow, at)
     return {
@@ -248,10 +248,9 @@ def _diagnostics(outcome: Outcome) -> list[Json]:
     """How many rows were rejected, and how many by each code."""
     assert outcome.tally
     rows = outcome.tally.rows if outcome.status == SUCCESS else 0  # P2
-    total = (
-        f"Encountered {outcome.rejected} errors in the data. Successfully ingested {rows} rows. "
-        "Review the associated diagnostic files for additional details."
-    )
+    total = f"Encountered {outcome.rejected} errors in the data. Successfully ingested {rows} rows."
+    if outcome.batch:
+        total += " Review the associated diagnostic files for additional details."
     return [
         {"code": _PARTIAL, "message": total},
         *(

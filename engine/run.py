@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -72,7 +72,7 @@ def pull(
     nothing in `directory` may be committed (P1).
     """
     tally = Tally()
-    started = _now()
+    started, copied = _now(), None
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
             schema, mapping = rules.compile()
@@ -83,8 +83,12 @@ def pull(
             )
             checker = Checker(schema)
             direct = Direct(mapping.rules, mapping.destinations)
-            with closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer:
-                for batch in lines.read(_chunks(flow, run, tally, limits), direct=direct.ahead):
+            with (
+                closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
+                closing(_chunks(flow, run, tally, limits)) as chunks,
+                closing(lines.read(chunks, direct=direct.ahead)) as batches,
+            ):
+                for batch in batches:
                     tally.lines += len(batch.lines)
                     if not batch.columns:
                         mapping.apply(batch)
@@ -103,7 +107,7 @@ def pull(
             _verify(tally, flow)
             _note_input(directory, flow, run, tally)
     except EtlError as error:
-        error.tally = tally
+        error.tally, error.copied = tally, copied
         raise
     return Staged(staged.files, tally, started, copied)
 
@@ -119,8 +123,8 @@ def table_schema(rules: Rules) -> pa.Schema:
 
 def _count(tally: Tally, batch: Batch) -> None:
     """Add what the stages found wrong in `batch`; rows are counted from the files, at the end."""
-    tally.warnings += batch.warnings
-    tally.clamped += batch.clamped
+    tally.warnings += len(batch.uncast)
+    tally.clamped += len(batch.clamped)
     for reject in batch.rejects:
         if not reject.part:  # a line in several parts is one line
             tally.rejected += 1
@@ -154,7 +158,9 @@ def _note_input(directory: Path, flow: Flow, run: Run, tally: Tally) -> None:
     (folder / "fileMetaData1.json").write_text(json.dumps(entry) + "\n", encoding="utf-8")
 
 
-def _chunks(flow: Flow, run: Run, tally: Tally, limits: export.Limits) -> Iterator[bytes]:
+def _chunks(
+    flow: Flow, run: Run, tally: Tally, limits: export.Limits
+) -> Generator[bytes, None, None]:
     """The decompressed response, fetched by a thread that stays at most AHEAD chunks ahead."""
     chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(AHEAD)
     left = threading.Event()
@@ -175,17 +181,19 @@ def _chunks(flow: Flow, run: Run, tally: Tally, limits: export.Limits) -> Iterat
                 limits=limits,
                 stopped=left.is_set,
             ) as response:
-                for chunk in response:
-                    put(chunk)
-                    if left.is_set():
-                        return
-                tally.bytes_received = response.received
+                try:
+                    for chunk in response:
+                        put(chunk)
+                        if left.is_set():
+                            return
+                finally:
+                    tally.bytes_received = response.received
             put(None)
         except BaseException as error:  # noqa: BLE001 - it is raised again where chunks are taken
             put(error)
 
-    threading.Thread(target=fetch, name="export", daemon=True).start()
     try:
+        threading.Thread(target=fetch, name="export", daemon=True).start()
         while (item := chunks.get()) is not None:
             if isinstance(item, BaseException):
                 raise item

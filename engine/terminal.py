@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.backfill import Advanced, Ended, Event, Waiting
+from engine.backfill import Advanced, Ended, Event, GaveUp, Waiting
 from engine.catalog import Entry
 from engine.report import FAILED, SUCCESS
 
@@ -75,7 +75,9 @@ class Bar:
         elif isinstance(event, Ended):
             self._running.pop(event.run.id, None)
             tally = event.tally
-            self._done = (self._done[0] + tally.lines, self._done[1] + tally.bytes_read)
+            # What a failed run read was read, but none of its events is in the table.
+            events = 0 if event.error else tally.lines
+            self._done = (self._done[0] + events, self._done[1] + tally.bytes_read)
             if not event.error:
                 self._progress.advance(self._task, len(event.run.window.days))
         line = describe(event)
@@ -92,6 +94,8 @@ class Bar:
 
 def describe(event: Event) -> str:
     """An event as a line; empty where it is not worth one."""
+    if isinstance(event, GaveUp):
+        return f"{event.days} more days were not tried: what failed would fail for them too."
     if isinstance(event, Waiting):
         return f"waiting {duration(event.seconds)}: {event.why}"
     if isinstance(event, Ended):
@@ -115,7 +119,7 @@ def counted(item: Json) -> str:
     if records.get("skippedRecordCount"):
         parts.append(f"{records['skippedRecordCount']:,} duplicates")
     if records.get("warningRecordCount"):
-        parts.append(f"{records['warningRecordCount']:,} values not cast")
+        parts.append(f"{records['warningRecordCount']:,} with a value not cast")
     return "  ".join([*parts, megabytes(item["metrics"]["sizeSummary"]["inputBytes"])])
 
 

@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, SIGTERM, signal
+from signal import SIG_BLOCK, SIG_IGN, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask, signal
 from typing import Protocol
 
 from engine.batch import Tally
@@ -86,12 +86,17 @@ class _Elsewhere:
     def submit(
         self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
     ) -> Future[Staged]:
+        # A new process must not hear of Ctrl-C before it can say that it does not care: what is
+        # blocked here stays blocked in it.
+        heard = pthread_sigmask(SIG_BLOCK, {SIGINT, SIGTERM})
         try:
             return self._pool.submit(_pull, flow, rules, run, directory, limits)
         except BrokenProcessPool as error:  # a worker died in the meantime
             failed: Future[Staged] = Future()
             failed.set_exception(error)
             return failed
+        finally:
+            pthread_sigmask(SIG_SETMASK, heard)
 
     def listen(self) -> None:
         while not self._words.empty():

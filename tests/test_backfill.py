@@ -18,7 +18,7 @@ import pytest
 
 from engine import backfill as module
 from engine import plan
-from engine.backfill import Advanced, Ended, Event, Waiting, missing_days
+from engine.backfill import Advanced, Ended, Event, GaveUp, Waiting, missing_days
 from engine.catalog import Catalog
 from engine.dataset import Dataset, local_path
 from engine.errors import DatasetError, EtlError, InputError
@@ -371,6 +371,7 @@ def test_when_a_day_is_over(
 BAD = "".join(f'{{"event":"e","properties":{{"n":{n}}}}}\n' for n in range(9))
 OWN = [
     pytest.param({"fault": "cut", "times": ALWAYS}, "inside a line", id="truncated"),
+    pytest.param({"fault": "cut", "end": "reset", "times": ALWAYS}, "broke", id="heavy"),
     pytest.param(answer(BAD, times=ALWAYS), "9 of 9 records were rejected", id="rejects"),
     pytest.param(answer("", times=ALWAYS), "holds 199 rows and would hold 0", id="shrunk"),
 ]
@@ -413,7 +414,9 @@ def test_a_failure_of_everyone(
     """What would stop every window is not asked of each of them."""
     sandbox.faults(fault | {"times": ALWAYS, "day": "2024-01-02"})
     done = pull(sandbox.url, root, days(20), replace(QUICK, days_per_request=19))
-    assert done.statuses == ["failed"] if asks == 1 else ["success", "failed"]
+    assert done.statuses == (["failed"] if asks == 1 else ["success", "failed"])
+    gave_up = [event.days for event in done.told if isinstance(event, GaveUp)]
+    assert gave_up == ([1] if asks == 1 else [])
     assert len(sandbox.requests) == (1 if asks == 1 else asks + 1)
     assert cause in done.message
 
@@ -442,6 +445,13 @@ def test_one_shrunken_day_of_a_window(sandbox: Sandbox, root: Path) -> None:
     assert "2024-01-02 holds 199 rows and would hold" in done.message
     assert "2024-01-03" not in done.message
     assert rows(root) == before
+    # P3: what is known of the run is told, though nothing of it is in the table.
+    records = done.items[0]["metrics"]["recordSummary"]
+    assert records["inputRecordCount"] == records["failedRecordCount"] > 150
+    copy, promotion = (one["statusSummary"]["status"] for one in done.items[0]["activities"])
+    assert (copy, promotion) == ("success", "failed")
+    batch = done.items[0]["activities"][1]["targetInfo"][0]["reference"]["ids"][0]
+    assert (root / "_batches" / batch / "row_errors").is_dir()
     allowed = pull(sandbox.url, root, days(3), replace(whole, allow_shrink=True))
     assert allowed.statuses == ["success"]
     assert len(rows(root)) > len(before)
@@ -458,6 +468,8 @@ def test_a_bug_is_a_crash(sandbox: Sandbox, root: Path, monkeypatch: pytest.Monk
     assert rows(root) == before
     assert left_in_staging(root) == []
     assert [entry.status for entry in history(root)] == ["failed", "success"]
+    (error,) = history(root)[0].item["metrics"]["statusSummary"]["errors"]
+    assert error["message"].startswith("A defect of mixpanel-etl ended the program (IndexError)")
 
 
 def test_a_line_that_is_nowhere(
@@ -490,7 +502,7 @@ def test_what_a_power_cut_may_not_undo(
         rf"/{day}/\w+-\d+\.parquet", "/row_errors/conversion_errors_0.json", "/intent.partial",
         r"/_staging/\w+", f"/{day}", f"/_delta_log/{1:020}.json", "/_delta_log",
     ]  # fmt: skip
-    at = [next(n for n, path in enumerate(synced) if re.search(f"{end}$", path)) for end in order]
+    at = [max(n for n, path in enumerate(synced) if re.search(f"{end}$", path)) for end in order]
     assert at == sorted(at)
 
 
@@ -538,8 +550,10 @@ def test_stopped_while_it_reads(sandbox: Sandbox, root: Path, workers: int) -> N
 
     threading.Thread(target=stop_when_asked).start()
     options = replace(ONE_BY_ONE, workers=workers, limits=Limits(idle=9))
+    told: list[Event] = []
     with pytest.raises(KeyboardInterrupt):
-        pull(sandbox.url, root, days(4), options)
+        pull(sandbox.url, root, days(4), options, told.append)
+    assert not [event for event in told if isinstance(event, Ended)]
     assert time.time() * 1000 - sandbox.requests[-1]["time"] < 8000
     assert rows(root) == before
     assert left_in_staging(root) == []
@@ -581,10 +595,11 @@ def test_a_commit_nobody_was_told_of(
             pull(sandbox.url, root, days(1))
     assert len(rows(root)) == ROWS
     assert [entry.status for entry in history(root)] == ["inProgress"]
-    again = pull(sandbox.url, root, days(1))
-    assert again.items == []
-    assert [entry.status for entry in history(root)] == ["success"]
-    assert history(root)[0].item["metrics"]["recordSummary"]["outputRecordCount"] == ROWS
+    again = pull(sandbox.url, root, days(1), name="another")
+    assert again.statuses == ["success"]  # its own position is another one
+    told = [(entry.flow, entry.status) for entry in history(root)]
+    assert told == [("another", "success"), ("events", "success")]
+    assert history(root)[1].item["metrics"]["recordSummary"]["outputRecordCount"] == ROWS
     assert left_in_staging(root) == []
 
 
@@ -592,17 +607,17 @@ def test_an_error_behind_the_commit(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: a commit that came through counts, even if an error came after it."""
-    from engine import dataset as dataset_module
+    from engine import deltalog, disk
 
-    real = dataset_module._sync
+    real = disk.sync
 
     def sync(path: Path) -> None:
-        if path.name == "_delta_log":
+        if path.name == f"{1:020}.json":
             raise OSError(5, "Input/output error")
         real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(dataset_module, "_sync", sync)
+        patch.setattr(deltalog, "sync", sync)
         with pytest.raises(DatasetError, match="Input/output error"):
             pull(sandbox.url, root, days(1))
     assert len(rows(root)) == ROWS

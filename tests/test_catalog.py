@@ -3,7 +3,9 @@
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -95,25 +97,107 @@ def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
         assert catalog.abandon("data/events", 9_000) == 0
 
 
+def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
+    """Ask for a slot, which there is unless `pause`; what the budget was told."""
+    told: list[Sequence[int]] = []
+
+    def wait(moments: Sequence[int]) -> int:
+        told.append(moments)
+        return pause
+
+    assert catalog.ask(project, now, wait) == pause
+    (moments,) = told
+    return list(moments)
+
+
 def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> None:
-    """Requests of the last hour are counted by project, also those of an earlier process."""
+    """Requests are counted by project, in order, also those of an earlier process."""
     with Catalog(tmp_path) as catalog:
         for project, at in (("1", 30), ("1", 10), ("2", 20)):
-            catalog.asked(project, at)
+            ask(catalog, project, at)
     with Catalog(tmp_path) as catalog:
-        assert catalog.asked_since("1", 0) == [10, 30]
-        assert catalog.asked_since("1", 30) == [30]
-        assert catalog.asked_since("1", 31) == []
-        assert catalog.asked_since("2", 0) == [20]
+        assert ask(catalog, "1", 30, pause=1) == [10, 30]
+        assert ask(catalog, "2", 30, pause=1) == [20]
+
+
+def test_only_a_request_that_may_go_out_is_noted(tmp_path: Path) -> None:
+    """Who must wait has not asked: nothing is noted, and nothing if the decision itself fails."""
+    with Catalog(tmp_path) as catalog:
+        ask(catalog, "1", 10, pause=700)
+        with pytest.raises(ZeroDivisionError):
+            catalog.ask("1", 10, lambda moments: 1 // len(moments))
+        assert ask(catalog, "1", 10) == []
+        assert ask(catalog, "1", 20) == [10]
+
+
+def test_the_ledger_knows_the_last_hour(tmp_path: Path) -> None:
+    """A request counts for an hour, and one of a moment ago by another process's clock counts too;
+    one from far ahead was noted before the clock was set back.
+    """
+    now = 9 * HOUR
+    with Catalog(tmp_path) as catalog:
+        for at in (now - HOUR, now - HOUR + 1, now, now + 30_000, now + 30_001):
+            ask(catalog, "1", at)
+        assert ask(catalog, "1", now, pause=1) == [now - HOUR + 1, now, now]
 
 
 def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
     """It never grows beyond a day of requests."""
     with Catalog(tmp_path) as catalog:
-        catalog.asked("1", 0)
-        catalog.asked("1", HOUR)
-        catalog.asked("1", 24 * HOUR + 1)
-        assert catalog.asked_since("1", 0) == [HOUR, 24 * HOUR + 1]
+        for at in (0, HOUR, 24 * HOUR + 1):
+            ask(catalog, "1", at)
+    assert noted(tmp_path, "1") == [HOUR, 24 * HOUR + 1]
+
+
+def noted(home: Path, project: str) -> list[int]:
+    """Every moment in the file's ledger."""
+    with closing(sqlite3.connect(home / NAME)) as file:
+        query = "SELECT at FROM requests WHERE project = ? ORDER BY at"
+        return [at for (at,) in file.execute(query, [project])]
+
+
+def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
+    """While one decides, no other process can note a request, and so take the same slot."""
+
+    def wait(moments: Sequence[int]) -> int:
+        other = stack.enter_context(closing(sqlite3.connect(tmp_path / NAME, timeout=0)))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO requests VALUES ('1', 1)")
+        return 0
+
+    with Catalog(tmp_path) as catalog, ExitStack() as stack:
+        assert catalog.ask("1", 1, wait) == 0
+    assert noted(tmp_path, "1") == [1]
+
+
+def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
+    """Processes that ask as fast as they can get what there is together, and not one more."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from engine.catalog import Catalog; from engine.plan import Budget, wait_for_slot\n"
+        "budget = Budget(per_hour=30, per_second=1000)\n"
+        "with Catalog(Path(sys.argv[1])) as catalog:\n"
+        "    print('ready', flush=True); sys.stdin.readline(); got = 0\n"
+        "    for _ in range(40):\n"
+        "        now = time.time_ns() // 1_000_000\n"
+        "        wait = lambda moments: wait_for_slot(moments, 0, now, budget)\n"
+        "        got += catalog.ask('1', now, wait) == 0\n"
+        "    print(got)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) for _ in range(2)
+    ]
+    for process in started:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sum(int(process.communicate(timeout=60)[0]) for process in started) == 30
+    assert len(noted(tmp_path, "1")) == 30
 
 
 def test_it_is_its_owners_alone(tmp_path: Path) -> None:
@@ -158,16 +242,15 @@ def test_processes_share_one_file(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from engine.catalog import Catalog\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
-        "    for number in range(20): catalog.asked(sys.argv[2], number)\n"
+        "    for number in range(20): catalog.ask(sys.argv[2], number, lambda _: 0)\n"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), project], cwd=ROOT)
         for project in ("1", "2", "2")
     ]
     assert [process.wait(60) for process in started] == [0, 0, 0]
-    with Catalog(tmp_path) as catalog:
-        assert len(catalog.asked_since("1", 0)) == 20
-        assert len(catalog.asked_since("2", 0)) == 40
+    assert len(noted(tmp_path, "1")) == 20
+    assert len(noted(tmp_path, "2")) == 40
 
 
 def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> None:
@@ -194,9 +277,9 @@ def test_threads_share_one_catalog(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: save(catalog, str(number)), range(60)))
-            list(pool.map(lambda number: catalog.asked("1", number), range(60)))
+            list(pool.map(lambda number: ask(catalog, "1", number), range(60)))
         assert catalog.count() == 60
-        assert catalog.asked_since("1", 0) == list(range(60))
+    assert noted(tmp_path, "1") == list(range(60))
 
 
 def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def built(schema: Schema, rows: list[dict[tuple[str, ...], Any]]) -> Batch:
         keys=[list(range(len(rows))) for _ in range(5)],
     )
     Columns(schema, paths, lambda *_: None, days=DAYS, keep_unmapped=True).build(batch)
-    assert batch.warnings == 0
+    assert not batch.uncast
     return batch
 
 
@@ -103,6 +103,15 @@ def test_every_list_stays_in_step() -> None:
     assert batch.columns[1] == [1, 2, 3]
     assert batch.table is not None
     assert batch.table.column("count").to_pylist() == [1, 2, 3]
+
+
+def test_what_was_noted_of_a_rejected_row_does_not_count() -> None:
+    """A reject is one thing only: neither a row that was clamped nor one with a value not cast."""
+    schema = Schema.parse("test", shop())
+    batch = built(schema, [{("count",): n} for n in (1, 0, 2)])
+    batch.uncast, batch.clamped = {0, 1}, {1, 2}
+    Checker(schema).check(batch)
+    assert (batch.uncast, batch.clamped) == ({0}, {2})
 
 
 def test_required_within_an_absent_object_asks_for_nothing() -> None:

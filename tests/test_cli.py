@@ -1,32 +1,33 @@
 """The command line as a person meets it: every message, every option, and what it leaves behind."""
 
 import base64
+import ctypes
 import json
 import os
 import pty
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.request import urlopen
 
 import pytest
 from deltalake import DeltaTable
 
-from engine import config
+from engine import config, look, plan
 from engine.backfill import project_key
 from engine.catalog import Catalog
-from engine.cli import PROGRAM, _listen_to_signals, _probe, main
+from engine.cli import PROGRAM, main
+from engine.console import listen_to_signals
 from engine.dataset import Dataset
-from engine.errors import DatasetError
 from engine.run import table_schema
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from tests.commands import DAYS, Run, Said, children, environment, here, put, start, variables
@@ -92,6 +93,7 @@ connection = "shop"
 dataset = "data/copy"
 """
 
+LONG = "x" * 5000
 WRONG = [
     (["backfill", "--from-date=2024-01-02", "--to-date=2024-01-01"], {}, "after .* Swap them"),
     (["backfill", "--from-date=2024-01-02", "--to-date=2999-01-01"], {}, "--to-date .* future: 2"),
@@ -106,11 +108,25 @@ WRONG = [
     (["backfill", *DAYS, "--workers=0"], {}, "'--workers'.*greater than or equal to 1"),
     (["backfill", *DAYS, "--workers=two"], {}, "'--workers'.*integer"),
     (["backfill", *DAYS, "--days-per-request=32"], {}, "number from 1 to 31, or auto"),
+    (["backfill", *DAYS, f"--days-per-request={'9' * 5000}"], {}, "number from 1 to 31, or auto"),
     (["backfill", *DAYS, "--days-per-request=x"], {}, "number from 1 to 31, or auto"),
     (["backfill", *DAYS, "Items"], {}, r"unexpected extra argument.*Items"),
     (["backfill", *DAYS, "--mapping=nope"], {}, 'no mapping "nope".*mixpanel-events'),
     (["backfill", *DAYS, "--schema=nope"], {}, 'no schema "nope".*mixpanel-events'),
     (["backfill", *DAYS, "--mapping=broken.json"], {}, "broken.json: is not JSON.*line 1"),
+    (["backfill", *DAYS, f"--mapping={LONG}"], {}, "x…x.*: cannot be read .File name too long"),
+    (["backfill", *DAYS, f"--schema={LONG}"], {}, "x…x.*: cannot be read .File name too long"),
+    (["backfill", *DAYS, f"--config={LONG}"], {}, "x…x.*: cannot be read .File name too long"),
+    (["backfill", *DAYS, f"--dataset={LONG}"], {}, "x…x.* .File name too long.. Give another"),
+    (["backfill", *DAYS, f"--event={LONG * 14}"], {}, "events and the filter .* too long"),
+    (["backfill", *DAYS, f"--where={LONG * 14}"], {}, "events and the filter .* too long"),
+    (["backfill", *DAYS, f"--where={LONG * 14}", "--dry-run"], {}, "too long"),
+    (["explore", f"--from-date={LONG}"], {}, "x…x.* is no date"),
+    (["explore", "--from-date="], {}, "is no date"),
+    (["backfill", *DAYS, "--where=\udcff"], {}, r'"--where=\\udcff" is not UTF-8'),
+    (["backfill", *DAYS, "--event", "a\udcfe"], {}, r'"a\\udcfe" is not UTF-8'),
+    (["runs", "--flow=\ud83d"], {}, "is not UTF-8"),
+    (["backfill", *DAYS, "--config="], {}, "--config names no file. Leave it out"),
     (["backfill", *DAYS, "--flow=events"], {}, "give --config as well"),
     (["backfill", *DAYS, "--config=nope.toml"], {}, "nope.toml: cannot be read .No such file"),
     (["backfill", *DAYS, "--config=others"], {}, "others: cannot be read .Is a directory"),
@@ -129,11 +145,17 @@ WRONG = [
     (["backfill", *DAYS], {"MIXPANEL_ETL_HOME": "a-file"}, "a-file.*cannot.*MIXPANEL_ETL_HOME"),
     (["runs", "--status=done"], {}, "one of success, failed, inProgress"),
     (["runs", "--limit=0"], {}, "'--limit'.*greater"),
+    (["runs", "--limit=99999999999999999999"], {}, "'--limit'.*less than or equal to 1000000000"),
+    (["runs", f"--limit={'9' * 5000}"], {}, "'--limit'"),
     (["explore", "--from-date=2999-01-01"], {}, "lies in the future"),
     (["explore"], {"MIXPANEL_USERNAME": ""}, "MIXPANEL_USERNAME: not set"),
     (["check"], {"MIXPANEL_USERNAME": ""}, "MIXPANEL_USERNAME: not set"),
     (["sandbox", "--shape=round"], {}, "one of small, wide, typed, mixed"),
     (["sandbox", "--port=70000"], {}, "'--port'.*65535"),
+    (["sandbox", "--clock=noon"], {}, "one of utc, local"),
+    (["sandbox", "--timezone=Mars"], {}, '"Mars" is not a time zone'),
+    (["sandbox", "--reject-percent=101"], {}, "'--reject-percent'.*100"),
+    (["sandbox", "--cache-dir=a-file"], {}, "a-file"),
     (["backfil", *DAYS], {}, "No such command 'backfil'. Did you mean 'backfill'[?] See"),
     (["--verson"], {}, "--version"),
 ]  # fmt: skip
@@ -142,7 +164,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("words", "changes", "sentence"),
     WRONG,
-    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
+    ids=lambda value: ascii(" ".join(value))[-40:] if isinstance(value, list) else None,
 )
 def test_wrong_input(
     run: Run,
@@ -163,6 +185,7 @@ def test_wrong_input(
     assert (said.status, said.out) == (2, "")
     assert re.fullmatch(rf"Error: .*({sentence}).*\n", said.err, re.DOTALL), said.err
     assert "Traceback" not in said.err
+    assert len(said.err) < 1000
     assert not Path("data").exists()
     assert sandbox.requests == []
 
@@ -367,6 +390,62 @@ def test_nobody_listens(sandbox: Sandbox, tmp_path: Path) -> None:
         until(partial(whole, tmp_path / "data" / str(number)))
 
 
+UNHEARD = [
+    ["runs"], ["runs", "--json"], ["check"], ["explore"], ["backfill", *DAYS, "--dry-run"],
+    ["backfill", *ONE_DAY, "--force"], ["backfill", *ONE_DAY, "--force", "--json"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", UNHEARD, ids=" ".join)
+def test_who_reads_no_further(
+    run: Run,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    """`… | head` is no error: the exit status tells of the work, and stderr of nothing."""
+    run("backfill", *ONE_DAY)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with start(sandbox, tmp_path, *words) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 0
+    assert [line for line in said.splitlines() if not line.startswith("2024-01-01  ")] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("words", [["runs"], ["check"], ["backfill", *DAYS, "--dry-run"]])
+def test_an_answer_that_finds_no_room(
+    run: Run,
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    """An answer that a full disk cuts off is a failure, in a sentence."""
+    run("backfill", *ONE_DAY)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    with Path("/dev/full").open("w") as full:
+        process = start(sandbox, tmp_path, *words, stdout=full)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said == "Error: The answer cannot be printed (No space left on device).\n"
+
+
+def test_a_stdout_that_cannot_hold_it(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Where stdout is no UTF-8, what it cannot hold comes as an escape, not as a traceback."""
+    command = [sys.executable, "-m", "engine", "backfill", *ONE_DAY, "--dataset=é→"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, check=False,
+        env=environment(sandbox) | {"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert rb"committed to " + b"\xe9" + rb"\u2192." in done.stdout
+
+
 # What a backfill does --------------------------------------------------------------------
 
 
@@ -490,6 +569,50 @@ def test_dry_run(run: Run, sandbox: Sandbox) -> None:
     assert sandbox.requests == []
 
 
+def counted(count: str) -> str:
+    """How the line with the requests begins."""
+    return (
+        f"Requests: {count}. At 60 an hour, which is what Mixpanel allows a project, that is done "
+    )
+
+
+HOURS = [
+    ("2024-01-01", "1", counted("1") + "within an hour."),
+    ("2024-01-31", "1", counted("31") + "within an hour."),
+    ("2024-02-29", "1", counted("60") + "within an hour."),
+    ("2024-03-01", "1", counted("61") + "in 2 hours."),
+    ("2024-12-31", "1", counted("366") + "in 7 hours."),
+    ("2024-12-31", "31", counted("12") + "within an hour."),
+    ("2024-02-29", "auto", counted("2 to 60") + "within an hour."),
+    ("2024-12-31", "auto", counted("12 to 366") + "in 1 to 7 hours."),
+    ("2024-04-30", "2", counted("61") + "in 2 hours."),
+]
+
+
+@pytest.mark.parametrize(("to_date", "size", "sentence"), HOURS)
+def test_the_hours_of_a_dry_run(run: Run, to_date: str, size: str, sentence: str) -> None:
+    """How long the budget makes it take is said before anything is asked."""
+    words = ["--from-date=2024-01-01", f"--to-date={to_date}", f"--days-per-request={size}"]
+    said = run("backfill", *words, "--dry-run")
+    assert said.status == 0
+    assert said.out.splitlines()[1] == sentence
+
+
+def test_the_hours_of_nothing(run: Run) -> None:
+    """Where every day is complete there is no request, and no hour to wait for."""
+    run("backfill", *ONE_DAY)
+    said = run("backfill", *ONE_DAY, "--dry-run")
+    assert said.out == "Days: 1 asked for, 1 complete already.\nRequests: 0.\n"
+
+
+def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said of the budget is the budget that holds."""
+    monkeypatch.setattr(plan, "DEFAULT_BUDGET", plan.Budget(per_hour=2))
+    said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
+    assert "At 2 an hour" in said.out
+    assert "in 2 hours." in said.out
+
+
 # Stopping --------------------------------------------------------------------------------
 
 STOPS = [
@@ -569,12 +692,16 @@ def alive(pid: int) -> bool:
         return False
 
 
+def ask(sandbox: Sandbox, folder: Path, moments: list[int]) -> None:
+    """Note requests at these moments, in ms, at home in `folder`."""
+    with Catalog(folder / ".mixpanel-etl") as catalog:
+        for moment in moments:
+            catalog.ask(project_key(flow_of(sandbox.url, folder)), moment, lambda _: 0)
+
+
 def test_stop_while_the_budget_is_used_up(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     """P8: waiting for the next hour is shown, and can be stopped."""
-    flow = flow_of(sandbox.url, tmp_path)
-    with Catalog(tmp_path / ".mixpanel-etl") as catalog:
-        for _ in range(60):
-            catalog.asked(project_key(flow), time.time_ns() // 1_000_000)
+    ask(sandbox, tmp_path, [time.time_ns() // 1_000_000] * 60)
     process = start(sandbox, tmp_path, "backfill", *DAYS)
     assert process.stderr
     assert re.match(r"waiting (60|59) min: .*hourly budget", process.stderr.readline())
@@ -590,7 +717,7 @@ def test_stop_while_the_budget_is_used_up(run: Run, sandbox: Sandbox, tmp_path: 
 @pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGTERM])
 def test_impatience(run: Run, again: signal.Signals) -> None:
     """P8: the second Ctrl-C within a few seconds does not cut off what the first one began."""
-    _listen_to_signals()
+    listen_to_signals()
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     try:
@@ -663,6 +790,43 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(json.loads(run("runs", "--json", "--limit=1").out)["items"]) == 1
 
 
+@pytest.mark.parametrize("words", [["explore"], ["check"]])
+def test_an_hour_that_is_used_up(
+    run: Run, sandbox: Sandbox, tmp_path: Path, words: list[str]
+) -> None:
+    """A look takes a slot of the budget as a backfill does; where none is left, it says when."""
+    now = time.time_ns() // 1_000_000
+    ask(sandbox, tmp_path, [now - 600_000] * 58)
+    assert run("explore").status == 0
+    assert run("check").status == 0
+    said = run(*words)
+    assert said.status == 1
+    sentence = r"60 requests an hour, and they are used up: .* in (50|49) min, at (\S+) UTC.\n"
+    found = re.search(sentence, said.out + said.err)
+    assert found
+    room = datetime.fromtimestamp((now - 600_000 + 3_600_000) / 1000, UTC)
+    assert found[2] == f"{room:%H:%M:%S}"
+    assert len(sandbox.requests) == 2
+
+
+def test_a_second_that_is_used_up(
+    run: Run, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look waits for the next second by itself."""
+    now = [time.time_ns()]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += round(seconds * 1e9)
+
+    monkeypatch.setattr(look, "time", SimpleNamespace(time_ns=lambda: now[0], sleep=sleep))
+    ask(sandbox, tmp_path, [now[0] // 1_000_000 - 300] * 3)
+    assert run("explore").status == 0
+    assert slept == [0.7]
+    assert len(sandbox.requests) == 1
+
+
 def test_check(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test is a line, a connection is asked once, and nothing is left behind."""
     Path("two.toml").write_text(TOML.format(host=sandbox.url))
@@ -697,46 +861,37 @@ def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:
     assert "a-file" in said.out
 
 
-@pytest.fixture
-def foreign() -> Iterator[Path]:
-    """A folder that everybody may read and this test, for its time, may not write."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o555)
-    yield folder
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-def test_a_dataset_that_cannot_be_written(
-    run: Run, foreign: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """A folder without the right to write in it is named by `check` and by `backfill`."""
-    run("check")  # all that is needed is imported while it may be read
-    run("backfill", *ONE_DAY)
-    home = Path(tempfile.mkdtemp())
-    home.chmod(0o777)
-    monkeypatch.setenv("MIXPANEL_ETL_HOME", str(home))
-    monkeypatch.chdir("/")
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
+@contextmanager
+def bound_by_rights() -> Iterator[None]:
+    """Take root's right to write everywhere, CAP_DAC_OVERRIDE, from this thread for a while."""
+    kernel = ctypes.CDLL(None)
+    version = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    held = (ctypes.c_uint32 * 6)()
+    assert kernel.capget(version, held) == 0
+    fewer = (ctypes.c_uint32 * 6)(*held)
+    fewer[0] &= ~(1 << 1)
+    assert kernel.capset(version, fewer) == 0
     try:
-        said = run("backfill", *ONE_DAY, f"--dataset={foreign}/table")
-        probe = probed(foreign)
+        yield
     finally:
-        if root:
-            os.seteuid(0)
-        shutil.rmtree(home)
-    assert said.status == 1
-    assert "this user may not write there" in said.err
-    assert "Traceback" not in said.err
-    assert "this user may not write there" in probe
+        assert kernel.capset(version, held) == 0
 
 
-def probed(folder: Path) -> str:
-    with pytest.raises(DatasetError) as caught:
-        _probe(flow_of("http://127.0.0.1:9", folder / "a" / "table"), None)
-    return str(caught.value)
+def test_a_dataset_that_cannot_be_written(run: Run, sandbox: Sandbox) -> None:
+    """A folder without the right to write in it is named by `check` and by `backfill`."""
+    Path("foreign").mkdir(mode=0o555)
+    Path("flows.toml").write_text(
+        f'[connections.shop]\nhost = "{sandbox.url}"\n'
+        '[flows.events]\nconnection = "shop"\ndataset = "foreign/a/table"\n'
+    )
+    with bound_by_rights():
+        checked = run("check", "--config=flows.toml")
+        pulled = run("backfill", *ONE_DAY, "--dataset=foreign/table")
+    assert (checked.status, pulled.status) == (1, 1)
+    assert re.search(r"wrong .*\n +Cannot write in .*foreign: this user may not", checked.out)
+    assert re.match(r"Error: Cannot write in .*foreign.*: this user may not", pulled.err)
+    assert "Traceback" not in pulled.err + checked.err
+    assert list(Path("foreign").iterdir()) == []
 
 
 def test_demo_twice(run: Run) -> None:

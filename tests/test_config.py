@@ -403,6 +403,7 @@ def test_a_file_of_another_shape_is_a_problem(write: Write, text: str, key: str,
         (b"\n\na = ?", "is not TOML: .*line 3"),
         (b"\xff\xfe", "is not TOML: .*utf-8"),
         (b"a = " + b"[" * 5000, "is not TOML: "),
+        (b"#" * ((16 << 20) + 1), "is not TOML: it is larger than 16 MiB"),
         (None, r"cannot be read \(No such file"),
     ],
 )
@@ -457,6 +458,23 @@ def test_a_wrong_variable_is_named_and_not_repeated(variable: str, value: str) -
     with pytest.raises(InputError, match=f"^environment: {variable}: must be ") as error:
         from_environment(ENVIRON | {variable: value})
     assert f'"{value}"' not in str(error.value)
+
+
+@pytest.mark.parametrize("variable", sorted(ENVIRON))
+def test_a_variable_that_is_no_text_is_named(variable: str) -> None:
+    """P7: bytes that are not UTF-8, as Python hands them on, are not repeated either."""
+    with pytest.raises(InputError, match=f"{variable} is not a text in UTF-8$") as error:
+        from_environment(ENVIRON | {variable: "sec\udcffret"})
+    assert "sec" not in str(error.value)
+
+
+def test_no_text_holds_a_null(write: Write) -> None:
+    """No path and no address can hold one, so it is refused where it stands."""
+    lines = ["mapping", "schema", "where"]
+    flow = "\n".join(f'{name} = "a\\u0000b"' for name in lines)
+    told = problems(write('home = "\\u0000"\n' + short(flow=flow)))
+    keys = ["home", *(f"flows.events.{name}" for name in lines)]
+    assert [line.split(": must be ")[0] for line in told] == keys
 
 
 @pytest.mark.parametrize(
@@ -552,6 +570,16 @@ def test_an_unknown_mapping_brings_the_shipped_names(shipped: str, wanted: str) 
         find("mapping", wanted)
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 2500])
+def test_a_name_that_no_file_can_have_is_an_error_in_a_sentence(name: str) -> None:
+    """It is wrong input, like every other name of no file."""
+    told = r"^x.*: cannot be read \(File name too long\)$"
+    with pytest.raises(InputError, match=told):
+        find("mapping", name)
+    with pytest.raises(InputError, match=told):
+        load(Path(name), ENVIRON)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -559,6 +587,7 @@ def test_an_unknown_mapping_brings_the_shipped_names(shipped: str, wanted: str) 
         (b"\xff", "is not JSON: .*utf-8"),
         (b"[" * 100_000, "is not JSON: "),
         (b"", "is not JSON: .*line 1 column 1"),
+        (b" " * ((16 << 20) + 1), "is not JSON: it is larger than 16 MiB"),
         (None, r"cannot be read \(Is a directory\)"),
     ],
 )

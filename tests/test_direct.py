@@ -77,8 +77,8 @@ def assert_equal(block: bytes, names: set[str] | None = None) -> bool:
         [key for part in parts for key in part] for parts in zip(*map(keys, long), strict=True)
     ]
     assert list(short.lines) == [line for batch in long for line in batch.lines]
-    assert short.clamped == sum(batch.clamped for batch in long)
-    assert not any(batch.warnings for batch in long)
+    assert len(short.clamped) == sum(len(batch.clamped) for batch in long)
+    assert not any(batch.uncast for batch in long)
     return True
 
 

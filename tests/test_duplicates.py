@@ -43,6 +43,11 @@ def lost(directory: Path, batches: Sequence[Sequence[Row]]) -> list[int]:
     return [] if mask is None else mask.nonzero()[0].tolist()
 
 
+def arrays(*columns: list[Any]) -> list[Any]:
+    types = [pa.string(), pa.string(), pa.int64(), pa.string(), pa.int64()]
+    return [pa.array(column, kind) for column, kind in zip(columns, types, strict=True)]
+
+
 def brute_force(all_rows: Sequence[Row]) -> list[int]:
     """Mixpanel's rule, said plainly: `repr` keeps True, 1 and "1" apart."""
     best: dict[str, int] = {}
@@ -90,9 +95,7 @@ def test_the_form_of_the_keys_makes_no_difference(
     for as_arrow, pairs in batches:
         block: list[Row] = [("e", user, 7, name, len(flat)) for user, name in pairs]
         columns = [list(column) for column in zip(*block, strict=True)]
-        types = [pa.string(), pa.string(), pa.int64(), pa.string(), pa.int64()]
-        arrays = [pa.array(c, kind) for c, kind in zip(columns, types, strict=True)]
-        found.add(arrays if as_arrow else columns)
+        found.add(arrays(*columns) if as_arrow else columns)
         flat += block
     mask = found.superseded()
     found.close()
@@ -122,12 +125,14 @@ def test_more_suspects_than_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_one_insert_id_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P6: a project that sends one `$insert_id` and one time all day is settled turn by turn."""
-    monkeypatch.setattr(duplicates, "SLICE", 500)
+    for name, value in {"SLICE": 200, "SIEVE": 1 << 10, "READ": 1 << 10}.items():
+        monkeypatch.setattr(duplicates, name, value)
     found = Duplicates(tmp_path)
-    count = 6_000
-    for start in range(0, count, 1000):
-        users = [f"u{n % (count - 1000)}" for n in range(start, start + 1000)]
-        found.add([["e"] * 1000, users, [7] * 1000, [""] * 1000, list(range(start, start + 1000))])
+    count, step = 10_000, 100
+    for start in range(0, count, step):
+        block = range(start, start + step)
+        users = [f"u{n % (count - 1000)}" for n in block]
+        found.add(arrays(["e"] * step, users, [7] * step, [""] * step, list(block)))
     tracemalloc.start()
     mask = found.superseded()
     _, peak = tracemalloc.get_traced_memory()
@@ -135,7 +140,7 @@ def test_one_insert_id_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     found.close()
     assert mask is not None
     assert mask.nonzero()[0].tolist() == list(range(1000))
-    assert peak < 200 * count  # at a single turn it would be 350
+    assert peak < 65 * count  # in a single turn it would be 93
 
 
 @pytest.mark.parametrize("part", range(5))
@@ -150,15 +155,26 @@ def test_nested_without_end(tmp_path: Path, part: int) -> None:
     assert lost(tmp_path, [[plain, tuple(odd), tuple(odd), plain]]) == [3]
 
 
-def test_nine_bytes_a_record(tmp_path: Path) -> None:
-    """A million rows cost at most ten bytes of memory each; the keys lie on the disk."""
+@pytest.mark.parametrize("share", [0, 10, 50])
+def test_ten_bytes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    """P6: while rows come, memory holds none of them; at the end 8 bytes each, and one slice."""
+    for name, value in {"SLICE": 10_000, "SIEVE": 1 << 16, "READ": 1 << 15}.items():
+        monkeypatch.setattr(duplicates, name, value)
+    count, step = 100_000, 4_000
+    again = count * share // 100
+    tracemalloc.start()
     found = Duplicates(tmp_path)
-    count = 300_000
-    for start in range(0, count, 1000):
-        ids = [f"{n:036}" for n in range(start, start + 1000)]
-        found.add([["e"] * 1000, ["u"] * 1000, [1] * 1000, ids, [1] * 1000])
-    held = found._hashes.buffer_info()[1] * found._hashes.itemsize
-    blocks = len(found._blocks) * 200
-    assert held + blocks <= 10 * count
-    assert found.superseded() is None
+    for start in range(0, count, step):
+        block = range(start, start + step)
+        ids = [f"{n % (count - again):036}" for n in block]
+        found.add(arrays(["e"] * step, ["u"] * step, [1] * step, ids, [1] * step))
+        del ids
+    held, _ = tracemalloc.get_traced_memory()
+    assert held < count
+    tracemalloc.reset_peak()
+    mask = found.superseded()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
     found.close()
+    assert (0 if mask is None else mask.sum()) == again
+    assert peak < 8 * count + 32 * again + (3 << 20)

@@ -1,10 +1,12 @@
 """Every fault over a real socket: the exact table, or the table as before and a named cause."""
 
 import json
+import operator
 import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from engine import backfill as backfill_module
+from engine import dataset as dataset_module
 from engine.backfill import Event, Waiting
 from engine.sandbox import Sandbox, Spec
 from engine.window import day_start
@@ -338,6 +341,40 @@ def test_disk_full(
     ballast.write_bytes(b"x" * (left - free * 1024))
     assert_failed(pull(sandbox.url, root, [DAY], again, home=home), "disk is full")
     assert rows(root) == expected
+    ballast.unlink()
+    assert pull(sandbox.url, root, [DAY], again, home=home).statuses == ["success"]
+    assert rows(root) == expected
+
+
+@pytest.mark.parametrize("step", ["write_synced", "Dataset._move_in", "Dataset._write_log"])
+def test_disk_full_while_committing(
+    sandbox: Sandbox,
+    small_disk: Path,
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+) -> None:
+    """The last block goes just before a step of the commit: the table as before, and that word.
+
+    Moving files within a disk takes no room, so that there it is the log entry that finds none.
+    """
+    sandbox.reset()
+    root, home, again = small_disk / "table", tmp_path / "home", change(force=True)
+    assert pull(sandbox.url, root, [DAY], home=home).statuses == ["success"]
+    ballast = small_disk / "ballast"
+    real = operator.attrgetter(step)(dataset_module)
+
+    def late(*arguments: Any) -> Any:
+        with ballast.open("ab", 0) as file, suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+        return real(*arguments)
+
+    monkeypatch.setattr(f"engine.dataset.{step}", late)
+    assert_failed(pull(sandbox.url, root, [DAY], again, home=home), "disk is full; make room")
+    assert rows(root) == expected
+    monkeypatch.undo()
     ballast.unlink()
     assert pull(sandbox.url, root, [DAY], again, home=home).statuses == ["success"]
     assert rows(root) == expected

@@ -60,18 +60,23 @@ def read(directory: Path, staged: StagedBatch) -> list[tuple[int, date]]:
             max_size=30,
         ),
         max_size=6,
-    )
+    ),
+    st.sampled_from([1, 1 << 20]),
 )
 def test_every_row_once(
-    tmp_path_factory: pytest.TempPathFactory, given_rows: list[list[tuple[int, date, str | None]]]
+    tmp_path_factory: pytest.TempPathFactory,
+    given_rows: list[list[tuple[int, date, str | None]]],
+    halved: int,
 ) -> None:
     """Whatever the mix of days, sizes and duplicates: the files hold each row that stays, once."""
     directory = tmp_path_factory.mktemp("staged")
     batches = [batch([(n, d) for n, d, _ in r], [i for _, _, i in r]) for r in given_rows]
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SPOOL_ROWS", 3)
         patch.setattr(module, "GROUP_ROWS", 7)
         patch.setattr(module, "FILE_BYTES", 2000)
         patch.setattr(module, "HELD_BYTES", 300)
+        patch.setattr(module, "HALVED", halved)
         staged = write(directory, batches)
     expected: list[tuple[int, date]] = []
     newest: dict[tuple[str, date], int] = {}
@@ -100,6 +105,7 @@ def test_what_is_held_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_files_and_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P6: a row group ends at its size, a file soon after its own, and none is empty."""
+    monkeypatch.setattr(module, "SPOOL_ROWS", 500)
     monkeypatch.setattr(module, "GROUP_ROWS", 1000)
     monkeypatch.setattr(module, "FILE_BYTES", 10_000)
     staged = write(tmp_path, [batch([(n * k, DAYS[0]) for n in range(500)]) for k in range(40)])
@@ -116,6 +122,7 @@ def test_a_file_of_duplicates_only_vanishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file whose rows are all superseded is not committed as an empty one."""
+    monkeypatch.setattr(module, "SPOOL_ROWS", 2)
     monkeypatch.setattr(module, "GROUP_ROWS", 2)
     monkeypatch.setattr(module, "FILE_BYTES", 1)
     old, new = [(1, DAYS[0]), (2, DAYS[0])], [(3, DAYS[0]), (4, DAYS[0])]

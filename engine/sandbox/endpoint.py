@@ -52,7 +52,6 @@ class Project:
 
     now                      the clock, in ms since the epoch
     per_hour, per_second     requests allowed; None: no limit. Mixpanel allows 60 and 3
-    retry_after              whether a 429 says how long to wait
     cache_dir                keeps finished bodies there, to serve them from disk the next time
     clock_ms                 holds the clock still at that moment
     """
@@ -61,7 +60,6 @@ class Project:
     now: Callable[[], int] = wall_clock
     per_hour: int | None = None
     per_second: int | None = None
-    retry_after: bool = True
     cache_dir: Path | None = None
     clock_ms: int | None = None
     faults: list[Fault] = field(default_factory=list)
@@ -114,7 +112,7 @@ class Project:
                 return JSONResponse({"request": asked, "error": str(error)}, 400)
             return PlainTextResponse(f"{error}\n", 400)
         if wait := self.wait_ms():
-            seconds = {"Retry-After": str(-(-wait // 1000))} if self.retry_after else {}
+            seconds = {"Retry-After": str(-(-wait // 1000))}
             return Response(BODIES[429][1], 429, seconds, BODIES[429][0])
         fault = self.fault_for(query)
         entry["fault"] = fault.name if fault else None

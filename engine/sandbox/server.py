@@ -61,7 +61,9 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise InputError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
+        raise InputError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Give another port."
+        ) from error
     return listener
 
 

@@ -111,6 +111,8 @@ class Checker:
         found = self._violations(table)
         if not found:
             return
+        batch.uncast.difference_update(found)
+        batch.clamped.difference_update(found)
         for row in sorted(found):
             batch.rejects.append(_reject(found[row], batch.lines[row]))
         keep = np.ones(len(table), bool)

@@ -119,7 +119,7 @@ class Columns:
             losses = {row: sum(found) for row, found in enumerate(lost) if found}
         if node.field.type == "object":
             results = [_there(node.field, result) for result in results]
-        batch.warnings += sum(losses.values())
+        batch.uncast.update(row for row, count in losses.items() if count)
         for row in losses if self._keep else ():
             self._restore(batch, row, column)  # P3
         return pa.array(results, node.type)
@@ -138,18 +138,18 @@ class Columns:
         return pa.array(texts, pa.string())
 
     def _event_date(self, batch: Batch) -> Any:
-        """The UTC day of each `time`, held within the days asked for; counts `batch.clamped`."""
+        """The UTC day of each `time`, held within the days asked for; notes `batch.clamped`."""
         first, last = self._days
         times = batch.keys[2]
         days = whole_days(times)
         if days is None:
-            # One day too early stands for no day at all: it is clamped, and counted, as well.
+            # One day too early stands for no day at all: it is clamped, and noted, as well.
             listed = times.to_pylist() if isinstance(times, pa.Array) else times
             found = [_day(time) for time in listed]
             bounded = [first - 1 if d is None else min(max(d, first - 1), last + 1) for d in found]
             days = np.array(bounded, np.int64)
         held = np.clip(days, first, last)
-        batch.clamped += int(np.count_nonzero(held != days))
+        batch.clamped.update(np.flatnonzero(held != days).tolist())
         return pa.array(held.astype(np.int32)).view(pa.date32())
 
 

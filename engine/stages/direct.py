@@ -117,13 +117,13 @@ class Direct:
         if not ((text[starts] == ord("{")).all() and (text[last] == ord("}")).all()):
             return None
         try:
-            block.decode()  # the reader takes any bytes for a text
             table = arrow_json.read_json(
                 pa.BufferReader(block),
                 arrow_json.ReadOptions(use_threads=False, block_size=len(block) + 1),
                 options,
             )
-        except (pa.ArrowInvalid, UnicodeDecodeError):
+            table.validate(full=True)  # the reader takes any bytes for a text
+        except pa.ArrowInvalid:
             return None
         lacks = table.column("event").null_count or table.column("properties").null_count
         return None if lacks or table.num_rows != len(starts) else table.combine_chunks()

@@ -88,9 +88,14 @@ def url(
     limit: int | None = None,
 ) -> str:
     """The request as one can print it: it holds no credentials (P7)."""
-    return str(
-        httpx.URL(_endpoint(connection), params=params(connection, window, events, where, limit))
-    )
+    query = params(connection, window, events, where, limit)
+    try:
+        return str(httpx.URL(_endpoint(connection), params=query))
+    except httpx.InvalidURL:  # it has more than 64 KiB
+        raise InputError(
+            "The events and the filter make a request that is too long for an address. "
+            "Ask for fewer events, or with a shorter filter."
+        ) from None
 
 
 def _endpoint(connection: Connection) -> str:

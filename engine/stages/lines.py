@@ -61,7 +61,7 @@ def read(
     chunks: Iterable[bytes],
     sizes: Sizes = DEFAULT_SIZES,
     direct: Direct | None = None,
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """Batches of `lines`, `records` and `rejects` from the decompressed bytes of one response.
 
     Lines end at byte 0x0A and nowhere else; chunks may be cut anywhere. Blank lines are no lines.

@@ -5,10 +5,12 @@ It knows neither the Delta table nor what a column means.
 
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,17 @@ from engine.batch import Batch, Reject
 from engine.duplicates import Duplicates
 
 FILE_BYTES = 128 << 20
-GROUP_BYTES = 8 << 20  # Arrow bytes of a row group: what the writer holds of one day
-HELD_BYTES = 32 << 20  # Arrow bytes held of all days together (P6)
+GROUP_BYTES = 8 << 20  # Arrow bytes of a row group: what an encoder holds
+SPOOL_ROWS = 8_192  # rows that go to a day's spool together, if they are less than a row group
+HELD_BYTES = 32 << 20  # Arrow bytes held of all days together, until then (P6)
+ENCODERS = 2
+HALVED = 64 << 20  # Arrow bytes of a day from which on each encoder gets a part of it
 GROUP_ROWS = 122_880
 SAMPLE = 8_192  # rows that tell whether a column's values repeat
 REJECT_FILES = {"lines": "parsing_errors_0.json", "check": "conversion_errors_0.json"}
 SAMPLES = 100
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,34 +56,79 @@ class StagedBatch:
     duplicates: int
 
 
-@dataclass(slots=True)
-class _Day:
-    """The files of one day, while they are written."""
+class _Spool:
+    """The rows of one day in the order of their coming, on the disk, until all are there.
 
-    duplicates: Duplicates
-    paths: list[Path] = field(default_factory=list)
-    sink: pq.ParquetWriter | None = None
-    held: list[pa.RecordBatch] = field(default_factory=list)
-    held_rows: int = 0
-    held_bytes: int = 0
+    Only then is it known which of them a later processed one supersedes; and to encode a row twice
+    costs ten times what it costs to lay it aside.
+    """
+
+    def __init__(self, directory: Path, schema: pa.Schema) -> None:
+        self.duplicates = Duplicates(directory)
+        self.rows: list[int] = []  # of each batch on the disk
+        self.bytes = 0  # of all of them
+        self.held: list[pa.RecordBatch] = []
+        self.held_rows = self.held_bytes = 0
+        self._path = directory / "rows"
+        self._file = pa.OSFile(str(self._path), "wb")
+        self._stream = pa.ipc.new_file(self._file, schema)
+
+    def add(self, rows: pa.RecordBatch, keys: list[Any]) -> None:
+        self.duplicates.add(keys)
+        self.held.append(rows)
+        self.held_rows += rows.num_rows
+        self.held_bytes += rows.nbytes
+        if self.held_rows >= SPOOL_ROWS or self.held_bytes >= GROUP_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Lay aside what is held."""
+        if self.held:
+            self._stream.write_batch(pa.concat_batches(self.held))
+            self.rows.append(self.held_rows)
+            self.bytes += self.held_bytes
+            self.held, self.held_rows, self.held_bytes = [], 0, 0
+
+    def parts(self) -> list[range]:
+        """The numbers of its batches, a range for each encoder if there is much to encode."""
+        wanted = ENCODERS if self.bytes >= HALVED else 1
+        bounds = [len(self.rows) * part // wanted for part in range(wanted + 1)]
+        return [range(*bounds[part : part + 2]) for part in range(wanted)]
+
+    def read(self, part: range, lost: Mask | None) -> Iterator[pa.RecordBatch]:
+        """The batches of `part` without the rows that are `lost`."""
+        starts = [0, *accumulate(self.rows)]
+        with pa.OSFile(str(self._path)) as file, pa.ipc.open_file(file) as batches:
+            for index in part:
+                batch = batches.get_batch(index)
+                gone = lost[starts[index] : starts[index + 1]] if lost is not None else None
+                if gone is not None and gone.any():
+                    batch = batch.filter(pa.array(~gone))
+                yield batch
+
+    def close(self) -> None:
+        """End the file, if that is still to be done. Nothing can be added any more."""
+        if not self._file.closed:
+            with self._file, self._stream:
+                pass
 
 
 class Writer:
     """Writes the rows of a batch to `<directory>/event_date=<day>/<batch-id>-<n>.parquet`.
 
-    Its rejects go to `<directory>/batch/row_errors/*.json`. A row group is encoded in a thread
-    while the next one fills; so at most two are held, whatever the window (P6).
+    Its rejects go to `<directory>/batch/row_errors/*.json`. While rows come they are laid aside,
+    a day at a time; `finish` encodes them. Neither holds more than a few batches (P6).
     """
 
     def __init__(self, directory: Path, batch_id: str, schema: pa.Schema) -> None:
         self._directory = directory
         self._batch_id = batch_id
         self._schema = schema.remove(schema.get_field_index("event_date"))
-        self._days: dict[date, _Day] = {}
-        self._files = 0
+        self._days: dict[date, _Spool] = {}
+        self._numbers = count()
         self._rejects = _RejectFiles(directory / "batch")
-        self._encoder = ThreadPoolExecutor(1, "parquet")
-        self._encoding: Future[None] | None = None
+        self._encoders = ThreadPoolExecutor(ENCODERS, "parquet")
+        self._closed = False
 
     def write(self, batch: Batch) -> None:
         """Take the rows and the rejects of `batch`."""
@@ -103,45 +155,50 @@ class Writer:
             self._take(day.as_py(), table.take(pa.array(rows)), keys)
 
     def _take(self, day: date, rows: pa.RecordBatch, keys: list[Any]) -> None:
-        state = self._days.get(day)
-        if state is None:
-            state = _Day(Duplicates(self._directory / "keys" / day.isoformat()))
-            self._days[day] = state
-        state.duplicates.add(keys)
-        state.held.append(rows)
-        state.held_rows += rows.num_rows
-        state.held_bytes += rows.nbytes
-        if state.held_bytes >= GROUP_BYTES or state.held_rows >= GROUP_ROWS:
-            self._flush(day, state)
-        elif sum(other.held_bytes for other in self._days.values()) > HELD_BYTES:
-            self._flush(*max(self._days.items(), key=lambda item: item[1].held_bytes))
+        if day not in self._days:
+            self._days[day] = _Spool(self._directory / "spool" / day.isoformat(), self._schema)
+        self._days[day].add(rows, keys)
+        if sum(spool.held_bytes for spool in self._days.values()) > HELD_BYTES:
+            max(self._days.values(), key=lambda spool: spool.held_bytes).flush()
 
-    def _flush(self, day: date, state: _Day) -> None:
-        """Hand the held rows of `day` to the encoder, as one row group."""
-        group = pa.Table.from_batches(state.held, self._schema)
-        state.held, state.held_rows, state.held_bytes = [], 0, 0
-        self._wait()
-        self._encoding = self._encoder.submit(self._encode, day, state, group)
+    def finish(self) -> StagedBatch:
+        """Encode every day without its superseded rows, and tell what there is."""
+        duplicates = 0
+        encoding: list[tuple[date, Future[list[Path]]]] = []
+        for day, spool in sorted(self._days.items()):
+            spool.flush()
+            spool.close()
+            lost = spool.duplicates.superseded()
+            duplicates += 0 if lost is None else int(lost.sum())
+            encoding += [
+                (day, self._encoders.submit(self._encode, day, spool.read(part, lost)))
+                for part in spool.parts()
+            ]
+        staged = [self._describe(day, path) for day, paths in encoding for path in paths.result()]
+        self._rejects.finish()
+        return StagedBatch(staged, duplicates)
 
-    def _wait(self) -> None:
-        if self._encoding is not None:
-            self._encoding.result()
-            self._encoding = None
-
-    def _encode(self, day: date, state: _Day, group: pa.Table) -> None:
-        if state.sink is None:
-            path = self._new_path(day)
-            state.paths.append(path)
-            state.sink = self._open(path, group)
-        state.sink.write_table(group, row_group_size=len(group))
-        if state.paths[-1].stat().st_size >= FILE_BYTES:
-            state.sink.close()
-            state.sink = None
+    def _encode(self, day: date, batches: Iterator[pa.RecordBatch]) -> list[Path]:
+        """The files that hold `batches`, each row group of about GROUP_BYTES."""
+        paths: list[Path] = []
+        with ExitStack() as stack:
+            sink: pq.ParquetWriter | None = None
+            for group in _groups(batches, self._schema):
+                if self._closed:
+                    break
+                if sink is None:
+                    paths.append(self._new_path(day))
+                    sink = stack.enter_context(self._open(paths[-1], group))
+                sink.write_table(group, row_group_size=len(group))
+                if paths[-1].stat().st_size >= FILE_BYTES:
+                    sink.close()
+                    sink = None
+        return paths
 
     def _new_path(self, day: date) -> Path:
-        path = self._directory / f"event_date={day}" / f"{self._batch_id}-{self._files}.parquet"
+        name = f"{self._batch_id}-{next(self._numbers)}.parquet"
+        path = self._directory / f"event_date={day}" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._files += 1
         return path
 
     def _open(self, path: Path, first: pa.Table) -> pq.ParquetWriter:
@@ -153,56 +210,6 @@ class Writer:
             write_page_index=True,
         )
 
-    def finish(self) -> StagedBatch:
-        """Close every file, leave out superseded rows, and tell what there is."""
-        for day, state in self._days.items():
-            if state.held:
-                self._flush(day, state)
-        self._wait()
-        staged: list[StagedFile] = []
-        duplicates = 0
-        for day, state in sorted(self._days.items()):
-            if state.sink is not None:
-                state.sink.close()
-                state.sink = None
-            lost = state.duplicates.superseded()
-            if lost is not None:
-                duplicates += int(lost.sum())
-                state.paths = self._without(day, state.paths, lost)
-            staged += [self._describe(day, path) for path in state.paths]
-        self._rejects.finish()
-        return StagedBatch(staged, duplicates)
-
-    def _without(self, day: date, paths: list[Path], lost: npt.NDArray[np.bool_]) -> list[Path]:
-        """The files again, a row group at a time, without the rows that are `lost`."""
-        kept: list[Path] = []
-        first = 0
-        for path in paths:
-            rows = pq.read_metadata(path).num_rows
-            gone = lost[first : first + rows]
-            first += rows
-            if not gone.any():
-                kept.append(path)
-                continue
-            if not gone.all():
-                kept.append(self._new_path(day))
-                self._copy(path, kept[-1], ~gone)
-            path.unlink()
-        return kept
-
-    def _copy(self, path: Path, target: Path, keep: npt.NDArray[np.bool_]) -> None:
-        first = 0
-        with ExitStack() as stack:
-            source = stack.enter_context(pq.ParquetFile(path, pre_buffer=False))
-            sink: pq.ParquetWriter | None = None
-            for index in range(source.num_row_groups):
-                group = source.read_row_group(index, use_threads=False)
-                first, rows = first + len(group), group.filter(pa.array(keep[first:][: len(group)]))
-                sink = sink or stack.enter_context(self._open(target, rows))
-                self._wait()
-                self._encoding = self._encoder.submit(sink.write_table, rows)
-            self._wait()
-
     def _describe(self, day: date, path: Path) -> StagedFile:
         _sync(path)
         metadata = pq.read_metadata(path)
@@ -211,12 +218,30 @@ class Writer:
 
     def close(self) -> None:
         """Let go of every file and thread; what was staged stays for the caller to remove."""
-        self._encoder.shutdown(wait=True, cancel_futures=True)
-        days = self._days.values()
-        sinks = [day.sink for day in days if day.sink is not None]
-        for open_file in (self._rejects, *(day.duplicates for day in days), *sinks):
-            with suppress(OSError):  # a full disk: what is still open here is thrown away
-                open_file.close()
+        self._closed = True
+        self._encoders.shutdown(wait=True, cancel_futures=True)
+        with suppress(OSError), ExitStack() as stack:  # a full disk: all of it is thrown away
+            stack.callback(self._rejects.close)
+            for spool in self._days.values():
+                stack.callback(spool.close)
+                stack.callback(spool.duplicates.close)
+
+
+def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of `batches` as tables of about GROUP_BYTES, at most GROUP_ROWS rows; none empty."""
+    held: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        held.append(batch)
+        rows += batch.num_rows
+        size += batch.nbytes
+        if size >= GROUP_BYTES or rows >= GROUP_ROWS:
+            yield pa.Table.from_batches(held, schema)
+            held, rows, size = [], 0, 0
+    if held:
+        yield pa.Table.from_batches(held, schema)
 
 
 class _RejectFiles:

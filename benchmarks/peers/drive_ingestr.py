@@ -1,0 +1,33 @@
+"""ingestr's own command into a DuckDB file: it writes no Parquet, and merges on `distinct_id`."""
+
+import os
+import sys
+from urllib.parse import urlencode
+
+from given import FOLDER, GIVEN, done, redirect
+
+if __name__ == "__main__":
+    os.environ["INGESTR_DISABLE_TELEMETRY"] = "true"
+    redirect()
+    import duckdb
+    from ingestr.main import app
+
+    account = {
+        "username": GIVEN["username"],
+        "password": GIVEN["password"],
+        "project_id": GIVEN["project_id"],
+        "server": "us",
+    }
+    path = FOLDER / "x.duckdb"
+    words = [
+        *("ingest", "--yes", "--progress", "log"),
+        *("--source-uri", f"mixpanel://?{urlencode(account)}", "--source-table", "events"),
+        *("--dest-uri", f"duckdb:///{path}", "--dest-table", "main.events"),
+        *("--interval-start", GIVEN["first"], "--interval-end", f"{GIVEN['last']}T23:59:59"),
+    ]
+    os.chdir(FOLDER)
+    app(words, standalone_mode=False)
+    sys.stdout.flush()
+    with duckdb.connect(str(path), read_only=True) as connection:
+        found = connection.execute("SELECT count(*) FROM main.events").fetchall()
+    done(found[0][0])

@@ -1,0 +1,88 @@
+"""How the cost grows: with events, properties, rules, rejects, duplicates, days and batches."""
+
+import json
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+from benchmarks.process import spend
+from benchmarks.program import Program
+from benchmarks.result import Measurement, Result
+from benchmarks.rounds import Contender, in_turn, show
+from benchmarks.server import FIRST, serving
+from benchmarks.settings import Settings
+from benchmarks.shapes import Columns, invented
+
+BATCHES = "batches in the table"
+REJECTS = "rejects"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One point of a part: what is served, and how it is pulled."""
+
+    name: str
+    events: int  # a day
+    shape: str = "small"
+    days: int = 1
+    more: Columns = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+def measure(settings: Settings) -> Result:
+    """Every part that was asked for; the points of a part run in turn."""
+    result = settings.begin("scale")
+    for part in settings.parts:
+        if part == "batches":
+            _batches(result, settings)
+        else:
+            points = cases(part, settings.events)
+            _pulls(result, part, points[:: 2 if settings.quick else 1], settings)
+    return result
+
+
+def cases(part: str, events: int) -> list[Case]:
+    """The points of a part, about `events` events each."""
+    few = max(events // 5, 1)  # of those with many properties
+    most = invented("properties-200")
+    percents = (0, 1, 50)
+    found = {
+        "events": [Case(f"{count:,}", count) for count in (events // 100, events // 10, events)],
+        "properties": [Case(str(count), few, f"properties-{count}") for count in (10, 50, 200)],
+        "rules": [
+            Case(str(11 + more), few, "properties-200", more=dict(list(most.items())[:more]))
+            for more in (0, 40, 190)
+        ],
+        REJECTS: [Case(f"{n} %", events, spec={"reject_percent": n}) for n in percents],
+        "duplicates": [Case(f"{n} %", events, spec={"duplicate_percent": n}) for n in percents],
+        "days": [Case(str(days), events // days, days=days) for days in (1, 7, 28)],
+    }
+    return found[part]
+
+
+def _pulls(result: Result, part: str, points: Iterable[Case], settings: Settings) -> None:
+    with ExitStack() as servers:
+        contenders = []
+        for case in points:
+            last = date.fromisoformat(FIRST) + timedelta(days=case.days - 1)
+            server = servers.enter_context(serving(case.shape, case.events, **case.spec))
+            lines = server.fetch(FIRST, FIRST)
+            if case.days > 1:  # as the program asks: one day to learn from, then the rest
+                second = date.fromisoformat(FIRST) + timedelta(days=1)
+                lines += server.fetch(str(second), str(last))
+            program = Program(server.url, last=str(last), more=case.more)
+            contenders.append(Contender(case.name, lines, program.run, required=True))
+        in_turn(result, part, contenders, settings.runs, settings.warm)
+
+
+def _batches(result: Result, settings: Settings) -> None:
+    """One more day in tables of so many batches, each planned and committed in turn."""
+    for batches in settings.batches:
+        given = json.dumps({"batches": batches, "days": 3 * settings.runs})
+        said = spend([sys.executable, "-m", "benchmarks.table", given]).said
+        figures = json.loads(said.splitlines()[-1])
+        result.measurements.append(Measurement(BATCHES, f"{batches:,}", 0, figures))
+    show(result, BATCHES)

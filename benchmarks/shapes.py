@@ -1,0 +1,82 @@
+"""What events look like, and the mapping set and schema that take them: pure data.
+
+`small`, `wide` and `typed` are the sandbox's own; `properties-N` has the tutorial's ten and as many
+invented ones as make N. Types are XDM's: string, long, number, boolean, date, date-time, array.
+"""
+
+import copy
+import json
+import re
+from datetime import date
+from functools import cache
+from typing import Any
+
+from benchmarks.process import ROOT
+
+Columns = dict[str, str]  # a property's name, its type
+
+TUTORIAL: Columns = {
+    "time": "long",
+    "distinct_id": "string",
+    "$insert_id": "string",
+    "$import": "boolean",
+    "$mp_api_endpoint": "string",
+    "$mp_api_timestamp_ms": "long",
+    "item_id": "string",
+    "item_name": "string",
+    "item_price": "string",
+    "mp_processing_time_ms": "long",
+}
+KINDS = ("string", "string", "long", "boolean")  # of invented properties, over and over
+JSON_TYPES = {
+    "string": {"type": "string"},
+    "long": {"type": "integer", "meta:xdmType": "long"},
+    "number": {"type": "number"},
+    "boolean": {"type": "boolean"},
+    "date": {"type": "string", "format": "date", "meta:xdmType": "date"},
+    "date-time": {"type": "string", "format": "date-time", "meta:xdmType": "date-time"},
+    "array": {"type": "array", "items": {"type": "string"}},
+}
+
+
+def invented(shape: str) -> Columns:
+    """The properties that the shape `properties-N` adds to the tutorial's; of others none."""
+    found = re.fullmatch(r"properties-(\d+)", shape)
+    more = int(found[1]) - len(TUTORIAL) if found else 0
+    return {f"extra_{index:03}": KINDS[index % len(KINDS)] for index in range(more)}
+
+
+def mapped(shape: str) -> Columns:
+    """The properties that become columns: those of the tutorial, of `typed` all."""
+    if shape != "typed":
+        return TUTORIAL
+    from engine.sandbox.shapes import TYPED
+
+    return TUTORIAL | TYPED
+
+
+def names(shape: str) -> list[str]:
+    """Every property that occurs in events of one of the sandbox's own shapes."""
+    from engine.sandbox import Spec, day_lines
+
+    blocks = day_lines(Spec(shape=shape, events_per_day=500), date(2024, 1, 1))
+    lines = b"".join(blocks).splitlines()
+    return sorted(set[str]().union(*(json.loads(line)["properties"] for line in lines)))
+
+
+@cache
+def _shipped(kind: str) -> Any:
+    return json.loads((ROOT / kind / "mixpanel-events.json").read_text("utf-8"))
+
+
+def documents(more: Columns) -> tuple[Any, Any]:
+    """The shipped mapping set and schema, with a rule and a column for each of `more`."""
+    mapping, schema = (copy.deepcopy(_shipped(kind)) for kind in ("mappings", "schemas"))
+    mapping["mappings"] += [
+        {"sourceType": "ATTRIBUTE", "source": f"data.{name}", "destination": f"_extconndev.{name}"}
+        for name in more
+    ]
+    schema["properties"]["_extconndev"]["properties"] |= {
+        name: JSON_TYPES[kind] for name, kind in more.items()
+    }
+    return mapping, schema
