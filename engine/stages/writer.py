@@ -24,7 +24,7 @@ from engine.batch import Batch, Reject
 from engine.duplicates import Duplicates
 
 FILE_BYTES = 128 << 20
-GROUP_BYTES = 8 << 20  # Arrow bytes of a row group: what an encoder holds
+GROUP_BYTES = 4 << 20  # Arrow bytes of a row group: what an encoder holds (P6)
 SPOOL_ROWS = 8_192  # rows that go to a day's spool together, if they are less than a row group
 HELD_BYTES = 32 << 20  # Arrow bytes held of all days together, until then (P6)
 ENCODERS = 2
