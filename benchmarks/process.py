@@ -73,7 +73,7 @@ def spend(
                 try:
                     launcher.wait(longest)
                 except subprocess.TimeoutExpired:
-                    raise Failed(f"{_name(command)} did not end in {longest:,.0f} s") from None
+                    raise Failed(f"{_name(command)} did not end in {longest:g} s") from None
         if not cost.exists():
             raise Failed(f"{_name(command)} could not be started", _last_words(err))
         found = json.loads(cost.read_text("ascii"))
@@ -96,7 +96,7 @@ def ending(status: int) -> str:
 
 def _name(command: Sequence[str]) -> str:
     """The first words of a command, without the folders of its files."""
-    words = takewhile(lambda word: word[:1].isalnum() or word[:1] in "/-", command[:4])
+    words = takewhile(lambda word: not set(word) & set(" {"), command[:4])
     return " ".join(Path(word).name if word.startswith("/") else word for word in words)
 
 

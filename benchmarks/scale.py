@@ -40,7 +40,7 @@ def measure(settings: Settings) -> Result:
             _batches(result, settings)
         else:
             points = cases(part, settings.events)
-            _pulls(result, part, points[:: 2 if settings.quick else 1], settings)
+            _pulls(result, part, points[-1:] if settings.quick else points, settings)
     return result
 
 

@@ -173,25 +173,13 @@ class Catalog:
             rows = connection.execute(query, (project, now - HOUR, latest))
             pause = wait([min(at, now) for (at,) in rows])
             if pause == 0:
-                self._note(connection, project, now)
+                connection.execute(
+                    "INSERT INTO requests (project, at) VALUES (?, ?)", (project, now)
+                )
+                connection.execute(
+                    "DELETE FROM requests WHERE project = ? AND at < ?", (project, now - _DAY_MS)
+                )
         return pause
-
-    def asked(self, project: str, at: int) -> None:
-        """Note a request to `project`, at a moment in ms; those older than a day are forgotten."""
-        with self._transaction() as connection:
-            self._note(connection, project, at)
-
-    @staticmethod
-    def _note(connection: sqlite3.Connection, project: str, at: int) -> None:
-        connection.execute("INSERT INTO requests (project, at) VALUES (?, ?)", (project, at))
-        connection.execute(
-            "DELETE FROM requests WHERE project = ? AND at < ?", (project, at - _DAY_MS)
-        )
-
-    def asked_since(self, project: str, since: int) -> list[int]:
-        """When `project` was asked at or after `since`, in ms, the oldest first."""
-        query = "SELECT at FROM requests WHERE project = ? AND at >= ? ORDER BY at"
-        return [row[0] for row in self._read(query, [project, since])]
 
     def close(self) -> None:
         """Let go of the file."""

@@ -159,9 +159,9 @@ def summary(items: list[Json], days: int, dataset: str) -> str:
         records = item["metrics"]["recordSummary"]
         totals.update({name: n for name, n in records.items() if isinstance(n, int)})
     if not items:
-        return (
-            f"Nothing to do: all {days} days are complete in {dataset}. --force pulls them again."
-        )
+        all_ = "the day is" if days == 1 else f"all {days} days are"
+        again = "it" if days == 1 else "them"
+        return f"Nothing to do: {all_} complete in {dataset}. --force pulls {again} again."
     runs = "1 run" if len(good) == 1 else f"{len(good)} runs"
     failed = f", {len(items) - len(good)} failed" if len(items) > len(good) else ""
     return (

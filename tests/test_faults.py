@@ -5,6 +5,7 @@ import operator
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
@@ -18,6 +19,7 @@ from engine import dataset as dataset_module
 from engine.backfill import Event, Waiting
 from engine.sandbox import Sandbox, Spec
 from engine.window import day_start
+from tests.commands import environment
 from tests.pulling import DAYS, QUICK, Pull, pull, rows, undisturbed
 
 DAY = DAYS[0]
@@ -378,6 +380,63 @@ def test_disk_full_while_committing(
     ballast.unlink()
     assert pull(sandbox.url, root, [DAY], again, home=home).statuses == ["success"]
     assert rows(root) == expected
+
+
+# The command itself, but for its waits.
+HURRIED = """
+from engine import plan
+plan.DEFAULT_PATIENCE = plan.Patience(first=0.01, pause=0.01)
+from engine.cli import main
+main()
+"""
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8").splitlines()
+SHOWN = {
+    "cut once": cut(MIDDLE, "inside_line", "close"),
+    "cut in mid-line, clean end": cut(MIDDLE, "inside_line"),
+    "half, then `terminated early`": cut(MIDDLE, "after_line", append="terminated early\n"),
+    "one bad line": {"fault": "insert", "at": MIDDLE, "text": '{"event": "torn'},
+    "429 once": answer(429),
+    "500 once": answer(500),
+}
+
+
+@pytest.fixture(scope="module")
+def six_thousand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sandbox, list[str]]]:
+    """A sandbox with 6,000 events of a day, and the table that they make."""
+    with Sandbox(Spec(events_per_day=6000, duplicate_percent=0)) as running:
+        found = undisturbed(running, tmp_path_factory.mktemp("undisturbed") / "table", [DAY])
+        assert len(found) == 6000
+        yield running, found
+
+
+@pytest.mark.parametrize("column", SHOWN)
+def test_what_the_readme_promises(
+    six_thousand: tuple[Sandbox, list[str]], tmp_path: Path, column: str
+) -> None:
+    """The README's row of this program, as its command keeps it: all the events, and status 0."""
+    sandbox, expected = six_thousand
+    sandbox.reset()
+    sandbox.faults(SHOWN[column])
+    words = ["backfill", f"--from-date={DAY}", f"--to-date={DAY}", "--dataset=table"]
+    done = subprocess.run(
+        [sys.executable, "-c", HURRIED, *words],
+        env=environment(sandbox), cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert rows(tmp_path / "table") == expected
+    assert sandbox.requests[0]["fault"] is not None
+    assert len(sandbox.requests) == (1 if column == "one bad line" else 2)
+    came = f"{len(rows(tmp_path / 'table'))}, rc {done.returncode}"
+    if kept := list((tmp_path / "table").glob("_batches/*/row_errors/*.json")):
+        (entry,) = [json.loads(line) for line in kept[0].read_text().splitlines()]
+        assert entry["_corrupt_record"] == '{"event": "torn'
+        assert entry["_errors"][0]["message"]
+        assert "6,001 events in: 6,000 rows, 1 rejected, 0 duplicates" in done.stdout
+        came += "; rejected, kept with its reason"
+    (head,) = [line for line in README if column in line and line.startswith("| |")]
+    (row,) = [line for line in README if line.startswith("| **mixpanel-etl**")]
+    names, cells = ([cell.strip() for cell in line.split("|")] for line in (head, row))
+    assert set(names) == {"", *SHOWN}
+    assert dict(zip(names, cells, strict=True))[column] == came
 
 
 def change(**changes: Any) -> Any:

@@ -99,6 +99,24 @@ def test_the_version() -> None:
     assert project["scripts"] == {"mixpanel-etl": "engine.cli:main"}
 
 
+@pytest.mark.parametrize(("extra", "folder"), [("test", "tests"), ("bench", "benchmarks")])
+def test_the_extras(extra: str, folder: str) -> None:
+    """`pip install '.[test]'` and `'.[bench]'` bring all that the tests, the benchmarks import."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    brought = {re.split(r"[^\w-]", each)[0].removeprefix("python-") for each in needed}
+    ours = {"engine", "tests", "benchmarks"}
+    for path in (ROOT / folder).rglob("*.py"):
+        if "peers" in path.parts or "cache" in path.parts:  # they run in places of their own
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        names = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+        names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+        tops = {name.partition(".")[0] for name in names}
+        assert tops - brought - ours <= sys.stdlib_module_names, path
+    assert f"'.[{extra}]'" in (ROOT / "Makefile").read_text("utf-8")
+
+
 # The README ------------------------------------------------------------------------------
 
 
