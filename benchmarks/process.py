@@ -63,7 +63,7 @@ def spend(
             launcher = subprocess.Popen(
                 [*launch, str(cost), *command],
                 cwd=folder,
-                env=os.environ | (environment or {}),
+                env=_surroundings() | dict(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -83,6 +83,11 @@ def spend(
         together = max(mib, peak[0] / MIB) if watch and peak else None
         said = out.read_text("utf-8", "replace")
     return Spent(found["wall"], found["cpu"], mib, together, said)
+
+
+def _surroundings() -> dict[str, str]:
+    """The environment, but that Python keeps compiled modules: an installed program has them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def ending(status: int) -> str:

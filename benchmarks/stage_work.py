@@ -24,7 +24,7 @@ from engine.run import Rules
 from engine.stages import lines
 from engine.stages.check import Checker
 from engine.stages.columns import Columns
-from engine.stages.direct import Direct
+from engine.stages.direct import Direct, merged
 from engine.stages.writer import Writer
 
 PIECE = 1 << 18
@@ -78,23 +78,25 @@ def once(given: dict[str, Any], way: str, folder: Path) -> tuple[Clock, float]:
     columns = Columns(
         schema, mapping.destinations, mapping.restore, days=(day, day), keep_unmapped=True
     )
-    checker, direct = Checker(schema), Direct(mapping.rules, mapping.destinations)
+    checker, direct = (
+        Checker(schema),
+        Direct(mapping.rules, mapping.destinations, lines.has_keys_once, keep_unmapped=True),
+    )
     inner = Clock()
 
-    def ahead(pieces: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        for piece in pieces:
-            inner.start()
-            batch = direct.read(piece) if isinstance(piece, bytes) else None
-            inner.stop("direct")
-            yield piece, batch
+    def read(block: bytes) -> Any:
+        inner.start()
+        batch = direct.read(block)
+        inner.stop("direct")
+        return batch
 
     total = short = 0
     with (
         closing(Duplicates(folder / "duplicates")) as duplicates,
         closing(Writer(folder / "files", "x", columns.arrow_schema)) as writer,
     ):
-        reading = lines.read(chunks, direct=ahead if way == SHORT else None)
-        for batch in clock.each(reading, "lines"):
+        reading = lines.read(chunks, direct=read if way == SHORT else None)
+        for batch in clock.each(merged(reading), "lines"):
             total += len(batch.lines)
             short += len(batch.lines) if batch.columns else 0
             if not batch.columns:

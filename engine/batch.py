@@ -64,7 +64,8 @@ class Batch:
     records     decoded lines                                              from `lines`
     columns     values for each destination of the mapping set: a list       from `mapping`,
                 or an Arrow array that is the column already                 from `direct`
-    rest        what no rule read, a mapping a record                      from `mapping`
+    rest        what no rule read: a mapping a record                      from `mapping`,
+                or an Arrow array of their JSON text                       from `direct`
     keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
@@ -76,7 +77,7 @@ class Batch:
     records: list[dict[str, Any]] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     columns: list[Any] = field(default_factory=list)
-    rest: list[dict[str, Any]] = field(default_factory=list)
+    rest: Any = field(default_factory=list)
     keys: list[Any] = field(default_factory=list)
     table: "pa.RecordBatch | None" = None
     rejects: list[Reject] = field(default_factory=list)

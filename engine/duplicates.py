@@ -279,10 +279,13 @@ def _mix(numbers: Hashes) -> Hashes:
 
 def _digest(key: list[Any]) -> bytes:
     """16 bytes that are equal for equal keys, and for no others that anybody could find."""
-    if any(isinstance(value, bool | list | dict) for value in key):
+    kinds = set(map(type, key))
+    if kinds & {bool, list, dict}:
         text = plain_dumps(key, sort_keys=True)
-    else:  # the same number may be written in two ways
+    elif float in kinds:  # the same number may be written in two ways
         text = repr([int(v) if type(v) is float and v.is_integer() else v for v in key])
+    else:
+        text = repr(key)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 

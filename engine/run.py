@@ -24,7 +24,7 @@ from engine.schema import Schema
 from engine.stages import export, lines
 from engine.stages.check import Checker
 from engine.stages.columns import Columns
-from engine.stages.direct import Direct
+from engine.stages.direct import Direct, merged
 from engine.stages.mapping import MappingSet, parse
 from engine.stages.writer import StagedFile, Writer
 
@@ -82,13 +82,15 @@ def pull(
                 schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep
             )
             checker = Checker(schema)
-            direct = Direct(mapping.rules, mapping.destinations)
+            direct = Direct(
+                mapping.rules, mapping.destinations, lines.has_keys_once, keep_unmapped=keep
+            )
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(_chunks(flow, run, tally, limits)) as chunks,
-                closing(lines.read(chunks, direct=direct.ahead)) as batches,
+                closing(lines.read(chunks, direct=direct.read)) as batches,
             ):
-                for batch in batches:
+                for batch in merged(batches):
                     tally.lines += len(batch.lines)
                     if not batch.columns:
                         mapping.apply(batch)

@@ -118,17 +118,11 @@ class Checker:
         keep = np.ones(len(table), bool)
         keep[list(found)] = False
         batch.table = table.filter(pa.array(keep))
-        kept = keep.tolist()
-        for lists in (batch.columns, batch.keys):
-            lists[:] = [
-                values.filter(pa.array(keep))
-                if isinstance(values, pa.Array)
-                else list(compress(values, kept))
-                for values in lists
-            ]
-        batch.records = list(compress(batch.records, kept))
-        batch.rest = list(compress(batch.rest, kept))
-        batch.lines = list(compress(batch.lines, kept))
+        batch.columns = [_filtered(values, keep) for values in batch.columns]
+        batch.keys = [_filtered(values, keep) for values in batch.keys]
+        batch.records = _filtered(batch.records, keep)
+        batch.rest = _filtered(batch.rest, keep)
+        batch.lines = _filtered(batch.lines, keep)
 
     def _violations(self, table: Any) -> dict[int, list[Violation]]:
         """What is wrong, a list for each row where anything is."""
@@ -260,6 +254,12 @@ class Checker:
             inner = [(child, value[child.name]) for child in at.fields if child.name in value]
             return not any(any(self._constraints(child, node)) for child, node in inner)
         return False
+
+
+def _filtered(values: Any, keep: Mask) -> Any:
+    if isinstance(values, pa.Array):
+        return values.filter(pa.array(keep))
+    return list(compress(values, keep.tolist()))
 
 
 def instance(at: Field, value: Any, *, element: bool = False) -> Any:

@@ -126,6 +126,8 @@ class Columns:
 
     def _unmapped(self, batch: Batch) -> Any:
         """What no column holds, as JSON text; null where that is nothing (P3)."""
+        if self._keep and isinstance(batch.rest, pa.Array):
+            return batch.rest
         if not self._keep or not any(batch.rest):
             return pa.nulls(len(batch.lines), pa.string())
         try:

@@ -3,6 +3,8 @@
 The only importer of httpx: its exceptions end here. It knows neither lines nor events.
 """
 
+import gzip
+import io
 import ipaddress
 import json
 import re
@@ -13,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from isal import isal_zlib
+from isal import igzip, isal_zlib
 
 from engine import __version__
 from engine.answer import clean, is_page, sentence, verdict
@@ -24,10 +27,14 @@ from engine.errors import InputError, Refused, Truncated, TryAgain, Unavailable
 from engine.flow import Connection
 from engine.window import Window
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 ENDPOINT = "/api/2.0/export"
 MOST_EVENTS = 100_000  # Mixpanel: the value of `limit` cannot be over 100000
-PIECE = 1 << 18  # bytes; what is handed on at a time, and decompressed at a time
+PIECE = 1 << 20  # bytes; what is handed on at a time, and decompressed at a time
 ERROR_BODY = 1 << 16  # bytes of an error's body that are looked at
+GZIP = ("gzip", "x-gzip")
 REDIRECTS = 5
 HOST_NAME = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9a-f:.]+")
 
@@ -130,6 +137,7 @@ class Response:
     def __init__(self, response: httpx.Response, connection: Connection, watch: "_Watch") -> None:
         self.status = response.status_code
         self.received = 0
+        self.encoding = response.headers.get("content-encoding", "identity").strip().lower()
         self._begun = False
         self._response = response
         self._connection = connection
@@ -139,7 +147,7 @@ class Response:
         """The decompressed body; Truncated unless it ends as it should (P1)."""
         gathered: list[bytes] = []
         size = 0
-        for piece in self.body():
+        for piece in self._body():
             gathered.append(piece)
             size += len(piece)
             if size >= PIECE:
@@ -159,15 +167,11 @@ class Response:
         self._begun = True
         return piece
 
-    def body(self) -> Iterator[bytes]:
+    def _body(self) -> Iterator[bytes]:
         """The decompressed body as it comes, in pieces of any size, whatever it holds."""
-        headers = self._response.headers
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding in ("gzip", "x-gzip"):
-            gunzip = _Gunzip()
-            for chunk in self._received():
-                yield from gunzip.feed(chunk)
-            gunzip.finish()
+        headers, encoding = self._response.headers, self.encoding
+        if encoding in GZIP:
+            yield from _gunzipped(self.received_chunks())
         elif encoding == "identity":
             framed = "content-length" in headers or "transfer-encoding" in headers
             if self.status == httpx.codes.OK and not framed:  # P1
@@ -175,14 +179,14 @@ class Response:
                     f"{self._connection.host} answered without length, chunks or compression, so"
                     " nothing tells a whole answer from half of one: check the proxy in between."
                 )
-            yield from self._received()
+            yield from self.received_chunks()
         else:
             raise Unavailable(
                 f"{self._connection.host} answered in an encoding that nobody asked for:"
                 f" {clean(encoding, self._connection)}"
             )
 
-    def _received(self) -> Iterator[bytes]:
+    def received_chunks(self) -> Iterator[bytes]:
         """The body as it comes from the wire."""
         chunks = self._response.iter_raw()
         while True:
@@ -347,38 +351,49 @@ class _Watch:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-class _Gunzip:
-    """gzip, one member after another, at most PIECE bytes at a time: a bomb cannot fill memory."""
+class _File(io.RawIOBase):
+    """Chunks as a file to read from."""
 
-    def __init__(self) -> None:
-        self._member: Any = None
-        self._members = 0
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """What `data` adds to the decompressed bytes."""
-        more = bool(data)
-        while more:
-            if self._member is None:
-                self._member = isal_zlib.decompressobj(wbits=31)
-                self._members += 1
-            try:
-                piece = self._member.decompress(data, PIECE)
-            except isal_zlib.error as error:  # type: ignore[misc]  # its stubs declare an instance
-                # P1: a damaged byte, a wrong checksum, or something else after the end
-                raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
-            if piece:
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fills `buffer`: the fewer reads, the less do threads wait for each other."""
+        space, filled = memoryview(buffer), 0
+        while filled < len(space):
+            if not self._rest:
+                self._rest = memoryview(next(self._chunks, b""))
+                if not self._rest:
+                    break
+            part, self._rest = self._rest[: len(space) - filled], self._rest[len(space) - filled :]
+            space[filled : filled + len(part)] = part
+            filled += len(part)
+        return filled
+
+
+def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What the gzip members in `chunks` hold, PIECE bytes at a time: a bomb cannot fill memory.
+
+    Truncated unless the last one comes to its end, checksum and length included (P1). A reader of
+    a file writes where it is told to, and needs the interpreter once a piece, not at each growth.
+    """
+    some = next(chunks, b"")
+    try:
+        source = _File(chain((some,), chunks))
+        with igzip.open(source, "rb") as file:  # type: ignore[no-untyped-call]  # no stubs
+            while piece := file.read1(PIECE):
                 yield piece
-            if self._member.eof:
-                data, self._member = self._member.unused_data, None
-                more = bool(data)
-            else:
-                data = self._member.unconsumed_tail
-                more = bool(data) or len(piece) == PIECE  # output may wait without input
-
-    def finish(self) -> None:
-        """P1: the last member has come to its end, checksum and length included."""
-        if self._member is not None or not self._members:
-            raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
+    except (isal_zlib.error, gzip.BadGzipFile) as error:  # type: ignore[misc]  # stubs: an instance
+        # A damaged byte, a wrong checksum, or something else after the end
+        raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
+    except EOFError:
+        some = b""
+    if not some:
+        raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
 
 
 def translated(
@@ -408,8 +423,11 @@ def _start(answered: Response) -> bytes:
     """The beginning of an error's body: as much of it as comes."""
     start = b""
     with suppress(TryAgain):  # the status says more than how its text broke off
-        for piece in answered.body():
-            start += piece
+        for chunk in answered.received_chunks():
+            start += chunk
             if len(start) >= ERROR_BODY:
                 break
+    if answered.encoding in GZIP:
+        with suppress(isal_zlib.error):  # type: ignore[misc, arg-type]  # stubs: an instance
+            return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)
     return start[:ERROR_BODY]

@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,8 +20,8 @@ from engine.errors import GiveUp, Truncated
 
 Record = dict[str, Any]
 Piece = bytes | Reject
-Direct = Callable[[Iterator[Piece]], Iterator[tuple[Piece, Batch | None]]]
-"""Passes pieces on in their order, with the batch in a block where that can be had directly."""
+Direct = Callable[[bytes], Batch | None]
+"""The batch in a block of lines where it can be had directly, and nothing can be wrong with it."""
 Integers = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
@@ -32,6 +32,7 @@ DEEPEST = 1024  # levels of nesting, as far as orjson goes
 NUMBERS = range(-(1 << 63), 1 << 64)  # the integers that orjson decodes exactly
 # A run of digits that may be an integer outside NUMBERS; a string begins with a quote.
 LONG_NUMBER = re.compile(rb'(?<![0-9.eE+"])(?:-[0-9]{19,}|[0-9]{20,})')
+COLON = re.compile(rb'[\x00-"]:')  # after a key, or in a text
 REGION = (
     " No event came before it, and a project that lives in another region answers so too: try the"
     " host https://data.mixpanel.com, https://data-eu.mixpanel.com or https://data-in.mixpanel.com."
@@ -43,12 +44,14 @@ class Sizes:
     """How much is in hand at once: about so many `lines` a batch, the rest in bytes.
 
     block    about the most that one batch holds, unless a single line is longer
+    direct   so many times as much is tried directly
     longest  a longer line is not decoded: it becomes one reject, in parts of `part`
     absurd   a longer line is no export's
     """
 
     lines: int = 1000
-    block: int = 1 << 20
+    block: int = 1 << 19
+    direct: int = 4
     longest: int = 16 << 20
     part: int = 1 << 20
     absurd: int = 256 << 20
@@ -70,10 +73,9 @@ def read(
     """
     held: Reject | None = None  # a bad line that may turn out to be the last one
     seen = False
-    pieces = _pieces(iter(chunks), sizes)
-    for piece, short in direct(pieces) if direct else ((piece, None) for piece in pieces):
-        if short:
-            batch, ends_badly = short, False
+    for piece in _routed(iter(chunks), sizes, direct):
+        if isinstance(piece, Batch):
+            batch, ends_badly = piece, False
         elif isinstance(piece, Reject):
             batch, ends_badly = Batch(rejects=[piece]), False
         else:
@@ -92,7 +94,26 @@ def read(
         yield Batch(rejects=[held])
 
 
-def _pieces(chunks: Iterator[bytes], sizes: Sizes) -> Iterator[bytes | Reject]:
+def _routed(
+    chunks: Iterator[bytes], sizes: Sizes, direct: Direct | None
+) -> Iterator[Piece | Batch]:
+    """The pieces that are still to be decoded, and the batches that were had directly."""
+    if direct is None:
+        yield from _pieces(chunks, sizes)
+        return
+    times = sizes.direct
+    large = replace(sizes, lines=sizes.lines * times, block=sizes.block * times)
+    for piece in _pieces(chunks, large):
+        if isinstance(piece, Reject):
+            yield piece
+        elif batch := direct(piece):
+            yield batch
+        else:  # in parts: what one of them teaches, the next ones profit from
+            for part in _bounded(piece, sizes):
+                yield part if isinstance(part, Reject) else direct(part) or part
+
+
+def _pieces(chunks: Iterator[bytes], sizes: Sizes) -> Iterator[Piece]:
     """Blocks of whole lines, without the last line end, and over-long lines as rejects."""
     waiting: list[bytes | memoryview] = []
     size, enough = 0, sizes.block // 4
@@ -119,9 +140,9 @@ def _pieces(chunks: Iterator[bytes], sizes: Sizes) -> Iterator[bytes | Reject]:
     yield from _bounded(b"".join(waiting).removesuffix(b"\n"), sizes)
 
 
-def _bounded(block: bytes, sizes: Sizes) -> Generator[bytes | Reject, None, int]:
+def _bounded(block: bytes, sizes: Sizes) -> Generator[Piece, None, int]:
     """`block`, in several where it is too large, over-long lines in parts; returns its lines."""
-    lines = len(_ends(block))
+    lines = int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))) + 1
     step = len(block) // max(1, lines // sizes.lines, len(block) // sizes.block)
     start = 0
     while start <= len(block):
@@ -304,6 +325,17 @@ def _keys(record: Record) -> int:
             children = value.values()
         nested += [child for child in children if type(child) in COLLECTIONS]
     return keys
+
+
+def has_keys_once(line: bytes) -> bool:
+    """Whether no object in `line`, an event, has a key twice."""
+    try:
+        if len(COLON.findall(line)) == _keys(orjson.loads(line)):
+            return True
+        careful(line)
+    except ValueError:
+        return False
+    return True
 
 
 def careful(line: bytes) -> Record:

@@ -63,7 +63,8 @@ class _Spool:
     costs ten times what it costs to lay it aside.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema) -> None:
+    def __init__(self, directory: Path, schema: pa.Schema, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
         self.duplicates = Duplicates(directory)
         self.rows: list[int] = []  # of each batch on the disk
         self.bytes = 0  # of all of them
@@ -72,6 +73,7 @@ class _Spool:
         self._path = directory / "rows"
         self._file = pa.OSFile(str(self._path), "wb")
         self._stream = pa.ipc.new_file(self._file, schema)
+        self._writing: Future[None] | None = None
 
     def add(self, rows: pa.RecordBatch, keys: list[Any]) -> None:
         self.duplicates.add(keys)
@@ -82,12 +84,20 @@ class _Spool:
             self.flush()
 
     def flush(self) -> None:
-        """Lay aside what is held."""
+        """Lay aside what is held; another thread does it, and holds no lock meanwhile."""
+        self.wait()
         if self.held:
-            self._stream.write_batch(pa.concat_batches(self.held))
+            rows = self.held[0] if len(self.held) == 1 else pa.concat_batches(self.held)
+            self._writing = self._threads.submit(self._stream.write_batch, rows)
             self.rows.append(self.held_rows)
             self.bytes += self.held_bytes
             self.held, self.held_rows, self.held_bytes = [], 0, 0
+
+    def wait(self) -> None:
+        """Wait for what is being laid aside; raises what came of it."""
+        writing, self._writing = self._writing, None
+        if writing:
+            writing.result()
 
     def parts(self) -> list[range]:
         """The numbers of its batches, a range for each encoder if there is much to encode."""
@@ -156,7 +166,8 @@ class Writer:
 
     def _take(self, day: date, rows: pa.RecordBatch, keys: list[Any]) -> None:
         if day not in self._days:
-            self._days[day] = _Spool(self._directory / "spool" / day.isoformat(), self._schema)
+            folder = self._directory / "spool" / day.isoformat()
+            self._days[day] = _Spool(folder, self._schema, self._encoders)
         self._days[day].add(rows, keys)
         if sum(spool.held_bytes for spool in self._days.values()) > HELD_BYTES:
             max(self._days.values(), key=lambda spool: spool.held_bytes).flush()
@@ -167,6 +178,7 @@ class Writer:
         encoding: list[tuple[date, Future[list[Path]]]] = []
         for day, spool in sorted(self._days.items()):
             spool.flush()
+            spool.wait()
             spool.close()
             lost = spool.duplicates.superseded()
             duplicates += 0 if lost is None else int(lost.sum())
