@@ -24,7 +24,7 @@ from engine.run import Rules
 from engine.stages import lines
 from engine.stages.check import Checker
 from engine.stages.columns import Columns
-from engine.stages.direct import Direct, merged
+from engine.stages.direct import Direct
 from engine.stages.writer import Writer
 
 PIECE = 1 << 18
@@ -84,26 +84,27 @@ def once(given: dict[str, Any], way: str, folder: Path) -> tuple[Clock, float]:
     )
     inner = Clock()
 
-    def read(block: bytes) -> Any:
-        inner.start()
-        batch = direct.read(block)
-        inner.stop("direct")
-        return batch
+    def ahead(pieces: Iterable[Any]) -> Iterator[Any]:
+        for piece in pieces:
+            inner.start()
+            batch = direct.read(piece) if isinstance(piece, bytes) and direct.willing() else None
+            inner.stop("direct")
+            yield batch or piece
 
     total = short = 0
     with (
         closing(Duplicates(folder / "duplicates")) as duplicates,
         closing(Writer(folder / "files", "x", columns.arrow_schema)) as writer,
     ):
-        reading = lines.read(chunks, direct=read if way == SHORT else None)
-        for batch in clock.each(merged(reading), "lines"):
+        reading = lines.read(chunks, direct=ahead if way == SHORT else None)
+        for batch in clock.each(reading, "lines"):
             total += len(batch.lines)
             short += len(batch.lines) if batch.columns else 0
             if not batch.columns:
                 mapping.apply(batch)
                 clock.stop("mapping")
                 if way == SHORT:
-                    direct.learn(batch)
+                    direct.learn(batch.names)
             clock.start()
             columns.build(batch)
             clock.stop("columns")

@@ -24,9 +24,10 @@ from engine.schema import Schema
 from engine.stages import export, lines
 from engine.stages.check import Checker
 from engine.stages.columns import Columns
-from engine.stages.direct import Direct, merged
+from engine.stages.direct import Direct
 from engine.stages.mapping import MappingSet, parse
 from engine.stages.writer import StagedFile, Writer
+from engine.twin import Reader
 
 AHEAD = 4  # decompressed chunks that may wait for the main thread (P6)
 
@@ -65,11 +66,13 @@ def pull(
     directory: Path,
     advance: Callable[[Tally], None] = lambda _: None,
     limits: export.Limits = export.DEFAULT_LIMITS,
+    *,
+    twin: bool = False,
 ) -> Staged:
     """Ask for the run's window once, and put what comes back, checked, into `directory`.
 
-    `advance` is told the tally so far, now and then. Raises EtlError, with the tally so far; then
-    nothing in `directory` may be committed (P1).
+    `advance` is told the tally so far, now and then; `twin`: another core is free to help. Raises
+    EtlError, with the tally so far; then nothing in `directory` may be committed (P1).
     """
     tally = Tally()
     started, copied = _now(), None
@@ -88,19 +91,21 @@ def pull(
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(_chunks(flow, run, tally, limits)) as chunks,
-                closing(lines.read(chunks, direct=direct.read)) as batches,
+                closing(Reader(direct, directory, twin=twin)) as reader,
+                closing(lines.read(chunks, direct=reader.batches)) as batches,
             ):
-                for batch in merged(batches):
+                for batch in batches:
                     tally.lines += len(batch.lines)
                     if not batch.columns:
                         mapping.apply(batch)
-                        direct.learn(batch)
+                        direct.learn(batch.names)
                     columns.build(batch)
                     checker.check(batch)
                     writer.write(batch)
                     _count(tally, batch)
                     advance(tally)
                 copied = _now()
+                reader.close()  # its core and its memory are wanted for Parquet
                 staged = writer.finish()
             tally.rows = sum(file.rows for file in staged.files)
             tally.duplicates = staged.duplicates

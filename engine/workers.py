@@ -22,6 +22,7 @@ from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.run import Rules, Staged, pull
 from engine.stages.export import Limits
+from engine.twin import cores
 
 Advance = Callable[[str, int, int], None]  # run id, lines and bytes so far
 EVERY = 0.2  # seconds between two words about a pull
@@ -63,9 +64,8 @@ class _Here:
     ) -> Future[Staged]:
         future: Future[Staged] = Future()
         try:
-            future.set_result(
-                pull(flow, rules, run, directory, _now_and_then(run.id, self._advance), limits)
-            )
+            tell = _now_and_then(run.id, self._advance)
+            future.set_result(pull(flow, rules, run, directory, tell, limits, twin=cores() > 1))
         except EtlError as error:
             future.set_exception(error)
         return future

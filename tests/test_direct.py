@@ -15,7 +15,7 @@ from engine.sandbox import Spec, day_lines
 from engine.schema import Schema
 from engine.stages import lines
 from engine.stages.columns import Columns
-from engine.stages.direct import MERGED, MOST_NAMES, Direct, merged
+from engine.stages.direct import MOST_NAMES, Direct
 from engine.stages.mapping import MappingSet, parse
 from tests.pulling import DAYS, RULES
 
@@ -80,7 +80,7 @@ class Ways:
         """The batch by the short way, once it knows `names`; None where it declines."""
         if names is None:
             names = set(NAMES if self.schema is USUAL[0] else TYPED_NAMES)
-        self.short.learn(Batch(names=names))
+        self.short.learn(names)
         batch = self.short.read(block)
         if batch is not None:
             self.columns.build(batch)
@@ -308,7 +308,7 @@ def test_two_spellings_are_declined() -> None:
 def test_it_rests_after_failures() -> None:
     """A stream that it cannot read costs fewer and fewer tries."""
     short = Ways().short
-    short.learn(Batch(names={"time", "item_id"}))
+    short.learn({"time", "item_id"})
     tries = []
     real = short._read
 
@@ -318,10 +318,12 @@ def test_it_rests_after_failures() -> None:
 
     short._read = count  # type: ignore[method-assign]  # to count its calls
     for _ in range(500):
-        assert short.read(LINE[:-1]) is None
+        assert not short.willing() or short.read(LINE[:-1]) is None
     assert len(tries) < 15
     for _ in range(70):
-        short.read(LINE)
+        if short.willing():
+            short.read(LINE)
+    assert short.willing()
     assert short.read(LINE) is not None
 
 
@@ -364,35 +366,3 @@ def test_too_many_names() -> None:
     """Beyond so many properties a struct would cost more than it saves."""
     names = {f"p{number}" for number in range(MOST_NAMES)}
     assert direct(LINE, names | {"time", "item_id"}) is None
-
-
-def test_neighbours_go_on_as_one() -> None:
-    """Batches of the short way are merged in their order; one of the plain way stays itself."""
-    ways = Ways()
-    ways.short.learn(Batch(names={"time", "item_id", "other"}))
-    found: list[Batch] = []
-    for number in range(3 * MERGED + 2):
-        line = LINE.replace(b'"x"', b'"%d"' % number)
-        if number % 2:
-            line = line.replace(b'"item_id"', b'"other":%d,"item_id"' % number)
-        if number == MERGED + 1:
-            found += lines.read([line])
-        elif batch := ways.short.read(line):
-            found.append(batch)
-    assert len(found) == 3 * MERGED + 2
-    together = list(merged(found))
-    assert [len(batch.lines) for batch in together] == [MERGED, 1, 1, MERGED, MERGED]
-    for batch in found[MERGED + 1], together[2]:
-        if not batch.columns:
-            ways.mapping.apply(batch)
-    for batch in [*found, *together]:
-        ways.columns.build(batch)
-
-    def all_of(batches: list[Batch]) -> list[Any]:
-        return [
-            [row for batch in batches for row in rows(batch)],
-            [key for batch in batches for key in zip(*keys(batch), strict=True)],
-            [line for batch in batches for line in batch.lines],
-        ]
-
-    assert all_of(together) == all_of(found)

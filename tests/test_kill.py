@@ -20,6 +20,8 @@ from tests.pulling import pull, rows
 
 SPEC = Spec(events_per_day=4000, duplicate_percent=3, reject_percent=0.5)
 DAYS = [date(2024, 1, day) for day in (1, 2, 3)]
+# As the command does it with much to read: a second process reads as well.
+WITH_A_TWIN = "from engine import twin; twin.WORTH = 0; from engine.cli import main; main()"
 TRIALS = range(int(os.environ.get("KILLS", "6")))
 COMMAND = ["backfill", "--from-date=2024-01-01", "--to-date=2024-01-03", "--days-per-request=1"]
 
@@ -37,7 +39,9 @@ def expected(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> list
     return rows(root)
 
 
-def start(sandbox: Sandbox, folder: Path, *options: str) -> subprocess.Popen[bytes]:
+def start(
+    sandbox: Sandbox, folder: Path, *options: str, twin: bool = False
+) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
         "MIXPANEL_HOST": sandbox.url,
@@ -46,7 +50,8 @@ def start(sandbox: Sandbox, folder: Path, *options: str) -> subprocess.Popen[byt
         "MIXPANEL_PROJECT_ID": str(PROJECT_ID),
         "MIXPANEL_ETL_HOME": str(folder / "home"),
     }
-    command = [sys.executable, "-m", "engine", *COMMAND, "--dataset", str(folder / "table")]
+    program = ["-c", WITH_A_TWIN] if twin else ["-m", "engine"]
+    command = [sys.executable, *program, *COMMAND, "--dataset", str(folder / "table")]
     return subprocess.Popen(
         [*command, *options], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -82,12 +87,13 @@ def test_killed_and_started_again(
 ) -> None:
     """P2, P4: one to three kills, with one worker or two, on a new table or a full one."""
     dice = random.Random(trial)
+    twin = trial % 2 == 1
     options = dice.choice([[], ["--workers", "2"], ["--force"]])
     if "--force" in options:
         finish(start(sandbox, tmp_path))
     for _ in range(dice.choice([1, 1, 2, 3])):
-        kill_somewhere(start(sandbox, tmp_path, *options), tmp_path, dice)
-    finish(start(sandbox, tmp_path, *options))
+        kill_somewhere(start(sandbox, tmp_path, *options, twin=twin), tmp_path, dice)
+    finish(start(sandbox, tmp_path, *options, twin=twin))
     assert rows(tmp_path / "table") == expected
     left = [path.name for path in (tmp_path / "table" / "_staging").iterdir()]
     assert left == ["lock"]

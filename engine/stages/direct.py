@@ -10,7 +10,7 @@ is in doubt is declined, and goes the plain way; the rows are the same.
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from functools import cached_property
 from operator import attrgetter
@@ -49,7 +49,7 @@ DATES = {
 KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
 MOST_NAMES = 1000  # properties of one struct; a row takes a pointer for each
 LONGEST_PAUSE = 64  # blocks
-MERGED = 3  # blocks that go on as one batch: what follows costs a large one little more
+STEP = 1 << 18  # bytes that are looked at together: what comes of them stays in the cache
 
 Arrays = list[Any]
 Integers = npt.NDArray[np.intp]
@@ -99,43 +99,54 @@ class Direct:
         self._destinations = list(destinations)
         self._sure = sure
         self._keep = keep_unmapped
-        self._known: set[str] = set()
+        self.known: frozenset[str] = frozenset()
         self._form: _Form | None = None
         self._pause = self._resting = 0
 
-    def learn(self, batch: Batch) -> None:
-        """Look at the names in a batch that went the plain way."""
-        if not self._able or batch.names <= self._known:
+    def __getstate__(self) -> dict[str, Any]:
+        """Another process has to learn for itself: a decoder cannot be sent."""
+        return self.__dict__ | {"known": frozenset(), "_form": None}
+
+    def learn(self, names: Set[str]) -> None:
+        """Get to know the property names of a batch that went the plain way."""
+        if not self._able or names <= self.known:
             return
-        self._known |= batch.names
+        self.known |= names
         readers: dict[str, list[Rule]] = {}
         for rule in self._rules:
             for name in rule.source.names:
-                if name in self._known:
+                if name in self.known:
                     readers.setdefault(name, []).append(rule)
         rules = [rule for found in readers.values() for rule in found]
         # One property for each rule, one rule for each property; the keys among them.
         certain = len(rules) == len(readers) == len({rule.root for rule in rules})
-        certain = certain and all(key in readers for key in KEYS if key in self._known)
+        certain = certain and all(key in readers for key in KEYS if key in self.known)
         self._form = None
-        if certain and rules and len(self._known) <= MOST_NAMES:
+        if certain and rules and len(self.known) <= MOST_NAMES:
             with suppress(ValueError):  # a name with a quote in it, or a line end
-                self._form = _form(self._known, {name: found[0] for name, found in readers.items()})
+                self._form = _form(self.known, {name: found[0] for name, found in readers.items()})
+
+    def willing(self) -> bool:
+        """Whether the next block should be tried; to be asked once for each block."""
+        if self._resting:
+            self._resting -= 1
+            return False
+        return self._form is not None
 
     def read(self, block: bytes) -> Batch | None:
         """The batch in `block`, mapped but not yet built; None where the plain way must do it."""
-        form = self._form
-        if form is None:
-            return None
-        if self._resting:
-            self._resting -= 1
-            return None
-        batch = self._read(block, form)
-        if batch is None:
-            self._pause = self._resting = min(2 * self._pause or 1, LONGEST_PAUSE)
-            return None
-        self._pause = 0
+        batch = self.attempt(block)
+        self.note(batch)
         return batch
+
+    def note(self, batch: Batch | None) -> None:
+        """What came of a try: after each one in vain it rests, longer every time."""
+        self._pause = 0 if batch else min(2 * self._pause or 1, LONGEST_PAUSE)
+        self._resting = self._pause
+
+    def attempt(self, block: bytes) -> Batch | None:
+        """As `read`, and nothing is concluded from it."""
+        return self._read(block, self._form) if self._form else None
 
     def _read(self, block: bytes, form: _Form) -> Batch | None:
         ends = _ends_of_objects(block)
@@ -169,7 +180,7 @@ class Direct:
                 columns[rule.root] = pa.nulls(rows, _arrow_type(rule.field))
         named = {name: array for (name, _), array in zip(form.reads, values, strict=True)}
         return Batch(
-            lines=Lines([block], rows),
+            lines=Lines(block, rows),
             columns=[columns[path] for path in self._destinations],
             rest=kept,
             keys=[event, *(named[key] if key in named else pa.nulls(rows) for key in KEYS)],
@@ -186,15 +197,16 @@ class Direct:
         an object among its values. What is in the rest stands there as in the block.
         """
         text = np.frombuffer(block, np.uint8)
-        colons = _colons(text)
+        colons = sum(np.count_nonzero(part) for part in _colons(text))
         keys = 2 * len(ends) + others + sum(len(array) - array.null_count for array in values)
-        if np.count_nonzero(colons) == keys:
+        if colons == keys:
             return True
-        counts = _each_line(colons, ends) - 2
+        counts = _each_line(np.concatenate(list(_colons(text))), ends) - 2
         for array in values:
             counts -= array.is_valid().to_numpy(zero_copy_only=False)
         if rest:
-            counts -= _each_line(_colons(np.frombuffer(rest.text, np.uint8)), rest.ends)
+            found = list(_colons(np.frombuffer(rest.text, np.uint8)))
+            counts -= _each_line(np.concatenate(found), rest.ends)
         nested = _each_line(text == ord("{"), ends) != 2
         doubted = np.flatnonzero((counts != 0) | nested).tolist()
         lines = block.split(b"\n")
@@ -235,7 +247,7 @@ class _Rest:
         return pc.if_else(pa.array(~empty), rest, None) if empty.any() else rest
 
 
-def _form(known: set[str], readers: dict[str, Rule]) -> _Form:
+def _form(known: Set[str], readers: dict[str, Rule]) -> _Form:
     """The structs for events of the properties `known`, in the order that Mixpanel sends."""
     names = sorted(known, key=lambda name: (name != "time", name != "distinct_id", name))
     nothing = msgspec.Raw()  # a field that has just this is left out of the rest
@@ -312,17 +324,24 @@ def _ends_of_objects(block: bytes) -> Integers | None:
     if not block or block.endswith(b"\n"):
         return None
     text = np.frombuffer(block, np.uint8)
-    ends = np.append(np.flatnonzero(text == ord("\n")), len(text))
+    parts = range(0, len(text), STEP)
+    found = [np.flatnonzero(text[at : at + STEP] == ord("\n")) + at for at in parts]
+    ends = np.concatenate([*found, [len(text)]])
     starts = np.append(ends[:-1] + 1, 0)
     begin, end = text.take(starts) == ord("{"), text.take(ends - 1) == ord("}")
     return ends if begin.all() and end.all() else None
 
 
-def _colons(text: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Where a colon follows a quote or white space."""
-    colons: npt.NDArray[np.bool_] = text == ord(":")
-    colons[1:] &= text[:-1] <= ord('"')
-    return colons
+def _colons(text: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.bool_]]:
+    """Where a colon follows a quote or white space, STEP bytes at a time."""
+    before = 0
+    for start in range(0, len(text), STEP):
+        part = text[start : start + STEP]
+        colons = part == ord(":")
+        colons[1:] &= part[:-1] <= ord('"')
+        colons[0] &= before <= ord('"')
+        before = part[-1]
+        yield colons
 
 
 def _each_line(found: npt.NDArray[np.bool_], ends: Integers) -> npt.NDArray[np.int64]:
@@ -331,58 +350,11 @@ def _each_line(found: npt.NDArray[np.bool_], ends: Integers) -> npt.NDArray[np.i
     return np.add.reduceat(found.view(np.uint8), starts, dtype=np.int64)
 
 
-def merged(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """The batches in their order, up to MERGED neighbours that went the short way as one."""
-    held: list[Batch] = []
-    for batch in batches:
-        if held and (len(held) == MERGED or not _joins(batch)):
-            yield _joined(held)
-            held = []
-        if _joins(batch):
-            held.append(batch)
-        else:
-            yield batch
-    if held:
-        yield _joined(held)
-
-
-def _joins(batch: Batch) -> bool:
-    return isinstance(batch.lines, Lines) and not batch.rejects
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    """The batches as one. A key that is a column as well is still the same array afterwards."""
-    done: dict[tuple[int, ...], Any] = {}
-
-    def chain(lists: Iterable[Arrays]) -> Arrays:
-        chained = []
-        for parts in zip(*lists, strict=True):
-            name = tuple(map(id, parts))
-            if name not in done:
-                done[name] = _chained(parts)
-            chained.append(done[name])
-        return chained
-
-    blocks = [block for batch in batches for block in batch.lines.blocks]  # type: ignore[attr-defined]
-    return Batch(
-        lines=Lines(blocks, sum(len(batch.lines) for batch in batches)),
-        columns=chain(batch.columns for batch in batches),
-        rest=_chained([batch.rest for batch in batches]),
-        keys=chain(batch.keys for batch in batches),
-    )
-
-
-def _chained(arrays: Sequence[Any]) -> Any:
-    """The arrays as one; nulls of no type take the type of the others."""
-    kind = next((a.type for a in arrays if not pa.types.is_null(a.type)), pa.null())
-    return pa.concat_arrays([a if a.type == kind else a.cast(kind) for a in arrays])
-
-
 class Lines(Sequence[bytes]):
-    """The lines of blocks, taken apart only if somebody looks: hardly ever does a record fail."""
+    """The lines of a block, taken apart only if somebody looks: hardly ever does a record fail."""
 
-    def __init__(self, blocks: list[bytes], rows: int) -> None:
-        self.blocks = blocks
+    def __init__(self, block: bytes, rows: int) -> None:
+        self._block = block
         self._rows = rows
         self._lines: list[bytes] = []
 
@@ -390,7 +362,7 @@ class Lines(Sequence[bytes]):
         return self._rows
 
     def __getitem__(self, index: Any) -> Any:
-        self._lines = self._lines or b"\n".join(self.blocks).split(b"\n")
+        self._lines = self._lines or self._block.split(b"\n")
         return self._lines[index]
 
     def __iter__(self) -> Iterator[bytes]:

@@ -428,6 +428,6 @@ def _start(answered: Response) -> bytes:
             if len(start) >= ERROR_BODY:
                 break
     if answered.encoding in GZIP:
-        with suppress(isal_zlib.error):  # type: ignore[misc, arg-type]  # stubs: an instance
+        with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)
     return start[:ERROR_BODY]

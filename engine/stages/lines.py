@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,8 +21,8 @@ from engine.errors import GiveUp, Truncated
 
 Record = dict[str, Any]
 Piece = bytes | Reject
-Direct = Callable[[bytes], Batch | None]
-"""The batch in a block of lines where it can be had directly, and nothing can be wrong with it."""
+Direct = Callable[[Iterator[Piece]], Iterator[Piece | Batch]]
+"""Passes pieces on in their order; a block as its batch where that can be had directly."""
 Integers = npt.NDArray[np.intp]
 Bools = npt.NDArray[np.bool_]
 
@@ -29,6 +30,7 @@ MARKERS = (b"terminated early", b"export terminated early")
 COLLECTIONS = frozenset((dict, list))
 NOTHING: Record = {}  # stands for a line that was not decoded
 DEEPEST = 1024  # levels of nesting, as far as orjson goes
+SAMPLE = 1 << 16  # bytes of a block that tell how long its lines are
 NUMBERS = range(-(1 << 63), 1 << 64)  # the integers that orjson decodes exactly
 # A run of digits that may be an integer outside NUMBERS; a string begins with a quote.
 LONG_NUMBER = re.compile(rb'(?<![0-9.eE+"])(?:-[0-9]{19,}|[0-9]{20,})')
@@ -103,14 +105,17 @@ def _routed(
         return
     times = sizes.direct
     large = replace(sizes, lines=sizes.lines * times, block=sizes.block * times)
-    for piece in _pieces(chunks, large):
-        if isinstance(piece, Reject):
+    pieces = _pieces(chunks, large)
+    first = next(pieces, b"")
+    if isinstance(first, bytes):  # in parts, so that what one of them teaches helps the next
+        pieces = chain(_bounded(first, sizes), pieces)
+    else:
+        pieces = chain([first], pieces)
+    for piece in direct(pieces):
+        if isinstance(piece, bytes):
+            yield from _bounded(piece, sizes)
+        else:
             yield piece
-        elif batch := direct(piece):
-            yield batch
-        else:  # in parts: what one of them teaches, the next ones profit from
-            for part in _bounded(piece, sizes):
-                yield part if isinstance(part, Reject) else direct(part) or part
 
 
 def _pieces(chunks: Iterator[bytes], sizes: Sizes) -> Iterator[Piece]:
@@ -142,7 +147,7 @@ def _pieces(chunks: Iterator[bytes], sizes: Sizes) -> Iterator[Piece]:
 
 def _bounded(block: bytes, sizes: Sizes) -> Generator[Piece, None, int]:
     """`block`, in several where it is too large, over-long lines in parts; returns its lines."""
-    lines = int(np.count_nonzero(np.frombuffer(block, np.uint8) == ord("\n"))) + 1
+    lines = block.count(b"\n", 0, SAMPLE) * len(block) // min(SAMPLE, len(block) or 1) + 1
     step = len(block) // max(1, lines // sizes.lines, len(block) // sizes.block)
     start = 0
     while start <= len(block):
