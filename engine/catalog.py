@@ -5,6 +5,7 @@ read and write. The only importer of sqlite3. The data's truth is never here: it
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -197,9 +198,23 @@ class Catalog:
     ) -> None:
         self.close()
 
+    def _write_ahead(self) -> None:
+        """SQLite waits for others, but not here, where two processes make a catalog at once."""
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
     def _prepare(self) -> None:
         """Write-ahead logging, so that no reader ever waits for a writer; tables where missing."""
-        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if self._version() == 0:
             self._connection.execute("BEGIN IMMEDIATE")
