@@ -9,6 +9,7 @@ with its parent; if it is gone, its blocks are read here.
 import gc
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -29,8 +30,13 @@ from engine.stages.lines import Piece
 
 WORTH = 32 << 20  # bytes that are read before a twin is started: it costs a quarter of a second
 DEPTH = 2  # blocks in its hands
-APART = 64 << 20  # bytes from one block to the next in the file; more than any block has
-GONE = (EOFError, OSError, pickle.UnpicklingError)  # what is seen of a twin that was killed
+APART = 64 << 20  # bytes from one place to the next in either file; more than a block has
+NEEDED = re.compile(r"PATH|HOME|LANG|TMPDIR|VIRTUAL_ENV|(LC_|LD_|DYLD_|PYTHON)\w+")
+GONE = (
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+)  # it was killed; a disk is full
 
 
 @dataclass(slots=True)
@@ -143,6 +149,8 @@ class _Twin:
                 pass_fds=handles,
                 process_group=0,  # Ctrl-C is its parent's business
             )
+            stack.callback(self._process.wait)
+            stack.callback(self._process.kill)
             theirs.close()
             self._connection = stack.enter_context(Connection(ours.detach()))
             self._connection.send(direct)
@@ -174,8 +182,6 @@ class _Twin:
 
     def close(self) -> None:
         """End it, whatever it does."""
-        self._process.kill()
-        self._process.wait()
         self._open.close()
 
 
@@ -193,6 +199,8 @@ def serve(connected: int, blocks: int, batches: int) -> None:
                 if batch:
                     batch.lines = []
                 made = pickle.dumps(batch, protocol=5)
+                if len(made) > APART:  # it would reach into the next one's place
+                    made = pickle.dumps(None)
                 _put(batches, made, offset)
             except Exception as error:  # noqa: BLE001 - raised again in the parent
                 connection.send(error)
@@ -209,8 +217,11 @@ def _put(file: int, data: bytes, offset: int) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """No word of ours for the twin: it needs no credentials (P7), and Arrow's allocator as here."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MIXPANEL_")}
+    """What a Python needs to start, and no more: who knows which variable holds a password (P7).
+
+    And Arrow's allocator as here.
+    """
+    kept = {name: value for name, value in os.environ.items() if NEEDED.fullmatch(name)}
     return kept | {"ARROW_DEFAULT_MEMORY_POOL": pa.default_memory_pool().backend_name}
 
 

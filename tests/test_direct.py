@@ -1,5 +1,6 @@
 """The short way from bytes to columns gives what the plain way gives, or nothing."""
 
+import gc
 import json
 from datetime import date
 from typing import Any
@@ -360,6 +361,68 @@ def test_names_of_any_kind(name: str) -> None:
     """A property of a name that no struct can have is no reason to fail."""
     line = json.dumps({"event": "e", "properties": {"time": 1_700_000_000, name: "x"}}).encode()
     Ways().assert_equal(line, {"time", name})
+
+
+ESCAPED = r'{"event":"e","properties":{"time":1700000000,"\u003ax":1,%s}}'
+
+
+@pytest.mark.parametrize("twice", ['"item_id":"1","item_id":"2"', '"other":1,"other":2'])
+def test_a_name_with_a_colon_hides_no_key(twice: str) -> None:
+    """P3: escaped in the line and plain in `unmapped`, it would make up for a key that is lost."""
+    line = (ESCAPED % twice).encode()
+    assert Ways().direct(line, {"time", "item_id", "other", ":x"}) is None
+    names = {"time", "item_id", "other", "a:x"}
+    assert Ways().direct(line.replace(rb"\u003ax", rb"a\u003ax"), names) is None
+    usual = LINE.replace(b'"x"', b'"x","a:x":1')
+    assert Ways().assert_equal(usual, names)
+
+
+@pytest.mark.parametrize("value", [b"1e400", b"-1E+400", b"[1e999]", b'{"a":12.5e0400}'])
+def test_numbers_beyond_any_double(value: bytes) -> None:
+    """Where no rule reads it, it is rejected by the one way and not taken by the other."""
+    line = LINE.replace(b'"x"', b'"x","other":%s' % value)
+    assert direct(line) is None
+    assert Ways().assert_equal(line.replace(value, b'"9e0444x","$more":1e40'))
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"\xed\xa0\x80", b"\xc0\x80"])
+def test_what_is_dropped_is_utf_8(raw: bytes) -> None:
+    line = LINE.replace(b'"x"', b'"x","other":"%s"' % raw)
+    assert Ways(keep=False).direct(line) is None
+    assert Ways(keep=False).direct(line.replace(raw, "\u00e9".encode())) is not None
+
+
+@pytest.mark.parametrize("key", ["time", "$insert_id"])
+def test_keys_keep_their_form(key: str) -> None:
+    """P4: as a double, a key would not equal the integer that the plain way has."""
+    fields = {"e": {"type": "string"}, "k": {"type": "number"}}
+    schema = Schema.parse("s", {"type": "object", "properties": fields})
+    rules = [
+        {"sourceType": "ATTRIBUTE", "source": source, "destination": target}
+        for source, target in (("data.event_name", "e"), (f"data.{key.lstrip('$')}", "k"))
+    ]
+    ways = Ways((schema, parse("m", {"mappings": rules}, schema)))
+    line = b'{"event":"e","properties":{"%s":7}}' % key.encode()
+    assert ways.direct(line, {key}) is None
+    assert ways.assert_equal(line.replace(key.encode(), b"other"), {"other"}) is False
+
+
+def test_learning_leaves_nothing_behind() -> None:
+    """P6: a new property in every block costs no class that stays; too many end it for good."""
+    short = Ways().short
+    gc.disable()
+    try:
+        for number in range(30):
+            short.learn(frozenset({"time", f"p{number}"}))
+            assert short.willing()
+        kept = [one for one in gc.get_objects() if isinstance(one, type)]
+        assert sum(one.__name__ == "Properties" for one in kept) <= 2
+    finally:
+        gc.enable()
+    short.learn({f"q{number}" for number in range(MOST_NAMES)})
+    short.learn({"another"})
+    assert short.known == frozenset()
+    assert not short.willing()
 
 
 def test_too_many_names() -> None:

@@ -1,12 +1,16 @@
 """Blocks that a second process reads as well come out as if this one had read all of them."""
 
+import gc
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +151,67 @@ def test_an_error_of_the_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         reader.close()
 
 
+def test_a_batch_too_large_for_its_place(
+    tmp_path: Path, alone: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3: it could reach into the next one's: the plain way makes it anew."""
+    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr(twin, "APART", 1000)
+    blocks, batches = ((tmp_path / name).open("w+b") for name in ("blocks", "batches"))
+    ours, theirs = Pipe()
+    with blocks, batches, ours:
+        block = next(piece for piece in PIECES if isinstance(piece, bytes))
+        blocks.write(block)
+        blocks.flush()
+        ours.send(direct_of())
+        ours.send((0, len(block), NAMES))
+        handle = os.dup(theirs.fileno())
+        theirs.close()
+        serving = threading.Thread(
+            target=twin.serve, args=(handle, blocks.fileno(), batches.fileno())
+        )
+        serving.start()
+        offset, size = ours.recv()
+        ours.close()
+        serving.join(30)
+        assert size <= 1000
+        batches.seek(offset)
+        assert pickle.loads(batches.read(size)) is None
+    gc.enable()
+
+
+def test_a_twin_that_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: one that died at its start is waited for, and leaves no zombie."""
+
+    def send(*_: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr("multiprocessing.connection.Connection.send", send)
+    reader = Reader(direct_of(), tmp_path, twin=True)
+    assert list(reader.batches(iter(PIECES[:2])))
+    assert [pid for pid, _ in children(os.getpid())] == []
+    assert "Z" not in [state(pid) for pid in offspring()]
+
+
+def offspring() -> list[int]:
+    """The processes that this one started, those that have ended among them."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = entry.joinpath("stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == os.getpid():
+                found.append(int(entry.name))
+    return found
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_little_is_read_alone(tmp_path: Path) -> None:
     """A second process is not started for what is read sooner than that."""
     reader = Reader(direct_of(), tmp_path, twin=True)
@@ -172,7 +237,7 @@ def test_it_ends_with_its_parent_and_has_no_credentials(tmp_path: Path) -> None:
     """P7, P8: a command that is killed leaves nothing behind; Ctrl-C is not for the twin."""
     process = subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path)],
-        env=os.environ | {"MIXPANEL_PASSWORD": "never to be seen"},
+        env=os.environ | {"SHOP_SECRET": "never to be seen"},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -8,6 +8,7 @@ half a surrogate pair. That a key occurs twice it would not tell, so the keys ar
 is in doubt is declined, and goes the plain way; the rows are the same.
 """
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -50,6 +51,10 @@ KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
 MOST_NAMES = 1000  # properties of one struct; a row takes a pointer for each
 LONGEST_PAUSE = 64  # blocks
 STEP = 1 << 18  # bytes that are looked at together: what comes of them stays in the cache
+
+COLON = re.compile('(?:^|[\x00-"]):')  # in a name, what `_colons` takes for the end of a key
+# The end of a number that may be beyond any double: the plain way rejects such a record.
+EXPONENT = re.compile(rb"[eE]\+?[0-9]{3,}[],}\s]")
 
 Arrays = list[Any]
 Integers = npt.NDArray[np.intp]
@@ -101,17 +106,28 @@ class Direct:
         self._keep = keep_unmapped
         self.known: frozenset[str] = frozenset()
         self._form: _Form | None = None
+        self._stale = False  # whether more is known than `_form` was made for
         self._pause = self._resting = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Another process has to learn for itself: a decoder cannot be sent."""
-        return self.__dict__ | {"known": frozenset(), "_form": None}
+        return self.__dict__ | {"known": frozenset(), "_form": None, "_stale": False}
 
     def learn(self, names: Set[str]) -> None:
         """Get to know the property names of a batch that went the plain way."""
         if not self._able or names <= self.known:
             return
         self.known |= names
+        if self._form:
+            self._form = None
+            gc.collect()  # a class is a cycle of references, and a pull has the collector off
+        self._stale = True
+        if len(self.known) > MOST_NAMES:
+            self._able, self.known = False, frozenset()
+
+    def _build(self) -> None:
+        """The form for what is known by now, if there can be one."""
+        self._stale = False
         readers: dict[str, list[Rule]] = {}
         for rule in self._rules:
             for name in rule.source.names:
@@ -120,10 +136,14 @@ class Direct:
         rules = [rule for found in readers.values() for rule in found]
         # One property for each rule, one rule for each property; the keys among them.
         certain = len(rules) == len(readers) == len({rule.root for rule in rules})
-        certain = certain and all(key in readers for key in KEYS if key in self.known)
-        self._form = None
-        if certain and rules and len(self.known) <= MOST_NAMES:
-            with suppress(ValueError):  # a name with a quote in it, or a line end
+        # … in the form in which they came: a double would not equal the integer that it was.
+        certain = certain and all(
+            key in readers and readers[key][0].field.type != "number"
+            for key in KEYS
+            if key in self.known
+        )
+        if certain and rules:
+            with suppress(ValueError):  # a name with a quote in it, a line end, such a colon
                 self._form = _form(self.known, {name: found[0] for name, found in readers.items()})
 
     def willing(self) -> bool:
@@ -131,6 +151,8 @@ class Direct:
         if self._resting:
             self._resting -= 1
             return False
+        if self._stale:
+            self._build()
         return self._form is not None
 
     def read(self, block: bytes) -> Batch | None:
@@ -146,6 +168,8 @@ class Direct:
 
     def attempt(self, block: bytes) -> Batch | None:
         """As `read`, and nothing is concluded from it."""
+        if self._stale:
+            self._build()
         return self._read(block, self._form) if self._form else None
 
     def _read(self, block: bytes, form: _Form) -> Batch | None:
@@ -169,6 +193,10 @@ class Direct:
             }
             if not self._is_sure(block, ends, values, others, rest):
                 return None
+            if rest and _has_huge_number(block):
+                return None
+            if rest and not self._keep and not block.isascii():
+                block.decode()  # msgspec takes any bytes for a text that it does not decode
             kept = rest.array() if rest and self._keep else pa.nulls(rows, pa.string())
         except (msgspec.MsgspecError, pa.ArrowException, ValueError, OverflowError, RecursionError):
             return None
@@ -221,26 +249,30 @@ class _Rest:
         self._structs = structs
 
     @cached_property
-    def text(self) -> bytearray:
-        """All of it, one line's after the other's."""
+    def _written(self) -> tuple[bytearray, list[int]]:
+        """All of it, one line's after the other's, and where each begins and the last one ends."""
         self._form.clear(self._structs)  # what a rule read is left out: it has its default again
         encode, text = msgspec.json.Encoder().encode_into, bytearray()
-        self._offsets = [0]
+        offsets = [0]
         for struct in self._structs:
             encode(struct, text, -1)
-            self._offsets.append(len(text))
-        return text
+            offsets.append(len(text))
+        return text, offsets
+
+    @property
+    def text(self) -> bytearray:
+        """All of it, one line's after the other's."""
+        return self._written[0]
 
     @property
     def ends(self) -> Integers:
         """Where each line's ends."""
-        assert self.text
-        return np.array(self._offsets[1:], np.intp)
+        return np.array(self._written[1][1:], np.intp)
 
     def array(self) -> Any:
         """Each line's, null where it is nothing; raises pa.ArrowInvalid for what is no UTF-8."""
         text = pa.py_buffer(self.text)
-        offsets = np.array(self._offsets, np.int32)
+        offsets = np.array(self._written[1], np.int32)
         rest = pa.StringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), text)
         rest.validate(full=True)  # msgspec takes any bytes for a text that it does not decode
         empty = np.diff(offsets) == len("{}")
@@ -249,6 +281,8 @@ class _Rest:
 
 def _form(known: Set[str], readers: dict[str, Rule]) -> _Form:
     """The structs for events of the properties `known`, in the order that Mixpanel sends."""
+    if any(map(COLON.search, known)):
+        raise ValueError("a name with a colon that would count as a key's, unless it is escaped")
     names = sorted(known, key=lambda name: (name != "time", name != "distinct_id", name))
     nothing = msgspec.Raw()  # a field that has just this is left out of the rest
     fields: list[tuple[str, Any, Any]] = []
@@ -342,6 +376,22 @@ def _colons(text: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.bool_]]:
         colons[0] &= before <= ord('"')
         before = part[-1]
         yield colons
+
+
+def _has_huge_number(block: bytes) -> bool:
+    """Whether there may be a number with an exponent of three digits or more.
+
+    Where nothing decodes a value, nobody would see that it is beyond any double.
+    """
+    for start in range(0, len(block), STEP):
+        text = np.frombuffer(block[start : start + STEP + 8], np.uint8)
+        digits = (text - ord("0")) < 10  # of unsigned bytes
+        found = (text[1:-2] | 0x20) == ord("e")
+        found &= digits[:-3]
+        found &= digits[3:]  # the second digit, or the first one after a sign
+        if any(EXPONENT.match(block, start + 1 + at) for at in np.flatnonzero(found).tolist()):
+            return True
+    return False
 
 
 def _each_line(found: npt.NDArray[np.bool_], ends: Integers) -> npt.NDArray[np.int64]:

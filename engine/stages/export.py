@@ -430,4 +430,4 @@ def _start(answered: Response) -> bytes:
     if answered.encoding in GZIP:
         with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)
-    return start[:ERROR_BODY]
+    return start[:ERROR_BODY] if answered.encoding == "identity" else b""
