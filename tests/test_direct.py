@@ -363,6 +363,12 @@ def test_names_of_any_kind(name: str) -> None:
     Ways().assert_equal(line, {"time", name})
 
 
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-2300", "0001-01-01T00:00:00+0100"])
+def test_times_outside_the_calendar(text: str) -> None:
+    """An offset may lead out of the years 1 to 9999: no column holds that, and it is kept."""
+    assert Ways(OTHERS).direct(b'{"event":"e","properties":{"at":"%s"}}' % text.encode()) is None
+
+
 ESCAPED = r'{"event":"e","properties":{"time":1700000000,"\u003ax":1,%s}}'
 
 

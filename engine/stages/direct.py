@@ -42,10 +42,11 @@ TYPES: dict[str, tuple[Any, Any]] = {
 }
 # Texts of these lengths are cast by Arrow as by `columns.moment`, unless it refuses them:
 # 2024-01-31, 2024-01-31T13:30:00Z, 2024-01-31T13:30:00.000Z, 2024-01-31T13:30:00+0530.
-# Before the first day there is none for Python.
+# What is outside the years 1 to 9999, by its offset, goes the plain way.
+FIRST_DAY, END_DAY, DAY = -719_162, 2_932_897, 86_400_000  # since the epoch; ms
 DATES = {
-    "date": ((10,), pa.date32(), np.int32, -719_162),
-    "date-time": ((20, 24), pa.timestamp("ms", "UTC"), np.int64, -719_162 * 86_400_000),
+    "date": ((10,), pa.date32(), np.int32, FIRST_DAY, END_DAY),
+    "date-time": ((20, 24), pa.timestamp("ms", "UTC"), np.int64, FIRST_DAY * DAY, END_DAY * DAY),
 }
 KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
 MOST_NAMES = 1000  # properties of one struct; a row takes a pointer for each
@@ -338,14 +339,15 @@ def _dated(field: Field, array: Any) -> Any:
     """`array` as its column has it; ValueError for a text that is no plain date."""
     if field.type not in DATES:
         return array
-    lengths, kind, integer, first = DATES[field.type]
+    lengths, kind, integer, first, end = DATES[field.type]
     _, offsets, _ = array.buffers()
     sizes = np.diff(np.frombuffer(offsets, np.int32)[array.offset :][: len(array) + 1])
     if not np.logical_or.reduce([sizes == length for length in (0, *lengths)]).all():
         raise ValueError("not a plain date")
     dates = array.cast(kind)  # refuses an empty text as well
-    if (np.frombuffer(dates.buffers()[1], integer) < first).any():
-        raise ValueError("before the year 1")
+    since = np.frombuffer(dates.buffers()[1], integer)
+    if (since < first).any() or (since >= end).any():
+        raise ValueError("outside the years 1 to 9999")
     return dates
 
 
