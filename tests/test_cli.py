@@ -390,7 +390,10 @@ def test_nobody_listens(sandbox: Sandbox, tmp_path: Path) -> None:
         until(partial(whole, tmp_path / "data" / str(number)))
 
 
-UNHEARD = [["runs"], ["runs", "--json"], ["check"], ["backfill", *ONE_DAY, "--force"]]
+UNHEARD = [
+    ["runs"], ["runs", "--json"], ["check"], ["explore"], ["backfill", *DAYS, "--dry-run"],
+    ["backfill", *ONE_DAY, "--force"], ["backfill", *ONE_DAY, "--force", "--json"],
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", UNHEARD, ids=" ".join)
@@ -414,7 +417,7 @@ def test_who_reads_no_further(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
-@pytest.mark.parametrize("words", [["runs"], ["check"]])
+@pytest.mark.parametrize("words", [["runs"], ["check"], ["backfill", *DAYS, "--dry-run"]])
 def test_an_answer_that_finds_no_room(
     run: Run,
     sandbox: Sandbox,
@@ -928,7 +931,7 @@ def test_demo_elsewhere(run: Run) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_alone(sandbox: Sandbox, tmp_path: Path, sign: signal.Signals) -> None:
-    """It tells its address, serves, and ends within seconds when told to."""
+    """It tells its address, serves, and ends within a second when told to."""
     process = start(sandbox, tmp_path, "sandbox", "--port=0", "--events-per-day=5")
     assert process.stdout
     url = process.stdout.readline().strip()
@@ -937,7 +940,7 @@ def test_the_sandbox_alone(sandbox: Sandbox, tmp_path: Path, sign: signal.Signal
     moment = time.monotonic()
     process.send_signal(sign)
     _, err = process.communicate(timeout=10)
-    assert time.monotonic() - moment < 5
+    assert time.monotonic() - moment < 1
     assert process.returncode == 0
     assert err == f"This is a stand-in, NOT Mixpanel: invented events at {url}\n"
 

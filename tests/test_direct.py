@@ -186,7 +186,7 @@ def held_equal(ways: Ways, block: bytes) -> None:
     ways.assert_equal(block)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=400)
 @given(blocks([*NAMES, "import"]))
 @example(b'{"event":"a","properties":{' + TIME + b'}}\n{"event":"b","properties":{' + TIME + b"}}")
 @example(b'{"event":"a","properties":{"other":{"a":1,"a":2}}}')
@@ -196,7 +196,7 @@ def test_what_it_takes_it_takes_exactly(block: bytes) -> None:
     held_equal(Ways(), block)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=400)
 @given(blocks(TYPED_NAMES))
 def test_every_type_is_read_exactly(block: bytes) -> None:
     """P3: as above, with columns of all the types that it reads."""

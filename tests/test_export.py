@@ -278,18 +278,8 @@ BODY = EVENT * 30_000
         zipped(gzip.compress(BODY[:1000]) + gzip.compress(b"") + gzip.compress(BODY[1000:])),
         chunked(*(gzip.compress(BODY)[at : at + 9] for at in range(0, 4000, 9)), encoding="gzip"),
         head("200 OK", "Content-Encoding: gzip") + gzip.compress(BODY),
-        zipped(gzip.compress(BODY) + bytes(9)),  # as gzip(1): zeros at the end are no damage
     ],
-    ids=[
-        "sized",
-        "chunked",
-        "gzip",
-        "x-gzip",
-        "members",
-        "tiny chunks",
-        "gzip until it closes",
-        "padded",
-    ],
+    ids=["sized", "chunked", "gzip", "x-gzip", "members", "tiny chunks", "gzip until it closes"],
 )
 def test_a_whole_body_comes_decompressed(reply: bytes) -> None:
     """However it is framed and compressed, the body is what was sent."""
@@ -362,7 +352,7 @@ ZIP = gzip.compress(BODY)
         zipped(b""),
         zipped(EVENT),
         zipped(ZIP + b"terminated early"),
-        zipped(ZIP + b"\0terminated early"),
+        zipped(ZIP + b"\0"),
         zipped(ZIP + ZIP[:-1]),
         zipped(ZIP[:-8] + bytes([ZIP[-8] ^ 1]) + ZIP[-7:]),
         zipped(ZIP[:-1] + bytes([ZIP[-1] ^ 1])),

@@ -306,7 +306,7 @@ def test_cached_bodies_are_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_it_is_a_process_that_stops_at_once(stop: signal.Signals) -> None:
-    """Its first line is its URL; a signal ends it within seconds, a stalled answer or not."""
+    """Its first line is its URL; a signal ends it within a second, a stalled answer or not."""
     command = [sys.executable, "-m", "engine.sandbox", "--port=0", "--events-per-day=50"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -323,8 +323,8 @@ def test_it_is_a_process_that_stops_at_once(stop: signal.Signals) -> None:
         assert connection.getresponse().read(100)
         began = time.monotonic()
         os.kill(process.pid, stop)
-        assert process.wait(10) == 0
-        assert time.monotonic() - began < 5
+        assert process.wait(5) == 0
+        assert time.monotonic() - began < 1
         connection.close()
         assert (
             process.stderr.read() == f"This is a stand-in, NOT Mixpanel: invented events at {url}\n"

@@ -3,8 +3,6 @@
 The only importer of httpx: its exceptions end here. It knows neither lines nor events.
 """
 
-import gzip
-import io
 import ipaddress
 import json
 import re
@@ -15,11 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
-from isal import igzip, isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from engine import __version__
 from engine.answer import clean, is_page, sentence, verdict
@@ -27,12 +24,10 @@ from engine.errors import InputError, Refused, Truncated, TryAgain, Unavailable
 from engine.flow import Connection
 from engine.window import Window
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
 ENDPOINT = "/api/2.0/export"
 MOST_EVENTS = 100_000  # Mixpanel: the value of `limit` cannot be over 100000
 PIECE = 1 << 20  # bytes; what is handed on at a time, and decompressed at a time
+GATHERED = 1 << 18  # bytes on the wire that are decompressed together
 ERROR_BODY = 1 << 16  # bytes of an error's body that are looked at
 GZIP = ("gzip", "x-gzip")
 REDIRECTS = 5
@@ -351,49 +346,41 @@ class _Watch:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
-class _File(io.RawIOBase):
-    """Chunks as a file to read from."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fills `buffer`: the fewer reads, the less do threads wait for each other."""
-        space, filled = memoryview(buffer), 0
-        while filled < len(space):
-            if not self._rest:
-                self._rest = memoryview(next(self._chunks, b""))
-                if not self._rest:
-                    break
-            part, self._rest = self._rest[: len(space) - filled], self._rest[len(space) - filled :]
-            space[filled : filled + len(part)] = part
-            filled += len(part)
-        return filled
-
-
 def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """What the gzip members in `chunks` hold, PIECE bytes at a time: a bomb cannot fill memory.
 
-    Truncated unless the last one comes to its end, checksum and length included (P1). A reader of
-    a file writes where it is told to, and needs the interpreter once a piece, not at each growth.
+    Truncated unless the last one comes to its end, checksum and length included, and nothing else
+    follows it (P1).
     """
-    some = next(chunks, b"")
-    try:
-        source = _File(chain((some,), chunks))
-        with igzip.open(source, "rb") as file:  # type: ignore[no-untyped-call]  # no stubs
-            while piece := file.read1(PIECE):
+    member: Any = None
+    ended = False
+    for chunk in _gathered(chunks):
+        data = chunk
+        while data or not (ended or member is None or member.needs_input):
+            if member is None or ended:
+                member, ended = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), False
+            try:
+                piece = member.decompress(data, PIECE)
+            except igzip_lib.error as error:  # type: ignore[misc]  # its stubs declare an instance
+                # A damaged byte, a wrong checksum, or something else after the end
+                raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
+            if piece:
                 yield piece
-    except (isal_zlib.error, gzip.BadGzipFile) as error:  # type: ignore[misc]  # stubs: an instance
-        # A damaged byte, a wrong checksum, or something else after the end
-        raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
-    except EOFError:
-        some = b""
-    if not some:
+            ended = member.eof
+            data = member.unused_data if ended else b""
+    if not ended:
         raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
+
+
+def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Larger chunks: the fewer, the less do threads wait for one another."""
+    held: list[bytes] = []
+    for chunk in chunks:
+        held.append(chunk)
+        if sum(map(len, held)) >= GATHERED:
+            yield b"".join(held)
+            held = []
+    yield b"".join(held)
 
 
 def translated(

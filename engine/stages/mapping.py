@@ -18,8 +18,11 @@ from engine.schema import Field, Schema
 KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
 
 Properties = dict[str, Any]
-Value = Callable[[Properties, Any, set[str]], Any]
-"""(properties, event, used) -> a column's value; adds to `used` the names that it used up."""
+Value = Callable[[Properties, Any, dict[str, bool]], Any]
+"""(properties, event, used) -> a column's value.
+
+It notes in `used` what it read whole: whether all that read it found a place for all of it.
+"""
 
 
 def parse(name: str, document: object, schema: Schema) -> "MappingSet":
@@ -117,11 +120,12 @@ class MappingSet:
         """The columns that take more than popping a property that no other rule reads."""
         values = [(value, columns[index].append) for index, value in self._values.items()]
         for properties, event in zip(rest, events, strict=True):
-            used: set[str] = set()
+            used: dict[str, bool] = {}
             for value, append in values:
                 append(value(properties, event, used))
-            for name in used:
-                del properties[name]
+            for name, placed in used.items():
+                if placed:  # else it stays: what one column holds, another may have lost (P3)
+                    del properties[name]
 
     def restore(self, batch: Batch, row: int, column: int) -> None:
         """Puts what `column` used of the record at `row` back into its `rest`, under its own name.
@@ -163,14 +167,14 @@ def _pop(rest: list[Properties], names: list[str]) -> list[Any]:
 def _read(source: Source) -> Value:
     """The value of a plain column. A part of a property does not use it up (P3)."""
 
-    def whole(properties: Properties, _event: Any, used: set[str]) -> Any:
+    def whole(properties: Properties, _event: Any, used: dict[str, bool]) -> Any:
         name = source.name_in(properties)
         if name is None:
             return None
-        used.add(name)
+        used.setdefault(name, True)
         return properties[name]
 
-    def part(properties: Properties, _event: Any, _used: set[str]) -> Any:
+    def part(properties: Properties, _event: Any, _used: dict[str, bool]) -> Any:
         name = source.name_in(properties)
         value = properties[name] if name is not None else None
         for step in source.inner:
@@ -193,7 +197,7 @@ def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
     ordered = sorted(rules, key=lambda rule: -len(rule.path))
     plans = [(rule.source, rule.path[depth:], _wrapper(rule)) for rule in ordered]
 
-    def value(properties: Properties, event: Any, used: set[str]) -> Any:
+    def value(properties: Properties, event: Any, used: dict[str, bool]) -> Any:
         built = None
         for source, path, wrapper in plans:
             name = source.name_in(properties)
@@ -203,14 +207,14 @@ def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
                 continue
             else:
                 outer = event if source.is_event else source.text
-            whole = not source.inner
+            whole = True
             for positions, found in _inside(outer, source.inner):
                 wraps = wrapper and found is not None and not isinstance(found, dict)
                 inner = {wrapper: found} if wraps else found
                 built, fitted = _put(field, built, _at(path, positions), inner)
                 whole = whole and fitted
-            if name is not None and whole:
-                used.add(name)
+            if name is not None and not source.inner:
+                used[name] = whole and used.get(name, True)
         return built
 
     return value
