@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 CORRUPT = "INGEST-1401-400"  # the line is not a record
 REQUIRED = "INGEST-1555-400"  # a required field is missing or null
+KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")  # of `Batch.keys`
 INVALID = "MAPPER-3700-400"  # the mapped record breaks the schema otherwise
 
 

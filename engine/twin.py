@@ -32,11 +32,7 @@ WORTH = 32 << 20  # bytes that are read before a twin is started: it costs a qua
 DEPTH = 2  # blocks in its hands
 APART = 64 << 20  # bytes from one place to the next in either file; more than a block has
 NEEDED = re.compile(r"PATH|HOME|LANG|TMPDIR|VIRTUAL_ENV|(LC_|LD_|DYLD_|PYTHON)\w+")
-GONE = (
-    EOFError,
-    OSError,
-    pickle.UnpicklingError,
-)  # it was killed; a disk is full
+GONE = (EOFError, OSError, pickle.UnpicklingError)  # it was killed; a disk is full
 
 
 @dataclass(slots=True)
@@ -58,7 +54,7 @@ class Reader:
         self._directory = directory
         self._wanted = twin
         self._twin: _Twin | None = None
-        self._read = 0  # bytes
+        self._seen = 0  # bytes of blocks that could be given away
         self._given: deque[_Place] = deque()
 
     def batches(self, pieces: Iterator[Piece]) -> Iterator[Piece | Batch]:
@@ -80,8 +76,8 @@ class Reader:
 
     def _give(self, place: _Place, block: bytes) -> bool:
         """Whether the twin took the block."""
-        self._read += len(block)
-        if not self._wanted or self._read < WORTH or len(self._given) >= DEPTH:
+        self._seen += len(block)
+        if not self._wanted or self._seen < WORTH or len(self._given) >= DEPTH:
             return False
         try:
             self._twin = self._twin or _Twin(self._direct, self._directory)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.batch import Batch
+from engine.batch import KEYS, Batch
 from engine.errors import InputError
 from engine.rules import Rule
 from engine.rules import parse as parse_rules
@@ -144,7 +144,7 @@ def test_shipped_cases_in_one_batch() -> None:
         properties = case["input"]["properties"]
         assert [key[row] for key in batch.keys] == [
             case["input"]["event"],
-            *(properties.get(name) for name in mapping.KEYS),
+            *(properties.get(name) for name in KEYS),
         ]
 
 
@@ -765,7 +765,7 @@ def test_nothing_disappears(
         assert [rest[name] for name in rest if name not in properties] == [kept] * bool(kept)
         assert [key[row] for key in batch.keys] == [
             record["event"],
-            *(properties.get(name) for name in mapping.KEYS),
+            *(properties.get(name) for name in KEYS),
         ]
         for column in range(len(mappings.destinations)):
             mappings.restore(batch, row, column)

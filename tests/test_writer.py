@@ -1,6 +1,7 @@
 """Arrow -> Parquet: every row once, in files that readers can skip; rejects verbatim."""
 
 import json
+from concurrent.futures import Executor, Future
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,47 @@ def test_what_is_held_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     staged = writer.finish()
     writer.close()
     assert read(tmp_path, staged) == sorted(rows * 30)
+
+
+class Later(Executor):
+    """Does what it is given only when somebody waits for it: a disk that is always behind."""
+
+    def __init__(self) -> None:
+        self.waiting: list[pa.RecordBatch] = []
+
+    def submit(self, fn: Any, /, *given: Any, **named: Any) -> Any:
+        waiting = self.waiting
+
+        class Wait(Future[Any]):
+            def result(self, timeout: float | None = None) -> Any:
+                waiting[:] = [each for each in waiting if each is not given[0]]
+                return fn(*given, **named)
+
+        waiting.extend(given[:1])
+        return Wait()
+
+
+def test_what_waits_for_the_disk_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P6: rows on their way to the disk are in memory as much as those that are still held."""
+    monkeypatch.setattr(module, "HELD_BYTES", 20_000)
+    monkeypatch.setattr(module, "SPOOL_ROWS", 10)
+    writer = Writer(tmp_path, "B", SCHEMA)
+    disk = Later()
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_encoders", disk)
+        most = 0
+        for number in range(300):
+            day = date(2024, 1, 1 + number % 31)
+            writer.write(batch([(n, day) for n in range(200)]))
+            most = max(most, sum(rows.nbytes for rows in disk.waiting))
+        for spool in writer._days.values():
+            spool.wait()
+    assert 10_000 < most < 30_000
+    staged = writer.finish()
+    writer.close()
+    assert sum(file.rows for file in staged.files) == 300 * 200
 
 
 def test_files_and_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

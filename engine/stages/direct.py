@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.batch import Batch
+from engine.batch import KEYS, Batch
 from engine.rules import Rule
 from engine.schema import Field
 
@@ -48,12 +48,12 @@ DATES = {
     "date": ((10,), pa.date32(), np.int32, FIRST_DAY, END_DAY),
     "date-time": ((20, 24), pa.timestamp("ms", "UTC"), np.int64, FIRST_DAY * DAY, END_DAY * DAY),
 }
-KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
 MOST_NAMES = 1000  # properties of one struct; a row takes a pointer for each
 LONGEST_PAUSE = 64  # blocks
 STEP = 1 << 18  # bytes that are looked at together: what comes of them stays in the cache
 
 COLON = re.compile('(?:^|[\x00-"]):')  # in a name, what `_colons` takes for the end of a key
+LONG = 256  # a longer run of digits may be a number that no double holds: those have 309
 # The end of a number that may be beyond any double: the plain way rejects such a record.
 EXPONENT = re.compile(rb"[eE]\+?[0-9]{3,}[],}\s]")
 
@@ -69,7 +69,7 @@ class _Form(NamedTuple):
     clear    puts the default back in their place, in each struct
     reads    those properties, each with its rule
     type     an Arrow struct of them all
-    others   how many properties there are besides, that no rule reads
+    unread   how many properties there are besides, that no rule reads
     nothing  the default of these: what one holds that did not come
     """
 
@@ -78,7 +78,7 @@ class _Form(NamedTuple):
     clear: Callable[[list[Any]], None]
     reads: list[tuple[str, Rule]]
     type: Any
-    others: int
+    unread: int
     nothing: Any
 
 
@@ -99,7 +99,7 @@ class Direct:
         keep_unmapped: bool,
     ) -> None:
         self._rules = [rule for rule in rules if rule.source.names]
-        self._others = [rule for rule in rules if not rule.source.names]
+        self._without_property = [rule for rule in rules if not rule.source.names]
         events = any(rule.source.is_event for rule in rules)
         self._able = events and len(rules) == len(destinations) and all(map(_is_plain, rules))
         self._destinations = list(destinations)
@@ -184,15 +184,15 @@ class Direct:
                 return None
             structs = [record.properties for record in records]
             # Every property that did not come holds `nothing` once more: no loop need count them.
-            others = form.others * rows - (sys.getrefcount(form.nothing) - before)
+            unread = form.unread * rows - (sys.getrefcount(form.nothing) - before)
             event = pa.array([record.event for record in records], pa.string())
             values = pa.array(list(map(form.row, structs)), form.type).flatten()
-            rest = _Rest(form, structs) if form.others else None
+            rest = _Rest(form, structs) if form.unread else None
             columns = {
                 rule.root: _dated(rule.field, array)
                 for (_, rule), array in zip(form.reads, values, strict=True)
             }
-            if not self._is_sure(block, ends, values, others, rest):
+            if not self._is_sure(block, ends, values, unread, rest):
                 return None
             if rest and _has_huge_number(block):
                 return None
@@ -201,7 +201,7 @@ class Direct:
             kept = rest.array() if rest and self._keep else pa.nulls(rows, pa.string())
         except (msgspec.MsgspecError, pa.ArrowException, ValueError, OverflowError, RecursionError):
             return None
-        for rule in self._others:
+        for rule in self._without_property:
             text = rule.source.text
             columns[rule.root] = event if text is None else pa.repeat(text, rows)
         for rule in self._rules:
@@ -216,7 +216,7 @@ class Direct:
         )
 
     def _is_sure(
-        self, block: bytes, ends: Integers, values: Arrays, others: int, rest: "_Rest | None"
+        self, block: bytes, ends: Integers, values: Arrays, unread: int, rest: "_Rest | None"
     ) -> bool:
         """Whether no object in `block` has a key twice.
 
@@ -227,7 +227,7 @@ class Direct:
         """
         text = np.frombuffer(block, np.uint8)
         colons = sum(np.count_nonzero(part) for part in _colons(text))
-        keys = 2 * len(ends) + others + sum(len(array) - array.null_count for array in values)
+        keys = 2 * len(ends) + unread + sum(len(array) - array.null_count for array in values)
         if colons == keys:
             return True
         counts = _each_line(np.concatenate(list(_colons(text))), ends) - 2
@@ -304,14 +304,14 @@ def _form(known: Set[str], readers: dict[str, Rule]) -> _Form:
     event = msgspec.defstruct("Event", [("event", str), ("properties", properties)], **options)
     read = [field for field in renamed if renamed[field] in readers]
     kinds = [(field, _sent_type(rule.field)) for field, (_, rule) in zip(read, reads, strict=True)]
-    others = len(known) - len(reads)
+    unread = len(known) - len(reads)
     return _Form(
         msgspec.json.Decoder(event).decode_lines,
-        _getting(read) if others else msgspec.structs.astuple,
+        _getting(read) if unread else msgspec.structs.astuple,
         _clearing(read),
         reads,
         pa.struct(kinds),
-        others,
+        unread,
         nothing,
     )
 
@@ -381,10 +381,17 @@ def _colons(text: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.bool_]]:
 
 
 def _has_huge_number(block: bytes) -> bool:
-    """Whether there may be a number with an exponent of three digits or more.
+    """Whether there may be a number beyond any double.
 
-    Where nothing decodes a value, nobody would see that it is beyond any double.
+    Where nothing decodes a value, nobody would see it: one with an exponent of three digits or
+    more, or of more digits than a double can have before its point.
     """
+    text = np.frombuffer(block, np.uint8)
+    run = (text[:: LONG // 8] - ord("0")) < 10  # of unsigned bytes; every 32nd of them
+    for apart in (1, 2, 4):  # eight digits in a row
+        run = run[:-apart] & run[apart:]
+    if run.any():
+        return True
     for start in range(0, len(block), STEP):
         text = np.frombuffer(block[start : start + STEP + 8], np.uint8)
         digits = (text - ord("0")) < 10  # of unsigned bytes

@@ -11,11 +11,9 @@ from typing import Any
 import orjson
 
 from engine import rules as mapping_rules
-from engine.batch import Batch
+from engine.batch import KEYS, Batch
 from engine.rules import Rule, Source, Step, child_of
 from engine.schema import Field, Schema
-
-KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")
 
 Properties = dict[str, Any]
 Value = Callable[[Properties, Any, dict[str, bool]], Any]

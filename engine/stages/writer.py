@@ -69,6 +69,7 @@ class _Spool:
         self.rows: list[int] = []  # of each batch on the disk
         self.bytes = 0  # of all of them
         self.held: list[pa.RecordBatch] = []
+        self.writing_bytes = 0
         self.held_rows = self.held_bytes = 0
         self._path = directory / "rows"
         self._file = pa.OSFile(str(self._path), "wb")
@@ -89,13 +90,14 @@ class _Spool:
         if self.held:
             rows = self.held[0] if len(self.held) == 1 else pa.concat_batches(self.held)
             self._writing = self._threads.submit(self._stream.write_batch, rows)
+            self.writing_bytes = self.held_bytes
             self.rows.append(self.held_rows)
             self.bytes += self.held_bytes
             self.held, self.held_rows, self.held_bytes = [], 0, 0
 
     def wait(self) -> None:
         """Wait for what is being laid aside; raises what came of it."""
-        writing, self._writing = self._writing, None
+        writing, self._writing, self.writing_bytes = self._writing, None, 0
         if writing:
             writing.result()
 
@@ -169,8 +171,11 @@ class Writer:
             folder = self._directory / "spool" / day.isoformat()
             self._days[day] = _Spool(folder, self._schema, self._encoders)
         self._days[day].add(rows, keys)
-        if sum(spool.held_bytes for spool in self._days.values()) > HELD_BYTES:
-            max(self._days.values(), key=lambda spool: spool.held_bytes).flush()
+        spools = self._days.values()
+        if sum(spool.held_bytes + spool.writing_bytes for spool in spools) > HELD_BYTES:
+            max(spools, key=lambda spool: spool.held_bytes).flush()
+            for spool in spools:  # P6: what waits for the disk is held as well
+                spool.wait()
 
     def finish(self) -> StagedBatch:
         """Encode every day without its superseded rows, and tell what there is."""
