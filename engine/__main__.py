@@ -1,6 +1,18 @@
 """`python -m engine` is `mixpanel-etl`."""
 
-from engine.cli import main
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line; P8: Ctrl-C means stop even while Python still reads the program."""
+    try:
+        from engine.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
+
 
 if __name__ == "__main__":
     main()

@@ -149,7 +149,6 @@ class Backfill:
         with ExitStack() as stack:
             stack.enter_context(self._dataset.locked())
             self._recover()
-            self._dataset.create()
             due = days if self._options.force else missing_days(self._flow, self._dataset, days)
             self._days = sorted(due)
             self.committed = len(days) - len(due)
@@ -259,6 +258,8 @@ class Backfill:
             self._commit(attempt, staged)
         except TryAgain as error:
             self._dataset.discard(batch_id)
+            if not error.reached:
+                self._catalog.give_back(self._project, attempt.run.started_at)
             self._retry(attempt, error)
         except BrokenProcessPool as error:
             raise DatasetError(

@@ -182,6 +182,12 @@ class Catalog:
                 )
         return pause
 
+    def give_back(self, project: str, at: int) -> None:
+        """Free the slot that `ask` gave at that moment, in ms, for a request that never left."""
+        one = "SELECT rowid FROM requests WHERE project = ? AND at = ? LIMIT 1"
+        with self._transaction() as connection:
+            connection.execute(f"DELETE FROM requests WHERE rowid IN ({one})", (project, at))  # noqa: S608  # our own text only
+
     def close(self) -> None:
         """Let go of the file."""
         with self._lock:

@@ -271,7 +271,7 @@ class Dataset:
         (JSON) is what to tell of the batch: should the process die before the caller has told it
         and called `discard`, the next one finds it in `unreported`, as (batch id, record).
         """
-        assert self._table is not None
+        self.create()  # no sooner: a first try in vain binds nobody to what it asked for
         directory = self.root / "_staging" / batch_id
         removed = [path for held in replaced.values() for path, _ in held.files]
         due = int(time.time() * 1000 + keep_superseded_hours * 3_600_000)

@@ -48,10 +48,12 @@ class InputError(EtlError):
 class TryAgain(EtlError):
     """The same window may succeed later.
 
-    `retry_after`: seconds the server asked us to wait, or None.
+    `retry_after`: seconds the server asked us to wait, or None. `reached`: whether there was a
+    connection at all; a request that never left costs nothing of the hourly budget.
     """
 
     code = CODE_COPY
+    reached = True
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)

@@ -27,14 +27,20 @@ def sample(flow: Flow, home: Path, day: date, limit: int) -> list[dict[str, Any]
     window = Window(day, day)
     export.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
     with Catalog(home) as catalog:
-        _take_slot(catalog, project_key(flow))
-    with export.stream(
-        flow.connection, window, events=flow.events, where=flow.where, limit=limit
-    ) as chunks:
-        return [record for batch in lines.read(chunks) for record in batch.records]
+        asked_at = _take_slot(catalog, project_key(flow))
+        try:
+            with export.stream(
+                flow.connection, window, events=flow.events, where=flow.where, limit=limit
+            ) as chunks:
+                return [record for batch in lines.read(chunks) for record in batch.records]
+        except TryAgain as error:
+            if not error.reached:
+                catalog.give_back(project_key(flow), asked_at)
+            raise
 
 
-def _take_slot(catalog: Catalog, project: str) -> None:
+def _take_slot(catalog: Catalog, project: str) -> int:
+    """When the slot was given, in ms."""
     budget = plan.DEFAULT_BUDGET
     while True:
         now = time.time_ns() // 1_000_000
@@ -42,7 +48,7 @@ def _take_slot(catalog: Catalog, project: str) -> None:
             project, now, partial(plan.wait_for_slot, in_flight=0, now=now, budget=budget)
         )
         if not pause:
-            return
+            return now
         if pause > plan.SECOND:
             room = datetime.fromtimestamp((now + pause) / 1000, UTC)
             raise TryAgain(

@@ -162,6 +162,9 @@ def summary(items: list[Json], days: int, dataset: str) -> str:
         all_ = "the day is" if days == 1 else f"all {days} days are"
         again = "it" if days == 1 else "them"
         return f"Nothing to do: {all_} complete in {dataset}. --force pulls {again} again."
+    if not good:
+        runs = "1 run" if len(items) == 1 else f"{len(items)} runs"
+        return f"Nothing was committed to {dataset}: {runs} failed."
     runs = "1 run" if len(good) == 1 else f"{len(good)} runs"
     failed = f", {len(items) - len(good)} failed" if len(items) > len(good) else ""
     return (

@@ -91,7 +91,13 @@ def pull(
 
 
 def rows(root: Path) -> list[str]:
-    """The table's rows, sorted; the same for a Delta reader and for a plain glob."""
+    """The table's rows, sorted; the same for a Delta reader and for a plain glob.
+
+    Where there is no table there is no file of one either.
+    """
+    if not (root / "_delta_log").exists():
+        assert not any(root.glob("event_date=*"))
+        return []
     by_delta = sorted(
         json.dumps(row, default=str, sort_keys=True)
         for row in DeltaTable(root).to_pyarrow_table().to_pylist()

@@ -7,11 +7,13 @@ import os
 import pty
 import re
 import signal
+import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ import pytest
 from deltalake import DeltaTable
 
 from engine import config, look, plan
-from engine.backfill import project_key
+from engine.backfill import Options, project_key
 from engine.catalog import Catalog
 from engine.cli import PROGRAM, main
 from engine.console import listen_to_signals
@@ -481,13 +483,62 @@ def test_a_failed_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MIXPANEL_PASSWORD", "wrong")
     said = run("backfill", *DAYS)
     assert said.status == 1
-    assert said.out.endswith("0 runs committed to data/events, 1 failed.\n")
+    assert said.out == "Nothing was committed to data/events: 1 run failed.\n"
     assert "MIXPANEL_PASSWORD" in said.err
     assert "Traceback" not in said.err
     said = run("backfill", *DAYS, "--json", "--debug")
     assert said.status == 1
     assert json.loads(said.out)["items"][0]["metrics"]["statusSummary"]["status"] == "failed"
     assert "Traceback" in said.err
+
+
+def test_a_first_try_in_vain(
+    run: Run, monkeypatch: pytest.MonkeyPatch, expected: list[str]
+) -> None:
+    """Who mistypes the project or the filter corrects it and goes on, with the same dataset."""
+    with monkeypatch.context() as patch:
+        patch.setenv("MIXPANEL_PROJECT_ID", "1")
+        assert run("backfill", *DAYS).status == 1
+    assert run("backfill", *DAYS, "--where", "broken(((").status == 1
+    assert run("backfill", *DAYS).status == 0
+    assert rows(Path("data/events")) == expected
+
+
+@pytest.mark.parametrize("words", [["check"], ["explore"], ["backfill", *ONE_DAY]])
+def test_who_reaches_nobody_keeps_the_budget(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    """A request that never left is none of the sixty an hour: else a lost network would cost it."""
+    monkeypatch.setattr(plan, "DEFAULT_PATIENCE", plan.Patience(tries=3, first=0.01, longest=0.01))
+    monkeypatch.setattr("engine.backfill.Options", partial(Options, patience=plan.DEFAULT_PATIENCE))
+    with socket.socket() as unused:  # bound, and nobody listens
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MIXPANEL_HOST", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        said = run(*words)
+    assert said.status == 1
+    assert "cannot be reached" in said.out + said.err
+    assert "Check the network" in said.out + said.err
+    (path,) = tmp_path.rglob("catalog.sqlite3")
+    with closing(sqlite3.connect(path)) as ledger:
+        assert ledger.execute("SELECT count(*) FROM requests").fetchall() == [(0,)]
+
+
+def test_stopped_while_the_program_is_read(tmp_path: Path) -> None:
+    """P8: Ctrl-C in the first tenth of a second is a word, and no traceback of our imports."""
+    code = (
+        "import builtins, sys\n"
+        "real = builtins.__import__\n"
+        "def stop(name, *rest):\n"
+        "    if name == 'typer': raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = stop\n"
+        "from engine.__main__ import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "runs"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "Stopped.\n")
 
 
 def test_two_workers(run: Run, expected: list[str]) -> None:

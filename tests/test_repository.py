@@ -96,7 +96,7 @@ def test_the_version() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == __version__
-    assert project["scripts"] == {"mixpanel-etl": "engine.cli:main"}
+    assert project["scripts"] == {"mixpanel-etl": "engine.__main__:main"}
 
 
 @pytest.mark.parametrize(("extra", "folder"), [("test", "tests"), ("bench", "benchmarks")])

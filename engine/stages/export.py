@@ -399,10 +399,14 @@ def translated(
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, httpx.RemoteProtocolError) and in_body:  # P1
         return Truncated(f"The response of {host} is not whole: {said}")
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        unreached = Unavailable(
+            f"{host} cannot be reached: {said}. Check the network, a proxy or VPN, and the host."
+        )
+        unreached.reached = False
+        return unreached
     if isinstance(error, httpx.TimeoutException):
         return Unavailable(f"{host} did not answer in time ({type(error).__name__}).")
-    if isinstance(error, httpx.ConnectError):
-        return Unavailable(f"{host} cannot be reached: {said}")
     return Unavailable(f"The connection to {host} broke: {said}")
 
 
