@@ -272,6 +272,18 @@ def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> No
         assert ids(catalog.runs()) == ["a"]
 
 
+def test_it_waits_for_who_is_making_the_file(tmp_path: Path) -> None:
+    """Another process holds the new file for a moment: the second one waits, as it does later."""
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with ThreadPoolExecutor(1) as pool:
+            opening = pool.submit(Catalog, tmp_path)
+            with pytest.raises(TimeoutError):
+                opening.result(0.3)
+            other.execute("COMMIT")
+            opening.result(10).close()
+
+
 def test_threads_share_one_catalog(tmp_path: Path) -> None:
     """Workers write through the same object, whole transactions at a time."""
     with Catalog(tmp_path) as catalog:

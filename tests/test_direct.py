@@ -243,6 +243,16 @@ def test_it_takes_the_usual(shape: str) -> None:
     assert ways.assert_equal(block, names)
 
 
+def test_a_block_is_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a part ends, a colon in a text is none of a key's: no line is in doubt for it."""
+    line = LINE.replace(b'"x"', b'"a:::::b"')
+    for step in range(1, len(line)):
+        monkeypatch.setattr("engine.stages.direct.STEP", step)
+        ways = Ways()
+        ways.short._sure = lambda line: pytest.fail(f"in doubt: {line!r}")
+        assert ways.assert_equal(line + b"\n" + line)
+
+
 def test_what_is_in_doubt_is_looked_at_alone() -> None:
     """A colon in a text costs a second look at its own line, and at no other."""
     ways, doubted = Ways(), list[bytes]()

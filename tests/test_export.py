@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import random
 import socket
 import ssl
 import struct
@@ -25,7 +26,16 @@ from engine import __version__
 from engine.answer import clean, retry_after, verdict
 from engine.errors import EtlError, InputError, RateLimited, Refused, Truncated, Unavailable
 from engine.flow import Connection, Secret
-from engine.stages.export import PIECE, Limits, params, stream, translated, url
+from engine.stages.export import (
+    GATHERED,
+    PIECE,
+    Limits,
+    _gunzipped,
+    params,
+    stream,
+    translated,
+    url,
+)
 from engine.window import Window
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -306,6 +316,21 @@ def test_any_cut_of_gzip_into_chunks_is_the_same(members: list[bytes], sizes: li
     assert fetch(chunked(*parts, encoding="gzip")) == b"{" + b"".join(members)
 
 
+def test_a_large_body_is_handed_on_while_it_comes() -> None:
+    """P6: what is on the wire is gathered a little, and never as a whole."""
+    packed = gzip.compress(random.Random(1).randbytes(4 << 20))
+    came = 0
+
+    def chunks() -> Iterator[bytes]:
+        nonlocal came
+        for at in range(0, len(packed), 10_000):
+            came += 10_000
+            yield packed[at : at + 10_000]
+
+    assert next(_gunzipped(chunks()))
+    assert came < 2 * GATHERED
+
+
 def test_a_bomb_comes_in_pieces_and_is_counted() -> None:
     """P6: 64 MiB from 64 KiB never stand in memory; `received` counts what was on the wire."""
     bomb = gzip.compress(bytes(64 << 20))
@@ -451,6 +476,14 @@ def test_an_error_that_breaks_off_is_still_that_error(reply: bytes) -> None:
     """The status came whole, and what came of the text is shown."""
     with pytest.raises(Refused, match="400: bad wh"):
         fetch(reply)
+
+
+def test_an_error_that_nobody_can_read_is_not_shown() -> None:
+    """In an encoding that was not asked for: the status says enough."""
+    with pytest.raises(Unavailable) as caught:
+        fetch(sized(b"\x8f\x05\x80\x1b[31m", "Content-Encoding: br", status="500 x"))
+    assert str(caught.value).isprintable()
+    assert "[31m" not in str(caught.value)
 
 
 def test_no_more_of_an_error_is_read_than_matters() -> None:

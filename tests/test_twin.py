@@ -23,6 +23,7 @@ from engine.sandbox import Sandbox, Spec, day_lines
 from engine.stages import lines
 from engine.stages.direct import Direct
 from engine.stages.lines import Piece
+from engine.stages.writer import StagedBatch, Writer
 from engine.twin import Reader
 from tests.commands import children
 from tests.pulling import DAYS, RULES, pull, rows
@@ -208,6 +209,47 @@ def offspring() -> set[int]:
     return found
 
 
+class Slow:
+    """Stands for a twin that has not answered yet, until somebody waits for it."""
+
+    def __init__(self, *_: object) -> None:
+        self.waited = 0
+
+    def give(self, block: bytes, names: frozenset[str]) -> None:
+        pass
+
+    def has_answered(self) -> bool:
+        return False
+
+    def take(self) -> None:
+        self.waited += 1
+
+    def close(self) -> None:
+        pass
+
+
+def test_nobody_runs_far_ahead_of_a_slow_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P6: what was read after its block waits in memory, so there is little of it."""
+    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr(twin, "_Twin", Slow)
+    reader = Reader(direct_of(), tmp_path, twin=True)
+    ahead = 0
+
+    def counted() -> Iterator[Piece]:
+        nonlocal ahead
+        for piece in PIECES:
+            ahead += 1
+            yield piece
+
+    most = 0
+    for _ in reader.batches(counted()):
+        ahead -= 1
+        most = max(most, ahead)
+    assert 0 < most <= 2 * twin.DEPTH
+
+
 def test_little_is_read_alone(tmp_path: Path) -> None:
     """A second process is not started for what is read sooner than that."""
     reader = Reader(direct_of(), tmp_path, twin=True)
@@ -259,7 +301,15 @@ def test_a_whole_pull_with_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         started.append(real(*arguments))
         return started[-1]
 
+    ended: list[bool | None] = []
+    finish = Writer.finish
+
+    def finishing(writer: Writer) -> StagedBatch:
+        ended.append(started[0]._process.poll() is not None if started else None)
+        return finish(writer)
+
     monkeypatch.setattr(twin, "_Twin", start)
+    monkeypatch.setattr(Writer, "finish", finishing)
     spec = Spec(events_per_day=20_000, shape="wide", duplicate_percent=3)
     with Sandbox(spec) as sandbox:
         assert pull(sandbox.url, tmp_path / "alone", DAYS[:1]).statuses == ["success"]
@@ -270,4 +320,4 @@ def test_a_whole_pull_with_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert done.records["skippedRecordCount"] > 0
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")
     assert len(started) == 1
-    assert started[0]._process.poll() is not None
+    assert ended == [None, True]  # P6: not both at the time that takes most memory
