@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing
 from datetime import date
 from pathlib import Path
 from time import perf_counter
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -273,15 +274,20 @@ def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> No
 
 
 def test_it_waits_for_who_is_making_the_file(tmp_path: Path) -> None:
-    """Another process holds the new file for a moment: the second one waits, as it does later."""
-    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with ThreadPoolExecutor(1) as pool:
-            opening = pool.submit(Catalog, tmp_path)
-            with pytest.raises(TimeoutError):
-                opening.result(0.3)
-            other.execute("COMMIT")
-            opening.result(10).close()
+    """Where two processes turn a new file to write-ahead logging at once, SQLite refuses one."""
+    left = 3
+
+    def execute(statement: str) -> None:
+        nonlocal left
+        if left := left - 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+
+    with Catalog(tmp_path) as catalog, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "_connection", SimpleNamespace(execute=execute))
+        catalog._write_ahead()
+    assert left == 0
 
 
 def test_threads_share_one_catalog(tmp_path: Path) -> None:
