@@ -85,9 +85,7 @@ def pull(
                 schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep
             )
             checker = Checker(schema)
-            direct = Direct(
-                mapping.rules, mapping.destinations, lines.has_keys_once, keep_unmapped=keep
-            )
+            direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(_chunks(flow, run, tally, limits)) as chunks,

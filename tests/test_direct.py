@@ -58,9 +58,7 @@ class Ways:
     def __init__(self, rules: tuple[Schema, MappingSet] = USUAL, *, keep: bool = True) -> None:
         self.schema, self.mapping = rules
         self.keep = keep
-        self.short = Direct(
-            self.mapping.rules, self.mapping.destinations, lines.has_keys_once, keep_unmapped=keep
-        )
+        self.short = Direct(self.mapping.rules, self.mapping.destinations, keep_unmapped=keep)
         self.columns = Columns(
             self.schema,
             self.mapping.destinations,
@@ -232,14 +230,21 @@ def test_dates_are_those_of_the_cast(text: str, column: str) -> None:
     ways.assert_equal(b'{"event":"e","properties":{"%s":"%s"}}' % (column.encode(), text.encode()))
 
 
+DOUBT = "engine.stages.direct.has_keys_once"
+
+
+def in_doubt(line: bytes) -> bool:
+    pytest.fail(f"in doubt: {line!r}")
+
+
 @pytest.mark.parametrize("shape", ["small", "wide", "typed"])
-def test_it_takes_the_usual(shape: str) -> None:
+def test_it_takes_the_usual(monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
     """Blocks of usual events do go the short way; else nothing would be gained."""
     spec = Spec(events_per_day=300, shape=shape)
     block = b"".join(day_lines(spec, DAYS[0])).rstrip(b"\n")
     names = {name for line in block.split(b"\n") for name in json.loads(line)["properties"]}
     ways = Ways()
-    ways.short._sure = lambda line: pytest.fail(f"in doubt: {line!r}")
+    monkeypatch.setattr(DOUBT, in_doubt)
     assert ways.assert_equal(block, names)
 
 
@@ -247,16 +252,21 @@ def test_a_block_is_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a part ends, a colon in a text is none of a key's: no line is in doubt for it."""
     line = LINE.replace(b'"x"', b'"a:::::b"')
     for step in range(1, len(line)):
-        monkeypatch.setattr("engine.stages.direct.STEP", step)
+        monkeypatch.setattr("engine.exact.STEP", step)
         ways = Ways()
-        ways.short._sure = lambda line: pytest.fail(f"in doubt: {line!r}")
+        monkeypatch.setattr(DOUBT, in_doubt)
         assert ways.assert_equal(line + b"\n" + line)
 
 
-def test_what_is_in_doubt_is_looked_at_alone() -> None:
+def test_what_is_in_doubt_is_looked_at_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A colon in a text costs a second look at its own line, and at no other."""
     ways, doubted = Ways(), list[bytes]()
-    ways.short._sure = lambda line: not doubted.append(line)  # type: ignore[func-returns-value]
+
+    def look(line: bytes) -> bool:
+        doubted.append(line)
+        return True
+
+    monkeypatch.setattr(DOUBT, look)
     nested, colon = (LINE.replace(b'"x"', x) for x in (b'"x","other":{"a":1}', b'"a : b"'))
     null = LINE.replace(b'"x"', b"null")
     assert ways.direct(b"\n".join([LINE, nested, LINE, colon, LINE, null, LINE])) is not None

@@ -20,7 +20,6 @@ import pytest
 from engine import twin
 from engine.batch import Batch, Reject
 from engine.sandbox import Sandbox, Spec, day_lines
-from engine.stages import lines
 from engine.stages.direct import Direct
 from engine.stages.lines import Piece
 from engine.stages.writer import StagedBatch, Writer
@@ -32,8 +31,8 @@ SCHEMA, MAPPING = RULES.compile()
 COUNT = 24
 
 
-def direct_of(sure: Callable[[bytes], bool] = lines.has_keys_once) -> Direct:
-    direct = Direct(MAPPING.rules, MAPPING.destinations, sure, keep_unmapped=True)
+def direct_of(kind: type[Direct] = Direct) -> Direct:
+    direct = kind(MAPPING.rules, MAPPING.destinations, keep_unmapped=True)
     direct.learn(NAMES)
     return direct
 
@@ -136,18 +135,21 @@ def test_no_room_for_its_files(
     assert shown(list(reader.batches(iter(PIECES)))) == alone
 
 
-def fail(line: bytes) -> bool:
-    raise ZeroDivisionError(len(line))
+class Broken(Direct):
+    """Has a defect."""
+
+    def attempt(self, block: bytes) -> Batch | None:
+        raise ZeroDivisionError(len(block))
 
 
 def test_an_error_of_the_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect is no reason to go on: it is raised here as it was there."""
     monkeypatch.setattr(twin, "WORTH", 0)
-    doubtful = b'{"event":"e","properties":{"item_id":" : "}}'
-    reader = Reader(direct_of(fail), tmp_path, twin=True)
+    block = b'{"event":"e","properties":{"item_id":" : "}}'
+    reader = Reader(direct_of(Broken), tmp_path, twin=True)
     try:
-        with pytest.raises(ZeroDivisionError, match=str(len(doubtful))):
-            list(reader.batches(iter([doubtful])))
+        with pytest.raises(ZeroDivisionError, match=str(len(block))):
+            list(reader.batches(iter([block])))
     finally:
         reader.close()
 

@@ -19,11 +19,18 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.batch import KEYS, Batch
+from engine.exact import (
+    Integers,
+    each_line,
+    ends_of_objects,
+    has_huge_number,
+    has_keys_once,
+    key_colons,
+)
 from engine.rules import Rule
 from engine.schema import Field
 
@@ -50,15 +57,10 @@ DATES = {
 }
 MOST_NAMES = 1000  # properties of one struct; a row takes a pointer for each
 LONGEST_PAUSE = 64  # blocks
-STEP = 1 << 18  # bytes that are looked at together: what comes of them stays in the cache
 
-COLON = re.compile('(?:^|[\x00-"]):')  # in a name, what `_colons` takes for the end of a key
-LONG = 256  # a longer run of digits may be a number that no double holds: those have 309
-# The end of a number that may be beyond any double: the plain way rejects such a record.
-EXPONENT = re.compile(rb"[eE]\+?[0-9]{3,}[],}\s]")
+COLON = re.compile('(?:^|[\x00-"]):')  # in a name, what `key_colons` takes for the end of a key
 
 Arrays = list[Any]
-Integers = npt.NDArray[np.intp]
 
 
 class _Form(NamedTuple):
@@ -85,16 +87,14 @@ class _Form(NamedTuple):
 class Direct:
     """The short way for blocks that `rules` map whole; `destinations` as in `batch.columns`.
 
-    `learn` tells it which property names occur, from blocks that went the plain way. `sure` tells
-    whether a line, in doubt, has no key twice. A block that had to be declined costs a try: so
-    after each one it pauses, longer every time.
+    `learn` tells it which property names occur, from blocks that went the plain way. A block that
+    had to be declined costs a try: so after each one it pauses, longer every time.
     """
 
     def __init__(
         self,
         rules: Sequence[Rule],
         destinations: Sequence[tuple[str, ...]],
-        sure: Callable[[bytes], bool],
         *,
         keep_unmapped: bool,
     ) -> None:
@@ -103,7 +103,6 @@ class Direct:
         events = any(rule.source.is_event for rule in rules)
         self._able = events and len(rules) == len(destinations) and all(map(_is_plain, rules))
         self._destinations = list(destinations)
-        self._sure = sure
         self._keep = keep_unmapped
         self.known: frozenset[str] = frozenset()
         self._form: _Form | None = None
@@ -174,7 +173,7 @@ class Direct:
         return self._read(block, self._form) if self._form else None
 
     def _read(self, block: bytes, form: _Form) -> Batch | None:
-        ends = _ends_of_objects(block)
+        ends = ends_of_objects(block)
         if ends is None:
             return None
         rows, before = len(ends), sys.getrefcount(form.nothing)
@@ -194,7 +193,7 @@ class Direct:
             }
             if not self._is_sure(block, ends, values, unread, rest):
                 return None
-            if rest and _has_huge_number(block):
+            if rest and has_huge_number(block):
                 return None
             if rest and not self._keep and not block.isascii():
                 block.decode()  # msgspec takes any bytes for a text that it does not decode
@@ -226,20 +225,20 @@ class Direct:
         an object among its values. What is in the rest stands there as in the block.
         """
         text = np.frombuffer(block, np.uint8)
-        colons = sum(np.count_nonzero(part) for part in _colons(text))
+        colons = sum(np.count_nonzero(part) for part in key_colons(text))
         keys = 2 * len(ends) + unread + sum(len(array) - array.null_count for array in values)
         if colons == keys:
             return True
-        counts = _each_line(np.concatenate(list(_colons(text))), ends) - 2
+        counts = each_line(np.concatenate(list(key_colons(text))), ends) - 2
         for array in values:
             counts -= array.is_valid().to_numpy(zero_copy_only=False)
         if rest:
-            found = list(_colons(np.frombuffer(rest.text, np.uint8)))
-            counts -= _each_line(np.concatenate(found), rest.ends)
-        nested = _each_line(text == ord("{"), ends) != 2
+            found = list(key_colons(np.frombuffer(rest.text, np.uint8)))
+            counts -= each_line(np.concatenate(found), rest.ends)
+        nested = each_line(text == ord("{"), ends) != 2
         doubted = np.flatnonzero((counts != 0) | nested).tolist()
         lines = block.split(b"\n")
-        return all(self._sure(lines[row]) for row in doubted)
+        return all(has_keys_once(lines[row]) for row in doubted)
 
 
 class _Rest:
@@ -349,64 +348,6 @@ def _dated(field: Field, array: Any) -> Any:
     if (since < first).any() or (since >= end).any():
         raise ValueError("outside the years 1 to 9999")
     return dates
-
-
-def _ends_of_objects(block: bytes) -> Integers | None:
-    """Where each line ends, if each of them is one object; None if that is not certain.
-
-    It begins and ends like one, no object can go on after a line that ends so with one that begins
-    so; the caller sees that there are as many objects as lines.
-    """
-    if not block or block.endswith(b"\n"):
-        return None
-    text = np.frombuffer(block, np.uint8)
-    parts = range(0, len(text), STEP)
-    found = [np.flatnonzero(text[at : at + STEP] == ord("\n")) + at for at in parts]
-    ends = np.concatenate([*found, [len(text)]])
-    starts = np.append(ends[:-1] + 1, 0)
-    begin, end = text.take(starts) == ord("{"), text.take(ends - 1) == ord("}")
-    return ends if begin.all() and end.all() else None
-
-
-def _colons(text: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.bool_]]:
-    """Where a colon follows a quote or white space, STEP bytes at a time."""
-    before = 0
-    for start in range(0, len(text), STEP):
-        part = text[start : start + STEP]
-        colons = part == ord(":")
-        colons[1:] &= part[:-1] <= ord('"')
-        colons[0] &= before <= ord('"')
-        before = part[-1]
-        yield colons
-
-
-def _has_huge_number(block: bytes) -> bool:
-    """Whether there may be a number beyond any double.
-
-    Where nothing decodes a value, nobody would see it: one with an exponent of three digits or
-    more, or of more digits than a double can have before its point.
-    """
-    text = np.frombuffer(block, np.uint8)
-    run = (text[:: LONG // 8] - ord("0")) < 10  # of unsigned bytes; every 32nd of them
-    for apart in (1, 2, 4):  # eight digits in a row
-        run = run[:-apart] & run[apart:]
-    if run.any():
-        return True
-    for start in range(0, len(block), STEP):
-        text = np.frombuffer(block[start : start + STEP + 8], np.uint8)
-        digits = (text - ord("0")) < 10  # of unsigned bytes
-        found = (text[1:-2] | 0x20) == ord("e")
-        found &= digits[:-3]
-        found &= digits[3:]  # the second digit, or the first one after a sign
-        if any(EXPONENT.match(block, start + 1 + at) for at in np.flatnonzero(found).tolist()):
-            return True
-    return False
-
-
-def _each_line(found: npt.NDArray[np.bool_], ends: Integers) -> npt.NDArray[np.int64]:
-    """How many there are in each line."""
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    return np.add.reduceat(found.view(np.uint8), starts, dtype=np.int64)
 
 
 class Lines(Sequence[bytes]):

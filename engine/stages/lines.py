@@ -5,36 +5,23 @@ last line of a response ends cleanly (P1).
 """
 
 import json
-import math
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from engine.batch import CORRUPT, Batch, Reject
 from engine.errors import GiveUp, Truncated
+from engine.exact import NOTHING, Record, careful, doubted_rows
 
-Record = dict[str, Any]
 Piece = bytes | Reject
 Direct = Callable[[Iterator[Piece]], Iterator[Piece | Batch]]
 """Passes pieces on in their order; a block as its batch where that can be had directly."""
-Integers = npt.NDArray[np.intp]
-Bools = npt.NDArray[np.bool_]
 
 MARKERS = (b"terminated early", b"export terminated early")
-COLLECTIONS = frozenset((dict, list))
-NOTHING: Record = {}  # stands for a line that was not decoded
-DEEPEST = 1024  # levels of nesting, as far as orjson goes
 SAMPLE = 1 << 16  # bytes of a block that tell how long its lines are
-NUMBERS = range(-(1 << 63), 1 << 64)  # the integers that orjson decodes exactly
-# A run of digits that may be an integer outside NUMBERS; a string begins with a quote.
-LONG_NUMBER = re.compile(rb'(?<![0-9.eE+"])(?:-[0-9]{19,}|[0-9]{20,})')
-COLON = re.compile(rb'[\x00-"]:')  # after a key, or in a text
 REGION = (
     " No event came before it, and a project that lives in another region answers so too: try the"
     " host https://data.mixpanel.com, https://data-eu.mixpanel.com or https://data-in.mixpanel.com."
@@ -202,13 +189,13 @@ def _decoded(block: bytes, seen: bool) -> tuple[Batch, bool]:
         lines = [line.removesuffix(b"\r") for line in lines]
     try:
         records: list[Record] = [orjson.loads(line) for line in lines]
-        doubted = _doubted(block, lines, records, len(records))
+        doubted = doubted_rows(block, lines, records, len(records))
     except (ValueError, TypeError, KeyError):  # some line is blank, or no event
         lines = [line for line in lines if line.strip()]
         records = [_event(line) or NOTHING for line in lines]
         failed = {row for row, record in enumerate(records) if record is NOTHING}
         events = len(records) - len(failed)
-        doubted = failed | _doubted(b"\n".join(lines), lines, records, events)
+        doubted = failed | doubted_rows(b"\n".join(lines), lines, records, events)
     if not doubted:
         return Batch(lines=lines, records=records), False
 
@@ -235,172 +222,6 @@ def _event(line: bytes) -> Record | None:
         return record if type(record["properties"]) is dict and "event" in record else None
     except (ValueError, TypeError, KeyError):
         return None
-
-
-# orjson is fast but loses two things without a word: of a key that occurs twice it keeps the last
-# value, and an integer beyond 64 bits becomes a float. To look into every record for them would
-# cost more than decoding it, so two sums over the bytes of a whole block prove that none is there:
-#
-# - In any valid line the colon after a key follows the key's quote or white space: a byte <= 0x22.
-#   So a block has at least as many such colons as its text has keys, and its text has at least as
-#   many keys as were decoded. If the colons are no more than the keys that were decoded in the two
-#   upper levels, all three numbers are one: no key was lost.
-# - An integer beyond 64 bits has at least 19 digits. Wherever one cuts the bytes into fours, such a
-#   run holds four neighbouring fours of nothing but digits.
-#
-# Neither holds in reverse (a colon in a text, a nested object, a number in a string), so where one
-# fails, the same is asked line by line, more closely, and `careful` decodes what stays in doubt.
-# No answer about a line depends on its neighbours, so none depends on how the bytes arrived.
-
-
-def _doubted(block: bytes, lines: list[bytes], records: list[Record], events: int) -> set[int]:
-    """The rows where orjson may have lost something.
-
-    Raises KeyError or TypeError unless just so many `records` are `events`, and the others NOTHING.
-    """
-    properties = [record["properties"] for record in records if "event" in record]
-    keys = sum(map(len, records)) + sum(map(dict.__len__, properties))
-    if len(properties) != events:
-        raise KeyError("event")
-    text = np.frombuffer(block, np.uint8)
-    colons = text == ord(":")
-    colons[1:] &= text[:-1] <= ord('"')
-    # The digits are 0x30 to 0x39. Six signs up to 0x3f pass as well, which costs a second look.
-    fours = np.frombuffer(block, np.uint32, len(block) // 4) & np.uint32(0xF0F0F0F0) == 0x30303030
-    eights = fours[:-1] & fours[1:]
-    sixteens = eights[:-2] & eights[2:]
-    keys_agree, numbers_fit = np.count_nonzero(colons) == keys, not sixteens.any()
-    if keys_agree and numbers_fit:
-        return set()
-    ends = _ends(block)
-    doubted = set() if keys_agree else _lost_keys(lines, records, colons, ends)
-    return doubted if numbers_fit else doubted | _lost_digits(block, sixteens, ends)
-
-
-def _lost_keys(
-    lines: list[bytes], records: list[Record], colons: Bools, ends: Integers
-) -> set[int]:
-    """The rows whose text may have more keys than their record."""
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    found = np.add.reduceat(colons.view(np.uint8), starts, dtype=np.uint32).tolist()
-    upper = [len(record) + len(record.get("properties", NOTHING)) for record in records]
-    doubted = set()
-    for row, line in enumerate(lines):
-        if found[row] == upper[row] or (more := found[row] - _keys(records[row])) == 0:
-            continue
-        # Without a doubled backslash every \\" is a quote inside a string: its colon is no key's.
-        if b"\\\\" in line or more != line.count(b'\\":'):
-            doubted.add(row)
-    return doubted
-
-
-def _lost_digits(block: bytes, sixteens: Bools, ends: Integers) -> set[int]:
-    """The rows that have an integer beyond 64 bits."""
-    sixteens[1:] &= ~sixteens[:-1]  # where each run begins
-    places = 4 * np.flatnonzero(sixteens)
-    # Three digits more, before and after the sixteen, make it a run of nineteen.
-    text = np.frombuffer(block, np.uint8)
-    around = text.take(places[:, None] + (-1, -2, -3, 16, 17, 18), mode="clip") & 0xF0 == 0x30
-    more = np.logical_and.accumulate(around.reshape(-1, 2, 3), axis=2).sum(axis=(1, 2))
-    places = places[more >= 3]
-    rows = np.searchsorted(ends, places)
-    doubted = set()
-    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-        # The number begins at most four bytes before the place, or one after.
-        number = LONG_NUMBER.search(block, max(0, place - 4), place + 24)
-        if number and int(number[0]) not in NUMBERS:
-            doubted.add(row)
-    return doubted
-
-
-def _ends(block: bytes) -> Integers:
-    """Where each line of `block` ends."""
-    ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n"))
-    return np.append(ends, len(block))
-
-
-def _keys(record: Record) -> int:
-    """How many keys `record` has, at every level."""
-    keys = 0
-    nested: list[Any] = [record]
-    for value in nested:
-        children = value
-        if type(value) is dict:
-            keys += len(value)
-            children = value.values()
-        nested += [child for child in children if type(child) in COLLECTIONS]
-    return keys
-
-
-def has_keys_once(line: bytes) -> bool:
-    """Whether no object in `line`, an event, has a key twice."""
-    try:
-        if len(COLON.findall(line)) == _keys(orjson.loads(line)):
-            return True
-        careful(line)
-    except ValueError:
-        return False
-    return True
-
-
-def careful(line: bytes) -> Record:
-    """The event in `line`, exactly: the slow way, and the measure of the fast one.
-
-    Integers keep all their digits, and a lone surrogate such as "\\ud83d" stays one. Raises
-    ValueError for what is no JSON (RFC 8259, in UTF-8), for numbers that no float can hold, for a
-    key that occurs twice in one object, beyond DEEPEST levels, and for what is no event.
-    """
-    try:
-        record = json.loads(
-            line.decode(),
-            object_pairs_hook=_unique,
-            parse_constant=_no_number,
-            parse_float=_finite,
-        )
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if _depth(record) > DEEPEST:
-        raise ValueError("it is nested too deeply")
-    if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - the caller's only failure
-    for name in ("event", "properties"):
-        if name not in record:
-            raise ValueError(f"it has no {name!r}")
-    if not isinstance(record["properties"], dict):
-        raise ValueError("its 'properties' are no object")  # noqa: TRY004 - as above
-    return record
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Record:
-    """The object of `pairs`; ValueError names a key that occurs twice: one value would be lost."""
-    found: Record = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {name[:100]!r} occurs twice in one object")
-        found[name] = value
-    return found
-
-
-def _depth(value: Any) -> int:
-    """How many collections lie in one another."""
-    depth, level = 0, [value]
-    while level := [inner for inner in level if type(inner) in COLLECTIONS]:
-        depth += 1
-        level = [
-            child for inner in level for child in (inner.values() if type(inner) is dict else inner)
-        ]
-    return depth
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits[:100]} is too large a number")
-    return number
 
 
 def _reason(error: ValueError) -> str:
