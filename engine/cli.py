@@ -7,6 +7,7 @@ tried. Heavy imports wait until a command needs them.
 import os
 import shlex
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ import typer
 
 from engine import __version__, config, console, given
 from engine.console import answer, answer_json, say
-from engine.errors import EtlError, InputError
+from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow
 from engine.window import DAY, Window, consecutive, each_day
 
@@ -268,20 +269,24 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """The history of runs, the newest first."""
-    from engine.catalog import Catalog
+    from engine.catalog import NAME, Catalog
     from engine.report import FAILED, IN_PROGRESS, SUCCESS, envelope
     from engine.terminal import history
 
     if status is not None:
         status = given.one_of("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
-    with Catalog(config.home(os.environ)) as catalog:
-        if as_json:
-            answer_json(envelope(catalog.runs(flow, status, limit)))
-        elif entries := catalog.history(flow, status, limit=limit):
-            with console.answering():
-                history(entries)
-        else:
-            say(f"No such runs in {catalog.path}. MIXPANEL_ETL_HOME says where to look.")
+    home = config.home(os.environ)
+    entries = []
+    if (home / NAME).exists():  # who asks leaves no trace
+        with Catalog(home) as catalog:
+            entries = catalog.history(flow, status, limit=limit)
+    if as_json:
+        answer_json(envelope([entry.item for entry in entries]))
+    elif entries:
+        with console.answering():
+            history(entries)
+    else:
+        say(f"No such runs in {home / NAME}. MIXPANEL_ETL_HOME says where to look.")
 
 
 @app.command(epilog=f"Example: {PROGRAM} explore --from-date 2024-01-01 --limit 5")
@@ -388,5 +393,9 @@ def sandbox(
         clock=given.one_of("--clock", clock, ("utc", "local")),
         timezone=config.timezone(timezone),
     )
+    if cache_dir:
+        with disk_error(f"keep answers in {cache_dir}"):
+            cache_dir.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=cache_dir).close()
     project = Project(spec, per_hour=per_hour, per_second=per_second, cache_dir=cache_dir)
     serve(port=port, project=project, announce=announce)

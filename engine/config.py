@@ -3,6 +3,7 @@ It knows no command and no network, and what the shipped files mean is not its b
 """
 
 import json
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -104,6 +105,7 @@ def load(path: Path, environ: Environ) -> Config:
         name: _flow(name, table, connections, problems)
         for name, table in document.get("flows", {}).items()
     }
+    _one_flow_a_table(flows, problems)
     problems.tell()
     return Config(
         Path(document["home"]) if "home" in document else home(environ),
@@ -260,6 +262,17 @@ def _flow(
     return Flow(name, connection, schedule=schedule, **(defaults | values))
 
 
+def _one_flow_a_table(flows: Mapping[str, Flow | None], problems: Problems) -> None:
+    """Two flows would replace each other's days, and each would append what arrives (P4)."""
+    owners: dict[str, str] = {}
+    for name, flow in flows.items():
+        if flow is None:
+            continue
+        place = os.path.realpath(flow.dataset.removeprefix("file://"))
+        if (owner := owners.setdefault(place, name)) != name:
+            problems.add(f"flows.{name}.dataset", f'is the table of flow "{owner}": give another')
+
+
 def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | None:
     """The tutorial's rules: an interval of at least 15 minutes or 1 of the rest; none for once."""
     frequency = table.get("frequency")
@@ -385,7 +398,7 @@ def _date(given: Any) -> date:
     """TOML has dates of its own; a text is one too."""
     if type(given) is date:
         return given
-    if isinstance(given, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", given):
+    if isinstance(given, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
         with suppress(ValueError):
             return date.fromisoformat(given)
     raise ValueError

@@ -76,8 +76,9 @@ class Dataset:
                 f"A Delta table cannot be kept in {str(self.root)!r}: Delta readers take its "
                 f"{odd[0]!r} for something else. Give another directory for the dataset."
             )
-        if self.root.exists() and not self.root.is_dir():
-            raise InputError(f"{self.root} is a file. Give a directory for the dataset.")
+        standing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not standing.is_dir():
+            raise InputError(f"{standing} is a file. Give a directory for the dataset.")
         log = Log(self.root)
         if not self.root.exists() or log.has_table():
             return
@@ -426,7 +427,7 @@ def local_path(uri: str) -> Path:
             f"The dataset {parts.scheme}://… is not on a local disk. Give a path, or a file:// "
             f"URI; {parts.scheme}:// is not supported yet."
         )
-    return Path(uri)
+    return Path(uri).expanduser() if uri.startswith("~/") else Path(uri)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from engine import config
@@ -53,8 +53,20 @@ def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
 def rules_of(flow: Flow) -> "Rules":
     """The mapping set and the schema of `flow`; every misfit shows before the first request."""
     from engine.run import Rules
+    from engine.schema import Schema
 
-    rules = Rules(config.find("mapping", flow.mapping), config.find("schema", flow.schema))
+    found: dict[str, tuple[str, Any]] = {}
+    wrong = []
+    for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
+        try:
+            found[kind] = config.find(kind, wanted)
+            if kind == "schema" and wrong:  # what is wrong with it shows although nothing can fit
+                Schema.parse(*found[kind])
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("\n".join(wrong))
+    rules = Rules(**found)
     rules.compile()
     return rules
 
@@ -80,6 +92,8 @@ def latest(zone: ZoneInfo) -> date:
 def day(option: str, text: str, zone: ZoneInfo) -> date:
     """The day that an option names; not one to come."""
     try:
+        if not text.isascii():  # digits of other scripts are digits too, for Python
+            raise ValueError
         given = datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
         raise InputError(f'{option} "{text}" is no date. Write it as 2024-01-31.') from None

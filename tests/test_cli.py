@@ -101,6 +101,7 @@ WRONG = [
     (["backfill", "--from-date=2024-01-02", "--to-date=2999-01-01"], {}, "--to-date .* future: 2"),
     (["backfill", "--from-date=2024-02-30", "--to-date=2024-03-01"], {}, "is no date.* 2024-01-31"),
     (["backfill", "--from-date=20240101", "--to-date=2024-03-01"], {}, "is no date"),
+    (["backfill", "--from-date=２０２４-01-01", "--to-date=2024-03-01"], {}, "is no date"),
     (["backfill", "--to-date=2024-03-01"], {}, "Missing option '--from-date'.* backfill --help"),
     (["backfill", *DAYS, "--dataset"], {}, "'--dataset' requires an argument.* backfill --help"),
     (["backfill", *DAYS, "--dataset="], {}, "--dataset is empty"),
@@ -914,6 +915,61 @@ def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:
     assert re.findall(r"^(ok|wrong) ", said.out, re.MULTILINE) == ["wrong", "ok", "wrong"]
     assert "mappings[0]" in said.out
     assert "a-file" in said.out
+
+
+def test_check_names_mapping_and_schema(run: Run, sandbox: Sandbox) -> None:
+    """Neither hides what is wrong with the other."""
+    Path("mine.json").write_text('{"type": "wrong"}')
+    Path("flows.toml").write_text(
+        f'[connections.shop]\nhost = "{sandbox.url}"\n[flows.events]\nconnection = "shop"\n'
+        'dataset = "table"\nmapping = "nowhere"\nschema = "mine.json"\n'
+    )
+    said = run("check", "--config=flows.toml")
+    assert said.status == 2
+    assert 'no mapping "nowhere"' in said.out
+    assert re.search(r"The schema mine\b", said.out)
+
+
+def test_two_flows_on_one_dataset(run: Run) -> None:
+    """They would replace each other's days: the file is refused, however the table is written."""
+    table = 'connection = "shop"\ndataset = "{}"\n'
+    Path("flows.toml").write_text(
+        "[connections.shop]\n"
+        f"[flows.a]\n{table.format('data/x')}[flows.b]\n{table.format('data/../data/x/')}"
+    )
+    said = run("check", "--config=flows.toml")
+    assert said.status == 2
+    assert re.search(r'flows\.b\.dataset: is the table of flow "a"', said.err)
+
+
+def test_runs_leaves_no_trace(run: Run) -> None:
+    """Who only looks makes no catalog."""
+    assert run("runs").status == 0
+    assert json.loads(run("runs", "--json").out) == {"items": [], "_links": {}}
+    assert not Path(".mixpanel-etl").exists()
+
+
+def test_a_dataset_below_a_file(run: Run) -> None:
+    """Nothing was tried: exit 2."""
+    Path("a-file").touch()
+    said = run("backfill", *ONE_DAY, "--dataset=a-file/table")
+    assert said.status == 2
+    assert re.search(r"a-file is a file\b", said.err)
+
+
+def test_a_dataset_at_home(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A configuration file has no shell that would know `~`."""
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert run("backfill", *ONE_DAY, "--dataset=~/events").status == 0
+    assert list((tmp_path / "me" / "events").glob("event_date=*/*.parquet"))
+
+
+def test_a_cache_that_cannot_be_written(run: Run) -> None:
+    """The sandbox does not start without a word and fail at the first request."""
+    Path("a-file").touch()
+    said = run("sandbox", "--port=0", "--cache-dir=a-file/cache")
+    assert said.status == 1
+    assert "Cannot keep answers in a-file/cache" in said.err
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def url(
 
 def _endpoint(connection: Connection) -> str:
     """The address to ask. Basic credentials go over TLS, or to this machine itself (P7)."""
-    name = f"The host of connection {connection.name!r}"
+    name = f"The host of connection {connection.name!r} (or MIXPANEL_HOST)"
     try:
         host = httpx.URL(connection.host)
     except httpx.InvalidURL:
