@@ -56,7 +56,7 @@ def rules_of(flow: Flow) -> "Rules":
     from engine.schema import Schema
 
     found: dict[str, tuple[str, Any]] = {}
-    wrong = []
+    wrong = list[str]()
     for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
         try:
             found[kind] = config.find(kind, wanted)
@@ -92,9 +92,8 @@ def latest(zone: ZoneInfo) -> date:
 def day(option: str, text: str, zone: ZoneInfo) -> date:
     """The day that an option names; not one to come."""
     try:
-        if not text.isascii():  # digits of other scripts are digits too, for Python
-            raise ValueError
-        given = datetime.strptime(text, "%Y-%m-%d").date()
+        # strptime alone would take the digits of every script.
+        given = datetime.strptime(text.encode("ascii").decode(), "%Y-%m-%d").date()
     except ValueError:
         raise InputError(f'{option} "{text}" is no date. Write it as 2024-01-31.') from None
     last = latest(zone)

@@ -14,7 +14,16 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from signal import SIG_BLOCK, SIG_IGN, SIG_SETMASK, SIGINT, SIGTERM, pthread_sigmask, signal
+from signal import (
+    SIG_BLOCK,
+    SIG_IGN,
+    SIG_SETMASK,
+    SIGINT,
+    SIGTERM,
+    pthread_sigmask,
+    raise_signal,
+    signal,
+)
 from typing import Protocol
 
 from engine.batch import Tally
@@ -25,6 +34,7 @@ from engine.stages.export import Limits
 from engine.twin import cores
 
 Advance = Callable[[str, int, int], None]  # run id, lines and bytes so far
+STOPS = (SIGINT, SIGTERM)
 EVERY = 0.2  # seconds between two words about a pull
 
 
@@ -86,17 +96,13 @@ class _Elsewhere:
     def submit(
         self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
     ) -> Future[Staged]:
-        # A new process must not hear of Ctrl-C before it can say that it does not care: what is
-        # blocked here stays blocked in it.
-        heard = pthread_sigmask(SIG_BLOCK, {SIGINT, SIGTERM})
         try:
-            return self._pool.submit(_pull, flow, rules, run, directory, limits)
+            with _not_interrupted():
+                return self._pool.submit(_pull, flow, rules, run, directory, limits)
         except BrokenProcessPool as error:  # a worker died in the meantime
             failed: Future[Staged] = Future()
             failed.set_exception(error)
             return failed
-        finally:
-            pthread_sigmask(SIG_SETMASK, heard)
 
     def listen(self) -> None:
         while not self._words.empty():
@@ -111,6 +117,26 @@ class _Elsewhere:
             process.join()
 
 
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """Hear of a stop afterwards only: a process that is being started needs its parent's help.
+
+    Nor must it hear of one itself before it can say that it does not care: what is blocked here
+    stays blocked in it. Blocking is not enough for us, since another thread may get the signal.
+    """
+    heard = list[int]()
+    mask = pthread_sigmask(SIG_BLOCK, STOPS)
+    handlers = {sign: signal(sign, lambda number, _: heard.append(number)) for sign in STOPS}
+    try:
+        yield
+    finally:
+        for sign, handler in handlers.items():
+            signal(sign, handler)
+        pthread_sigmask(SIG_SETMASK, mask)
+        if heard:
+            raise_signal(heard[0])
+
+
 _words: "SimpleQueue[tuple[str, int, int]]"
 
 
@@ -118,8 +144,8 @@ def _settle_in(words: "SimpleQueue[tuple[str, int, int]]") -> None:
     """Make a new worker process end with its parent, however that ends, and at its word alone."""
     global _words
     _words = words
-    signal(SIGINT, SIG_IGN)
-    signal(SIGTERM, SIG_IGN)
+    for sign in STOPS:
+        signal(sign, SIG_IGN)
     parent = parent_process()
     assert parent is not None
 

@@ -101,7 +101,7 @@ WRONG = [
     (["backfill", "--from-date=2024-01-02", "--to-date=2999-01-01"], {}, "--to-date .* future: 2"),
     (["backfill", "--from-date=2024-02-30", "--to-date=2024-03-01"], {}, "is no date.* 2024-01-31"),
     (["backfill", "--from-date=20240101", "--to-date=2024-03-01"], {}, "is no date"),
-    (["backfill", "--from-date=２０２４-01-01", "--to-date=2024-03-01"], {}, "is no date"),
+    (["backfill", "--from-date=\uff12\uff10\uff12\uff14-01-01", *DAYS[1:]], {}, "is no date"),
     (["backfill", "--to-date=2024-03-01"], {}, "Missing option '--from-date'.* backfill --help"),
     (["backfill", *DAYS, "--dataset"], {}, "'--dataset' requires an argument.* backfill --help"),
     (["backfill", *DAYS, "--dataset="], {}, "--dataset is empty"),
@@ -737,6 +737,26 @@ def test_stop(
     sandbox.reset()
     assert run(*words).status == 0
     assert [day for day, _ in asked(sandbox)] == ["2024-01-03"]
+    assert rows(tmp_path / "data/events") == expected
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])  # the resource tracker, the workers
+def test_stop_while_workers_start(
+    run: Run, sandbox: Sandbox, tmp_path: Path, expected: list[str], least: int
+) -> None:
+    """P8: a process that has only just been started has no traceback to show either."""
+    words = ["backfill", *DAYS, "--days-per-request=1", "--workers=2"]
+    process = start(sandbox, tmp_path, *words)
+    until(lambda: len(list(children(process.pid))) >= least or process.poll() is not None)
+    assert process.poll() is None
+    started = [pid for pid, _ in children(process.pid)]
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert re.search(r"^Stopped. [0-3] of 3 days are committed", err, re.MULTILINE)
+    until(lambda: not any(alive(pid) for pid in started))
+    assert run(*words).status == 0
     assert rows(tmp_path / "data/events") == expected
 
 

@@ -275,6 +275,13 @@ def test_a_run_with_too_many_rejects_shows_them_and_no_ingested_row() -> None:
     assert extensions["manifest"]["failedRecords"] == f"{DONE.batch}/row_errors"
 
 
+def test_only_a_batch_has_files_to_review() -> None:
+    """Where nothing was kept, nobody is sent to look for it."""
+    words = "Review the associated diagnostic files"
+    assert words in json.dumps(report.payload(DONE, FLOW, 3_100))
+    assert words not in json.dumps(report.payload(replace(DONE, batch=None), FLOW, 3_100))
+
+
 def test_a_running_run_is_in_progress_and_its_end_unknown() -> None:
     """What has not happened yet is absent or -1, and nothing is an error."""
     item = report.payload(Outcome(RUN, report.IN_PROGRESS, copy_started=1_000), FLOW, 1_000)
