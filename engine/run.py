@@ -8,7 +8,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
@@ -26,7 +26,7 @@ from engine.stages.check import Checker
 from engine.stages.columns import Columns
 from engine.stages.direct import Direct
 from engine.stages.mapping import MappingSet, parse
-from engine.stages.writer import StagedFile, Writer
+from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
 
 AHEAD = 4  # decompressed chunks that may wait for the main thread (P6)
@@ -50,6 +50,19 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """Lines that came before and were kept, to be read again instead of a response.
+
+    `chunks` are whole lines, found in `place`; `rows` gives columns of what the table holds of a
+    day, by their paths: a line whose event is among them by now is a duplicate.
+    """
+
+    chunks: Iterable[bytes]
+    place: str
+    rows: Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Staged:
     """What a pull leaves for the commit. Times in ms since the epoch."""
 
@@ -68,11 +81,13 @@ def pull(
     limits: export.Limits = export.DEFAULT_LIMITS,
     *,
     twin: bool = False,
+    kept: Kept | None = None,
 ) -> Staged:
     """Ask for the run's window once, and put what comes back, checked, into `directory`.
 
-    `advance` is told the tally so far, now and then; `twin`: another core is free to help. Raises
-    EtlError, with the tally so far; then nothing in `directory` may be committed (P1).
+    `advance` is told the tally so far, now and then; `twin`: another core is free to help; `kept`
+    is read instead of an answer to the request. Raises EtlError, with the tally so far; then
+    nothing in `directory` may be committed (P1).
     """
     tally = Tally()
     started, copied = _now(), None
@@ -88,9 +103,13 @@ def pull(
             direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
-                closing(_chunks(flow, run, tally, limits)) as chunks,
+                closing(
+                    _counted(kept, tally) if kept else _chunks(flow, run, tally, limits)
+                ) as chunks,
                 closing(Reader(direct, directory, twin=twin)) as reader,
-                closing(lines.read(chunks, direct=reader.batches)) as batches,
+                closing(
+                    lines.read(chunks, direct=reader.batches, whole=kept is not None)
+                ) as batches,
             ):
                 for batch in batches:
                     tally.lines += len(batch.lines)
@@ -104,13 +123,13 @@ def pull(
                     advance(tally)
                 copied = _now()
                 reader.close()  # its core and its memory are wanted for Parquet
-                staged = writer.finish()
+                staged = writer.finish(_keys(kept, mapping))
             tally.rows = sum(file.rows for file in staged.files)
             tally.duplicates = staged.duplicates
             tally.files = len(staged.files)
             tally.bytes_written = sum(file.bytes for file in staged.files)
             _verify(tally, flow)
-            _note_input(directory, flow, run, tally)
+            _note_input(directory, _asked(flow, run, kept), tally)
     except EtlError as error:
         error.tally, error.copied = tally, copied
         raise
@@ -154,13 +173,31 @@ def _verify(tally: Tally, flow: Flow) -> None:
         )
 
 
-def _note_input(directory: Path, flow: Flow, run: Run, tally: Tally) -> None:
-    """Leave word of what was asked, as Adobe's `input_files` does. The address has no secret."""
+def _asked(flow: Flow, run: Run, kept: Kept | None) -> str:
+    """Where the lines came from. The address has no secret."""
+    if kept:
+        return kept.place
+    return export.url(flow.connection, run.window, flow.events, flow.where)
+
+
+def _note_input(directory: Path, address: str, tally: Tally) -> None:
+    """Leave word of what was asked, as Adobe's `input_files` does."""
     folder = directory / "batch" / "input_files"
     folder.mkdir(parents=True)
-    address = export.url(flow.connection, run.window, flow.events, flow.where)
     entry = {"path": address, "length": tally.bytes_read, "records": tally.lines}
     (folder / "fileMetaData1.json").write_text(json.dumps(entry) + "\n", encoding="utf-8")
+
+
+def _keys(kept: Kept | None, mapping: MappingSet) -> Keys:
+    """The keys of what the table holds of a day, for lines that are read again and are added."""
+    columns = mapping.key_columns
+    return lambda day: kept.rows(day, columns) if kept and columns else ()
+
+
+def _counted(kept: Kept, tally: Tally) -> Generator[bytes, None, None]:
+    for chunk in kept.chunks:
+        tally.bytes_read += len(chunk)
+        yield chunk
 
 
 def _chunks(

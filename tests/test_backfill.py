@@ -477,7 +477,7 @@ def test_a_line_that_is_nowhere(
 ) -> None:
     """P3: a pull whose lines are not all accounted for is not committed, whoever lost them."""
     finish = Writer.finish
-    monkeypatch.setattr(Writer, "finish", lambda self: replace(finish(self), duplicates=0))
+    monkeypatch.setattr(Writer, "finish", lambda *given: replace(finish(*given), duplicates=0))
     done = pull(sandbox.url, root, days(3), ONE_BY_ONE)
     assert done.statuses == ["failed"]
     assert "do not add up" in done.message

@@ -306,9 +306,9 @@ def test_a_whole_pull_with_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ended: list[bool | None] = []
     finish = Writer.finish
 
-    def finishing(writer: Writer) -> StagedBatch:
+    def finishing(writer: Writer, *given: Any) -> StagedBatch:
         ended.append(started[0]._process.poll() is not None if started else None)
-        return finish(writer)
+        return finish(writer, *given)
 
     monkeypatch.setattr(twin, "_Twin", start)
     monkeypatch.setattr(Writer, "finish", finishing)

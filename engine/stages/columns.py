@@ -147,7 +147,7 @@ class Columns:
         if days is None:
             # One day too early stands for no day at all: it is clamped, and noted, as well.
             listed = times.to_pylist() if isinstance(times, pa.Array) else times
-            found = [_day(time) for time in listed]
+            found = [utc_day(time) for time in listed]
             bounded = [first - 1 if d is None else min(max(d, first - 1), last + 1) for d in found]
             days = np.array(bounded, np.int64)
         held = np.clip(days, first, last)
@@ -402,7 +402,7 @@ def _epoch_ms(part: dict[str, str | None]) -> int:
     return seconds * 1000 + int((part.get("f") or "").ljust(3, "0")[:3])
 
 
-def _day(time: Any) -> int | None:
+def utc_day(time: Any) -> int | None:
     """Days since the epoch of a raw `time`: seconds, or ms, or a text of either, or a date."""
     if type(time) is str and _NUMBER.fullmatch(time):
         time = float(time)

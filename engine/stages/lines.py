@@ -53,12 +53,15 @@ def read(
     chunks: Iterable[bytes],
     sizes: Sizes = DEFAULT_SIZES,
     direct: Direct | None = None,
+    *,
+    whole: bool = False,
 ) -> Generator[Batch, None, None]:
     """Batches of `lines`, `records` and `rejects` from the decompressed bytes of one response.
 
     Lines end at byte 0x0A and nowhere else; chunks may be cut anywhere. Blank lines are no lines.
     Raises Truncated where the response shows that it is not whole: by Mixpanel's own line
     `terminated early`, or by a last line that is no event; GiveUp for a line beyond `absurd`.
+    `whole`: the bytes are known to be all there are, and the last line is one like any other.
     """
     held: Reject | None = None  # a bad line that may turn out to be the last one
     seen = False
@@ -77,7 +80,7 @@ def read(
         seen = seen or bool(batch.lines)
         if batch.lines or batch.rejects:
             yield batch
-    if held and not _is_whole(held.raw):
+    if held and not (whole or _is_whole(held.raw)):
         _cut_off(held.raw)
     if held:
         yield Batch(rejects=[held])

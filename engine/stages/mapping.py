@@ -67,6 +67,27 @@ class MappingSet:
             else:
                 self._pops[index] = source.names
 
+    @property
+    def key_columns(self) -> list[tuple[str, ...]]:
+        """Where event, distinct_id, time and `$insert_id` stay as they came; empty if any does not.
+
+        Of a record that has `insert_id` besides, or `distinct_id` as a number, they may not.
+        """
+        plain = [rule for rule in self.rules if rule.plain and not rule.source.inner]
+
+        def holding(key: str, kind: str) -> tuple[str, ...] | None:
+            reading = (rule for rule in plain if key in rule.source.names)
+            return next((rule.root for rule in reading if rule.field.type == kind), None)
+
+        found = [
+            next((rule.root for rule in plain if rule.source.is_event), None),
+            holding("distinct_id", "string"),
+            holding("time", "long"),
+            holding("$insert_id", "string"),
+        ]
+        columns = [root for root in found if root]
+        return columns if len(columns) == len(found) else []
+
     def apply(self, batch: Batch) -> None:
         """Fills `columns`, `rest` and `keys` of a batch of decoded `records`.
 

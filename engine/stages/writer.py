@@ -5,7 +5,7 @@ It knows neither the Delta table nor what a column means.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -35,6 +35,8 @@ REJECT_FILES = {"lines": "parsing_errors_0.json", "check": "conversion_errors_0.
 SAMPLES = 100
 
 Mask = npt.NDArray[np.bool_]
+Keys = Callable[[date], Iterable[list[Any]]]
+"""The keys of what the table keeps of a day, besides what is written: four Arrow arrays at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,15 @@ class _Spool:
         writing, self._writing, self.writing_bytes = self._writing, None, 0
         if writing:
             writing.result()
+
+    def superseded(self, kept: Iterable[list[Any]]) -> Mask | None:
+        """The rows that another one replaces, or that are `kept` already; None: none is."""
+        rows = sum(self.rows)
+        for keys in kept:  # behind the rows, and processed after all of them
+            never_older = pa.repeat(float("inf"), len(keys[0]))
+            self.duplicates.add([*keys, never_older])
+        lost = self.duplicates.superseded()
+        return None if lost is None else lost[:rows]
 
     def parts(self) -> list[range]:
         """The numbers of its batches, a range for each encoder if there is much to encode."""
@@ -177,15 +188,18 @@ class Writer:
             for spool in spools:  # P6: what waits for the disk is held as well
                 spool.wait()
 
-    def finish(self) -> StagedBatch:
-        """Encode every day without its superseded rows, and tell what there is."""
+    def finish(self, kept: Keys = lambda _: ()) -> StagedBatch:
+        """Encode every day without its superseded rows, and tell what there is.
+
+        A row that is `kept` in the table already is superseded by that one.
+        """
         duplicates = 0
         encoding: list[tuple[date, Future[list[Path]]]] = []
         for day, spool in sorted(self._days.items()):
             spool.flush()
             spool.wait()
             spool.close()
-            lost = spool.duplicates.superseded()
+            lost = spool.superseded(kept(day))
             duplicates += 0 if lost is None else int(lost.sum())
             encoding += [
                 (day, self._encoders.submit(self._encode, day, spool.read(part, lost)))
