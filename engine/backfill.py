@@ -6,10 +6,11 @@ it tells what happens to a callable.
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -19,7 +20,7 @@ from uuid import uuid4
 from ulid import ULID
 
 from engine import plan
-from engine.batch import Tally
+from engine.batch import Note, Tally
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import (
@@ -113,6 +114,17 @@ def missing_days(flow: Flow, dataset: Dataset, days: Sequence[date]) -> list[dat
     return [day for day, at in pulled.items() if at is None or at < day_over(day, zone)]
 
 
+def pulled(dataset: Dataset) -> Counter[str]:
+    """Of each day, as it is written, the sum of the positions that all flows have of it.
+
+    Positions only grow, so each pull of a day makes its sum larger, by whatever flow.
+    """
+    sums = Counter[str]()
+    for name, version in dataset.positions().items():
+        sums[name.rpartition("/")[2]] += version
+    return sums
+
+
 class Backfill:
     """Brings days into a dataset. `run` is the whole of it."""
 
@@ -140,6 +152,13 @@ class Backfill:
         self._ending: list[_Attempt] = []
         self._ended: list[Json] = []
 
+    @contextmanager
+    def prepared(self) -> Iterator[None]:
+        """Hold the dataset, with everything settled that a crash left."""
+        with self._dataset.locked():
+            self._recover()
+            yield
+
     def run(self, days: Sequence[date]) -> list[Json]:
         """Pull and commit every one of `days` that is due; the items of the runs that ended.
 
@@ -147,8 +166,7 @@ class Backfill:
         thrown away, and what is committed stays (P8).
         """
         with ExitStack() as stack:
-            stack.enter_context(self._dataset.locked())
-            self._recover()
+            stack.enter_context(self.prepared())
             due = days if self._options.force else missing_days(self._flow, self._dataset, days)
             self._days = sorted(due)
             self.committed = len(days) - len(due)
@@ -173,15 +191,10 @@ class Backfill:
 
         Nobody is told: whoever stopped the command, or the error that did, knows.
         """
-        why = "Stopped before this run ended; nothing changed."
-        if isinstance(error, EtlError):
-            why = str(error)
-        elif kind and issubclass(kind, Exception):  # P7: nobody knows what its text holds
-            why = f"A defect of mixpanel-etl ended the program ({kind.__name__}); nothing changed."
         for attempt in [*self._running.values(), *self._later, *self._ending]:
             if not self._dataset.is_committed(attempt.run.batch_id):
                 self._dataset.discard(attempt.run.batch_id)
-                self._record_failure(attempt, EtlError(why))
+                self._record_failure(attempt, EtlError(why_ended(error)))
 
     # Asking --------------------------------------------------------------------------------
 
@@ -271,6 +284,8 @@ class Backfill:
             if staged:
                 error.tally, error.copied = staged.tally, staged.copy_completed
             if error.tally and error.tally.rejected:
+                with suppress(DatasetError):  # it says what failed already
+                    self._note(attempt.run, error.tally, None)
                 self._dataset.keep_diagnostics(batch_id)
             else:
                 self._dataset.discard(batch_id)
@@ -312,7 +327,8 @@ class Backfill:
         versions = {
             name: max(run.started_at, (self._dataset.position(name) or 0) + 1) for name in names
         }
-        item = self._succeeded(attempt, staged)
+        self._note(run, staged.tally, versions)
+        item = succeeded(self._flow, self._dataset, run, staged)
         self._dataset.commit(
             run.batch_id,
             staged.files,
@@ -322,7 +338,7 @@ class Backfill:
             self._flow.keep_superseded_hours,
         )
         self._counts.append(staged.tally.lines / len(days))
-        item = self._succeeded(attempt, staged)
+        item = succeeded(self._flow, self._dataset, run, staged)
         self._save(item, run.window)
         self._ending = []  # told of: `_abandon` has nothing to add
         self._dataset.discard(run.batch_id)
@@ -330,46 +346,36 @@ class Backfill:
         self.committed += len(days)
         self._tell(Ended(run, item, staged.tally, None))
 
+    def _note(self, run: Run, tally: Tally, versions: Mapping[str, int] | None) -> None:
+        """Leave beside a batch's rejects what tells later whether they still matter.
+
+        `versions` are the positions that its commit sets; None if it failed.
+        """
+        if not tally.rejected:
+            return
+        left, sums = {}, pulled(self._dataset)
+        for day in run.window.days:
+            name = app_id(self._flow, day)
+            held = self._dataset.position(name) or 0
+            left[day] = sums[day.isoformat()] - held + (versions or {}).get(name, held)
+        codes = dict(tally.reject_codes)
+        note = Note(run.flow, run.window, versions is not None, left, tally.rejected, codes)
+        self._dataset.describe(run.batch_id, note.as_json())
+
     # Telling -------------------------------------------------------------------------------
 
     def _advance(self, run_id: str, lines: int, size: int) -> None:
         self._tell(Advanced(run_id, lines, size))
 
-    def _succeeded(self, attempt: _Attempt, staged: Staged) -> Json:
-        outcome = Outcome(
-            attempt.run,
-            SUCCESS,
-            staged.copy_started,
-            staged.copy_completed,
-            staged.copy_completed,
-            _now(),
-            staged.tally,
-            batch=str(self._dataset.batch_directory(attempt.run.batch_id)),
-        )
-        return payload(outcome, self._flow, _now())
-
     def _report_start(self, attempt: _Attempt) -> None:
-        outcome = Outcome(attempt.run, IN_PROGRESS, copy_started=_now())
-        self._save(payload(outcome, self._flow, _now()), attempt.run.window)
+        self._save(started(self._flow, attempt.run), attempt.run.window)
 
     def _report(self, attempt: _Attempt, error: EtlError) -> None:
         item = self._record_failure(attempt, error)
         self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
 
     def _record_failure(self, attempt: _Attempt, error: EtlError) -> Json:
-        batch = self._dataset.batch_directory(attempt.run.batch_id)
-        outcome = Outcome(
-            attempt.run,
-            FAILED,
-            copy_started=attempt.run.started_at,
-            copy_completed=error.copied,
-            promotion_started=error.copied,
-            promotion_completed=_now(),
-            tally=error.tally,
-            failure=(error.code, str(error)),
-            batch=str(batch) if batch.exists() else None,
-        )
-        item = payload(outcome, self._flow, _now())
+        item = failed(self._flow, self._dataset, attempt.run, error)
         self._save(item, attempt.run.window)
         self._ended.append(item)
         return item
@@ -378,6 +384,53 @@ class Backfill:
         self._catalog.save(
             item, flow=flow or self._flow.name, dataset=str(self._dataset.root), window=window
         )
+
+
+def started(flow: Flow, run: Run) -> Json:
+    """The record of a run that begins."""
+    return payload(Outcome(run, IN_PROGRESS, copy_started=_now()), flow, _now())
+
+
+def succeeded(flow: Flow, dataset: Dataset, run: Run, staged: Staged) -> Json:
+    """The record of a run that is committed, or is about to be."""
+    outcome = Outcome(
+        run,
+        SUCCESS,
+        staged.copy_started,
+        staged.copy_completed,
+        staged.copy_completed,
+        _now(),
+        staged.tally,
+        batch=str(dataset.batch_directory(run.batch_id)),
+    )
+    return payload(outcome, flow, _now())
+
+
+def failed(flow: Flow, dataset: Dataset, run: Run, error: EtlError) -> Json:
+    """The record of a run that ended with `error`; its diagnostics are kept by now, if any are."""
+    batch = dataset.batch_directory(run.batch_id)
+    outcome = Outcome(
+        run,
+        FAILED,
+        copy_started=run.started_at,
+        copy_completed=error.copied,
+        promotion_started=error.copied,
+        promotion_completed=_now(),
+        tally=error.tally,
+        failure=(error.code, str(error)),
+        batch=str(batch) if batch.exists() else None,
+    )
+    return payload(outcome, flow, _now())
+
+
+def why_ended(error: BaseException | None) -> str:
+    """What a run's record says of `error`, which ended the program before the run."""
+    if isinstance(error, EtlError):
+        return str(error)
+    if isinstance(error, Exception):  # P7: nobody knows what its text holds
+        name = type(error).__name__
+        return f"A defect of mixpanel-etl ended the program ({name}); nothing changed."
+    return "Stopped before this run ended; nothing changed."
 
 
 def project_key(flow: Flow) -> str:

@@ -3,7 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from typing import TYPE_CHECKING, Any
+
+from engine.window import Window
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +32,35 @@ class Reject:
     raw: bytes
     violations: tuple[dict[str, Any], ...] = ()
     part: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What it takes to judge a batch's rejects later: `batch.json`, beside them.
+
+    `days` holds of each day the sum of all flows' positions, as the batch left it: a day that has
+    another one by now was pulled again, by whatever flow. `codes` adds up to `rejected`.
+    """
+
+    flow: str
+    window: Window
+    committed: bool
+    days: dict[date, int]
+    rejected: int
+    codes: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The note as JSON can hold it; `from_json` is the way back."""
+        days = {day.isoformat(): version for day, version in self.days.items()}
+        names = {f.name: getattr(self, f.name) for f in fields(self)}
+        return names | {"window": self.window.as_json(), "days": days}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Note":
+        """The note that `as_json` wrote; KeyError, TypeError or ValueError for anything else."""
+        days = {date.fromisoformat(day): version for day, version in value["days"].items()}
+        names = {f.name: value[f.name] for f in fields(cls)}
+        return cls(**names | {"window": Window.from_json(value["window"]), "days": days})
 
 
 @dataclass(slots=True)

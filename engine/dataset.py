@@ -43,6 +43,7 @@ from engine.errors import DatasetError, InputError, Shrunk, disk_error
 if TYPE_CHECKING:
     from engine.stages.writer import StagedFile
 
+NOTE = "batch.json"  # in the folder of a batch
 SOURCE = "mixpanel-etl.source"  # the table property that tells whose events it holds
 OURS = {"_delta_log", "_staging", "_batches", "_superseded"}
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how deltalake passes on what the system says
@@ -60,10 +61,13 @@ class Held:
 class Dataset:
     """One table of Parquet files. Open it, lock it, sweep it, then commit."""
 
-    def __init__(self, root: Path, schema: pa.Schema, source: Mapping[str, Any]) -> None:
+    def __init__(
+        self, root: Path, schema: pa.Schema | None, source: Mapping[str, Any] | None
+    ) -> None:
+        """Without a schema and a source, which it is held against, it can only be looked at."""
         self.root = Path(os.path.realpath(root))  # one table has one name, wherever we are
-        self._schema = Schema.from_arrow(schema)
-        self._source = json.dumps(source, sort_keys=True)
+        self._schema = None if schema is None else Schema.from_arrow(schema)
+        self._source = None if source is None else json.dumps(source, sort_keys=True)
         self.unreported: list[tuple[str, Any]] = []
         self._check_place()
         self._table = self._open()
@@ -97,6 +101,8 @@ class Dataset:
             return None
         with _translated(f"open the table {self.root}"):
             table = DeltaTable(self.root)
+            if self._schema is None:
+                return table
             wrong = differences(
                 json.loads(table.schema().to_json()), json.loads(self._schema.to_json())
             )
@@ -113,10 +119,15 @@ class Dataset:
             )
         return table
 
+    def exists(self) -> bool:
+        """Whether there is a table."""
+        return self._table is not None
+
     def create(self) -> None:
         """Make the table if there is none yet."""
         if self._table is not None:
             return
+        assert self._schema
         with _translated(f"create the table {self.root}"):
             self._log.tidy()
             self._table = DeltaTable.create(
@@ -149,6 +160,20 @@ class Dataset:
             found[day] = Held(of_day.rows + (rows or 0), of_day.files)
         return found
 
+    def read(self, day: date, columns: Sequence[tuple[str, ...]]) -> Iterator[list[pa.Array]]:
+        """These columns, by their paths, of what the table holds of `day`, part by part (P6)."""
+        from pyarrow import dataset as parquet  # 40 ms, that every pull saves
+
+        files = [str(self.root / path) for path, _ in self.held([day])[day].files]
+        with _translated(f"read the table {self.root}"):
+            wanted = {str(at): pc.field(*path) for at, path in enumerate(columns)}
+            ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+            for file in files:
+                yield from (
+                    batch.columns
+                    for batch in parquet.dataset(file).scanner(columns=wanted, **ahead).to_batches()
+                )
+
     def _files(self, column: str, values: pa.Array) -> pa.Table:
         """The files in the table whose `column` is one of `values`."""
         assert self._table is not None
@@ -164,6 +189,13 @@ class Dataset:
             if positions is None:
                 return self._table.transaction_version(app_id)
         return positions.get(app_id)
+
+    def positions(self) -> Mapping[str, int]:
+        """Every app id's version; none of them where other programs' checkpoints hide them."""
+        if self._table is None:
+            return {}
+        with _translated(f"read the log of {self.root}"):
+            return self._log.positions(self._table.version()) or {}
 
     # Who may write -------------------------------------------------------------------------
 
@@ -225,6 +257,13 @@ class Dataset:
             (directory / "intent.json").unlink(missing_ok=True)
         shutil.rmtree(directory, ignore_errors=True)
 
+    def describe(self, batch_id: str, note: Mapping[str, Any]) -> None:
+        """Put a note, as JSON, beside what a staged batch has to say."""
+        folder = self.root / "_staging" / batch_id / "batch"
+        with disk_error(f"write in {self.root}"):
+            folder.mkdir(exist_ok=True)
+            write_synced(folder / NOTE, json.dumps(note))
+
     def keep_diagnostics(self, batch_id: str) -> None:
         """Keep what a batch that failed has to say about its records (P3)."""
         source = self.root / "_staging" / batch_id / "batch"
@@ -238,6 +277,14 @@ class Dataset:
     def batch_directory(self, batch_id: str) -> Path:
         """Where a batch's rejects and inputs are found once it has ended."""
         return self.root / "_batches" / batch_id
+
+    @property
+    def batches(self) -> list[str]:
+        """The batches that have left something to say, the newest first."""
+        folder = self.root / "_batches"
+        with disk_error(f"read {folder}"):
+            found = folder.iterdir() if folder.is_dir() else ()
+            return sorted((path.name for path in found), reverse=True)
 
     def check_shrink(
         self, held: Mapping[date, Held], files: Sequence["StagedFile"], percent: float
@@ -295,17 +342,15 @@ class Dataset:
                 self.discard(batch_id)
 
     def _move_in(self, directory: Path, batch_id: str, files: Sequence["StagedFile"]) -> None:
-        for file in files:
-            target = self.root / file.path
+        moves = {directory / file.path: self.root / file.path for file in files}
+        if (directory / "batch").is_dir():
+            moves[directory / "batch"] = self.batch_directory(batch_id)
+        for source, target in moves.items():
             target.parent.mkdir(exist_ok=True)
-            (directory / file.path).rename(target)
-        for parent in {(self.root / file.path).parent for file in files}:
+            source.rename(target)
+        for parent in {target.parent for target in moves.values()}:
             sync(parent)
         sync(self.root)  # the entries of folders that are new
-        if (directory / "batch").is_dir():
-            target = self.batch_directory(batch_id)
-            target.parent.mkdir(exist_ok=True)
-            (directory / "batch").rename(target)
 
     def _write_log(
         self,
@@ -315,6 +360,7 @@ class Dataset:
         positions: Mapping[str, int],
     ) -> None:
         assert self._table is not None
+        assert self._schema
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
             AddAction(

@@ -378,7 +378,10 @@ class FullDisk:
 
 
 INTENT = ["open", "fsync", "rename", "fsync"]
-MOVED = ["mkdir", "rename", "mkdir", "rename", "fsync", "fsync", "fsync", "mkdir", "rename"]
+MOVED = [
+    *["mkdir", "rename"] * 3,
+    *["fsync"] * 4,
+]  # two days and what the batch has to say; the root
 COMMIT = [*INTENT, *MOVED, "entry", "checkpoint", "fsync", "fsync"]
 KEPT = [*COMMIT, "mkdir", "link", "fsync"]
 
