@@ -5,9 +5,9 @@ The nouns are `window`, `flow` (Connection, Flow, Run), `batch` (Batch, Reject, 
 short way past three of them, `twin` a second process that takes it), called one after the other by
 `run.pull`. `exact` tells what fast decoders would lose. `dataset` owns the table, `catalog` the
 history of runs, `report` the shape in which it is told, `plan` every decision about when and how
-much. `backfill` puts them together, `cli` is the commands (`console` how they speak, `look` the
-small questions that they ask), `sandbox` the stand-in for Mixpanel that only the demo, its own
-command and the tests start.
+much. `backfill` puts them together, `rejects` sends what was rejected the same way once more. `cli`
+and `cli_rejects` are the commands (`console` how they speak, `look` the small questions that they
+ask), `sandbox` the stand-in for Mixpanel that only the demo, its own command and the tests start.
 """
 
 __version__ = "0.1.0"

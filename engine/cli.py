@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from engine import __version__, config, console, given
-from engine.console import answer, answer_json, say
+from engine import __version__, cli_rejects, config, console, given
+from engine.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
 from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow
 from engine.window import DAY, Window, consecutive, each_day
@@ -44,12 +44,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A configuration file (TOML).")
-]
+app.add_typer(cli_rejects.app)
+
 Percent = Annotated[float, typer.Option(metavar="N", min=0, max=100, help="Of a day's events.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Requests. Default: any.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -68,10 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if status == INTERRUPTED:
             status = say("Stopped.", 1)
     except typer.TyperException as error:
-        commands = [
-            command.callback.__name__ for command in app.registered_commands if command.callback
-        ]
-        help_ = [PROGRAM, *(word for word in words[:1] if word in commands), "--help"]
+        help_ = [PROGRAM, *_command_in(words), "--help"]
         message = console.shortened(error.format_message())
         end = "" if message.endswith((".", "?")) else "."
         status = say(f"Error: {message}{end} See: {' '.join(help_)}", 2)
@@ -81,6 +76,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sentence = console.shortened(console.sentence_of(error))
         status = say(f"Error: {sentence}", console.status_of(error))
     sys.exit(status or 0)
+
+
+def _command_in(words: Sequence[str]) -> list[str]:
+    """The words that `words` begin with and that name a command, with its group."""
+    at: Any = typer.main.get_command(app)
+    named: list[str] = []
+    for word in words:
+        at = getattr(at, "commands", {}).get(word)
+        if at is None:
+            break
+        named.append(word)
+    return named
 
 
 def _version(wanted: bool) -> None:
@@ -112,9 +119,7 @@ def backfill(
         str | None, typer.Option(metavar="URI", help=f"The table. Default: {given.DEFAULT_DATASET}")
     ] = None,
     config_file: ConfigFile = None,
-    flow: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A flow of the configuration.")
-    ] = None,
+    flow: FlowName = None,
     mapping: Annotated[
         str | None, typer.Option(metavar="X", help="A shipped mapping set, or a path.")
     ] = None,
@@ -187,7 +192,7 @@ def _backfill(
     table = given.dataset_of(flow, rules)
     due = days if options["force"] else missing_days(flow, table, days)
     show = progress(len(due))
-    tell = _with_tracebacks(show) if debug else show
+    tell = console.with_tracebacks(show) if debug else show
     with Catalog(home) as catalog:
         job = Backfill(flow, rules, table, catalog, Options(**options), tell)
         try:
@@ -205,17 +210,6 @@ def _backfill(
         answer(summary(items, len(days), flow.dataset))
     failed = [i for i in items if i["metrics"]["statusSummary"]["status"] == FAILED]
     return 1 if failed else 0
-
-
-def _with_tracebacks(show: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Shows as `show` does; where a run failed, also how it came to that."""
-
-    def tell(event: Any) -> None:
-        show(event)
-        if error := getattr(event, "error", None):
-            traceback.print_exception(error)
-
-    return tell
 
 
 def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, force: bool) -> int:

@@ -1,4 +1,5 @@
-"""How a command speaks and how it ends: streams, signals, sentences, exit statuses.
+"""How a command is spoken to, how it speaks and how it ends: the options that several commands
+have, streams, signals, sentences, exit statuses.
 
 Answers go to stdout, the rest to stderr. It knows no command.
 """
@@ -10,16 +11,25 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from engine.errors import EtlError, InputError
 
 TIDYING = 5  # seconds in which a second Ctrl-C is not heard
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A configuration file (TOML).")
+]
+FlowName = Annotated[
+    str | None, typer.Option("--flow", metavar="NAME", help="A flow of the configuration.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
 def say(text: str, status: int = 0) -> int:
@@ -93,6 +103,17 @@ def refuse(words: Sequence[str]) -> None:
         shown = word.encode("utf-8", "backslashreplace").decode()
         if shown != word:
             raise InputError(f'"{shown}" is not UTF-8: check the encoding of your terminal.')
+
+
+def with_tracebacks(show: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Shows as `show` does; where a run failed, also how it came to that."""
+
+    def tell(event: Any) -> None:
+        show(event)
+        if error := getattr(event, "error", None):
+            traceback.print_exception(error)
+
+    return tell
 
 
 def status_of(error: Exception) -> int:

@@ -35,7 +35,7 @@ from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from tests.commands import DAYS, Run, Said, children, environment, here, put, start, variables
 from tests.pulling import RULES, flow_of, rows, undisturbed
 
-COMMANDS = ["backfill", "runs", "explore", "check", "demo", "sandbox"]
+COMMANDS = ["backfill", "runs", "explore", "check", "demo", "sandbox", "rejects"]
 ONE_DAY = ["--from-date=2024-01-01", "--to-date=2024-01-01"]
 ALL = [date(2024, 1, day) for day in (1, 2, 3)]
 ESCAPE = "\x1b"
@@ -319,7 +319,7 @@ def test_help_is_light() -> None:
     script = f"""
 import sys
 from engine.cli import main
-for command in {["", *COMMANDS]!r}:
+for command in {["", *COMMANDS, "rejects list", "rejects show", "rejects replay"]!r}:
     try:
         main([*command.split(), "--help"])
     except SystemExit:

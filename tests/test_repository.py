@@ -134,7 +134,8 @@ def test_its_files_exist() -> None:
 
 def test_its_options_exist() -> None:
     """Every option that the README names is one of some command."""
-    source = (ROOT / "engine" / "cli.py").read_text("utf-8")
+    files = ("cli.py", "cli_rejects.py", "console.py")
+    source = "\n".join((ROOT / "engine" / name).read_text("utf-8") for name in files)
     flags = set(re.findall(r'"(--[a-z-]+)"', source))
     named = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", source, re.M)}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= flags | named
