@@ -348,7 +348,7 @@ class Dataset:
         for source, target in moves.items():
             target.parent.mkdir(exist_ok=True)
             source.rename(target)
-        for parent in {target.parent for target in moves.values()}:
+        for parent in dict.fromkeys(target.parent for target in moves.values()):
             sync(parent)
         sync(self.root)  # the entries of folders that are new
 

@@ -192,8 +192,8 @@ class Replay:
         with self._prepared():
             rejected = self._opened(batch_id)
             run = new_run(self._flow, rejected.note.window)
-            self._save(started(self._flow, run), run)
             try:
+                self._save(started(self._flow, run), run)
                 staged = self._pull(run, rejected)
                 self._commit(run, rejected, staged)
                 item = succeeded(self._flow, self._dataset, run, staged)
