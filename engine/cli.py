@@ -175,9 +175,10 @@ def _backfill(
     *,
     as_json: bool,
 ) -> int:
-    from engine.backfill import Backfill, Options, missing_days
+    from engine.backfill import Backfill, missing_days
     from engine.catalog import Catalog
     from engine.report import FAILED, envelope
+    from engine.runs import Options
     from engine.stages.export import url
     from engine.terminal import progress, summary
 

@@ -17,12 +17,14 @@ class Window:
     """Whole days of the project's calendar, both ends inclusive, as Mixpanel counts.
 
     `arrival`, where given, narrows it to the half-open span `[start, end)` of
-    `mp_processing_time_ms`, in ms since the epoch.
+    `mp_processing_time_ms`, in ms since the epoch. `before`, where given, narrows it to what was
+    processed before that moment, or nobody knows when.
     """
 
     from_date: date
     to_date: date
     arrival: tuple[int, int] | None = None
+    before: int | None = None
 
     def __post_init__(self) -> None:
         if self.from_date > self.to_date:
@@ -42,6 +44,7 @@ class Window:
             "from_date": self.from_date.isoformat(),
             "to_date": self.to_date.isoformat(),
             "arrival": list(self.arrival) if self.arrival else None,
+            "before": self.before,
         }
 
     @classmethod
@@ -52,6 +55,7 @@ class Window:
             date.fromisoformat(value["from_date"]),
             date.fromisoformat(value["to_date"]),
             (arrival[0], arrival[1]) if arrival else None,
+            value.get("before"),
         )
 
     def bounds(self, zone: ZoneInfo) -> tuple[int, int]:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from engine import backfill as backfill_module
 from engine import dataset as dataset_module
-from engine.backfill import Event, Waiting
+from engine import runs as runs_module
+from engine.runs import Event, Waiting
 from engine.sandbox import Sandbox, Spec
 from engine.window import day_start
 from tests.commands import environment
@@ -311,8 +311,8 @@ def test_the_clock_set_back(
 ) -> None:
     """A clock that jumps back neither blocks a pull nor keeps a day from being replaced."""
     pull(sandbox.url, root, [DAY])
-    real = backfill_module._now
-    monkeypatch.setattr(backfill_module, "_now", lambda: real() - 86_400_000)
+    real = runs_module._now
+    monkeypatch.setattr(runs_module, "_now", lambda: real() - 86_400_000)
     done = pull(sandbox.url, root, [DAY], options=change(force=True))
     assert done.statuses == ["success"]
     assert rows(root) == expected
