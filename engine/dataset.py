@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -243,13 +244,13 @@ class Dataset:
         self, held: Mapping[date, Held], files: Sequence["StagedFile"], percent: float
     ) -> None:
         """P5: raise `Shrunk` if a day would keep less than `percent` of the rows it holds."""
-        fresh = dict.fromkeys(held, 0)
+        fresh = Counter[date]()
         for file in files:
             fresh[file.day] += file.rows
         worse = [
-            f"{day} holds {held[day].rows:,} rows and would hold {rows:,}"
-            for day, rows in fresh.items()
-            if rows < held[day].rows * percent / 100
+            f"{day} holds {there.rows:,} rows and would hold {fresh[day]:,}"
+            for day, there in held.items()
+            if fresh[day] < there.rows * percent / 100
         ]
         if worse:
             raise Shrunk(
