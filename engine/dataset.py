@@ -114,6 +114,11 @@ class Dataset:
             )
         return table
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a table already."""
+        return self._table is not None
+
     def create(self) -> None:
         """Make the table if there is none yet."""
         if self._table is not None:
@@ -155,6 +160,20 @@ class Dataset:
         assert self._table is not None
         files = pa.table(self._table.get_add_actions(flatten=True))
         return files.filter(pc.is_in(files[column], values))
+
+    def days(self) -> set[date]:
+        """The days that the table holds rows of."""
+        if self._table is None:
+            return set()
+        with _translated(f"read the log of {self.root}"):
+            files = pa.table(self._table.get_add_actions(flatten=True))
+        return set(files["partition.event_date"].to_pylist())
+
+    def forget(self, batch_id: str, app_ids: Sequence[str]) -> None:
+        """Put the positions of `app_ids` back to 0: nothing was ever pulled."""
+        self.staging(batch_id)
+        self.commit(batch_id, [], {}, dict.fromkeys(app_ids, 0), None)
+        self.discard(batch_id)
 
     def position(self, app_id: str) -> int | None:
         """The version last committed under `app_id`: for a day, when it was pulled (ms)."""

@@ -80,9 +80,14 @@ class GaveUp:
 Event = Advanced | Waiting | Ended | GaveUp
 
 
+def wall_clock() -> int:
+    """Now, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a backfill goes about it."""
+    """How runs are gone about."""
 
     workers: int = 1
     days_per_request: int | None = None  # None: learned from the counts seen
@@ -91,6 +96,7 @@ class Options:
     patience: plan.Patience = plan.DEFAULT_PATIENCE
     budget: plan.Budget = plan.DEFAULT_BUDGET
     limits: Limits = DEFAULT_LIMITS
+    now: Callable[[], int] = wall_clock
 
 
 class Windows(Protocol):
@@ -139,6 +145,7 @@ class Runs:
         self._catalog = catalog
         self._options = options
         self._tell = tell
+        self._now = options.now
         self._project = project_key(flow)
         self._windows: Windows
         self._later: list[_Attempt] = []
@@ -172,7 +179,7 @@ class Runs:
         for batch_id, (flow, item, window) in self._dataset.unreported:
             self._save(item, Window.from_json(window), flow)
             self._dataset.discard(batch_id)
-        self._catalog.abandon(str(self._dataset.root), _now())
+        self._catalog.abandon(str(self._dataset.root), self._now())
 
     def _abandon(
         self, kind: type[BaseException] | None, error: BaseException | None, _: Any
@@ -202,7 +209,7 @@ class Runs:
             attempt = self._next()
             if attempt is None:
                 break
-            now = _now()
+            now = self._now()
             held_up = (attempt.due - time.monotonic()) * 1000
             budget = (
                 0
@@ -234,7 +241,8 @@ class Runs:
         if self._later and self._later[0].due <= time.monotonic():
             return self._later.pop(0)
         if window := self._windows.next():
-            return _Attempt(new_run(self._flow, window))
+            name, batch = str(uuid4()), str(ULID())
+            return _Attempt(Run(name, self._flow.name, window, batch, self._now()))
         return self._later.pop(0) if self._later else None
 
     # What came -----------------------------------------------------------------------------
@@ -366,15 +374,15 @@ class Runs:
             staged.copy_started,
             staged.copy_completed,
             staged.copy_completed,
-            _now(),
+            self._now(),
             staged.tally,
             batch=str(self._dataset.batch_directory(attempt.run.batch_id)),
         )
-        return payload(outcome, self._flow, _now())
+        return payload(outcome, self._flow, self._now())
 
     def _report_start(self, attempt: _Attempt) -> None:
-        outcome = Outcome(attempt.run, IN_PROGRESS, copy_started=_now())
-        self._save(payload(outcome, self._flow, _now()), attempt.run.window)
+        outcome = Outcome(attempt.run, IN_PROGRESS, copy_started=self._now())
+        self._save(payload(outcome, self._flow, self._now()), attempt.run.window)
 
     def _fail(self, attempt: _Attempt, error: EtlError) -> None:
         self._windows.ended(attempt.run.window, None)
@@ -389,12 +397,12 @@ class Runs:
             copy_started=attempt.run.started_at,
             copy_completed=error.copied,
             promotion_started=error.copied,
-            promotion_completed=_now(),
+            promotion_completed=self._now(),
             tally=error.tally,
             failure=(error.code, str(error)),
             batch=str(batch) if batch.exists() else None,
         )
-        item = payload(outcome, self._flow, _now())
+        item = payload(outcome, self._flow, self._now())
         self._save(item, attempt.run.window)
         self._ended.append(item)
         return item
@@ -408,12 +416,3 @@ class Runs:
 def project_key(flow: Flow) -> str:
     """Whose budget a request of `flow` uses."""
     return f"{flow.connection.host}/{flow.connection.project_id}"
-
-
-def new_run(flow: Flow, window: Window) -> Run:
-    """A run that has not begun."""
-    return Run(str(uuid4()), flow.name, window, str(ULID()), _now())
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
