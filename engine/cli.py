@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from engine import __version__, config, console, given
+from engine import __version__, cli_flows, config, console, given
 from engine.console import answer, answer_json, say
 from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow
@@ -400,3 +400,6 @@ def sandbox(
             tempfile.TemporaryFile(dir=cache_dir).close()
     project = Project(spec, per_hour=per_hour, per_second=per_second, cache_dir=cache_dir)
     serve(port=port, project=project, announce=announce)
+
+
+cli_flows.register(app)

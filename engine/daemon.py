@@ -47,7 +47,7 @@ AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there 
 STOPS = (SIGINT, SIGTERM)
 
 
-class Ticks(BaseTrigger):
+class Ticks(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
     """The ticks of a flow, for APScheduler, by whatever clock the daemon goes."""
 
     def __init__(self, schedule: Schedule, clock: Clock) -> None:

@@ -46,8 +46,7 @@ class FlowStatus:
         self.due = list(due_now(self.flow, dataset, self.now, expected, rests))
 
     def _history(self, status: str | None, limit: int) -> list[Entry]:
-        found = self._catalog.history(self.flow.name, status, limit=limit) if self._catalog else []
-        return found
+        return self._catalog.history(self.flow.name, status, limit=limit) if self._catalog else []
 
     @property
     def next_tick(self) -> int | None:

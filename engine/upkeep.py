@@ -99,8 +99,7 @@ class Upkeep:
         now = self._now()
         due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
         awake = (each.window for each in due if not each.window.arrival or now >= self._again)
-        found = next(awake, None)
-        self._out = found.window if found else None
+        self._out = next(awake, None)
         return self._out
 
     def ended(self, window: Window, lines: int | None) -> None:

@@ -39,6 +39,10 @@ class Window:
         return list(each_day(self.from_date, self.to_date))
 
     def __str__(self) -> str:
+        if self.arrival:
+            return " to ".join(
+                f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R}" for ms in self.arrival
+            )
         return str(self.from_date) if len(self.days) == 1 else f"{self.from_date}..{self.to_date}"
 
     def as_json(self) -> dict[str, Any]:
