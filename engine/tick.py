@@ -34,9 +34,9 @@ def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
     configure(flow=flow.name)
     _end_with_parent()
     stop = Stop()
-    _listen(stop)
     options = replace(options or Options(), now=clock.now)
     try:
+        _listen(stop)
         items = tend(flow, home, options, Told(), stop)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
