@@ -152,7 +152,7 @@ WRONG = [
     (["daemon", "--config=nowhere.toml"], "nowhere.toml: cannot be read"),
     (
         ["plan", "--config=flows.toml", "--flow=nobody"],
-        'has no flow "nobody". It has: events, daily',
+        'no flow "nobody". It has: events',
     ),
     (["status", "--config=nowhere.toml"], "cannot be read"),
     (["positions", "reset", "--config=flows.toml"], "Missing option '--flow'"),
