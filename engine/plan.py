@@ -268,8 +268,8 @@ def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, li
         return {}
     zone = flow.connection.zone
     began = latest_day(start, zone)  # the last day of which arrival windows may lack something
-    # By M: a pull before M reaches that moment would leave out what is late. By `now` too: after
-    # the clock was set back, what is late may be yet to come.
+    # By M: a pull before M reaches that moment would leave out what is late. By `now` too: if the
+    # clock was ahead when M was written and has been set right, what is late is yet to come.
     ripe = last_over(min(arrival, now) - _lookback(flow), zone)
     backfill: list[date] = []
     if flow.backfill_from:

@@ -644,6 +644,13 @@ DAILY = schedule("day", 1, "2024-03-01T06:00")
                 "backfill 2024-02-20..2024-02-24",
             ],
         ),
+        (
+            HOURLY,
+            "2024-02-20",
+            {},
+            "2024-03-02T00:00",
+            ["day 2024-02-26..2024-03-02", "backfill 2024-02-20..2024-02-25"],
+        ),
         # once is once: nothing begins or settles after it
         (
             schedule("once", None, "2024-03-01T06:00"),
@@ -694,3 +701,21 @@ def test_an_outage_costs_few_requests(ticks: Schedule, events_per_day: float | N
     rest_of_it = list(due(flow(ticks=ticks), after, now, events_per_day=events_per_day))
     assert {item.why for item in rest_of_it} == {"settle"}
     assert len(rest_of_it) == (1 if events_per_day else 30)
+
+
+@pytest.mark.parametrize(
+    ("timezone", "now", "expected"),
+    [
+        ("America/Los_Angeles", "2024-03-01T06:00", "day 2024-02-29..2024-03-01"),
+        ("Asia/Kolkata", "2024-03-01T19:00", "day 2024-03-01..2024-03-02"),
+    ],
+)
+def test_day_windows_fit_both_clocks(timezone: str, now: str, expected: str) -> None:
+    """From the earlier reading of the first tick's day to the later reading of the last one's."""
+    found = due(
+        flow(timezone, windows="day", ticks=schedule("hour", 1, "2024-03-01T06:00")),
+        NEW,
+        ms(now),
+        events_per_day=10,
+    )
+    assert told(list(found)) == [expected]
