@@ -1,6 +1,7 @@
 """A range of days -> windows, for `runs` to bring into the table."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -9,7 +10,7 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.flow import Flow
 from engine.run import Rules
-from engine.runs import Event, Options, Runs, app_id
+from engine.runs import ARRIVAL, Event, Options, Runs, app_id
 from engine.window import Window, day_over
 
 
@@ -37,6 +38,7 @@ class Backfill:
         self._options = options
         self._runs = Runs(flow, rules, dataset, catalog, options, tell)
         self._days: list[date] = []
+        self._before: int | None = None
         self._counts: list[float] = []  # events a day, of each window that came
         self.committed = 0  # days
 
@@ -49,6 +51,7 @@ class Backfill:
         with self._runs.prepared():
             due = days if self._options.force else missing_days(self._flow, self._dataset, days)
             self._days = sorted(due)
+            self._before = self._until()
             self.committed = len(days) - len(due)
             return self._runs.run(self)
 
@@ -61,7 +64,14 @@ class Backfill:
         window = plan.next_window(self._days, expected, self._options.days_per_request)
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
-        return window
+        return replace(window, before=self._before)
+
+    def _until(self) -> int | None:
+        """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
+        arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
+        if arrived is None and self._flow.windows == "arrival":
+            return self._options.now() - self._flow.delay_minutes * plan.MINUTE
+        return arrived
 
     def ended(self, window: Window, lines: int | None) -> None:
         """Learn how many events a day has."""

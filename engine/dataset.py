@@ -185,6 +185,14 @@ class Dataset:
                 return self._table.transaction_version(app_id)
         return positions.get(app_id)
 
+    @property
+    def names(self) -> set[str]:
+        """Every app id that has a position; none where only deltalake could tell."""
+        if self._table is None:
+            return set()
+        with _translated(f"read the log of {self.root}"):
+            return set(self._log.positions(self._table.version()) or {})
+
     # Who may write -------------------------------------------------------------------------
 
     @contextmanager

@@ -157,8 +157,21 @@ class Runs:
     def prepared(self) -> Iterator[None]:
         """Hold the dataset, with everything settled that a crash left."""
         with self._dataset.locked():
+            self._check_owner()
             self._recover()
             yield
+
+    def _check_owner(self) -> None:
+        """What one flow appends as it arrives, another would bring once more (P4)."""
+        ending = f"/{ARRIVAL}"
+        owners = {
+            name.removesuffix(ending) for name in self._dataset.names if name.endswith(ending)
+        }
+        if owners and self._flow.name not in owners:
+            raise InputError(
+                f'The table {self._dataset.root} is kept by the flow "{min(owners)}", as its events '
+                f"arrive. Name that flow, with its --config, or use another dataset."
+            )
 
     def run(self, windows: Windows) -> list[Json]:
         """Pull and commit every one of `windows`; the items of the runs that ended.
@@ -359,8 +372,14 @@ class Runs:
             if self._dataset.position(app_id(self._flow, START)) is None:
                 names[START] = start
             return {app_id(self._flow, name): moment for name, moment in names.items()}
+        before = run.window.before
+        reached = run.started_at if before is None else before
         days = [app_id(self._flow, day) for day in run.window.days]
-        return {name: max(run.started_at, (self._dataset.position(name) or 0) + 1) for name in days}
+        names = {name: max(reached, (self._dataset.position(name) or 0) + 1) for name in days}
+        arrival = app_id(self._flow, ARRIVAL)
+        if before is not None and self._dataset.position(arrival) is None:
+            names |= {arrival: before, app_id(self._flow, START): before}
+        return names
 
     # Telling -------------------------------------------------------------------------------
 

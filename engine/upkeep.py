@@ -17,7 +17,7 @@ from ulid import ULID
 from engine import given, plan
 from engine.catalog import Catalog
 from engine.dataset import Dataset, local_path
-from engine.errors import DatasetError, EtlError
+from engine.errors import DatasetError, EtlError, InputError
 from engine.flow import Flow, Run
 from engine.plan import Due, Positions
 from engine.report import FAILED, SUCCESS, Outcome, payload
@@ -54,6 +54,7 @@ def tend(
             rules = given.rules_of(flow)
             dataset = given.dataset_of(flow, rules)
             _check_still_there(flow, dataset, catalog)
+            _check_kind(flow, dataset)
             return Upkeep(flow, rules, dataset, catalog, options, tell, stop or Stop()).run()
         except EtlError as error:
             _record(flow, catalog, options.now(), error)
@@ -188,6 +189,15 @@ def _check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
         raise DatasetError(
             f"The table {root} is gone, and runs were committed to it. Put it back; to begin "
             f"anew, give the flow another dataset or move {catalog.path} away."
+        )
+
+
+def _check_kind(flow: Flow, dataset: Dataset) -> None:
+    """Day windows would replace what arrival windows brought, and those would bring it again."""
+    if flow.windows == "day" and dataset.position(app_id(flow, ARRIVAL)) is not None:
+        raise InputError(
+            f'The table {dataset.root} was filled by arrival windows: windows = "day" cannot go on '
+            'with it. Write windows = "arrival", or give the flow another dataset.'
         )
 
 

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
+from engine.backfill import Backfill
 from engine.catalog import Catalog
 from engine.dataset import Dataset
+from engine.errors import InputError
 from engine.flow import Connection
 from engine.run import table_schema
 from engine.runs import Runs
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
 from engine.stages import export
+from engine.upkeep import tend
 from engine.window import Window
 from tests.pulling import QUICK, RULES, flow_of
 
@@ -151,3 +154,53 @@ def test_a_window_without_events(sandbox: Sandbox, root: Path) -> None:
     assert table.transaction_version("events/arrival") == quiet + 2 * HOUR
     assert table.transaction_version("events/start") == quiet
     assert held(root) == []
+
+
+# Who else may write ----------------------------------------------------------------------
+
+
+def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> list[str]:
+    """The days, pulled by the command of a person; how each run ended."""
+    flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **changes)
+    options = replace(QUICK, now=lambda: NOON + HOUR, force=True)
+    with Catalog(root.parent / "home") as catalog:
+        dataset = Dataset(root, table_schema(RULES), flow.source)
+        items = Backfill(flow, RULES, dataset, catalog, options).run(DAYS)
+    return [item["metrics"]["statusSummary"]["status"] for item in items]
+
+
+@pytest.mark.parametrize("windows", ["arrival", "day"])
+def test_a_backfill_beside_arrivals(sandbox: Sandbox, root: Path, windows: str) -> None:
+    """It keeps to what they have brought, whatever the configuration says: the table decides."""
+    assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
+    assert set(backfill(sandbox, root, windows=windows)) == {"success"}
+    assert held(root) == processed(NOON)
+    assert bring(sandbox, root, arrived(NOON, NOON + HOUR)) == ["success"]
+    assert held(root) == processed(NOON + HOUR)
+
+
+def test_a_backfill_before_the_first_arrival(sandbox: Sandbox, root: Path) -> None:
+    """Arrival windows go on from where the backfill of their flow has put an end to it."""
+    assert set(backfill(sandbox, root, windows="arrival")) == {"success"}
+    until = NOON + HOUR - 10 * 60_000  # the delay
+    assert held(root) == processed(until)
+    table = DeltaTable(root)
+    assert {table.transaction_version(f"events/{name}") for name in ("start", "arrival")} == {until}
+    assert bring(sandbox, root, arrived(until, NOON + 2 * HOUR)) == ["success"]
+    assert held(root) == processed(NOON + 2 * HOUR)
+
+
+def test_a_backfill_by_another_name(sandbox: Sandbox, root: Path) -> None:
+    """Another flow would replace days without knowing how far they go: it is sent away."""
+    assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
+    with pytest.raises(InputError, match='kept by the flow "events"'):
+        backfill(sandbox, root, name="mine", windows="day")
+    assert held(root) == processed(NOON, NOON - HOUR)
+
+
+def test_arrivals_turned_into_days(sandbox: Sandbox, root: Path) -> None:
+    """A flow whose kind was changed says so, instead of doubling what is there."""
+    assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
+    flow = flow_of(sandbox.url, root, windows="day")
+    with pytest.raises(InputError, match="was filled by arrival windows"):
+        tend(flow, root.parent / "home", QUICK)
