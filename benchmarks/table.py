@@ -19,11 +19,12 @@ from benchmarks.process import ROOT
 from benchmarks.rounds import new_folder
 from benchmarks.server import CACHE, FIRST
 from engine import config
-from engine.backfill import app_id, missing_days
+from engine.backfill import missing_days
 from engine.batch import Batch
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
 from engine.run import Rules, table_schema
+from engine.runs import app_id
 from engine.stages.writer import StagedFile, Writer
 
 BEGIN = date(1990, 1, 1)

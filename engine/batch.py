@@ -4,12 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from engine.window import Window
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
 
 CORRUPT = "INGEST-1401-400"  # the line is not a record
 REQUIRED = "INGEST-1555-400"  # a required field is missing or null
@@ -76,6 +81,7 @@ class Tally:
     duplicates: int = 0
     warnings: int = 0  # records with a value that could not be cast, and is kept in `unmapped`
     clamped: int = 0  # rows whose `time` lies outside the days that were asked for
+    outside: int = 0  # records of another window, which has them: none of `lines`
     bytes_received: int = 0  # on the wire
     bytes_read: int = 0  # after decompression
     bytes_written: int = 0
@@ -116,3 +122,19 @@ class Batch:
     rejects: list[Reject] = field(default_factory=list)
     uncast: set[int] = field(default_factory=set)
     clamped: set[int] = field(default_factory=set)
+
+    def keep(self, rows: "Mask") -> None:
+        """Drop the records for which `rows`, a bool for each, is false; not from the notes."""
+        self.columns = [_filtered(values, rows) for values in self.columns]
+        self.keys = [_filtered(values, rows) for values in self.keys]
+        self.records = _filtered(self.records, rows)
+        self.rest = _filtered(self.rest, rows)
+        self.lines = _filtered(self.lines, rows)
+        if self.table is not None:
+            self.table = self.table.filter(rows)
+
+
+def _filtered(values: Any, rows: "Mask") -> Any:
+    if hasattr(values, "filter"):  # an Arrow array
+        return values.filter(rows)
+    return list(compress(values, rows.tolist()))

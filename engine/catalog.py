@@ -182,6 +182,11 @@ class Catalog:
                 )
         return pause
 
+    def asked(self, project: str, now: int) -> list[int]:
+        """When the project was asked in the hour before `now`, in ms, the oldest first."""
+        query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
+        return [at for (at,) in self._read(query, [project, now - HOUR, now])]
+
     def give_back(self, project: str, at: int) -> None:
         """Free the slot that `ask` gave at that moment, in ms, for a request that never left."""
         one = "SELECT rowid FROM requests WHERE project = ? AND at = ? LIMIT 1"

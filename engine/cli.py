@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from engine import __version__, cli_rejects, config, console, given
+from engine import __version__, cli_flows, cli_rejects, config, console, given
 from engine.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
 from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow
@@ -43,8 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-app.add_typer(cli_rejects.app)
 
 Percent = Annotated[float, typer.Option(metavar="N", min=0, max=100, help="Of a day's events.")]
 Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Requests. Default: any.")]
@@ -180,9 +178,10 @@ def _backfill(
     *,
     as_json: bool,
 ) -> int:
-    from engine.backfill import Backfill, Options, missing_days
+    from engine.backfill import Backfill, missing_days
     from engine.catalog import Catalog
     from engine.report import FAILED, envelope
+    from engine.runs import Options
     from engine.stages.export import url
     from engine.terminal import progress, summary
 
@@ -393,3 +392,7 @@ def sandbox(
             tempfile.TemporaryFile(dir=cache_dir).close()
     project = Project(spec, per_hour=per_hour, per_second=per_second, cache_dir=cache_dir)
     serve(port=port, project=project, announce=announce)
+
+
+cli_flows.register(app)
+app.add_typer(cli_rejects.app)

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -119,8 +120,9 @@ class Dataset:
             )
         return table
 
+    @property
     def exists(self) -> bool:
-        """Whether there is a table."""
+        """Whether there is a table already."""
         return self._table is not None
 
     def create(self) -> None:
@@ -180,6 +182,28 @@ class Dataset:
         files = pa.table(self._table.get_add_actions(flatten=True))
         return files.filter(pc.is_in(files[column], values))
 
+    def days(self) -> set[date]:
+        """The days that the table holds rows of."""
+        if self._table is None:
+            return set()
+        with _translated(f"read the log of {self.root}"):
+            files = pa.table(self._table.get_add_actions(flatten=True))
+        return set(files["partition.event_date"].to_pylist())
+
+    def forget(self, batch_id: str, app_ids: Sequence[str]) -> None:
+        """Put the positions of `app_ids` back to 0: nothing was ever pulled.
+
+        A mark beside each keeps that it once was: who judges by positions must not find again, once
+        a day is pulled anew, the very ones that it knew.
+        """
+        marks, now = {}, int(time.time() * 1000)
+        for name in app_ids:
+            mark = f"forgotten/{name}"
+            marks[mark] = max(now, (self.position(mark) or 0) + 1)
+        self.staging(batch_id)
+        self.commit(batch_id, [], {}, dict.fromkeys(app_ids, 0) | marks, None)
+        self.discard(batch_id)
+
     def position(self, app_id: str) -> int | None:
         """The version last committed under `app_id`: for a day, when it was pulled (ms)."""
         if self._table is None:
@@ -190,8 +214,9 @@ class Dataset:
                 return self._table.transaction_version(app_id)
         return positions.get(app_id)
 
+    @property
     def positions(self) -> Mapping[str, int]:
-        """Every app id's version; none of them where other programs' checkpoints hide them."""
+        """Every app id's version; empty where only deltalake could tell."""
         if self._table is None:
             return {}
         with _translated(f"read the log of {self.root}"):
@@ -290,13 +315,13 @@ class Dataset:
         self, held: Mapping[date, Held], files: Sequence["StagedFile"], percent: float
     ) -> None:
         """P5: raise `Shrunk` if a day would keep less than `percent` of the rows it holds."""
-        fresh = dict.fromkeys(held, 0)
+        fresh = Counter[date]()
         for file in files:
             fresh[file.day] += file.rows
         worse = [
-            f"{day} holds {held[day].rows:,} rows and would hold {rows:,}"
-            for day, rows in fresh.items()
-            if rows < held[day].rows * percent / 100
+            f"{day} holds {there.rows:,} rows and would hold {fresh[day]:,}"
+            for day, there in held.items()
+            if fresh[day] < there.rows * percent / 100
         ]
         if worse:
             raise Shrunk(

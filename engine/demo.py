@@ -8,13 +8,14 @@ from pathlib import Path
 import pyarrow.dataset as arrow_dataset
 
 from engine import config
-from engine.backfill import Backfill, Options
+from engine.backfill import Backfill
 from engine.catalog import Catalog
 from engine.console import answer, answering, say
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
 from engine.report import FAILED, envelope
 from engine.run import Rules, table_schema
+from engine.runs import Options
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.terminal import progress, summary, table
 from engine.window import each_day

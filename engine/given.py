@@ -84,9 +84,14 @@ def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
         ) from error
 
 
+def now() -> int:
+    """In ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
 def latest(zone: ZoneInfo) -> date:
     """The last day that Mixpanel can have events of."""
-    return latest_day(time.time_ns() // 1_000_000, zone)
+    return latest_day(now(), zone)
 
 
 def day(option: str, text: str, zone: ZoneInfo) -> date:

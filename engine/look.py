@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from engine import given, plan
-from engine.backfill import project_key
 from engine.catalog import Catalog
 from engine.dataset import local_path
 from engine.errors import TryAgain, disk_error
 from engine.flow import Flow
 from engine.run import Rules
+from engine.runs import project_key
 from engine.stages import export, lines
 from engine.terminal import duration
 from engine.window import Window

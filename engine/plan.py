@@ -3,16 +3,28 @@
 It decides and does nothing: another piece waits, asks and gives up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from types import MappingProxyType
 
 from engine.errors import EtlError, RateLimited, TryAgain
-from engine.window import Window, consecutive
+from engine.flow import Flow, Schedule
+from engine.window import (
+    DAY,
+    Window,
+    consecutive,
+    day_over,
+    each_day,
+    last_over,
+    latest_day,
+)
 
-HOUR, SECOND = 3_600_000, 1_000  # ms
+SECOND, MINUTE, HOUR, FULL_DAY = 1_000, 60_000, 3_600_000, 86_400_000  # ms
+UNITS = {"minute": MINUTE, "hour": HOUR, "day": FULL_DAY, "week": 7 * FULL_DAY}
 EVENTS_PER_REQUEST = 1_000_000  # Mixpanel's own advice: keep a request under one to two million
 DAYS_PER_REQUEST = 31
+NOTHING: Mapping[date, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +121,17 @@ def next_window(
 ) -> Window:
     """The first window that `days` (not empty) make: neighbouring days in one request.
 
-    How many: `days_per_request`, or where that is None as many as keep to EVENTS_PER_REQUEST at
-    `events_per_day`, at most DAYS_PER_REQUEST; a single day as long as nothing is known.
+    How many: `days_per_request`, or where that is None as many as `fitting_days` says.
     """
-    if days_per_request is None:
-        days_per_request = 1
-        if events_per_day is not None:
-            fitting = EVENTS_PER_REQUEST / max(events_per_day, 1)
-            days_per_request = max(1, min(DAYS_PER_REQUEST, int(fitting)))
-    first = consecutive(days)[0][:days_per_request]
+    first = next(_parts(days, days_per_request or fitting_days(events_per_day), NOTHING))
     return Window(first[0], first[-1])
+
+
+def fitting_days(events_per_day: float | None) -> int:
+    """How many days keep to EVENTS_PER_REQUEST, at most DAYS_PER_REQUEST; one if none is known."""
+    if events_per_day is None:
+        return 1
+    return max(1, min(DAYS_PER_REQUEST, int(EVENTS_PER_REQUEST / max(events_per_day, 1))))
 
 
 def request_range(days: Sequence[date], days_per_request: int | None) -> tuple[int, int]:
@@ -128,3 +141,193 @@ def request_range(days: Sequence[date], days_per_request: int | None) -> tuple[i
         count = sum(-(-len(run) // days_per_request) for run in runs)
         return count, count
     return sum(-(-len(run) // DAYS_PER_REQUEST) for run in runs), len(days)
+
+
+# What is due ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """What the table says of a flow; moments in ms since the epoch.
+
+    start       where its arrival windows began; None before the first
+    arrival     M, the end of the last arrival window; None before the first
+    pulled      up to which moment each day was last pulled whole: a window's `before`, or where
+                it has none the moment of the pull
+    """
+
+    start: int | None
+    arrival: int | None
+    pulled: Mapping[date, int]
+
+    def __post_init__(self) -> None:
+        if (self.start is None) != (self.arrival is None):
+            raise ValueError("arrival windows have a start and an end, or there were none")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A window to pull now. `why`: "arrival", "day", "settle" or "backfill"."""
+
+    window: Window
+    why: str
+
+
+def last_tick(schedule: Schedule, now: int) -> int | None:
+    """The latest tick up to `now`, in ms since the epoch; None before the first.
+
+    Ticks are `start_time` and every whole interval after it, in UTC; `once` has the first alone.
+    """
+    start = schedule.start_time * SECOND
+    if now < start:
+        return None
+    every = _interval(schedule)
+    return start if every is None else now - (now - start) % every
+
+
+def next_tick(schedule: Schedule, now: int) -> int | None:
+    """The first tick after `now`, in ms since the epoch; None when there is none to come."""
+    last, every = last_tick(schedule, now), _interval(schedule)
+    if last is None:
+        return schedule.start_time * SECOND
+    return None if every is None else last + every
+
+
+def _interval(schedule: Schedule) -> int | None:
+    """Ms from tick to tick; None for `once`."""
+    if schedule.frequency == "once":
+        return None
+    return (schedule.interval or 1) * UNITS[schedule.frequency]
+
+
+def rest(failures: int) -> int:
+    """Ms for which a day that failed so often in a row is left alone: 15 minutes to a day."""
+    return min(FULL_DAY, 15 * MINUTE << min(failures - 1, 10)) if failures > 0 else 0
+
+
+def due(
+    flow: Flow,
+    positions: Positions,
+    now: int,
+    *,
+    events_per_day: float | None = None,
+    rests: Mapping[date, int] = NOTHING,
+) -> Iterator[Due]:
+    """What to pull now, the most urgent first: arrival, day, settle, backfill.
+
+    It is a plan for these positions only: a commit makes another. `rests`: until when a day that
+    failed is left alone; after that it travels alone, so that it holds up none of its neighbours.
+    """
+    tick = now if flow.schedule is None else last_tick(flow.schedule, now)
+    if tick is None:
+        return
+    if flow.windows == "arrival":
+        if span := _span(flow, positions, tick):
+            first = last_over(span[0] - _lookback(flow), flow.connection.zone) + DAY
+            yield Due(Window(first, latest_day(now, flow.connection.zone), span), "arrival")
+        before = positions.arrival
+        wanted = _beside_arrivals(flow, positions, now)
+    else:
+        before = None
+        wanted = _by_days(flow, positions.pulled, tick)
+    most = fitting_days(events_per_day)
+    for why, days in wanted.items():
+        awake = [day for day in days if rests.get(day, now) <= now]
+        for part in _parts(awake, most, rests, newest_first=why == "backfill"):
+            yield Due(Window(part[0], part[-1], before=before), why)
+
+
+def _span(flow: Flow, positions: Positions, tick: int) -> tuple[int, int] | None:
+    """The span of arrival time that is due: from the end of the last one to `delay` before `tick`.
+
+    The first begins at `start_time`, or `lookback_days` before its end if that is later (before
+    its end and not before now: while it fails, it loses no ground). Where an interval is longer
+    than that it reaches back one interval, for the tick at `start_time` has nothing to bring.
+    `once` has that tick alone, and reaches back from it.
+    """
+    end = tick - flow.delay_minutes * MINUTE
+    begin = positions.arrival
+    if begin is None:
+        every = _interval(flow.schedule) if flow.schedule else None
+        begin = end - max(_lookback(flow), every or 0)
+        if flow.schedule and every:
+            begin = max(begin, flow.schedule.start_time * SECOND)
+        # P4: days that were pulled before there were arrival windows hold what arrived until then.
+        touched = last_over(begin - _lookback(flow), flow.connection.zone)
+        begin = max([begin, *(at for day, at in positions.pulled.items() if day > touched)])
+    return (begin, end) if begin < end else None
+
+
+def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, list[date]]:
+    """The days to pull whole beside arrival windows, by why.
+
+    Only once there are such windows: M tells how much of a day to keep, and when it has settled.
+    """
+    start, arrival, pulled = positions.start, positions.arrival, positions.pulled
+    if start is None or arrival is None:
+        return {}
+    zone = flow.connection.zone
+    began = latest_day(start, zone)  # the last day of which arrival windows may lack something
+    # By M: a pull before M reaches that moment would leave out what is late. By `now` too: if the
+    # clock was ahead when M was written and has been set right, what is late is yet to come.
+    ripe = last_over(min(arrival, now) - _lookback(flow), zone)
+    backfill: list[date] = []
+    if flow.backfill_from:
+        backfill = _never(pulled, flow.backfill_from, min(began, latest_day(now, zone)))
+    settle = _never(pulled, began + DAY, ripe) + _unsettled(flow, pulled, ripe)
+    return {"settle": settle, "backfill": backfill}
+
+
+def _by_days(flow: Flow, pulled: Mapping[date, int], tick: int) -> dict[str, list[date]]:
+    """The days that a flow with day windows pulls at `tick`, by why.
+
+    Without `backfill_from` it begins with the day of its `start_time`, or with yesterday.
+    """
+    zone = flow.connection.zone
+    ripe = last_over(tick - _lookback(flow), zone)
+    if flow.backfill_from:
+        first = flow.backfill_from
+    elif flow.schedule:
+        first = last_over(flow.schedule.start_time * SECOND, zone) + DAY
+    else:
+        first = last_over(tick, zone)
+    running = [
+        day for day, at in pulled.items() if day > ripe and at < min(tick, day_over(day, zone))
+    ]
+    return {
+        "day": running + _never(pulled, max(first, ripe + DAY), latest_day(tick, zone)),
+        "settle": _unsettled(flow, pulled, ripe),
+        "backfill": _never(pulled, first, ripe),
+    }
+
+
+def _never(pulled: Mapping[date, int], first: date, last: date) -> list[date]:
+    return [day for day in each_day(first, last) if day not in pulled]
+
+
+def _unsettled(flow: Flow, pulled: Mapping[date, int], ripe: date) -> list[date]:
+    """The days up to `ripe` that were pulled, but not since they are `lookback_days` old."""
+    zone, lookback = flow.connection.zone, _lookback(flow)
+    return [
+        day for day, at in pulled.items() if day <= ripe and at < day_over(day, zone) + lookback
+    ]
+
+
+def _lookback(flow: Flow) -> int:
+    """How late an event may arrive, in ms."""
+    return flow.lookback_days * FULL_DAY
+
+
+def _parts(
+    days: Sequence[date], most: int, alone: Mapping[date, int], *, newest_first: bool = False
+) -> Iterator[list[date]]:
+    """`days` as requests: at most `most` neighbours in one, and those in `alone` by themselves."""
+    runs = consecutive(day for day in days if day not in alone)
+    runs += [[day] for day in days if day in alone]
+    for run in sorted(runs, reverse=newest_first):
+        if newest_first:
+            for end in range(len(run), 0, -most):
+                yield run[max(0, end - most) : end]
+        else:
+            for begin in range(0, len(run), most):
+                yield run[begin : begin + most]

@@ -12,27 +12,29 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from difflib import get_close_matches
 from typing import Any
+from uuid import uuid4
 
 import orjson
+from ulid import ULID
 
-from engine.backfill import (
-    Backfill,
-    Ended,
-    Event,
-    Options,
-    failed,
-    new_run,
-    pulled,
-    started,
-    succeeded,
-    why_ended,
-)
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
 from engine.dataset import NOTE, Dataset
 from engine.errors import DatasetError, EtlError, InputError, TooManyRejects, disk_error
 from engine.flow import Flow, Run
 from engine.run import Kept, Rules, Staged, pull
+from engine.runs import (
+    Ended,
+    Event,
+    Options,
+    Runs,
+    failed,
+    pulled,
+    started,
+    succeeded,
+    wall_clock,
+    why_ended,
+)
 from engine.stages.columns import utc_day
 
 Json = dict[str, Any]
@@ -127,7 +129,7 @@ def reason_of(entry: Json) -> tuple[str, str]:
 
 
 def _check_place(dataset: Dataset) -> None:
-    if not dataset.exists() and not dataset.batches:
+    if not dataset.exists and not dataset.batches:
         raise InputError(f"There is no table in {dataset.root}. Give another --dataset.")
 
 
@@ -178,7 +180,7 @@ class Replay:
         self._dataset = dataset
         self._catalog = catalog
         self._tell = tell
-        self._prepared = Backfill(flow, rules, dataset, catalog, Options()).prepared
+        self._prepared = Runs(flow, rules, dataset, catalog, Options()).prepared
         self.left_out = 0  # lines of days that were pulled again
 
     def run(self, batch_id: str) -> Json:
@@ -191,12 +193,12 @@ class Replay:
         look(self._dataset, batch_id)  # before a lock leaves its trace where no table is
         with self._prepared():
             rejected = self._opened(batch_id)
-            run = new_run(self._flow, rejected.note.window)
+            run = self._new_run(rejected.note)
             try:
-                self._save(started(self._flow, run), run)
+                self._save(started(self._flow, run, wall_clock()), run)
                 staged = self._pull(run, rejected)
                 self._commit(run, rejected, staged)
-                item = succeeded(self._flow, self._dataset, run, staged)
+                item = succeeded(self._flow, self._dataset, run, staged, wall_clock())
                 self._save(item, run)
             except BaseException as error:
                 if self._dataset.is_committed(run.batch_id):
@@ -210,7 +212,7 @@ class Replay:
         """Leave nothing but the record of a run that failed; raises what ends the program."""
         self._dataset.discard(run.batch_id)
         told = error if isinstance(error, EtlError) else EtlError(why_ended(error))
-        item = failed(self._flow, self._dataset, run, told)
+        item = failed(self._flow, self._dataset, run, told, wall_clock())
         self._save(item, run)
         if told is not error:
             raise error
@@ -243,6 +245,9 @@ class Replay:
                 f"since: {again}. Nothing was done."
             )
         return rejected
+
+    def _new_run(self, note: Note) -> Run:
+        return Run(str(uuid4()), self._flow.name, note.window, str(ULID()), wall_clock())
 
     def _pull(self, run: Run, rejected: "_Replayable") -> Staged:
         self.left_out = 0
@@ -278,7 +283,7 @@ class Replay:
         if tally.rejected:
             left = replace(note, rejected=tally.rejected, codes=codes)
             self._dataset.describe(run.batch_id, left.as_json())
-        item = succeeded(self._flow, self._dataset, run, staged)
+        item = succeeded(self._flow, self._dataset, run, staged, wall_clock())
         self._dataset.commit(
             run.batch_id,
             staged.files,

@@ -73,7 +73,8 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
 
     Besides the tutorial's keys a `recordSummary` has, of Flow Service's own, `skippedRecordCount`
     (duplicates), `warningRecordCount` (records with a value that could not be cast) and, where
-    there are any, `extensions.clampedRecordCount` (rows outside the days asked for).
+    there are any, `extensions.clampedRecordCount` (rows outside the days asked for) and
+    `extensions.outsideRecordCount` (records that another window brings: no part of the others).
     """
     copy, promotion = _copy(outcome, flow, at), _promotion(outcome, flow, at)
     return {
@@ -233,14 +234,15 @@ def _records(outcome: Outcome) -> Json:
     if tally is None or outcome.status == IN_PROGRESS:
         return {}
     failed = outcome.status == FAILED
-    clamped = {"extensions": {"clampedRecordCount": tally.clamped}} if tally.clamped else {}
+    counts = {"clampedRecordCount": tally.clamped, "outsideRecordCount": tally.outside}
+    more = {name: count for name, count in counts.items() if count}
     return {
         "inputRecordCount": tally.lines,
         "outputRecordCount": 0 if failed else tally.rows,
         "failedRecordCount": tally.lines if failed else tally.rejected,
         "skippedRecordCount": 0 if failed else tally.duplicates,
         "warningRecordCount": tally.warnings,
-        **clamped,
+        **({"extensions": more} if more else {}),
     }
 
 

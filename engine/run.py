@@ -26,6 +26,7 @@ from engine.stages.check import Checker
 from engine.stages.columns import Columns
 from engine.stages.direct import Direct
 from engine.stages.mapping import MappingSet, parse
+from engine.stages.span import keep_within
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
 
@@ -112,10 +113,11 @@ def pull(
                 ) as batches,
             ):
                 for batch in batches:
-                    tally.lines += len(batch.lines)
                     if not batch.columns:
                         mapping.apply(batch)
                         direct.learn(batch.names)
+                    tally.outside += keep_within(batch, run.window)
+                    tally.lines += len(batch.lines)
                     columns.build(batch)
                     checker.check(batch)
                     writer.write(batch)

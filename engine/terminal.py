@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.backfill import Advanced, Ended, Event, GaveUp, Waiting
 from engine.catalog import Entry
 from engine.report import FAILED, SUCCESS
+from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
 
 Json = dict[str, Any]
 

@@ -6,6 +6,7 @@ Pure: the clock and the time zone are arguments.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,17 +17,21 @@ DAY = timedelta(days=1)
 class Window:
     """Whole days of the project's calendar, both ends inclusive, as Mixpanel counts.
 
-    `arrival`, where given, narrows it to the half-open span `[start, end)` of
-    `mp_processing_time_ms`, in ms since the epoch.
+    One of two may narrow it by `mp_processing_time_ms`, in ms since the epoch: `arrival` to the
+    half-open span `[start, end)`; `before` to what Mixpanel processed before that moment, and to
+    what has no processing time.
     """
 
     from_date: date
     to_date: date
     arrival: tuple[int, int] | None = None
+    before: int | None = None
 
     def __post_init__(self) -> None:
         if self.from_date > self.to_date:
             raise ValueError(f"a window from {self.from_date} to {self.to_date} holds no day")
+        if self.arrival is not None and self.before is not None:
+            raise ValueError("a window is narrowed by `arrival` or by `before`, not by both")
 
     @property
     def days(self) -> list[date]:
@@ -34,6 +39,10 @@ class Window:
         return list(each_day(self.from_date, self.to_date))
 
     def __str__(self) -> str:
+        if self.arrival:
+            return " to ".join(
+                f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R}" for ms in self.arrival
+            )
         return str(self.from_date) if len(self.days) == 1 else f"{self.from_date}..{self.to_date}"
 
     def as_json(self) -> dict[str, Any]:
@@ -42,6 +51,7 @@ class Window:
             "from_date": self.from_date.isoformat(),
             "to_date": self.to_date.isoformat(),
             "arrival": list(self.arrival) if self.arrival else None,
+            "before": self.before,
         }
 
     @classmethod
@@ -52,6 +62,7 @@ class Window:
             date.fromisoformat(value["from_date"]),
             date.fromisoformat(value["to_date"]),
             (arrival[0], arrival[1]) if arrival else None,
+            value.get("before"),
         )
 
     def bounds(self, zone: ZoneInfo) -> tuple[int, int]:
@@ -72,6 +83,7 @@ def day_start(day: date, zone: ZoneInfo) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
 
 
+@lru_cache(maxsize=1 << 14)  # a plan asks it of every day of a table, after every commit
 def day_over(day: date, zone: ZoneInfo) -> int:
     """When `day` has ended by the project's clock and by UTC, in ms since the epoch.
 
@@ -79,6 +91,14 @@ def day_over(day: date, zone: ZoneInfo) -> int:
     nothing tells which from outside: a day is over when it is over by both.
     """
     return max(day_start(day + DAY, zone), day_start(day + DAY, ZoneInfo("UTC")))
+
+
+def last_over(now_ms: int, zone: ZoneInfo) -> date:
+    """The last day that has ended by the project's clock and by UTC; the next one is today."""
+    day = latest_day(now_ms, zone)
+    while day_over(day, zone) > now_ms:
+        day -= DAY
+    return day
 
 
 def latest_day(now_ms: int, zone: ZoneInfo) -> date:

@@ -11,12 +11,13 @@ import duckdb
 from deltalake import DeltaTable
 
 from engine import config
-from engine.backfill import Backfill, Event, Options, Waiting
+from engine.backfill import Backfill
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
 from engine.plan import Budget, Patience
 from engine.run import Rules, table_schema
+from engine.runs import Event, Options, Waiting
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
 from engine.stages.export import Limits
 

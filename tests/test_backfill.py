@@ -16,14 +16,15 @@ from typing import Any
 
 import pytest
 
-from engine import backfill as module
 from engine import plan
-from engine.backfill import Advanced, Ended, Event, GaveUp, Waiting, missing_days
+from engine import runs as module
+from engine.backfill import Backfill, missing_days
 from engine.catalog import Catalog
 from engine.dataset import Dataset, local_path
 from engine.errors import DatasetError, EtlError, InputError
 from engine.plan import Budget, Patience
 from engine.run import table_schema
+from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
 from engine.sandbox import Sandbox, Spec
 from engine.stages.columns import Columns
 from engine.stages.export import Limits
@@ -292,7 +293,7 @@ def test_what_another_process_did_meanwhile(sandbox: Sandbox, root: Path, tmp_pa
     pull(sandbox.url, root, days(2))
     count = len(sandbox.requests)
     with Catalog(tmp_path / "home") as catalog:
-        done = module.Backfill(flow, RULES, opened, catalog, QUICK).run(days(2))
+        done = Backfill(flow, RULES, opened, catalog, QUICK).run(days(2))
     assert (done, len(sandbox.requests)) == ([], count)
 
 

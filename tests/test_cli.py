@@ -25,12 +25,12 @@ import pytest
 from deltalake import DeltaTable
 
 from engine import config, look, plan
-from engine.backfill import Options, project_key
 from engine.catalog import Catalog
 from engine.cli import PROGRAM, main
 from engine.console import listen_to_signals
 from engine.dataset import Dataset
 from engine.run import table_schema
+from engine.runs import Options, project_key
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from tests.commands import DAYS, Run, Said, children, environment, here, put, start, variables
 from tests.pulling import RULES, flow_of, rows, undisturbed
@@ -511,7 +511,7 @@ def test_who_reaches_nobody_keeps_the_budget(
 ) -> None:
     """A request that never left is none of the sixty an hour: else a lost network would cost it."""
     monkeypatch.setattr(plan, "DEFAULT_PATIENCE", plan.Patience(tries=3, first=0.01, longest=0.01))
-    monkeypatch.setattr("engine.backfill.Options", partial(Options, patience=plan.DEFAULT_PATIENCE))
+    monkeypatch.setattr("engine.runs.Options", partial(Options, patience=plan.DEFAULT_PATIENCE))
     with socket.socket() as unused:  # bound, and nobody listens
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MIXPANEL_HOST", f"http://127.0.0.1:{unused.getsockname()[1]}")

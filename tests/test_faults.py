@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from engine import backfill as backfill_module
 from engine import dataset as dataset_module
-from engine.backfill import Event, Waiting
+from engine.runs import Event, Waiting, wall_clock
 from engine.sandbox import Sandbox, Spec
 from engine.window import day_start
 from tests.commands import environment
@@ -306,14 +305,11 @@ def test_too_many_rejects(sandbox: Sandbox, root: Path) -> None:
     assert len(kept.read_text().splitlines()) == 6
 
 
-def test_the_clock_set_back(
-    sandbox: Sandbox, root: Path, expected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_clock_set_back(sandbox: Sandbox, root: Path, expected: list[str]) -> None:
     """A clock that jumps back neither blocks a pull nor keeps a day from being replaced."""
     pull(sandbox.url, root, [DAY])
-    real = backfill_module._now
-    monkeypatch.setattr(backfill_module, "_now", lambda: real() - 86_400_000)
-    done = pull(sandbox.url, root, [DAY], options=change(force=True))
+    back = change(force=True, now=lambda: wall_clock() - 86_400_000)
+    done = pull(sandbox.url, root, [DAY], options=back)
     assert done.statuses == ["success"]
     assert rows(root) == expected
 

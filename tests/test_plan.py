@@ -1,6 +1,7 @@
 """Decisions, as tables: what is tried again, when, and how much is asked for at a time."""
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -17,17 +18,24 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
+from engine.flow import Connection, Flow, Schedule, Secret
 from engine.plan import (
     Budget,
+    Due,
     Patience,
+    Positions,
     Stop,
     Wait,
     decide,
+    due,
+    last_tick,
+    next_tick,
     next_window,
     request_range,
+    rest,
     wait_for_slot,
 )
-from engine.window import Window
+from engine.window import Window, day_over, last_over
 
 NOW = 1_700_000_000_000
 BUDGET = Budget()
@@ -159,3 +167,555 @@ def test_days_in_one_request(
 def test_how_many_requests(asked: list[date], size: int | None, expected: tuple[int, int]) -> None:
     """The dry run's figures: the fewest and the most requests."""
     assert request_range(asked, size) == expected
+
+
+HOUR = 3_600_000
+FULL_DAY = 24 * HOUR
+DELAY = 600_000
+LATE = 5 * FULL_DAY
+NEW = Positions(None, None, {})
+
+
+def ms(text: str) -> int:
+    """An instant in UTC, in ms."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def schedule(frequency: str, interval: int | None, start: str) -> Schedule:
+    return Schedule(frequency, interval, ms(start) // 1000)
+
+
+HOURLY = schedule("hour", 1, "2024-03-01T00:00")
+
+
+def flow(
+    timezone: str = "UTC",
+    *,
+    windows: str = "arrival",
+    ticks: Schedule | None = HOURLY,
+    backfill_from: str | None = None,
+) -> Flow:
+    return Flow(
+        "events",
+        Connection("https://mixpanel", "user", Secret("secret"), 1, timezone),
+        "data",
+        windows=windows,
+        backfill_from=date.fromisoformat(backfill_from) if backfill_from else None,
+        schedule=ticks,
+    )
+
+
+def pulled(first: str, count: int, at: str) -> dict[date, int]:
+    return dict.fromkeys(days(first, count), ms(at))
+
+
+def told(found: list[Due]) -> list[str]:
+    """What is due, as a test can spell it: why and the days."""
+    return [f"{item.why} {item.window}" for item in found]
+
+
+def arrival(found: list[Due]) -> tuple[str, int, int] | None:
+    """The days and the span of the arrival window that is due."""
+    windows = [item.window for item in found if item.why == "arrival"]
+    assert len(windows) <= 1
+    return (str(windows[0]), *windows[0].arrival) if windows and windows[0].arrival else None
+
+
+ODD = "2024-03-01T10:07:23"
+
+
+@pytest.mark.parametrize(
+    ("frequency", "interval", "now", "last", "following"),
+    [
+        ("minute", 15, "2024-03-01T10:07:22.999", None, "2024-03-01T10:07:23"),
+        ("minute", 15, "2024-03-01T10:07:23", "2024-03-01T10:07:23", "2024-03-01T10:22:23"),
+        ("minute", 15, "2024-03-01T10:22:22.999", "2024-03-01T10:07:23", "2024-03-01T10:22:23"),
+        ("hour", 5, "2024-03-02T00:00", "2024-03-01T20:07:23", "2024-03-02T01:07:23"),
+        ("day", 2, "2024-03-11T10:07:22", "2024-03-09T10:07:23", "2024-03-11T10:07:23"),
+        ("day", 1, "2024-03-12T10:07:23", "2024-03-12T10:07:23", "2024-03-13T10:07:23"),
+        ("week", 1, "2024-03-31T00:00", "2024-03-29T10:07:23", "2024-04-05T10:07:23"),
+        ("once", None, "2024-03-01T10:07:22.999", None, "2024-03-01T10:07:23"),
+        ("once", None, "2024-03-01T10:07:23", "2024-03-01T10:07:23", None),
+        ("once", None, "2030-01-01T00:00", "2024-03-01T10:07:23", None),
+    ],
+)
+def test_ticks(
+    frequency: str, interval: int | None, now: str, last: str | None, following: str | None
+) -> None:
+    """Ticks are whole intervals from `start_time` on, by UTC: no summer time moves them."""
+    ticks = schedule(frequency, interval, ODD)
+    assert last_tick(ticks, ms(now)) == (ms(last) if last else None)
+    assert next_tick(ticks, ms(now)) == (ms(following) if following else None)
+
+
+@given(st.integers(0, 4 * 10**12), st.sampled_from(["minute", "hour", "day", "week"]))
+def test_a_tick_is_followed_by_the_next(now: int, frequency: str) -> None:
+    """`now` lies between two neighbours, and a tick is its own last one."""
+    ticks = Schedule(frequency, 15, 7)
+    last, following = last_tick(ticks, now), next_tick(ticks, now)
+    assert following is not None
+    assert now < following
+    if last is None:
+        assert following == 7_000
+    else:
+        assert last <= now
+        assert next_tick(ticks, last) == following
+        assert last_tick(ticks, following) == following
+        assert last_tick(ticks, following - 1) == last
+
+
+@pytest.mark.parametrize(
+    ("failures", "minutes"), [(0, 0), (1, 15), (2, 30), (3, 60), (7, 960), (8, 1440), (10**6, 1440)]
+)
+def test_a_day_that_fails_rests(failures: int, minutes: int) -> None:
+    """Longer each time, a day at most."""
+    assert rest(failures) == minutes * 60_000
+
+
+@pytest.mark.parametrize(
+    ("timezone", "now", "expected"),
+    [
+        ("UTC", "2024-03-02T00:00", "2024-03-01"),
+        ("UTC", "2024-03-01T23:59:59.999", "2024-02-29"),
+        ("America/Los_Angeles", "2024-03-10T07:59", "2024-03-08"),
+        ("America/Los_Angeles", "2024-03-10T08:00", "2024-03-09"),
+        ("America/Los_Angeles", "2024-03-11T06:59", "2024-03-09"),  # the 10th has 23 hours
+        ("America/Los_Angeles", "2024-03-11T07:00", "2024-03-10"),
+        ("America/Los_Angeles", "2024-11-04T07:59", "2024-11-02"),  # the 3rd has 25
+        ("America/Los_Angeles", "2024-11-04T08:00", "2024-11-03"),
+        ("Asia/Kolkata", "2024-03-01T23:59", "2024-02-29"),  # over in India, not by UTC
+        ("Asia/Kolkata", "2024-03-02T00:00", "2024-03-01"),
+    ],
+)
+def test_the_last_day_that_is_over(timezone: str, now: str, expected: str) -> None:
+    """A day is over when it is so by both clocks that Mixpanel may count by."""
+    assert last_over(ms(now), ZoneInfo(timezone)) == date.fromisoformat(expected)
+
+
+@given(
+    st.integers(0, 4 * 10**12),
+    st.sampled_from(["UTC", "Pacific/Kiritimati", "Pacific/Apia", "America/Havana", "Asia/Beirut"]),
+)
+def test_the_day_after_the_last_that_is_over_is_not(now: int, timezone: str) -> None:
+    """Wherever the zone lies and whenever its clocks are changed."""
+    zone = ZoneInfo(timezone)
+    day = last_over(now, zone)
+    assert day_over(day, zone) <= now < day_over(day + timedelta(days=1), zone)
+
+
+def test_a_window_keeps_what_narrows_it() -> None:
+    """As JSON and back; JSON from before there was `before` still reads; never both."""
+    day = date(2024, 3, 1)
+    for window in (Window(day, day), Window(day, day, (1, 2)), Window(day, day, before=0)):
+        assert Window.from_json(window.as_json()) == window
+    assert Window.from_json({"from_date": "2024-03-01", "to_date": "2024-03-01"}).before is None
+    with pytest.raises(ValueError, match="not by both"):
+        Window(day, day, (1, 2), before=3)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "now", "expected"),
+    [
+        # start_time is recent: from there on, and nothing at the first tick itself
+        (HOURLY, "2024-02-29T23:00", None),
+        (HOURLY, "2024-03-01T00:30", None),
+        (HOURLY, "2024-03-01T01:00", ("2024-02-25..2024-03-01", "03-01T00:00", "03-01T00:50")),
+        # start_time is long ago: lookback_days before the window's end, wherever `now` is
+        (HOURLY, "2024-03-20T01:00", ("2024-03-10..2024-03-20", "03-15T00:50", "03-20T00:50")),
+        (HOURLY, "2024-03-20T01:59", ("2024-03-10..2024-03-20", "03-15T00:50", "03-20T00:50")),
+        # an interval longer than lookback_days loses nothing after start_time
+        (
+            schedule("week", 1, "2024-03-01T00:00"),
+            "2024-03-08T00:00",
+            ("2024-02-25..2024-03-08", "03-01T00:00", "03-07T23:50"),
+        ),
+        (
+            schedule("week", 1, "2023-03-03T00:00"),
+            "2024-03-08T00:00",
+            ("2024-02-24..2024-03-08", "02-29T23:50", "03-07T23:50"),
+        ),
+        # once: what arrived in lookback_days before it, however late it is done
+        (schedule("once", None, "2024-03-06T00:00"), "2024-03-05T23:59", None),
+        (
+            schedule("once", None, "2024-03-06T00:00"),
+            "2024-03-06T00:00",
+            ("2024-02-24..2024-03-06", "02-29T23:50", "03-05T23:50"),
+        ),
+        (
+            schedule("once", None, "2024-03-06T00:00"),
+            "2024-04-06T00:00",
+            ("2024-02-24..2024-04-06", "02-29T23:50", "03-05T23:50"),
+        ),
+        # no schedule: now
+        (None, "2024-03-06T00:10", ("2024-02-25..2024-03-06", "03-01T00:00", "03-06T00:00")),
+    ],
+)
+def test_the_first_arrival_window(
+    ticks: Schedule | None, now: str, expected: tuple[str, str, str] | None
+) -> None:
+    """It begins at `start_time` or `lookback_days` before its end, and its days as long before."""
+    found = arrival(list(due(flow(ticks=ticks), NEW, ms(now))))
+    assert found == (
+        expected and (expected[0], ms(f"2024-{expected[1]}"), ms(f"2024-{expected[2]}"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("timezone", "m", "now", "expected"),
+    [
+        ("UTC", "03-20T00:50", "03-20T01:59", None),
+        ("UTC", "03-20T00:50", "03-20T02:00", ("2024-03-15..2024-03-20", "03-20T01:50")),
+        ("UTC", "03-20T00:50", "03-20T05:59", ("2024-03-15..2024-03-20", "03-20T04:50")),
+        ("UTC", "03-20T00:50", "04-20T05:59", ("2024-03-15..2024-04-20", "04-20T04:50")),
+        ("UTC", "03-20T00:50", "03-19T20:00", None),  # the clock was set back
+        ("UTC", "03-20T01:49:59.999", "03-20T02:00", ("2024-03-15..2024-03-20", "03-20T01:50")),
+        ("UTC", "03-20T01:50", "03-20T02:00", None),
+        # west of Greenwich yesterday is still going on, east of it tomorrow has begun
+        (
+            "America/Los_Angeles",
+            "03-20T00:50",
+            "03-20T02:00",
+            ("2024-03-14..2024-03-20", "03-20T01:50"),
+        ),
+        ("Asia/Kolkata", "03-20T00:50", "03-20T20:00", ("2024-03-15..2024-03-21", "03-20T19:50")),
+        # five times 24 hours before 00:50 of the 12th it is 23:50 of the 6th: the 10th had 23
+        (
+            "America/Los_Angeles",
+            "03-12T07:50",
+            "03-12T09:00",
+            ("2024-03-06..2024-03-12", "03-12T08:50"),
+        ),
+    ],
+)
+def test_the_next_arrival_window(
+    timezone: str, m: str, now: str, expected: tuple[str, str] | None
+) -> None:
+    """From M on; ticks that were missed are one window; none when the clock was set back."""
+    at = ms(f"2024-{m}")
+    positions = Positions(ms("2024-03-01T00:00"), at, {})
+    found = arrival(list(due(flow(timezone), positions, ms(f"2024-{now}"))))
+    assert found == (expected and (expected[0], at, ms(f"2024-{expected[1]}")))
+
+
+def test_arrival_windows_begin_after_what_was_pulled_before() -> None:
+    """P4: days that were pulled by hand hold what arrived until then, and get nothing twice."""
+    by_hand = pulled("2024-02-28", 2, "2024-03-01T00:20") | pulled("2024-02-20", 1, "2024-03-01")
+    found = arrival(list(due(flow(), Positions(None, None, by_hand), ms("2024-03-01T02:00"))))
+    assert found == ("2024-02-25..2024-03-01", ms("2024-03-01T00:20"), ms("2024-03-01T01:50"))
+    long_ago = pulled("2024-02-20", 1, "2024-03-01T00:20")
+    found = arrival(list(due(flow(), Positions(None, None, long_ago), ms("2024-03-01T02:00"))))
+    assert found == ("2024-02-25..2024-03-01", ms("2024-03-01T00:00"), ms("2024-03-01T01:50"))
+
+
+def test_the_start_and_the_end_of_arrival_windows_are_known_together() -> None:
+    """A table that has one and not the other was written by nobody."""
+    with pytest.raises(ValueError, match="a start and an end"):
+        Positions(None, 1, {})
+
+
+@pytest.mark.parametrize(
+    ("timezone", "m", "settled"),
+    [
+        ("UTC", "2024-03-08T00:00", "2024-03-02"),
+        ("UTC", "2024-03-07T23:59:59.999", None),
+        ("America/Los_Angeles", "2024-03-08T07:59:59.999", None),
+        ("America/Los_Angeles", "2024-03-08T08:00", "2024-03-02"),
+        ("Asia/Kolkata", "2024-03-07T23:59:59.999", None),
+        ("Asia/Kolkata", "2024-03-08T00:00", "2024-03-02"),
+    ],
+)
+def test_a_day_settles_when_nothing_late_can_come(
+    timezone: str, m: str, settled: str | None
+) -> None:
+    """`lookback_days` after it is over by both clocks, by M: whatever `now` is."""
+    positions = Positions(ms("2024-03-01T12:00"), ms(m), {})
+    found = [
+        item
+        for item in due(flow(timezone), positions, ms("2024-03-08T08:00") + DELAY)
+        if item.why != "arrival"
+    ]
+    assert told(found) == ([f"settle {settled}"] if settled else [])
+    assert all(item.window.before == ms(m) for item in found)
+
+
+@pytest.mark.parametrize(
+    ("at", "again"),
+    [("2024-03-07T23:59:59.999", True), ("2024-03-08T00:00", False), ("2024-03-10", False)],
+)
+def test_a_day_settles_once(at: str, again: bool) -> None:
+    """A pull counts when it reached to the moment at which the day had settled."""
+    m = ms("2024-03-08T23:00")
+    held = pulled("2024-03-02", 1, at)
+    found = list(due(flow(), Positions(ms("2024-03-01T12:00"), m, held), m + DELAY))
+    assert told(found) == (["settle 2024-03-02"] if again else [])
+
+
+def test_settling_waits_for_a_clock_that_was_set_back() -> None:
+    """M says that the day has settled, but what is late may be yet to come."""
+    positions = Positions(ms("2024-03-01T12:00"), ms("2024-03-08T00:00"), {})
+    assert not list(due(flow(), positions, ms("2024-03-07T23:59")))
+    assert told(list(due(flow(), positions, ms("2024-03-08T00:00")))) == ["settle 2024-03-02"]
+
+
+@pytest.mark.parametrize(
+    ("timezone", "began", "backfill_from", "held", "expected"),
+    [
+        # none asked for: the day of the first start, by either clock, is never pulled whole
+        ("UTC", "2024-03-01T23:00", None, {}, ["settle 2024-03-02"]),
+        ("Asia/Kolkata", "2024-03-01T23:00", None, {}, []),
+        ("America/Los_Angeles", "2024-03-02T03:00", None, {}, []),
+        # newest first, the day of the first start among them, after what settles
+        (
+            "UTC",
+            "2024-03-01T12:00",
+            "2024-02-28",
+            {},
+            [
+                "settle 2024-03-02",
+                "backfill 2024-03-01",
+                "backfill 2024-02-29",
+                "backfill 2024-02-28",
+            ],
+        ),
+        (
+            "Asia/Kolkata",
+            "2024-03-01T23:00",
+            "2024-03-01",
+            {},
+            ["backfill 2024-03-02", "backfill 2024-03-01"],
+        ),
+        # what was pulled before it settled settles; what was pulled since is done
+        (
+            "UTC",
+            "2024-03-01T12:00",
+            "2024-02-28",
+            pulled("2024-02-28", 1, "2024-03-05") | pulled("2024-03-01", 1, "2024-03-02"),
+            ["settle 2024-03-01", "settle 2024-03-02", "backfill 2024-02-29"],
+        ),
+        # what was pulled by hand stays whole
+        (
+            "UTC",
+            "2024-03-01T12:00",
+            None,
+            pulled("2024-02-28", 1, "2024-03-01"),
+            ["settle 2024-02-28", "settle 2024-03-02"],
+        ),
+        # later than the first start: nothing to pull back
+        ("UTC", "2024-03-01T12:00", "2024-03-04", {}, ["settle 2024-03-02"]),
+    ],
+)
+def test_the_days_beside_arrival_windows(
+    timezone: str,
+    began: str,
+    backfill_from: str | None,
+    held: dict[date, int],
+    expected: list[str],
+) -> None:
+    """What settles goes first, oldest first; then history, newest first; all up to M alone."""
+    m = ms("2024-03-08T08:00")
+    positions = Positions(ms(began), m, held)
+    found = list(due(flow(timezone, backfill_from=backfill_from), positions, m + DELAY))
+    assert told(found) == expected
+    assert all(item.window.before == m for item in found)
+
+
+def test_no_day_is_pulled_before_the_first_arrival_window() -> None:
+    """Without M nobody knows how much of a day to keep."""
+    found = list(due(flow(backfill_from="2024-01-01"), NEW, ms("2024-03-01T02:00")))
+    assert told(found) == ["arrival 2024-02-25..2024-03-01"]
+
+
+def test_arrival_goes_first() -> None:
+    """What is new is wanted most; what follows is planned again after it."""
+    m = ms("2024-03-08T00:00")
+    positions = Positions(ms("2024-03-01T12:00"), m, {})
+    found = list(due(flow(backfill_from="2024-03-01"), positions, m + HOUR + DELAY))
+    assert [item.why for item in found] == ["arrival", "settle", "backfill"]
+
+
+@pytest.mark.parametrize(
+    ("events_per_day", "settle", "backfill"),
+    [
+        (None, 8, ["2024-03-10", "2024-03-09"]),
+        (300_000.0, 3, ["2024-03-08..2024-03-10", "2024-03-05..2024-03-07"]),
+        (10.0, 1, ["2024-02-09..2024-03-10", "2024-01-09..2024-02-08"]),
+    ],
+)
+def test_neighbouring_days_travel_together(
+    events_per_day: float | None, settle: int, backfill: list[str]
+) -> None:
+    """About a million events a request; history is cut from its new end."""
+    m = ms("2024-03-24T00:00")
+    positions = Positions(ms("2024-03-10T12:00"), m, {})
+    found = list(
+        due(
+            flow(backfill_from="2023-01-01"),
+            positions,
+            m + DELAY,
+            events_per_day=events_per_day,
+        )
+    )
+    assert sum(item.why == "settle" for item in found) == settle
+    assert [str(item.window) for item in found if item.why == "backfill"][:2] == backfill
+    everything = [day for item in found for day in item.window.days]
+    assert sorted(everything) == days("2023-01-01", len(everything))
+
+
+def test_a_day_that_failed_rests_and_then_travels_alone() -> None:
+    """It is left out until its rest is over, and holds up none of its neighbours after that."""
+    m = ms("2024-03-24T00:00")
+    positions, now, bad = Positions(ms("2024-03-10T12:00"), m, {}), m + DELAY, date(2024, 3, 13)
+    for until, expected in (
+        (now + 1, ["settle 2024-03-11..2024-03-12", "settle 2024-03-14..2024-03-18"]),
+        (
+            now,
+            ["settle 2024-03-11..2024-03-12", "settle 2024-03-13", "settle 2024-03-14..2024-03-18"],
+        ),
+    ):
+        found = due(flow(), positions, now, events_per_day=10, rests={bad: until})
+        assert told(list(found)) == expected
+
+
+DAILY = schedule("day", 1, "2024-03-01T06:00")
+
+
+@pytest.mark.parametrize(
+    ("ticks", "backfill_from", "held", "now", "expected"),
+    [
+        # before the first tick
+        (DAILY, "2024-01-01", {}, "2024-03-01T05:59", []),
+        # from the day of start_time to today
+        (DAILY, None, {}, "2024-03-02T06:00", ["day 2024-03-01..2024-03-02"]),
+        # between two ticks nothing is due, not even a day that has begun since
+        (DAILY, None, pulled("2024-03-01", 1, "2024-03-01T06:00"), "2024-03-02T05:59", []),
+        # the running day once a tick, until a pull after its end
+        (
+            DAILY,
+            None,
+            pulled("2024-03-01", 1, "2024-03-01T06:00"),
+            "2024-03-02T06:00",
+            ["day 2024-03-01..2024-03-02"],
+        ),
+        (
+            DAILY,
+            None,
+            pulled("2024-03-01", 2, "2024-03-02T06:00"),
+            "2024-03-03T06:00",
+            ["day 2024-03-02..2024-03-03"],
+        ),
+        (
+            HOURLY,
+            None,
+            pulled("2024-03-01", 1, "2024-03-02T00:00"),
+            "2024-03-02T00:30",
+            ["day 2024-03-02"],
+        ),
+        (
+            HOURLY,
+            None,
+            pulled("2024-03-01", 1, "2024-03-01T23:59:59.999"),
+            "2024-03-02T00:30",
+            ["day 2024-03-01..2024-03-02"],
+        ),
+        # settled at the first tick that is late enough, and once
+        (
+            HOURLY,
+            "2024-03-01",
+            pulled("2024-03-01", 7, "2024-03-06T23:59"),
+            "2024-03-07T00:00",
+            ["day 2024-03-06..2024-03-07", "settle 2024-03-01"],
+        ),
+        (
+            HOURLY,
+            "2024-03-01",
+            pulled("2024-03-01", 7, "2024-03-07T00:00"),
+            "2024-03-07T00:30",
+            [],
+        ),
+        # history after the rest, newest first
+        (
+            HOURLY,
+            "2024-02-20",
+            pulled("2024-02-25", 1, "2024-02-25T12:00"),
+            "2024-03-02T00:00",
+            [
+                "day 2024-02-26..2024-03-02",
+                "settle 2024-02-25",
+                "backfill 2024-02-20..2024-02-24",
+            ],
+        ),
+        (
+            HOURLY,
+            "2024-02-20",
+            {},
+            "2024-03-02T00:00",
+            ["day 2024-02-26..2024-03-02", "backfill 2024-02-20..2024-02-25"],
+        ),
+        # once is once: nothing begins or settles after it
+        (
+            schedule("once", None, "2024-03-01T06:00"),
+            None,
+            {},
+            "2024-03-20T06:00",
+            ["day 2024-03-01"],
+        ),
+        (
+            schedule("once", None, "2024-03-01T06:00"),
+            None,
+            pulled("2024-03-01", 1, "2024-03-01T06:00"),
+            "2024-03-20T06:00",
+            [],
+        ),
+        # no schedule: yesterday and today, at every call
+        (None, None, {}, "2024-03-02T06:00", ["day 2024-03-01..2024-03-02"]),
+        # the clock was set back
+        (HOURLY, None, pulled("2024-03-01", 1, "2024-03-01T12:30"), "2024-03-01T11:00", []),
+    ],
+)
+def test_day_windows(
+    ticks: Schedule | None,
+    backfill_from: str | None,
+    held: dict[date, int],
+    now: str,
+    expected: list[str],
+) -> None:
+    """Whole days at every tick: what has not been pulled since it was over, settled, or ever."""
+    asked = flow(windows="day", ticks=ticks, backfill_from=backfill_from)
+    found = list(due(asked, Positions(None, None, held), ms(now), events_per_day=10))
+    assert told(found) == expected
+    assert all(item.window.before is None and item.window.arrival is None for item in found)
+
+
+@pytest.mark.parametrize("ticks", [HOURLY, DAILY, schedule("minute", 15, "2024-03-01T00:00")])
+@pytest.mark.parametrize("events_per_day", [None, 10.0])
+def test_an_outage_costs_few_requests(ticks: Schedule, events_per_day: float | None) -> None:
+    """30 days away: one arrival window, and as many requests as the days that settled fill."""
+    m = ms("2024-03-20T06:00")
+    settled = pulled("2024-03-02", 13, "2024-03-20T06:00")
+    positions = Positions(ms("2024-03-01T12:00"), m, settled)
+    now = m + 30 * FULL_DAY + DELAY
+    (first, *_) = due(flow(ticks=ticks), positions, now, events_per_day=events_per_day)
+    assert first.window.arrival
+    assert first.window.arrival[0] == m
+    after = Positions(positions.start, first.window.arrival[1], settled)
+    rest_of_it = list(due(flow(ticks=ticks), after, now, events_per_day=events_per_day))
+    assert {item.why for item in rest_of_it} == {"settle"}
+    assert len(rest_of_it) == (1 if events_per_day else 30)
+
+
+@pytest.mark.parametrize(
+    ("timezone", "now", "expected"),
+    [
+        ("America/Los_Angeles", "2024-03-01T06:00", "day 2024-02-29..2024-03-01"),
+        ("Asia/Kolkata", "2024-03-01T19:00", "day 2024-03-01..2024-03-02"),
+    ],
+)
+def test_day_windows_fit_both_clocks(timezone: str, now: str, expected: str) -> None:
+    """From the earlier reading of the first tick's day to the later reading of the last one's."""
+    found = due(
+        flow(timezone, windows="day", ticks=schedule("hour", 1, "2024-03-01T06:00")),
+        NEW,
+        ms(now),
+        events_per_day=10,
+    )
+    assert told(list(found)) == [expected]

@@ -13,17 +13,18 @@ import pytest
 
 from engine import config
 from engine import dataset as module
-from engine.backfill import Backfill, Options
 from engine.batch import CORRUPT, REQUIRED
 from engine.catalog import Catalog
 from engine.cli import PROGRAM
 from engine.dataset import Dataset
 from engine.rejects import entries, raw_of
 from engine.run import table_schema
+from engine.runs import Options, Runs
 from engine.sandbox import PASSWORD, Sandbox, Spec
 from engine.schema import Schema
 from engine.stages import mapping
 from engine.stages.writer import Writer
+from engine.window import Window
 from tests.commands import Run, Said, here, put, variables
 from tests.pulling import RULES, flow_of, rows
 
@@ -158,7 +159,7 @@ def test_list(run: Run) -> None:
     (entry,) = json.loads(run("rejects", "list", "--json").out)
     assert entry == {
         "batch": second, "state": "replayable", "flow": "events", "rejected": 3 * REJECTS,
-        "window": {"from_date": "2024-01-01", "to_date": "2024-01-03", "arrival": None},
+        "window": Window(FIRST, date(2024, 1, 3)).as_json(),
         "codes": {REQUIRED: 3 * REJECTS},
         "current_days": ["2024-01-01", "2024-01-02", "2024-01-03"],
     }  # fmt: skip
@@ -372,6 +373,62 @@ def test_a_day_that_another_flow_pulled(run: Run, sandbox: Sandbox) -> None:
     assert "pulled again since" in run("rejects", "replay", batch, FIXED).err
     assert rows(TABLE) == before
     assert listed(run) == [(newer, "replayable", REJECTS)]
+
+
+def test_a_day_that_was_forgotten(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    """P4: a day that was forgotten and pulled again may have the very position that it had."""
+    batch = backfill(run)
+    flow = flow_of(sandbox.url, tmp_path / TABLE)
+    table = Dataset(tmp_path / TABLE, table_schema(RULES), flow.source)
+    name = f"events/{FIRST}"
+    with table.locked():
+        reached = table.position(name)
+        assert reached
+        table.forget("A", [name])
+        assert table.position(name) == 0
+        table.staging("B")
+        table.commit("B", [], table.held([FIRST]), {name: reached}, None)
+        table.discard("B")
+    assert "pulled again since" in run("rejects", "replay", batch, FIXED).err
+    assert rows(TABLE) == []
+
+
+class Windows:
+    """Hands out one window."""
+
+    def __init__(self, window: Window) -> None:
+        self._windows = [window]
+
+    def next(self) -> Window | None:
+        return self._windows.pop() if self._windows else None
+
+    def ended(self, window: Window, lines: int | None) -> None:
+        pass
+
+    def give_up(self) -> int:
+        return 0
+
+
+def test_an_arrival_window(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
+    """Its rejects are added to the days that it was added to, unless those were pulled again."""
+    flow = flow_of(sandbox.url, tmp_path / TABLE)
+    found: list[str] = []
+    for hours in ((0, 40), (40, 112)):
+        start, end = (TIME * 1000 + hour * 3_600_000 for hour in hours)
+        window = Window(FIRST, date(2024, 1, 5), (start, end))
+        with Catalog(Path(".mixpanel-etl").absolute()) as catalog:
+            table = Dataset(tmp_path / TABLE, table_schema(RULES), flow.source)
+            runs = Runs(flow, RULES, table, catalog, Options())
+            with runs.prepared():
+                (item,) = runs.run(Windows(window))
+        assert item["metrics"]["recordSummary"]["failedRecordCount"]
+        found.append(item["activities"][1]["targetInfo"][0]["reference"]["ids"][0])
+    assert [each[:2] for each in listed(run)] == [(each, "replayable") for each in found[::-1]]
+    before = rows(TABLE)
+    lines, good, _, _ = counts(run("rejects", "replay", found[0], FIXED, "--json"))
+    assert lines == good == len(rows(TABLE)) - len(before)
+    backfill(run, 5, "--days-per-request=5")
+    assert "pulled again since" in run("rejects", "replay", found[1], FIXED).err
 
 
 def test_some_days_that_were_pulled_again(run: Run, sandbox: Sandbox) -> None:
@@ -596,7 +653,7 @@ def test_while_somebody_else_writes(run: Run, sandbox: Sandbox, tmp_path: Path) 
     flow = flow_of(sandbox.url, tmp_path / TABLE)
     with Catalog(tmp_path / "home") as catalog:
         table = Dataset(tmp_path / TABLE, table_schema(RULES), flow.source)
-        with Backfill(flow, RULES, table, catalog, Options()).prepared():
+        with Runs(flow, RULES, table, catalog, Options()).prepared():
             said = run("rejects", "replay", batch, FIXED)
             assert said.status == 1
             assert f"in use by process {os.getpid()}" in said.err

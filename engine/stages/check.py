@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from functools import partial
-from itertools import compress
 from operator import ge, gt, le, lt
 from typing import Any
 
@@ -117,12 +116,7 @@ class Checker:
             batch.rejects.append(_reject(found[row], batch.lines[row]))
         keep = np.ones(len(table), bool)
         keep[list(found)] = False
-        batch.table = table.filter(pa.array(keep))
-        batch.columns = [_filtered(values, keep) for values in batch.columns]
-        batch.keys = [_filtered(values, keep) for values in batch.keys]
-        batch.records = _filtered(batch.records, keep)
-        batch.rest = _filtered(batch.rest, keep)
-        batch.lines = _filtered(batch.lines, keep)
+        batch.keep(keep)
 
     def _violations(self, table: Any) -> dict[int, list[Violation]]:
         """What is wrong, a list for each row where anything is."""
@@ -254,12 +248,6 @@ class Checker:
             inner = [(child, value[child.name]) for child in at.fields if child.name in value]
             return not any(any(self._constraints(child, node)) for child, node in inner)
         return False
-
-
-def _filtered(values: Any, keep: Mask) -> Any:
-    if isinstance(values, pa.Array):
-        return values.filter(pa.array(keep))
-    return list(compress(values, keep.tolist()))
 
 
 def instance(at: Field, value: Any, *, element: bool = False) -> Any:

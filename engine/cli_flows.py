@@ -1,0 +1,222 @@
+"""The commands on the flows of a configuration: daemon, plan, status, positions."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine import given
+from engine.console import AsJson, answer, answer_json, answering, say
+from engine.errors import InputError
+from engine.flow import Flow
+
+if TYPE_CHECKING:
+    from engine.status import FlowStatus
+
+PROGRAM = "mixpanel-etl"
+ConfigFile = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The configuration file (TOML).")
+]
+FlowName = Annotated[
+    str | None, typer.Option("--flow", metavar="F", help="This flow only. Default: all.")
+]
+OneFlow = Annotated[str, typer.Option("--flow", metavar="F", help="The flow.")]
+
+positions = typer.Typer(help="Up to when each flow was pulled, and how to have days pulled again.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command(epilog=f"Example: {PROGRAM} daemon --config flows.toml")(daemon)
+    app.command(epilog=f"Example: {PROGRAM} plan --config flows.toml --flow events")(plan)
+    app.command(epilog=f"Example: {PROGRAM} status --config flows.toml")(status)
+    app.add_typer(positions, name="positions")
+
+
+def daemon(config_file: ConfigFile) -> int:
+    """Run the flows on their schedules, until told to stop (SIGTERM or Ctrl-C).
+
+    SIGHUP reads the configuration again.
+    """
+    from engine.daemon import Daemon
+    from engine.log import configure
+
+    configure()
+    return Daemon(config_file, os.environ).run()
+
+
+def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> None:
+    """What the daemon would ask for now, and why; it asks nothing."""
+    from engine.plan import DEFAULT_BUDGET
+    from engine.terminal import duration, table
+
+    with _statuses(config_file, flow) as found:
+        told = list(found)
+    if as_json:
+        answer_json([
+            {"flow": s.flow.name, "problem": s.problem or None, "due": [
+                {"why": due.why, "window": due.window.as_json()} for due in s.due]}
+            for s in told
+        ])  # fmt: skip
+        return
+    with answering():
+        rows = [(s.flow.name, due.why, due.window) for s in told for due in s.due]
+        if rows:
+            table(["flow", "why", "window"], rows)
+    for s in told:
+        if s.problem:
+            say(f"{s.flow.name}: {s.problem}")
+            continue
+        count, left = len(s.due), DEFAULT_BUDGET.per_hour - s.asked
+        when = "at once" if s.hours == 0 else f"in {duration(s.hours * 3600)}"
+        requests = "1 request" if count == 1 else f"{count:,} requests"
+        say(
+            f"{s.flow.name}: {requests}; {left} of {DEFAULT_BUDGET.per_hour} left this hour: "
+            f"done {when}. Next tick: {_moment(s.next_tick)}."
+        )
+
+
+def status(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> int:
+    """How far each flow is, and what is wrong with it. Exit status 1 if anything is."""
+    from engine.status import error_of
+    from engine.terminal import duration, table
+
+    with _statuses(config_file, flow) as found:
+        told = list(found)
+        if as_json:
+            answer_json([s.as_json() for s in told])
+        else:
+            columns = [
+                "flow", "arrived until (UTC)", "behind", "last run (UTC)", "status", "next tick",
+                "days", "to fill", "rejected in 24 h", "requests in 1 h",
+            ]  # fmt: skip
+            rows = [
+                (
+                    s.flow.name,
+                    _moment(s.positions.arrival),
+                    "-" if s.behind is None else duration(s.behind / 1000),
+                    _moment(s.last.started_at if s.last else None),
+                    s.last.status if s.last else "-",
+                    _moment(s.next_tick),
+                    len(s.days),
+                    s.to_fill,
+                    s.rejected,
+                    s.asked,
+                )
+                for s in told
+            ]
+            with answering():
+                table(columns, rows)
+        wrong = {s.flow.name: s.problem or (error_of(s.last) if s.last else "") for s in told}
+    for name, why in wrong.items():
+        if why:
+            say(f"{name}: {why}")
+    return 1 if any(wrong.values()) else 0
+
+
+@positions.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")
+def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> None:
+    """Up to when the table holds what arrived, and when each day was pulled whole."""
+    from engine.terminal import table
+
+    with _statuses(config_file, flow) as found:
+        told = list(found)
+    if as_json:
+        answer_json([
+            {"flow": s.flow.name, "start": s.positions.start, "arrival": s.positions.arrival,
+             "pulled": {str(day): at for day, at in s.positions.pulled.items()}}
+            for s in told
+        ])  # fmt: skip
+        return
+    with answering():
+        table(
+            ["flow", "day", "pulled up to (UTC)"],
+            [
+                (s.flow.name, name, _moment(at))
+                for s in told
+                for name, at in [
+                    ("arrivals from", s.positions.start),
+                    ("arrivals until", s.positions.arrival),
+                    *s.positions.pulled.items(),
+                ]
+                if at
+            ],
+        )
+
+
+@positions.command(
+    "reset",
+    epilog=f"Example: {PROGRAM} positions reset --config flows.toml --flow events "
+    "--from-date 2024-01-01",
+)
+def reset(
+    config_file: ConfigFile,
+    flow: OneFlow,
+    from_date: Annotated[
+        str | None, typer.Option(metavar="D", help="The first day. Default: of all.")
+    ] = None,
+    to_date: Annotated[
+        str | None, typer.Option(metavar="D", help="The last day. Default: of all.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> int:
+    """Forget that days were pulled, so that they are pulled again, whole. No row goes by this."""
+    from ulid import ULID
+
+    from engine.status import FlowStatus, Reset
+
+    chosen, _ = given.flow_of(config_file, flow)
+    zone = chosen.connection.zone
+    first, last = (
+        text and given.day(option, text, zone)
+        for option, text in (("--from-date", from_date), ("--to-date", to_date))
+    )
+    now = given.now()
+    found = FlowStatus(chosen, None, now)
+    if found.problem:
+        raise InputError(found.problem)
+    planned = Reset(found, first or None, last or None)
+    if not planned.days:
+        return say("Nothing to forget: none of these days was pulled by this flow.")
+    days = sum(len(due.window.days) for due in planned.due)
+    answer(
+        f"{len(planned.days)} days, {planned.days[0]} to {planned.days[-1]}, would count as never "
+        f"pulled. Due then: {days} days in {len(planned.due)} requests. What the table holds of "
+        "them stays until they are replaced."
+    )
+    if not yes and not typer.confirm("Go on?", err=True):
+        return say("Nothing was changed.", 1)
+    dataset = given.dataset_of(chosen, given.rules_of(chosen))
+    with dataset.locked():
+        dataset.forget(str(ULID()), planned.names)
+    return say(f"Done. The next tick of {chosen.name} pulls them.")
+
+
+@contextmanager
+def _statuses(config_file: Path, name: str | None) -> Iterator[Iterator["FlowStatus"]]:
+    """The flows that are meant, each as it is now; the catalog is read, if there is one."""
+    from engine.catalog import NAME, Catalog
+    from engine.status import FlowStatus
+
+    flows, home = _flows(config_file, name)
+    catalog = Catalog(home) if (home / NAME).exists() else None
+    try:
+        yield (FlowStatus(flow, catalog, given.now()) for flow in flows)
+    finally:
+        if catalog:
+            catalog.close()
+
+
+def _flows(config_file: Path, name: str | None) -> tuple[list[Flow], Path]:
+    if name is not None:
+        flow, home = given.flow_of(config_file, name)
+        return [flow], home
+    return given.flows_of(config_file)
+
+
+def _moment(ms: int | None) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R}" if ms else "-"

@@ -1,0 +1,235 @@
+"""The daemon: ticks -> one process a flow -> runs. It keeps no state but the lock of its home.
+
+APScheduler is imported here alone. Nothing heavy is: what pulls does so in a process of its own,
+so that a crash or a leak of one flow touches no other, and the daemon at rest is small.
+"""
+
+import fcntl
+import os
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from signal import (
+    SIG_BLOCK,
+    SIG_IGN,
+    SIG_UNBLOCK,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
+    Signals,
+    pthread_sigmask,
+    signal,
+)
+from typing import TYPE_CHECKING
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
+
+from engine import config, log, plan
+from engine.clock import Clock
+from engine.errors import InputError, disk_error
+from engine.flow import Flow, Schedule
+
+if TYPE_CHECKING:
+    from engine.runs import Options
+
+GRACE = 10  # seconds that running windows have to end in, once they are asked to (P8)
+MOST_FLOWS = 100  # that tick at the same moment
+AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
+STOPS = (SIGINT, SIGTERM)
+
+
+class Ticks(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """The ticks of a flow, for APScheduler, by whatever clock the daemon goes."""
+
+    def __init__(self, schedule: Schedule, clock: Clock) -> None:
+        self._schedule, self._clock = schedule, clock
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime | None:
+        """The next tick; those that were missed meanwhile are one, and the first is at once."""
+        if previous is None:
+            return now
+        tick = plan.next_tick(self._schedule, self._clock.now())
+        return None if tick is None else self._moment(tick)
+
+    def _moment(self, tick: int) -> datetime:
+        return datetime.fromtimestamp(self._clock.machine(tick) / 1000, UTC)
+
+
+class Daemon:
+    """Runs the flows of a configuration file until it is told to stop. `run` is the whole of it."""
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        clock: Clock | None = None,
+        options: "Options | None" = None,
+    ) -> None:
+        self._path = path
+        self._environ = environ
+        self._clock = clock or Clock()
+        self._options = options
+        self._config = config.load(path, environ)
+        self._lock = threading.Lock()
+        self._running: dict[str, BaseProcess] = {}
+        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._stopping = False
+        self._scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(MOST_FLOWS)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone=UTC,
+        )
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; the exit status. SIGHUP reads the configuration again."""
+        for sign in (*STOPS, SIGHUP):
+            signal(sign, lambda number, _: self._signals.put(number))
+        with _alone(self._config.home):
+            self._scheduler.start()
+            self._follow({})
+            log.log.info(
+                "started", config=str(self._path), flows=len(self._config.flows), pid=os.getpid()
+            )
+            while self._signals.get() == SIGHUP:
+                self._reload()
+            self._stop()
+        return 0
+
+    # What runs when -------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Read the configuration again; a bad one is told of, and the old one stays."""
+        refused = ""
+        try:
+            fresh = config.load(self._path, self._environ)
+        except InputError as error:
+            refused = str(error)
+        else:
+            if fresh.home != self._config.home:
+                refused = f"{self._path}: home: cannot change while the daemon runs"
+        if refused:
+            log.log.error("configuration refused, the old one stays", error=refused)
+            return
+        before, self._config = self._config.flows, fresh
+        self._follow(before)
+        log.log.info("configuration read", flows=len(fresh.flows))
+
+    def _follow(self, before: Mapping[str, Flow]) -> None:
+        """Make the jobs fit the flows: they are made from these, and kept nowhere else."""
+        flows = self._config.flows
+        for name in before.keys() - flows.keys():
+            self._forget(name)
+        for name, flow in flows.items():
+            if name in before and before[name].schedule == flow.schedule:
+                continue
+            self._forget(name)
+            if flow.schedule:
+                ticks = Ticks(flow.schedule, self._clock)
+                self._scheduler.add_job(self._tick, ticks, [name], id=name)
+            else:
+                log.log.warning("this flow has no schedule: it is left alone", flow=name)
+
+    def _forget(self, name: str) -> None:
+        if self._scheduler.get_job(name):
+            self._scheduler.remove_job(name)
+
+    def _tick(self, name: str) -> None:
+        """Run what is due of a flow, in a process of its own, and wait until that has ended."""
+        flow = self._config.flows.get(name)
+        if flow is None:
+            return
+        process = self._start(flow)
+        if process is None:
+            return
+        process.join()
+        with self._lock:
+            self._running.pop(name, None)
+        status = process.exitcode or 0
+        if status and not self._stopping:
+            if status not in (1, 2):
+                why = Signals(-status).name if status < 0 else f"exit status {status}"
+                log.log.error("the run's process was ended from outside", flow=name, why=why)
+            if flow.schedule and flow.schedule.frequency == "once":
+                self._try_again(name)
+
+    def _start(self, flow: Flow) -> BaseProcess | None:
+        context = get_context("spawn")
+        work = partial(_work, flow, self._config.home, self._clock, self._options)
+        process = context.Process(target=work, name=f"run of {flow.name}")
+        with self._lock:
+            if self._stopping:
+                return None
+            # A new process hears of a stop when it can deal with it: see `_work`.
+            pthread_sigmask(SIG_BLOCK, STOPS)
+            try:
+                process.start()
+            finally:
+                pthread_sigmask(SIG_UNBLOCK, STOPS)
+            self._running[flow.name] = process
+        return process
+
+    def _try_again(self, name: str) -> None:
+        at = datetime.fromtimestamp(self._clock.machine(self._clock.now() + AGAIN) / 1000, UTC)
+        self._scheduler.add_job(self._tick, "date", [name], run_date=at, id=name)
+
+    # The end --------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """P8: no new window; what runs has GRACE to end in, and a second signal ends it at once."""
+        with self._lock:
+            self._stopping = True
+            running = list(self._running.values())
+        self._scheduler.shutdown(wait=False)
+        log.log.info("stopping", running=len(running))
+        for process in running:
+            process.terminate()
+        until = time.monotonic() + GRACE
+        while any(process.is_alive() for process in running) and time.monotonic() < until:
+            try:
+                if self._signals.get(timeout=0.05) in STOPS:
+                    break
+            except queue.Empty:
+                continue
+        for process in running:
+            process.kill()
+        for process in running:
+            process.join()
+        log.log.info("stopped")
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """Keep a second daemon off `home`. The kernel lets go of the lock however the first ends."""
+    with disk_error(f"write in {home}"):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (home / "daemon.lock").open("a+", encoding="ascii")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise InputError(
+                f"A daemon runs already with the home {home}: process {lock.read().strip()}. "
+                "Stop it first, or give this one another home."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _work(flow: Flow, home: Path, clock: Clock, options: "Options | None") -> None:
+    """One tick of one flow: the whole of its process."""
+    from engine.tick import work
+
+    signal(SIGHUP, SIG_IGN)
+    raise SystemExit(work(flow, home, clock, options))

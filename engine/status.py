@@ -1,0 +1,149 @@
+"""What people ask about a flow: how far it is, what is due, when it will be done.
+
+It reads the table, the catalog and the clock, and changes none of them.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import Any
+
+from engine import given, plan
+from engine.catalog import Catalog, Entry
+from engine.dataset import Dataset
+from engine.errors import EtlError
+from engine.flow import Flow
+from engine.plan import Due, Positions
+from engine.report import FAILED, SUCCESS
+from engine.runs import app_id, project_key
+from engine.upkeep import counts, due_now, failed_days, positions
+
+Json = dict[str, Any]
+MOST_RUNS = 1000  # of the last day
+
+
+class FlowStatus:
+    """A flow as it is at `now`, in ms since the epoch. `problem` is why it cannot be told."""
+
+    def __init__(self, flow: Flow, catalog: Catalog | None, now: int) -> None:
+        self.flow = flow
+        self.now = now
+        self.problem = ""
+        self.positions = Positions(None, None, {})
+        self.days: set[date] = set()
+        self.due: list[Due] = []
+        self._catalog = catalog
+        try:
+            self._read(given.dataset_of(flow, given.rules_of(flow)))
+        except EtlError as error:
+            self.problem = str(error)
+
+    def _read(self, dataset: Dataset) -> None:
+        self.days = dataset.days()
+        self.positions = positions(self.flow, dataset, self.now)
+        expected = max(counts(self.flow, dataset, self.now), default=None)
+        rests = failed_days(self.flow, self._catalog)[1] if self._catalog else {}
+        self.due = list(due_now(self.flow, dataset, self.now, expected, rests))
+
+    def _history(self, status: str | None, limit: int) -> list[Entry]:
+        return self._catalog.history(self.flow.name, status, limit=limit) if self._catalog else []
+
+    @property
+    def next_tick(self) -> int | None:
+        """In ms since the epoch."""
+        return plan.next_tick(self.flow.schedule, self.now) if self.flow.schedule else None
+
+    @property
+    def behind(self) -> int | None:
+        """Ms between the end of the last arrival window and now."""
+        arrival = self.positions.arrival
+        return None if arrival is None else self.now - arrival
+
+    @property
+    def asked(self) -> int:
+        """Requests in the last hour, of all flows of the project."""
+        return len(self._catalog.asked(project_key(self.flow), self.now)) if self._catalog else 0
+
+    @property
+    def last(self) -> Entry | None:
+        """The last run."""
+        return next(iter(self._history(None, 1)), None)
+
+    @property
+    def rejected(self) -> int:
+        """Records rejected in the runs of the last day."""
+        runs = self._history(SUCCESS, MOST_RUNS)
+        recent = [run for run in runs if run.started_at > self.now - plan.FULL_DAY]
+        return sum(r.item["metrics"]["recordSummary"].get("failedRecordCount", 0) for r in recent)
+
+    @property
+    def to_fill(self) -> int:
+        """Days that are still to be pulled whole."""
+        return sum(len(due.window.days) for due in self.due if not due.window.arrival)
+
+    @property
+    def hours(self) -> float:
+        """How many hours the budget makes of what is due."""
+        left = max(len(self.due) - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
+        return left / plan.DEFAULT_BUDGET.per_hour
+
+    def as_json(self) -> Json:
+        """All of it; moments in ms since the epoch."""
+        last = self.last
+        return {
+            "flow": self.flow.name,
+            "dataset": self.flow.dataset,
+            "windows": self.flow.windows,
+            "arrivedUntil": self.positions.arrival,
+            "behindMs": self.behind,
+            "lastRun": last and {
+                "id": last.item["id"],
+                "status": last.status,
+                "startedAt": last.started_at,
+                "error": error_of(last),
+            },
+            "nextTick": self.next_tick,
+            "daysHeld": len(self.days),
+            "daysToFill": self.to_fill,
+            "rejectedLastDay": self.rejected,
+            "requestsLastHour": self.asked,
+            "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
+            "problem": self.problem or None,
+        }  # fmt: skip
+
+
+def error_of(run: Entry) -> str | None:
+    """Why a run failed."""
+    errors = run.item["metrics"]["statusSummary"].get("errors", [])
+    return errors[0]["message"] if errors and run.status == FAILED else None
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Days of a flow whose positions are to be forgotten, and what that would pull again."""
+
+    status: FlowStatus
+    first: date | None
+    last: date | None
+
+    @cached_property
+    def days(self) -> list[date]:
+        """Those of the span that were pulled, in order."""
+        first, last = self.first or date.min, self.last or date.max
+        return sorted(day for day in self.status.positions.pulled if first <= day <= last)
+
+    @property
+    def names(self) -> list[str]:
+        """The app ids of their positions."""
+        return [app_id(self.status.flow, day) for day in self.days]
+
+    @property
+    def due(self) -> list[Due]:
+        """What would be due then, beside the arrival window."""
+        found = self.status.positions
+        kept = {day: at for day, at in found.pulled.items() if day not in set(self.days)}
+        then = Positions(found.start, found.arrival, kept)
+        return [
+            due for due in plan.due(self.status.flow, then, self.status.now)
+            if not due.window.arrival
+        ]  # fmt: skip

@@ -1,0 +1,113 @@
+"""One tick of one flow, as a process of its own: it works, logs, and stops when it is told to."""
+
+import os
+import threading
+from dataclasses import replace
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from signal import (
+    ITIMER_REAL,
+    SIG_UNBLOCK,
+    SIGALRM,
+    SIGINT,
+    SIGTERM,
+    pthread_sigmask,
+    setitimer,
+    signal,
+)
+from types import FrameType
+
+from engine.clock import Clock
+from engine.console import sentence_of, status_of
+from engine.errors import EtlError
+from engine.flow import Flow
+from engine.log import configure, log
+from engine.runs import Ended, Event, Options, Waiting
+from engine.upkeep import Stop, tend
+
+DRAIN = 8  # seconds in which a running window may end, after a stop was asked for (P8)
+
+
+def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
+    """Bring `flow` up to date; the exit status: 0, 1 where something failed, 2 for wrong input."""
+    configure(flow=flow.name)
+    _end_with_parent()
+    stop = Stop()
+    options = replace(options or Options(), now=clock.now)
+    try:
+        _listen(stop)
+        items = tend(flow, home, options, Told(), stop)
+    except KeyboardInterrupt:
+        log.info("stopped; nothing is half done")
+        return 0
+    except EtlError as error:
+        log.error("nothing can be done until the next tick", error=str(error))
+        return status_of(error)
+    except Exception as error:  # noqa: BLE001 - P7: nobody knows what its text holds
+        log.error("failed", error=sentence_of(error))
+        return 1
+    failed = [item for item in items if item["metrics"]["statusSummary"]["status"] == "failed"]
+    return 1 if failed else 0
+
+
+class Told:
+    """Logs a line a run, and a wait when it begins: once, however often it is looked at."""
+
+    def __init__(self) -> None:
+        self._waited = ""
+
+    def __call__(self, event: Event) -> None:
+        """Log `event`, if it is worth a line."""
+        if isinstance(event, Waiting):
+            if event.why != self._waited:
+                log.warning("waiting", seconds=round(event.seconds), why=event.why)
+            self._waited = event.why
+        elif isinstance(event, Ended):
+            self._waited = ""
+            window, metrics = event.run.window, event.item["metrics"]
+            records, took = metrics["recordSummary"], metrics["durationSummary"]
+            told = {
+                "run": event.run.id,
+                "window": str(window),
+                "rows": records.get("outputRecordCount", 0),
+                "rejected": records.get("failedRecordCount", 0),
+                "duplicates": records.get("skippedRecordCount", 0),
+                "seconds": (took["completedAtUTC"] - took["startedAtUTC"]) / 1000,
+            }
+            if event.error:
+                log.error("run failed", **told, error=str(event.error))
+            else:
+                log.info("run", **told)
+
+
+def _listen(stop: Stop) -> None:
+    """P8: a window that runs has DRAIN seconds to end; where nothing runs, the end is at once."""
+
+    def asked(*_: object) -> None:
+        if not stop.asked:
+            stop.asked = True
+            if stop.idle:
+                raise KeyboardInterrupt
+            setitimer(ITIMER_REAL, DRAIN)
+
+    def enough(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal(SIGALRM, enough)
+    for sign in (SIGINT, SIGTERM):
+        signal(sign, asked)
+    pthread_sigmask(SIG_UNBLOCK, (SIGINT, SIGTERM))
+
+
+def _end_with_parent() -> None:
+    """However the daemon ends, what it started does not outlive it."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, name="follow", daemon=True).start()

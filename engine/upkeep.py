@@ -1,0 +1,212 @@
+"""One flow, brought up to date: what is due by the table's own positions, until nothing is.
+
+It knows no schedule but the flow's and no process: it is told to stop, and tells what happens.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ulid import ULID
+
+from engine import given, plan
+from engine.catalog import Catalog
+from engine.dataset import Dataset, local_path
+from engine.errors import DatasetError, EtlError, InputError
+from engine.flow import Flow, Run
+from engine.plan import Due, Positions
+from engine.report import FAILED, SUCCESS, Outcome, payload
+from engine.run import Rules
+from engine.runs import ARRIVAL, START, Event, Options, Runs, Waiting, app_id
+from engine.window import DAY, Window, each_day, latest_day
+
+Json = dict[str, Any]
+REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
+RECENT = 7  # days that tell how many events a day has
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether somebody wants an end, and whether there is nothing that it could cut off."""
+
+    asked: bool = False
+    idle: bool = True
+
+
+def tend(
+    flow: Flow,
+    home: Path,
+    options: Options,
+    tell: Callable[[Event], None] = lambda _: None,
+    stop: Stop | None = None,
+) -> list[Json]:
+    """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
+
+    Raises EtlError where it cannot even begin: that leaves a record of its own.
+    """
+    with Catalog(home) as catalog:
+        try:
+            rules = given.rules_of(flow)
+            dataset = given.dataset_of(flow, rules)
+            _check_still_there(flow, dataset, catalog)
+            _check_kind(flow, dataset)
+            return Upkeep(flow, rules, dataset, catalog, options, tell, stop or Stop()).run()
+        except EtlError as error:
+            _record(flow, catalog, options.now(), error)
+            raise
+
+
+class Upkeep:
+    """The windows of a flow that are due, one at a time, each planned when its turn comes."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        rules: Rules,
+        dataset: Dataset,
+        catalog: Catalog,
+        options: Options,
+        tell: Callable[[Event], None],
+        stop: Stop,
+    ) -> None:
+        self._flow = flow
+        self._dataset = dataset
+        self._now = options.now
+        self._stop = stop
+        self._pass_on = tell
+        self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
+        self._out: Window | None = None
+        self._over = False
+        self._again = 0  # when an arrival window that failed may be asked for again
+        self._failures, self._rests = failed_days(flow, catalog)
+        self._counts: list[float] = []
+
+    def run(self) -> list[Json]:
+        """Go on until nothing is due, or an end is asked for; the items of the runs that ended."""
+        with self._runs.prepared():
+            self._counts = counts(self._flow, self._dataset, self._now())
+            return self._runs.run(self)
+
+    def next(self) -> Window | None:
+        """The most urgent window, once the one before it is over: a commit makes another plan."""
+        self._stop.idle = False
+        if self._out or self._over or self._stop.asked:
+            return None
+        now = self._now()
+        due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
+        awake = (each.window for each in due if not each.window.arrival or now >= self._again)
+        self._out = next(awake, None)
+        return self._out
+
+    def ended(self, window: Window, lines: int | None) -> None:
+        """Remember how it went: what failed is left alone for a while."""
+        self._out = None
+        now = self._now()
+        if lines is not None:
+            self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
+        if window.arrival:
+            schedule = self._flow.schedule
+            self._again = (schedule and plan.next_tick(schedule, now)) or now + plan.FULL_DAY
+            return
+        for day in window.days:
+            if lines is not None:
+                self._rests.pop(day, None)
+                continue
+            self._failures[day] += 1
+            self._rests[day] = now + plan.rest(self._failures[day])
+
+    def give_up(self) -> int:
+        """Until the next tick."""
+        self._over = True
+        return 0
+
+    def _tell(self, event: Event) -> None:
+        self._stop.idle = isinstance(event, Waiting)
+        if self._stop.idle and self._stop.asked:
+            raise KeyboardInterrupt
+        self._pass_on(event)
+
+
+def positions(flow: Flow, dataset: Dataset, now: int) -> Positions:
+    """What the table says of `flow`, and it alone: the catalog may be lost any time."""
+    start, arrival = (dataset.position(app_id(flow, name)) for name in (START, ARRIVAL))
+    zone = flow.connection.zone
+    begins = [now - 2 * flow.lookback_days * plan.FULL_DAY]
+    begins += [start] if start is not None else []
+    begins += [flow.schedule.start_time * plan.SECOND] if flow.schedule else []
+    first = latest_day(min(begins), zone) - 2 * DAY
+    if flow.backfill_from:
+        first = min(first, flow.backfill_from)
+    days = each_day(first, latest_day(now, zone))
+    pulled = {day: dataset.position(app_id(flow, day)) for day in days}
+    return Positions(start, arrival, {day: at for day, at in pulled.items() if at})
+
+
+def due_now(
+    flow: Flow,
+    dataset: Dataset,
+    now: int,
+    events_per_day: float | None,
+    rests: Mapping[date, int],
+) -> Iterator[Due]:
+    """What is due by the table as it is, the most urgent first."""
+    found = positions(flow, dataset, now)
+    return plan.due(flow, found, now, events_per_day=events_per_day, rests=rests)
+
+
+def counts(flow: Flow, dataset: Dataset, now: int) -> list[float]:
+    """How many rows the table holds of each of the last days that it has rows of."""
+    last = latest_day(now, flow.connection.zone)
+    held = dataset.held(list(each_day(last - 2 * RECENT * DAY, last)))
+    return [float(day.rows) for day in held.values() if day.rows][-RECENT:]
+
+
+def failed_days(flow: Flow, catalog: Catalog) -> tuple[Counter[date], dict[date, int]]:
+    """How often each day failed in a row, and until when it is left alone for that.
+
+    From the history: who loses it asks for such a day a little sooner.
+    """
+    failures, last, good = Counter[date](), dict[date, int](), set[date]()
+    for run in catalog.history(flow.name, limit=REMEMBERED):  # the newest first
+        days = [] if run.window.arrival else [day for day in run.window.days if day not in good]
+        if run.status == SUCCESS:
+            good.update(days)
+        elif run.status == FAILED:
+            failures.update(days)
+            last = dict.fromkeys(days, run.started_at) | last
+    return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
+
+
+def _check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
+    """A table that is gone may come back, as a disk that was not mounted does."""
+    root = str(dataset.root)
+    if not dataset.exists and catalog.history(flow.name, SUCCESS, root, limit=1):
+        raise DatasetError(
+            f"The table {root} is gone, and runs were committed to it. Put it back; to begin "
+            f"anew, give the flow another dataset or move {catalog.path} away."
+        )
+
+
+def _check_kind(flow: Flow, dataset: Dataset) -> None:
+    """Day windows would replace what arrival windows brought, and those would bring it again."""
+    if flow.windows == "day" and dataset.position(app_id(flow, ARRIVAL)) is not None:
+        raise InputError(
+            f'The table {dataset.root} was filled by arrival windows: windows = "day" cannot go on '
+            'with it. Write windows = "arrival", or give the flow another dataset.'
+        )
+
+
+def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
+    """A tick that could not even begin is a run that failed."""
+    today = latest_day(now, flow.connection.zone)
+    run = Run(str(uuid4()), flow.name, Window(today, today), str(ULID()), now)
+    outcome = Outcome(
+        run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
+    )
+    dataset = os.path.realpath(local_path(flow.dataset))
+    catalog.save(payload(outcome, flow, now), flow=flow.name, dataset=dataset, window=run.window)

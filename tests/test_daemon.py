@@ -1,0 +1,332 @@
+"""The daemon as a process, against the sandbox's arrival clock: the table is what arrived before M.
+
+Its clock runs faster than the machine's, some hours in a second; everything else is real.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from engine.sandbox import PASSWORD, Sandbox, Spec
+from tests.commands import children
+from tests.daemons import START, Trial, alive_below, clock_of, expected, key_of, until
+
+HOUR = 3_600_000
+SPEC = Spec(
+    shape="small", events_per_day=400, late_percent=10, reject_percent=1, duplicate_percent=3
+)
+BACKFILL = 'backfill_from = "2024-01-04"\npartial_ingestion_percent = 60'
+FIRST = date(2024, 1, 4)
+
+
+def trial(folder: Path, sandbox: Sandbox, speed: float, first: int = START, **more: Any) -> Trial:
+    """A trial whose sandbox goes by the same clock."""
+    clock = clock_of(speed, first)
+    sandbox.project.now = clock.now
+    return Trial(folder, sandbox, clock, **more)
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(SPEC) as running:
+        yield running
+
+
+def held_keys(table: Path) -> Counter[str]:
+    """The events of a table, by their keys."""
+    rows = DeltaTable(table).to_pyarrow_table().to_pylist()
+    return Counter(
+        key_of(
+            row["event_name"],
+            {
+                "distinct_id": row["distinct_id"],
+                "time": row["time"],
+                "$insert_id": row["insert_id"],
+                "mp_processing_time_ms": row["mp_processing_time_ms"],
+            },
+        )
+        for row in (each["_extconndev"] for each in rows)
+    )
+
+
+def is_exact(tried: Trial, spec: Spec, first: date = FIRST, name: str = "events") -> bool:
+    """Whether the table is exactly the events that were processed before M, each once."""
+    reached = tried.reached(name)
+    last = datetime.fromtimestamp(reached / 1000, UTC).date() + timedelta(days=1)
+    return held_keys(tried.table(name)) == expected(spec, first, last, reached)
+
+
+def stop(process: "subprocess.Popen[bytes]", sign: signal.Signals = signal.SIGTERM) -> float:
+    """Ask a daemon to end; the seconds that it took."""
+    began = time.monotonic()
+    process.send_signal(sign)
+    assert process.wait(20) == 0
+    return time.monotonic() - began
+
+
+CLOCKS = [
+    # The clocks go back and forward in the days around these moments.
+    ("utc", "UTC", START),
+    ("local", "America/Los_Angeles", 1_699_124_400_000),  # 2023-11-04, 12:00 there
+    ("utc", "America/Los_Angeles", 1_710_014_400_000),  # 2024-03-09, 12:00 there
+    ("local", "Asia/Kolkata", START),
+]
+
+
+@pytest.mark.parametrize(("clock", "zone", "first"), CLOCKS)
+def test_two_days(sandbox: Sandbox, tmp_path: Path, clock: str, zone: str, first: int) -> None:
+    """Late events, duplicates and day boundaries, on both kinds of project clock."""
+    spec = Spec(
+        shape="small", events_per_day=300, late_percent=10, reject_percent=1, duplicate_percent=3,
+        clock=clock, timezone=zone,
+    )  # fmt: skip
+    sandbox.project.spec = spec
+    tried = trial(tmp_path, sandbox, 12 * 3600, first, timezone=zone)
+    begin = datetime.fromtimestamp(first / 1000, UTC).date() - timedelta(days=4)
+    tried.write(more=f'backfill_from = "{begin}"\npartial_ingestion_percent = 60')
+    with tried.daemon() as process:
+        until(lambda: tried.reached() > first + 48 * HOUR)
+        until(lambda: len(tried.lines("run")) > 4)
+        stop(process)
+    assert is_exact(tried, spec, begin)
+    statuses = {line["event"] for line in tried.lines()}
+    assert statuses <= {"started", "run", "stopping", "stopped", "stopped; nothing is half done"}
+
+
+def test_the_catalog_is_no_truth(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Deleted between two runs of the daemon, it costs nothing but the history."""
+    tried = trial(tmp_path, sandbox, 12 * 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as process:
+        until(lambda: tried.reached() > START + 6 * HOUR)
+        stop(process)
+    for path in tried.home.glob("catalog*"):
+        path.unlink()
+    asked = len(sandbox.requests)
+    with tried.daemon() as process:
+        before = tried.reached()
+        until(lambda: tried.reached() > before)
+        stop(process)
+    assert is_exact(tried, SPEC)
+    again = [r["params"] for r in sandbox.requests[asked:] if "where" not in r["params"]]
+    assert again == []  # every day of before is known from the table
+
+
+def test_down_for_thirty_days(sandbox: Sandbox, tmp_path: Path) -> None:
+    """One window brings all that arrived meanwhile; the days that settled are pulled once."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as process:
+        until(lambda: tried.reached() and len(tried.lines("run")) >= 2)
+        stop(process)
+    later = trial(tmp_path, sandbox, 60, tried.clock.now() + 30 * 24 * HOUR)
+    asked = len(sandbox.requests)
+    before = tried.reached()
+    later.config.write_text(tried.config.read_text())
+    with later.daemon() as process:
+        until(lambda: later.reached() > before)
+        until(lambda: not alive_below(process))
+        stop(process)
+    windows = [r["params"] for r in sandbox.requests[asked:]]
+    assert sum("where" in window for window in windows) == 1
+    assert len(windows) <= 1 + 2  # and what settled: 31 days at most in a request
+    assert is_exact(later, SPEC)
+
+
+def test_a_second_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
+    """It says who runs already and touches nothing; a lock that nobody holds is no obstacle."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as first:
+        until(lambda: tried.lines("started"))
+        second = tried.start()
+        assert second.wait(20) != 0
+        assert f"process {first.pid}" in tried.log.read_text()
+        first.kill()
+        first.wait()
+        until(lambda: not alive_below(first))
+    with tried.daemon() as third:
+        until(lambda: len(tried.lines("started")) == 2)
+        stop(third)
+
+
+def test_a_configuration_that_changes(sandbox: Sandbox, tmp_path: Path) -> None:
+    """SIGHUP: a bad file is refused and the old one stays; a good one is followed."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write("events", more=BACKFILL)
+    with tried.daemon() as process:
+        until(tried.reached)
+        good = tried.config.read_text()
+        tried.config.write_text(good + "unknown = 1\n")
+        process.send_signal(signal.SIGHUP)
+        until(lambda: tried.lines("configuration refused, the old one stays"))
+        assert "unknown" in tried.lines("configuration refused, the old one stays")[0]["error"]
+        before = tried.reached()
+        until(lambda: tried.reached() > before)
+        tried.write("other", more=BACKFILL)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: tried.reached("other"))
+        until(lambda: not [line for line in tried.lines("run")[-1:] if line["flow"] == "events"])
+        stop(process)
+    assert is_exact(tried, SPEC, name="other")
+
+
+def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A mapping that is gone parks its flow, with a record of every tick; the other goes on."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write("events", "broken", more=BACKFILL, broken='mapping = "nowhere"')
+    with tried.daemon() as process:
+        until(lambda: len(tried.lines("nothing can be done until the next tick")) >= 2)
+        until(lambda: len(tried.lines("run")) >= 2)
+        stop(process)
+    assert is_exact(tried, SPEC)
+    parked = tried.lines("nothing can be done until the next tick")
+    assert {line["flow"] for line in parked} == {"broken"}
+    assert 'no mapping "nowhere"' in parked[0]["error"]
+    assert len(history(tried, "broken")) >= 2
+
+
+def history(tried: Trial, flow: str) -> list[dict[str, Any]]:
+    from engine.catalog import Catalog
+
+    with Catalog(tried.home) as catalog:
+        return catalog.runs(flow, limit=1000)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_stop_while_a_window_runs(sandbox: Sandbox, tmp_path: Path, sign: signal.Signals) -> None:
+    """A window that will not end is abandoned whole within ten seconds, and told of."""
+    tried = trial(tmp_path, sandbox, 60)
+    tried.write(more=BACKFILL)
+    sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
+    with tried.daemon() as process:
+        until(lambda: sandbox.requests)
+        assert stop(process, sign) < 11
+        assert not list(children(process.pid))
+    assert tried.reached() == 0
+    (run,) = history(tried, "events")
+    assert run["metrics"]["statusSummary"]["status"] == "failed"
+    assert "Stopped" in json.dumps(run)
+
+
+def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A window that ends within the grace is committed, and no other is begun."""
+    tried = trial(tmp_path, sandbox, 60)
+    tried.write(more=BACKFILL)
+    sandbox.faults({"fault": "delay", "seconds": 1.5, "times": None})
+    with tried.daemon() as process:
+        until(lambda: sandbox.requests)
+        assert stop(process) < 8
+    assert tried.reached() > 0
+    assert len(sandbox.requests) == 1
+    assert is_exact(tried, SPEC, first=datetime.fromtimestamp(START / 1000, UTC).date()) is False
+    assert [run["metrics"]["statusSummary"]["status"] for run in history(tried, "events")] == [
+        "success"
+    ]
+
+
+def test_impatience(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A second signal ends it at once, and leaves no process behind."""
+    tried = trial(tmp_path, sandbox, 60)
+    tried.write(more=BACKFILL)
+    sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
+    with tried.daemon() as process:
+        until(lambda: sandbox.requests)
+        runs = alive_below(process)
+        process.send_signal(signal.SIGTERM)
+        until(lambda: tried.lines("stopping"))
+        assert stop(process) < 4
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in runs))
+
+
+def test_secrets(sandbox: Sandbox, tmp_path: Path) -> None:
+    """P7: no password in anything that a daemon writes, nor in a list of processes."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write("events", "other", more=BACKFILL)
+    lists = []
+    with tried.daemon() as process:
+        sandbox.faults({"fault": "answer", "status": 500, "times": 2})
+        until(lambda: alive_below(process))
+        lists += [command for _, command in children(process.pid)]
+        until(lambda: tried.reached() and tried.reached("other"))
+        stop(process)
+    assert PASSWORD not in "".join(lists)
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert PASSWORD.encode() not in path.read_bytes(), path
+
+
+def test_a_log_entry_half_written(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A commit whose entry a crash of the machine cut off is told of, and nothing is lost."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as process:
+        until(lambda: tried.reached() and len(tried.lines("run")) >= 2)
+        stop(process)
+    last = max(tried.table().glob("_delta_log/*.json"))
+    whole = last.read_bytes()
+    last.write_bytes(whole[: len(whole) // 2])
+    count = len(tried.lines())
+    with tried.daemon() as process:
+        until(lambda: [line for line in tried.lines()[count:] if line["level"] == "error"])
+        stop(process)
+    assert "log" in json.dumps(tried.lines()[count:])
+    last.write_bytes(whole)
+    with tried.daemon() as process:
+        before = tried.reached()
+        until(lambda: tried.reached() > before)
+        stop(process)
+    assert is_exact(tried, SPEC)
+
+
+KILLS = int(os.environ.get("KILLS", "4"))
+
+
+def test_kill(sandbox: Sandbox, tmp_path: Path) -> None:
+    """P2: the daemon or one of its runs, killed at any moment, again and again."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    dice = random.Random(KILLS)
+    for _ in range(KILLS):
+        with tried.daemon() as process:
+            until(lambda: alive_below(process))
+            time.sleep(dice.random() * 3)  # the moment is what is tried
+            runs = alive_below(process)
+            if runs and dice.random() < 0.5:
+                os.kill(runs[0], signal.SIGKILL)
+                time.sleep(dice.random())
+            process.kill()
+            process.wait()
+            until(lambda: not any(_alive(pid) for pid in runs))  # noqa: B023
+        if tried.reached():
+            assert not (held_keys(tried.table()) - expected_now(tried))
+    with tried.daemon() as process:
+        before = tried.reached()
+        until(lambda: tried.reached() > before)
+        until(lambda: not alive_below(process))
+        stop(process)
+    assert is_exact(tried, SPEC)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def expected_now(tried: Trial) -> Counter[str]:
+    reached = tried.reached()
+    last = datetime.fromtimestamp(reached / 1000, UTC).date() + timedelta(days=1)
+    return expected(SPEC, FIRST, last, reached)

@@ -1,0 +1,433 @@
+"""Months of a flow's life in milliseconds: whatever happens, the table is what it should be.
+
+A model of Mixpanel, where events come late, are seen late, vanish, or lack their processing time;
+a model of a table, with nothing but what a commit means; and between them only the plan. What the
+table should hold is said a second time, from the promises and not from the plan.
+"""
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from engine.flow import Connection, Flow, Schedule, Secret
+from engine.plan import Due, Positions, due, fitting_days, last_tick, next_tick, rest
+from engine.window import Window, consecutive, day_over, day_start
+
+MINUTE, HOUR, FULL_DAY = 60_000, 3_600_000, 86_400_000
+NEVER = 10**15
+DAY = timedelta(days=1)
+HISTORY = 15  # days of events before the flow is declared
+
+lived: Counter[str] = Counter()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tell() -> Iterator[None]:
+    yield
+    print("\nsimulated:", ", ".join(f"{count} {what}" for what, count in lived.items()))  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What happened in `day` of the project's calendar; an export shows it in [seen, gone)."""
+
+    id: int
+    day: date
+    processed: int | None
+    seen: int
+    gone: int
+    imported: bool  # later than lookback_days: arrival windows owe nothing
+    prompt: bool  # seen soon enough after it was processed for an arrival window
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A flow and the project behind it."""
+
+    flow: Flow
+    calendar: ZoneInfo  # by which Mixpanel reads dates: UTC or the project's zone
+    began: int  # when the flow was declared
+    days: int  # how long it is watched
+    events_per_day: float | None
+    failing: float  # how many pulls of 100 fail
+    by_hand: int | None  # hours before that, at which some days were pulled by hand
+    seed: int
+
+    @property
+    def late(self) -> int:
+        return self.flow.lookback_days * FULL_DAY
+
+    @property
+    def delay(self) -> int:
+        return self.flow.delay_minutes * MINUTE
+
+    @property
+    def ahead(self) -> int:
+        """How far the clock may be ahead: `delay` covers it and Mixpanel's own lag."""
+        return self.delay // 2
+
+    def settles(self, day: date) -> int:
+        return day_over(day, self.flow.connection.zone) + self.late
+
+    def readings(self, moment: int) -> tuple[date, date]:
+        """The day of `moment`: the earlier and the later of the two calendars."""
+        both = [
+            datetime.fromtimestamp(moment / 1000, zone).date()
+            for zone in (UTC, self.flow.connection.zone)
+        ]
+        return min(both), max(both)
+
+
+def happen(world: World, dice: random.Random) -> list[Event]:
+    """Events around the edges of days, of ticks and of lateness, and anywhere else."""
+    first = world.began - HISTORY * FULL_DAY
+    return [
+        happening(world, dice, n, first + dice.randrange((world.days + HISTORY) * FULL_DAY))
+        for n in range(2 * (world.days + HISTORY))
+    ]
+
+
+def happening(world: World, dice: random.Random, name: int, time: int) -> Event:
+    day = datetime.fromtimestamp(time / 1000, world.calendar).date()
+    if dice.random() < 0.5:  # the first or the last instant of a day
+        time = day_start(day, world.calendar) - dice.randrange(2)
+        day = datetime.fromtimestamp(time / 1000, world.calendar).date()
+    late = dice.choice([0, 0, 0, dice.randrange(MINUTE), dice.randrange(world.late), world.late])
+    if dice.random() < 0.1:
+        late = world.late + 1 + dice.randrange(20 * FULL_DAY)
+    processed: int | None = time + late
+    if world.flow.schedule and dice.random() < 0.3:  # the last instant of a span, or the first
+        tick = last_tick(world.flow.schedule, time + dice.randrange(world.late))
+        edge = (tick or 0) - world.delay - dice.randrange(2)
+        processed = edge if time <= edge <= time + world.late else processed
+    assert processed is not None
+    imported = processed > time + world.late
+    seen, prompt = processed + dice.choice([0, world.delay - world.ahead]), True
+    if not imported and dice.random() < 0.15:
+        seen, prompt = dice.randint(processed, world.settles(day)), False
+    if not imported and dice.random() < 0.07:
+        processed, prompt = None, False
+    gone = NEVER
+    if dice.random() < 0.1:
+        gone = dice.randint(seen, max(seen, world.settles(day)))
+    return Event(name, day, processed, seen, gone, imported, prompt)
+
+
+@dataclass(slots=True)
+class Table:
+    """What commits leave behind."""
+
+    start: int | None = None
+    arrival: int | None = None
+    pulled: dict[date, int] = field(default_factory=dict)
+    rows: dict[date, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def positions(self) -> Positions:
+        return Positions(self.start, self.arrival, dict(self.pulled))
+
+    def commit(self, window: Window, events: list[Event], clock: int) -> None:
+        """An arrival window is appended; a day window replaces what its days held."""
+        if window.arrival:
+            assert self.arrival in (None, window.arrival[0]), "a seam or an overlap"
+            self.start = window.arrival[0] if self.start is None else self.start
+            self.arrival = window.arrival[1]
+        else:
+            assert window.before == self.arrival, "the plan is stale"
+            for day in window.days:
+                self.rows[day] = []
+                self.pulled[day] = clock if window.before is None else window.before
+        for item in events:
+            self.rows[item.day].append(item.id)
+
+
+def export(events: list[Event], window: Window, now: int) -> list[Event]:
+    """What Mixpanel answers at `now`, by its own clock."""
+    return [
+        item
+        for item in events
+        if window.from_date <= item.day <= window.to_date
+        and item.seen <= now < item.gone
+        and wanted(window, item.processed)
+    ]
+
+
+def wanted(window: Window, processed: int | None) -> bool:
+    if window.arrival:
+        return processed is not None and window.arrival[0] <= processed < window.arrival[1]
+    return window.before is None or processed is None or processed < window.before
+
+
+class Life:
+    """One flow, from its first tick on."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.dice = random.Random(world.seed)
+        self.events = happen(world, self.dice)
+        self.by_day: dict[date, list[Event]] = defaultdict(list)
+        for item in self.events:
+            self.by_day[item.day].append(item)
+        self.table = Table()
+        self.now = world.began  # Mixpanel's clock
+        self.wrong = 0  # how far ours is ahead of it
+        self.by_hand: set[date] = set()
+        self.failures: Counter[date] = Counter()
+        self.rests: dict[date, int] = {}
+
+    @property
+    def clock(self) -> int:
+        return self.now + self.wrong
+
+    def pull_by_hand(self, hours: int) -> None:
+        """Days up to today, before there are arrival windows."""
+        at = self.now - hours * HOUR
+        today = self.world.readings(at)[1]
+        window = Window(today - 4 * DAY, today, before=at - self.world.delay)
+        for item in export(self.events, window, at):
+            self.table.rows[item.day].append(item.id)
+        self.by_hand = set(window.days)
+        self.table.pulled = dict.fromkeys(window.days, at - self.world.delay)
+
+    def live(self) -> None:
+        if self.world.by_hand is not None and self.world.flow.windows == "arrival":
+            self.pull_by_hand(self.world.by_hand)
+        end = self.now + self.world.days * FULL_DAY
+        while self.now < end:
+            self.wait()
+            self.work(self.world.failing)
+        self.wrong, self.now = 0, self.now + 2 * FULL_DAY  # every rest is over
+        self.work(0)
+        assert not list(self.plan())
+        self.check_up_to_date()
+        lived["days"] += (self.now - self.world.began) // FULL_DAY
+
+    def wait(self) -> None:
+        """Until a tick, a day has settled, or any moment; now and then the clock is changed."""
+        dice, schedule = self.dice, self.world.flow.schedule
+        if dice.random() < 0.1:
+            self.wrong = dice.choice([0, self.world.ahead, dice.randint(-3 * HOUR, 0)])
+        chance = dice.random()
+        until = self.clock + dice.randrange(12 * HOUR)
+        if chance < 0.3 and schedule:
+            until = (next_tick(schedule, self.clock) or until) - dice.choice([0, 0, 1])
+        elif chance < 0.5:
+            day = self.world.readings(self.clock - self.world.late)[0]
+            until = self.world.settles(day) + dice.choice([0, self.world.delay])
+        elif chance < 0.55:
+            until = self.clock + dice.randrange(20 * FULL_DAY)
+            lived["outages"] += 1
+        self.now = max(self.now + 1, until - self.wrong)
+
+    def plan(self) -> Iterator[Due]:
+        return due(
+            self.world.flow,
+            self.table.positions,
+            self.clock,
+            events_per_day=self.world.events_per_day,
+            rests=self.rests,
+        )
+
+    def work(self, failing: float) -> None:
+        """All that is due at this instant: planned again after a commit, and nothing twice."""
+        done: list[Due] = []
+        undisturbed = not self.rests
+        while self.work_once(done, failing):
+            pass
+        undisturbed = undisturbed and not self.failures
+        seen = Counter(
+            (item.why, day)
+            for item in done
+            for day in ([None] if item.window.arrival else item.window.days)
+        )
+        assert max(seen.values(), default=1) == 1, "due again after it was committed"
+        if undisturbed:
+            self.check_few_requests(done)
+        self.check_settled()
+
+    def work_once(self, done: list[Due], failing: float) -> bool:
+        """Pull what is planned; True if something was committed and there may be more."""
+        committed = False
+        for item in self.plan():
+            window = item.window
+            if self.dice.random() * 100 < failing:
+                lived["failures"] += 1
+                for day in [] if window.arrival else window.days:
+                    self.failures[day] += 1
+                    self.rests[day] = self.clock + rest(self.failures[day])
+                continue
+            self.table.commit(window, export(self.events, window, self.now), self.clock)
+            lived["commits"] += 1
+            done.append(item)
+            assert len(done) < 500, "no end of it"
+            committed = True
+            self.check_table()
+            for day in [] if window.arrival else window.days:
+                self.failures.pop(day, None)
+                self.rests.pop(day, None)
+            if window.arrival or self.dice.random() < 0.5:
+                break  # an arrival window moves M: the rest of the plan is stale
+        return committed
+
+    # What must hold ----------------------------------------------------------------------------
+
+    def whole(self, day: date) -> bool:
+        """Whether the flow promises all of `day`, and not only what arrived since its start."""
+        flow, start = self.world.flow, self.table.start
+        if flow.windows == "day":
+            return day in self.table.pulled or day in self.asked()
+        began = self.world.readings(start or 0)[1]
+        return (
+            day > began
+            or day in self.by_hand
+            or (flow.backfill_from is not None and day >= flow.backfill_from)
+        )
+
+    def asked(self) -> set[date]:
+        """The days that a flow with day windows has to hold by now."""
+        flow, tick = self.world.flow, self.tick()
+        if tick is None:
+            return set()
+        first = flow.backfill_from
+        if first is None:
+            origin = flow.schedule.start_time * 1000 if flow.schedule else tick - FULL_DAY
+            first = self.world.readings(origin)[0]
+        last = self.world.readings(tick)[1]
+        return {first + n * DAY for n in range((last - first).days + 1)}
+
+    def tick(self) -> int | None:
+        schedule = self.world.flow.schedule
+        return last_tick(schedule, self.clock) if schedule else self.clock
+
+    def check_table(self) -> None:
+        """After every commit: no row twice, nothing beyond M, nothing lost before it."""
+        held = {name for names in self.table.rows.values() for name in names}
+        assert len(held) == sum(map(len, self.table.rows.values())), "an event twice"
+        start, until = self.table.start, self.table.arrival
+        if start is None or until is None:
+            return
+        for item in self.events:
+            at = item.processed
+            pulled = self.table.pulled.get(item.day, 0)
+            if item.id in held:
+                assert at is None or at < until, "beyond M"
+                assert (at is not None and at >= start) or self.whole(item.day), "out of scope"
+            elif at is not None and at < until and item.prompt and item.gone > self.now:
+                assert not (at < pulled if at < start else not item.imported), "lost"
+        began = self.world.readings(start)[1]
+        for day, upto in self.table.pulled.items():
+            assert self.whole(day), "out of scope"
+            early = day > began and upto < self.world.settles(day)
+            assert not early or day in self.by_hand, "too early"
+
+    def check_settled(self) -> None:
+        """With nothing left to do: every day is whole, and as true as its age allows."""
+        if self.world.flow.windows == "day":
+            days, by, slack = self.asked() | set(self.table.pulled), self.tick(), self.world.ahead
+        else:  # no slack: M is behind the clock by more than that
+            days, by, slack = set(self.by_day), self.table.arrival, 0
+        if by is None:
+            return
+        tired = {day for day, until in self.rests.items() if until > self.clock}
+        for day in filter(self.whole, days - tired):
+            if self.world.settles(day) <= min(by, self.clock):
+                assert self.table.pulled[day] >= self.world.settles(day)
+                self.check_day(day, self.world.settles(day) - slack)
+            elif self.world.flow.windows == "day":
+                over = day_over(day, self.world.flow.connection.zone)
+                assert self.table.pulled[day] >= min(by, over)
+                self.check_day(day, min(by, over) - slack)
+            elif day <= self.world.readings(min(self.table.start or 0, self.clock))[1]:
+                assert day in self.table.pulled, "no history"
+
+    def check_day(self, day: date, upto: int) -> None:
+        """What was to be seen at `upto`, and is not deleted since; nothing deleted until then."""
+        held = set(self.table.rows[day])
+        for item in self.by_day[day]:
+            if item.gone <= upto:
+                assert item.id not in held, "deleted, and still there"
+            elif item.seen <= upto and item.gone > self.now:
+                assert item.id in held, "missing"
+
+    def check_few_requests(self, done: list[Due]) -> None:
+        """Days fill their requests, and none is in two; history comes newest first."""
+        most = fitting_days(self.world.events_per_day)
+        for why in ("day", "settle", "backfill"):
+            windows = [item.window for item in done if item.why == why]
+            runs = consecutive(day for window in windows for day in window.days)
+            assert len(windows) == sum(-(-len(run) // most) for run in runs)
+            assert windows == sorted(windows, reverse=why == "backfill")
+        days = [day for item in done if not item.window.arrival for day in item.window.days]
+        assert len(days) == len(set(days)), "a day twice"
+
+    def check_up_to_date(self) -> None:
+        """In the end M is where the last tick wants it."""
+        flow, tick = self.world.flow, self.tick()
+        if flow.windows == "arrival" and tick is not None and self.table.arrival is not None:
+            assert self.table.arrival >= tick - self.world.delay
+        if flow.windows == "arrival" and self.table.start is None:
+            assert flow.schedule
+            recent = flow.schedule.start_time * 1000 > self.clock - 15 * FULL_DAY
+            assert recent or (flow.schedule.frequency == "once" and self.by_hand)
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Zones on both sides of Greenwich, both changes of clocks, every kind of schedule."""
+    zone = draw(
+        st.sampled_from(
+            ["UTC", "America/Los_Angeles", "Asia/Kolkata", "Europe/Berlin", "Pacific/Auckland"]
+        )
+    )
+    dawn = datetime(2024, draw(st.sampled_from([2, 3, 10])), draw(st.integers(1, 28)), tzinfo=UTC)
+    began = int(dawn.timestamp()) * 1000
+    start = began // 1000 + draw(st.sampled_from([0, -30 * 86400, 3600, 5 * 86400 + 7 * 3600 + 23]))
+    schedule = draw(
+        st.sampled_from(
+            [
+                Schedule("minute", 15, start),
+                Schedule("hour", 1, start),
+                Schedule("hour", 5, start),
+                Schedule("day", 1, start),
+                Schedule("week", 1, start),
+                Schedule("once", None, start),
+                None,
+            ]
+        )
+    )
+    back = draw(st.none() | st.integers(-HISTORY, 8))
+    flow = Flow(
+        "events",
+        Connection("https://mixpanel", "user", Secret("secret"), 1, zone),
+        "data",
+        windows=draw(st.sampled_from(["arrival", "arrival", "day"])),
+        lookback_days=draw(st.sampled_from([1, 2, 5])),
+        delay_minutes=draw(st.sampled_from([0, 10, 60])),
+        backfill_from=None if back is None else dawn.date() + back * DAY,
+        schedule=schedule,
+    )
+    return World(
+        flow,
+        calendar=ZoneInfo(draw(st.sampled_from(["UTC", zone]))),
+        began=began,
+        days=draw(st.integers(20, 90)),
+        events_per_day=draw(st.sampled_from([None, 400_000.0, 10.0])),
+        failing=draw(st.sampled_from([0, 10, 50])),
+        by_hand=draw(st.sampled_from([None, None, 0, 7])),
+        seed=draw(st.integers(0, 2**32)),
+    )
+
+
+@settings(max_examples=600, deadline=None)
+@given(worlds())
+def test_the_table_is_what_it_should_be(world: World) -> None:
+    """After every commit and at every rest, through outages, failures and clocks that jump."""
+    event(f"{world.flow.windows} windows")
+    Life(world).live()
