@@ -145,12 +145,22 @@ def _watched(pid: int, *, watch: bool) -> Iterator[list[int]]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The processes that `pid` started, and those that they started."""
+    """The processes that `pid` started, and those that they started.
+
+    A child that has not begun its own program yet is not among them: for that moment it has its
+    parent's memory, not one more of the same size.
+    """
     with suppress(OSError):  # a process that has just ended has nothing to tell
+        program = _command(pid)
         for task in PROC.joinpath(str(pid), "task").iterdir():
             for child in map(int, task.joinpath("children").read_text().split()):
-                yield child
-                yield from descendants(child)
+                if _command(child) != program:
+                    yield child
+                    yield from descendants(child)
+
+
+def _command(pid: int) -> bytes:
+    return PROC.joinpath(str(pid), "cmdline").read_bytes()
 
 
 def resident(pid: int) -> int:

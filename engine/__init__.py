@@ -5,9 +5,11 @@ The nouns are `window`, `flow` (Connection, Flow, Run), `batch` (Batch, Reject, 
 short way past three of them, `twin` a second process that takes it), called one after the other by
 `run.pull`. `exact` tells what fast decoders would lose. `dataset` owns the table, `catalog` the
 history of runs, `report` the shape in which it is told, `plan` every decision about when and how
-much. `backfill` puts them together, `rejects` sends what was rejected the same way once more. `cli`
-and `cli_rejects` are the commands (`console` how they speak, `look` the small questions that they
-ask), `sandbox` the stand-in for Mixpanel that only the demo, its own command and the tests start.
+much. `runs` brings windows into the table: those of a range of days from `backfill`, those that are
+due of a flow from `upkeep`, which `daemon` calls at every `tick`; `rejects` brings what was
+rejected, once it passes. `cli`, `cli_flows` and `cli_rejects` are the commands (`console` how they
+speak, `look` and `status` what they ask), `sandbox` the stand-in for Mixpanel that only the demo,
+its own command and the tests start.
 """
 
 __version__ = "0.1.0"

@@ -21,6 +21,7 @@ import typer
 
 from engine.errors import EtlError, InputError
 
+MORE = 75  # how a flow's process ends when its turn is over and something is left to do
 TIDYING = 5  # seconds in which a second Ctrl-C is not heard
 
 ConfigFile = Annotated[

@@ -35,6 +35,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from engine import config, log, plan
 from engine.clock import Clock
+from engine.console import MORE
 from engine.errors import InputError, disk_error
 from engine.flow import Flow, Schedule
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from engine.runs import Options
 
 GRACE = 10  # seconds that running windows have to end in, once they are asked to (P8)
-MOST_FLOWS = 100  # that tick at the same moment
+MOST_FLOWS = 100  # that tick at the same moment; as many run as there are processors
 AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
 STOPS = (SIGINT, SIGTERM)
 
@@ -83,6 +84,7 @@ class Daemon:
         self._running: dict[str, BaseProcess] = {}
         self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
+        self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(MOST_FLOWS)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -143,23 +145,32 @@ class Daemon:
             self._scheduler.remove_job(name)
 
     def _tick(self, name: str) -> None:
-        """Run what is due of a flow, in a process of its own, and wait until that has ended."""
+        """Bring a flow up to date, in turns with the others, and wait until that is done."""
+        status = MORE
+        while status == MORE and not self._stopping:
+            with self._turns:
+                status = self._turn(name)
+        if status in (0, MORE) or self._stopping:
+            return
+        if status not in (1, 2):
+            why = Signals(-status).name if status < 0 else f"exit status {status}"
+            log.log.error("the run's process was ended from outside", flow=name, why=why)
         flow = self._config.flows.get(name)
-        if flow is None:
-            return
-        process = self._start(flow)
-        if process is None:
-            return
+        if flow and flow.schedule and flow.schedule.frequency == "once":
+            at = self._clock.machine(self._clock.now() + AGAIN)
+            moment = datetime.fromtimestamp(at / 1000, UTC)
+            self._scheduler.add_job(self._tick, "date", [name], run_date=moment, id=name)
+
+    def _turn(self, name: str) -> int:
+        """Run what is due of a flow in a process of its own; its exit status."""
+        flow = self._config.flows.get(name)
+        process = flow and self._start(flow)
+        if not process:
+            return 0
         process.join()
         with self._lock:
             self._running.pop(name, None)
-        status = process.exitcode or 0
-        if status and not self._stopping:
-            if status not in (1, 2):
-                why = Signals(-status).name if status < 0 else f"exit status {status}"
-                log.log.error("the run's process was ended from outside", flow=name, why=why)
-            if flow.schedule and flow.schedule.frequency == "once":
-                self._try_again(name)
+        return process.exitcode or 0
 
     def _start(self, flow: Flow) -> BaseProcess | None:
         context = get_context("spawn")
@@ -176,10 +187,6 @@ class Daemon:
                 pthread_sigmask(SIG_UNBLOCK, STOPS)
             self._running[flow.name] = process
         return process
-
-    def _try_again(self, name: str) -> None:
-        at = datetime.fromtimestamp(self._clock.machine(self._clock.now() + AGAIN) / 1000, UTC)
-        self._scheduler.add_job(self._tick, "date", [name], run_date=at, id=name)
 
     # The end --------------------------------------------------------------------------------
 

@@ -175,14 +175,12 @@ class Runs:
 
     def _check_owner(self) -> None:
         """What one flow appends as it arrives, another would bring once more (P4)."""
-        ending = f"/{ARRIVAL}"
-        owners = {
-            name.removesuffix(ending) for name in self._dataset.positions if name.endswith(ending)
-        }
+        names = (name.rpartition("/") for name in self._dataset.positions)
+        owners = {flow for flow, _, what in names if what == ARRIVAL}
         if owners and self._flow.name not in owners:
             raise InputError(
-                f'The table {self._dataset.root} is kept by the flow "{min(owners)}", as its '
-                "events arrive. Name that flow, with its --config, or use another dataset."
+                f'The table {self._dataset.root} is kept by the flow "{min(owners)}", as events '
+                "arrive. Name that flow, with its --config, or use another dataset."
             )
 
     def run(self, windows: Windows) -> list[Json]:

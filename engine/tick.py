@@ -19,25 +19,26 @@ from signal import (
 from types import FrameType
 
 from engine.clock import Clock
-from engine.console import sentence_of, status_of
+from engine.console import MORE, sentence_of, status_of
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.log import configure, log
 from engine.runs import Ended, Event, Options, Waiting
-from engine.upkeep import Stop, tend
+from engine.upkeep import Turn, tend
 
+SECONDS = 600  # that a turn may take
 DRAIN = 8  # seconds in which a running window may end, after a stop was asked for (P8)
 
 
 def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
-    """Bring `flow` up to date; the exit status: 0, 1 where something failed, 2 for wrong input."""
+    """Bring `flow` up to date; the exit status: 0, MORE, 1 for a failure, 2 for wrong input."""
     configure(flow=flow.name)
     _end_with_parent()
-    stop = Stop()
+    turn = Turn(seconds=SECONDS)
     options = replace(options or Options(), now=clock.now)
     try:
-        _listen(stop)
-        items = tend(flow, home, options, Told(), stop)
+        _listen(turn)
+        items = tend(flow, home, options, Told(), turn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -48,6 +49,8 @@ def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
         log.error("failed", error=sentence_of(error))
         return 1
     failed = [item for item in items if item["metrics"]["statusSummary"]["status"] == "failed"]
+    if turn.more:
+        return MORE
     return 1 if failed else 0
 
 
@@ -81,13 +84,13 @@ class Told:
                 log.info("run", **told)
 
 
-def _listen(stop: Stop) -> None:
+def _listen(turn: Turn) -> None:
     """P8: a window that runs has DRAIN seconds to end; where nothing runs, the end is at once."""
 
     def asked(*_: object) -> None:
-        if not stop.asked:
-            stop.asked = True
-            if stop.idle:
+        if not turn.asked:
+            turn.asked = True
+            if turn.idle:
                 raise KeyboardInterrupt
             setitimer(ITIMER_REAL, DRAIN)
 

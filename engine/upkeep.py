@@ -3,7 +3,9 @@
 It knows no schedule but the flow's and no process: it is told to stop, and tells what happens.
 """
 
+import math
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,11 +33,18 @@ RECENT = 7  # days that tell how many events a day has
 
 
 @dataclass(slots=True)
-class Stop:
-    """Whether somebody wants an end, and whether there is nothing that it could cut off."""
+class Turn:
+    """One turn of a flow, between who gives it and who has it.
+
+    asked   somebody wants an end
+    idle    there is nothing that an end could cut off
+    seconds how long it may last: what is due then is left to the next turn, and `more` says so
+    """
 
     asked: bool = False
     idle: bool = True
+    seconds: float = math.inf
+    more: bool = False
 
 
 def tend(
@@ -43,7 +52,7 @@ def tend(
     home: Path,
     options: Options,
     tell: Callable[[Event], None] = lambda _: None,
-    stop: Stop | None = None,
+    turn: Turn | None = None,
 ) -> list[Json]:
     """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
 
@@ -55,7 +64,7 @@ def tend(
             dataset = given.dataset_of(flow, rules)
             _check_still_there(flow, dataset, catalog)
             _check_kind(flow, dataset)
-            return Upkeep(flow, rules, dataset, catalog, options, tell, stop or Stop()).run()
+            return Upkeep(flow, rules, dataset, catalog, options, tell, turn or Turn()).run()
         except EtlError as error:
             _record(flow, catalog, options.now(), error)
             raise
@@ -72,12 +81,13 @@ class Upkeep:
         catalog: Catalog,
         options: Options,
         tell: Callable[[Event], None],
-        stop: Stop,
+        turn: Turn,
     ) -> None:
         self._flow = flow
         self._dataset = dataset
         self._now = options.now
-        self._stop = stop
+        self._turn = turn
+        self._until = time.monotonic() + turn.seconds
         self._pass_on = tell
         self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
         self._out: Window | None = None
@@ -94,13 +104,15 @@ class Upkeep:
 
     def next(self) -> Window | None:
         """The most urgent window, once the one before it is over: a commit makes another plan."""
-        self._stop.idle = False
-        if self._out or self._over or self._stop.asked:
+        self._turn.idle = False
+        if self._out or self._over or self._turn.asked:
             return None
         now = self._now()
         due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
         awake = (each.window for each in due if not each.window.arrival or now >= self._again)
         self._out = next(awake, None)
+        if self._out and time.monotonic() > self._until:
+            self._turn.more, self._out = True, None
         return self._out
 
     def ended(self, window: Window, lines: int | None) -> None:
@@ -126,8 +138,8 @@ class Upkeep:
         return 0
 
     def _tell(self, event: Event) -> None:
-        self._stop.idle = isinstance(event, Waiting)
-        if self._stop.idle and self._stop.asked:
+        self._turn.idle = isinstance(event, Waiting)
+        if self._turn.idle and self._turn.asked:
             raise KeyboardInterrupt
         self._pass_on(event)
 
