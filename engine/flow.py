@@ -70,7 +70,7 @@ class Flow:
     unmapped: str = "keep"
     shrink_guard_percent: float = 90.0
     keep_superseded_hours: float = 0.0
-    windows: str = "arrival"
+    windows: str = "day"
     lookback_days: int = 5
     delay_minutes: int = 10
     backfill_from: date | None = None

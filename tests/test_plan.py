@@ -1,5 +1,6 @@
 """Decisions, as tables: what is tried again, when, and how much is asked for at a time."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -218,7 +219,11 @@ def arrival(found: list[Due]) -> tuple[str, int, int] | None:
     """The days and the span of the arrival window that is due."""
     windows = [item.window for item in found if item.why == "arrival"]
     assert len(windows) <= 1
-    return (str(windows[0]), *windows[0].arrival) if windows and windows[0].arrival else None
+    return (
+        (str(replace(windows[0], arrival=None)), *windows[0].arrival)
+        if windows and windows[0].arrival
+        else None
+    )
 
 
 ODD = "2024-03-01T10:07:23"

@@ -75,3 +75,11 @@ def test_a_window_as_json(window: Window) -> None:
     assert Window.from_json(json.loads(json.dumps(window.as_json()))) == window
     older = {"from_date": "2024-01-01", "to_date": "2024-01-01", "arrival": None}
     assert Window.from_json(older) == Window(DAY, DAY)
+
+
+def test_a_window_as_people_read_it() -> None:
+    """Days as days, arrivals as moments of UTC."""
+    assert str(Window(DAY, DAY)) == "2024-01-01"
+    assert str(Window(DAY, date(2024, 1, 3), before=5)) == "2024-01-01..2024-01-03"
+    arrival = (1_704_067_200_000, 1_704_068_100_000)
+    assert str(Window(DAY, DAY, arrival=arrival)) == "2024-01-01 00:00 to 2024-01-01 00:15"
