@@ -1,8 +1,6 @@
 """The commands on the flows of a configuration: daemon, plan, status, positions."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,8 +52,7 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
     from engine.plan import DEFAULT_BUDGET
     from engine.terminal import duration, table
 
-    with _statuses(config_file, flow) as found:
-        told = list(found)
+    told = _statuses(config_file, flow)
     if as_json:
         answer_json([
             {"flow": s.flow.name, "problem": s.problem or None, "due": [
@@ -85,33 +82,32 @@ def status(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = Fal
     from engine.status import error_of
     from engine.terminal import duration, table
 
-    with _statuses(config_file, flow) as found:
-        told = list(found)
-        if as_json:
-            answer_json([s.as_json() for s in told])
-        else:
-            columns = [
-                "flow", "arrived until (UTC)", "behind", "last run (UTC)", "status", "next tick",
-                "days", "to fill", "rejected in 24 h", "requests in 1 h",
-            ]  # fmt: skip
-            rows = [
-                (
-                    s.flow.name,
-                    _moment(s.positions.arrival),
-                    "-" if s.behind is None else duration(s.behind / 1000),
-                    _moment(s.last.started_at if s.last else None),
-                    s.last.status if s.last else "-",
-                    _moment(s.next_tick),
-                    len(s.days),
-                    s.to_fill,
-                    s.rejected,
-                    s.asked,
-                )
-                for s in told
-            ]
-            with answering():
-                table(columns, rows)
-        wrong = {s.flow.name: s.problem or (error_of(s.last) if s.last else "") for s in told}
+    told = _statuses(config_file, flow)
+    if as_json:
+        answer_json([s.as_json() for s in told])
+    else:
+        columns = [
+            "flow", "arrived until (UTC)", "behind", "last run (UTC)", "status", "next tick",
+            "days", "to fill", "rejected in 24 h", "requests in 1 h",
+        ]  # fmt: skip
+        rows = [
+            (
+                s.flow.name,
+                _moment(s.positions.arrival),
+                "-" if s.behind is None else duration(s.behind / 1000),
+                _moment(s.last.started_at if s.last else None),
+                s.last.status if s.last else "-",
+                _moment(s.next_tick),
+                len(s.days),
+                s.to_fill,
+                s.rejected,
+                s.asked,
+            )
+            for s in told
+        ]
+        with answering():
+            table(columns, rows)
+    wrong = {s.flow.name: s.problem or (error_of(s.last) if s.last else "") for s in told}
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
@@ -123,8 +119,7 @@ def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
     """Up to when the table holds what arrived, and when each day was pulled whole."""
     from engine.terminal import table
 
-    with _statuses(config_file, flow) as found:
-        told = list(found)
+    told = _statuses(config_file, flow)
     if as_json:
         answer_json([
             {"flow": s.flow.name, "start": s.positions.start, "arrival": s.positions.arrival,
@@ -196,19 +191,16 @@ def reset(
     return say(f"Done. The next tick of {chosen.name} pulls them.")
 
 
-@contextmanager
-def _statuses(config_file: Path, name: str | None) -> Iterator[Iterator["FlowStatus"]]:
+def _statuses(config_file: Path, name: str | None) -> list["FlowStatus"]:
     """The flows that are meant, each as it is now; the catalog is read, if there is one."""
     from engine.catalog import NAME, Catalog
     from engine.status import FlowStatus
 
     flows, home = _flows(config_file, name)
-    catalog = Catalog(home) if (home / NAME).exists() else None
-    try:
-        yield (FlowStatus(flow, catalog, given.now()) for flow in flows)
-    finally:
-        if catalog:
-            catalog.close()
+    if not (home / NAME).exists():
+        return [FlowStatus(flow, None, given.now()) for flow in flows]
+    with Catalog(home) as catalog:
+        return [FlowStatus(flow, catalog, given.now()) for flow in flows]
 
 
 def _flows(config_file: Path, name: str | None) -> tuple[list[Flow], Path]:

@@ -32,21 +32,31 @@ class FlowStatus:
         self.positions = Positions(None, None, {})
         self.days: set[date] = set()
         self.due: list[Due] = []
-        self._catalog = catalog
+        self.last: Entry | None = None  # run
+        self.rejected = 0  # records, in the runs of the last day
+        self.asked = 0  # requests in the last hour, of all flows of the project
+        self._rests: dict[date, int] = {}
+        if catalog:
+            self._read_catalog(catalog)
         try:
             self._read(given.dataset_of(flow, given.rules_of(flow)))
         except EtlError as error:
             self.problem = str(error)
 
+    def _read_catalog(self, catalog: Catalog) -> None:
+        self._rests = failed_days(self.flow, catalog)[1]
+        self.last = next(iter(catalog.history(self.flow.name, limit=1)), None)
+        self.asked = len(catalog.asked(project_key(self.flow), self.now))
+        for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS):
+            if run.started_at > self.now - plan.FULL_DAY:
+                records = run.item["metrics"]["recordSummary"]
+                self.rejected += records.get("failedRecordCount", 0)
+
     def _read(self, dataset: Dataset) -> None:
         self.days = dataset.days()
         self.positions = positions(self.flow, dataset, self.now)
         expected = max(counts(self.flow, dataset, self.now), default=None)
-        rests = failed_days(self.flow, self._catalog)[1] if self._catalog else {}
-        self.due = list(due_now(self.flow, dataset, self.now, expected, rests))
-
-    def _history(self, status: str | None, limit: int) -> list[Entry]:
-        return self._catalog.history(self.flow.name, status, limit=limit) if self._catalog else []
+        self.due = list(due_now(self.flow, dataset, self.now, expected, self._rests))
 
     @property
     def next_tick(self) -> int | None:
@@ -58,23 +68,6 @@ class FlowStatus:
         """Ms between the end of the last arrival window and now."""
         arrival = self.positions.arrival
         return None if arrival is None else self.now - arrival
-
-    @property
-    def asked(self) -> int:
-        """Requests in the last hour, of all flows of the project."""
-        return len(self._catalog.asked(project_key(self.flow), self.now)) if self._catalog else 0
-
-    @property
-    def last(self) -> Entry | None:
-        """The last run."""
-        return next(iter(self._history(None, 1)), None)
-
-    @property
-    def rejected(self) -> int:
-        """Records rejected in the runs of the last day."""
-        runs = self._history(SUCCESS, MOST_RUNS)
-        recent = [run for run in runs if run.started_at > self.now - plan.FULL_DAY]
-        return sum(r.item["metrics"]["recordSummary"].get("failedRecordCount", 0) for r in recent)
 
     @property
     def to_fill(self) -> int:

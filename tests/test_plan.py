@@ -212,18 +212,16 @@ def pulled(first: str, count: int, at: str) -> dict[date, int]:
 
 def told(found: list[Due]) -> list[str]:
     """What is due, as a test can spell it: why and the days."""
-    return [f"{item.why} {item.window}" for item in found]
+    return [f"{item.why} {replace(item.window, arrival=None)}" for item in found]
 
 
 def arrival(found: list[Due]) -> tuple[str, int, int] | None:
     """The days and the span of the arrival window that is due."""
     windows = [item.window for item in found if item.why == "arrival"]
     assert len(windows) <= 1
-    return (
-        (str(replace(windows[0], arrival=None)), *windows[0].arrival)
-        if windows and windows[0].arrival
-        else None
-    )
+    if not windows or not windows[0].arrival:
+        return None
+    return (str(replace(windows[0], arrival=None)), *windows[0].arrival)
 
 
 ODD = "2024-03-01T10:07:23"
