@@ -5,6 +5,7 @@ Mixpanel does not deduplicate its export; its own rule is that records with equa
 It knows no table and no mapping: only keys, numbered in the order in which they came.
 """
 
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
@@ -54,6 +55,7 @@ class Duplicates:
         self._pending: list[list[Any]] = [[], [], [], [], []]
         self._blocks: list[_Block] = []
         self._apart: set[int] = set()  # rows that never merge, besides those without a hash
+        self._known: Hashes | None = None  # of what was added, once it is held against other rows
 
     def add(self, keys: Sequence[Any]) -> None:
         """Append rows: the four parts of the key, then when each row was processed.
@@ -74,6 +76,20 @@ class Duplicates:
             held.extend(new)
         if len(self._pending[0]) >= BLOCK_ROWS:
             self._flush()
+
+    def add_known(self, keys: Sequence[pa.Array]) -> None:
+        """Append those rows that may be the same event as one that was added: they are had already.
+
+        The four parts of the key. A row that has one of these keys is superseded by it.
+        """
+        if self._known is None:
+            self._hashes.seek(0)
+            self._known = np.unique(np.fromfile(self._hashes, np.uint64))
+            self._hashes.seek(0, os.SEEK_END)
+        hashes = _hashes(keys[3], keys[2])
+        rows = pa.array(np.flatnonzero((hashes != NO_HASH) & np.isin(hashes, self._known)))
+        if len(rows):
+            self.add([*(column.take(rows) for column in keys), pa.repeat(np.inf, len(rows))])
 
     def _flush(self) -> None:
         rows, pending = len(self._pending[0]), self._pending
@@ -119,7 +135,7 @@ class Duplicates:
         for turn in range(turns):
             digests, processed, owners = bytearray(), array("d"), array("q")
             for row, key, moment in self._read(rows):
-                digest = _digest(key)
+                digest = _digest(key if self._known is None else _as_columns(key))
                 if row not in self._apart and digest[0] % turns == turn:
                     digests += digest
                     processed.append(moment)
@@ -287,6 +303,12 @@ def _digest(key: list[Any]) -> bytes:
     else:
         text = repr(key)
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def _as_columns(key: list[Any]) -> list[Any]:
+    """The key as a table's columns hold it: there a number in `distinct_id` has become a text."""
+    event, distinct_id, *rest = key
+    return [event, str(distinct_id) if type(distinct_id) is int else distinct_id, *rest]
 
 
 def _number(processed: Any) -> float:

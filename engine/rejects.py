@@ -252,9 +252,9 @@ class Replay:
     def _pull(self, run: Run, rejected: "_Replayable") -> Staged:
         self.left_out = 0
         place = self._dataset.batch_directory(rejected.batch_id) / "row_errors"
-        kept = Kept(self._lines(rejected), str(place), self._dataset.read)
+        kept = Kept(self._lines(rejected), str(place))
         directory = self._dataset.staging(run.batch_id)
-        return pull(self._flow, self._rules, run, directory, kept=kept)
+        return pull(self._flow, self._rules, run, directory, kept=kept, beside=self._dataset.read)
 
     def _lines(self, rejected: "_Replayable") -> Generator[bytes, None, None]:
         """The lines whose day nobody pulled since; counts the others."""

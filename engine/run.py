@@ -30,6 +30,8 @@ from engine.stages.span import keep_within
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
 
+# A day, and paths of columns -> these columns of what the table holds of the day, part by part.
+Beside = Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
 AHEAD = 4  # decompressed chunks that may wait for the main thread (P6)
 
 with suppress(NotImplementedError):  # not in every build of Arrow
@@ -52,15 +54,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Lines that came before and were kept, to be read again instead of a response.
-
-    `chunks` are whole lines, found in `place`; `rows` gives columns of what the table holds of a
-    day, by their paths: a line whose event is among them by now is a duplicate.
-    """
+    """Lines that came before and were kept, in `place`, to be read instead of a response."""
 
     chunks: Iterable[bytes]
     place: str
-    rows: Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +80,14 @@ def pull(
     *,
     twin: bool = False,
     kept: Kept | None = None,
+    beside: Beside | None = None,
 ) -> Staged:
     """Ask for the run's window once, and put what comes back, checked, into `directory`.
 
     `advance` is told the tally so far, now and then; `twin`: another core is free to help; `kept`
-    is read instead of an answer to the request. Raises EtlError, with the tally so far; then
-    nothing in `directory` may be committed (P1).
+    is read instead of an answer to the request; `beside` tells what the table holds where this is
+    to be added: an event that is there is a duplicate (P4). Raises EtlError, with the tally so far;
+    then nothing in `directory` may be committed (P1).
     """
     tally = Tally()
     started, copied = _now(), None
@@ -125,7 +124,7 @@ def pull(
                     advance(tally)
                 copied = _now()
                 reader.close()  # its core and its memory are wanted for Parquet
-                staged = writer.finish(_keys(kept, mapping))
+                staged = writer.finish(_keys(beside, mapping))
             tally.rows = sum(file.rows for file in staged.files)
             tally.duplicates = staged.duplicates
             tally.files = len(staged.files)
@@ -190,10 +189,10 @@ def _note_input(directory: Path, address: str, tally: Tally) -> None:
     (folder / "fileMetaData1.json").write_text(json.dumps(entry) + "\n", encoding="utf-8")
 
 
-def _keys(kept: Kept | None, mapping: MappingSet) -> Keys:
-    """The keys of what the table holds of a day, for lines that are read again and are added."""
+def _keys(beside: Beside | None, mapping: MappingSet) -> Keys:
+    """The keys of what the table holds of a day; none where the mapping set leaves one out."""
     columns = mapping.key_columns
-    return lambda day: kept.rows(day, columns) if kept and columns else ()
+    return lambda day: beside(day, columns) if beside and columns else ()
 
 
 def _counted(kept: Kept, tally: Tally) -> Generator[bytes, None, None]:

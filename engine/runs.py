@@ -244,7 +244,12 @@ class Runs:
             self._report_start(attempt)
             directory = self._dataset.staging(attempt.run.batch_id)
             future = where.submit(
-                self._flow, self._rules, attempt.run, directory, self._options.limits
+                self._flow,
+                self._rules,
+                attempt.run,
+                directory,
+                self._options.limits,
+                self._dataset.read,
             )
             self._later.remove(attempt)
             self._running[future] = attempt

@@ -29,7 +29,7 @@ from typing import Protocol
 from engine.batch import Tally
 from engine.errors import EtlError
 from engine.flow import Flow, Run
-from engine.run import Rules, Staged, pull
+from engine.run import Beside, Rules, Staged, pull
 from engine.stages.export import Limits
 from engine.twin import cores
 
@@ -42,9 +42,9 @@ class Pulls(Protocol):
     """Something that pulls."""
 
     def submit(
-        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
+        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
     ) -> Future[Staged]:
-        """Start a pull."""
+        """Start a pull; a window that is to be added needs what the table holds `beside` it."""
 
     def listen(self) -> None:
         """Pass on what pulls elsewhere told of their progress."""
@@ -70,12 +70,15 @@ class _Here:
         self._advance = advance
 
     def submit(
-        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
+        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
     ) -> Future[Staged]:
         future: Future[Staged] = Future()
         try:
             tell = _now_and_then(run.id, self._advance)
-            future.set_result(pull(flow, rules, run, directory, tell, limits, twin=cores() > 1))
+            held = beside if run.window.arrival else None
+            twin = cores() > 1
+            staged = pull(flow, rules, run, directory, tell, limits, twin=twin, beside=held)
+            future.set_result(staged)
         except EtlError as error:
             future.set_exception(error)
         return future
@@ -94,8 +97,9 @@ class _Elsewhere:
         self._pool = ProcessPoolExecutor(workers, context, _settle_in, (self._words,))
 
     def submit(
-        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits
+        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
     ) -> Future[Staged]:
+        assert run.window.arrival is None  # those come one at a time: see `_Here`
         try:
             with _not_interrupted():
                 return self._pool.submit(_pull, flow, rules, run, directory, limits)

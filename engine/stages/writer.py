@@ -106,9 +106,8 @@ class _Spool:
     def superseded(self, kept: Iterable[list[Any]]) -> Mask | None:
         """The rows that another one replaces, or that are `kept` already; None: none is."""
         rows = sum(self.rows)
-        for keys in kept:  # behind the rows, and processed after all of them
-            never_older = pa.repeat(float("inf"), len(keys[0]))
-            self.duplicates.add([*keys, never_older])
+        for keys in kept:
+            self.duplicates.add_known(keys)
         lost = self.duplicates.superseded()
         return None if lost is None else lost[:rows]
 
