@@ -13,7 +13,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
-from engine.errors import RateLimited, Refused, Unavailable
+from engine.errors import RateLimited, Refused, TooLate, Unavailable
 from engine.flow import Connection
 
 
@@ -38,6 +38,7 @@ def verdict(
         hint = f"Check MIXPANEL_HOST: {connection.host} has no export endpoint."
     elif "to_date cannot be later than today" in low:
         hint = "Ask for days up to today, by the project's clock (MIXPANEL_TIMEZONE) or by UTC."
+        return TooLate(f"{told.rstrip('.')}. {hint}")
     elif 300 <= status < 400:
         hint = "Check MIXPANEL_HOST."
     else:

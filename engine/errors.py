@@ -8,6 +8,7 @@
     │   └── Unavailable     no answer, a broken connection, a 5xx
     └── GiveUp              asking again would give the same answer
         ├── Refused         credentials, payment, permission, a bad `where`
+        │   └── TooLate     the last day has not begun by the project's clock
         ├── TooManyRejects  more rejected rows than the flow tolerates
         ├── Shrunk          far fewer rows than the day already holds      (P5)
         └── DatasetError    the table cannot be written: disk, rights, lock, conflict
@@ -80,6 +81,10 @@ class Refused(GiveUp):
     """Mixpanel refused the request for good."""
 
     code = CODE_COPY
+
+
+class TooLate(Refused):
+    """Mixpanel does not take the last day of the window for a day that has begun."""
 
 
 class TooManyRejects(GiveUp):

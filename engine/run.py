@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.batch import Batch, Tally
-from engine.errors import DatasetError, EtlError, TooManyRejects, disk_error
+from engine.errors import DatasetError, EtlError, TooLate, TooManyRejects, disk_error
 from engine.flow import Flow, Run
 from engine.schema import Schema
 from engine.stages import export, lines
@@ -29,6 +29,7 @@ from engine.stages.mapping import MappingSet, parse
 from engine.stages.span import keep_within
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
+from engine.window import Window
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
 Beside = Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
@@ -214,23 +215,34 @@ def _chunks(
                 chunks.put(item, timeout=1)
                 return
 
+    def receive(window: Window) -> None:
+        with export.stream(
+            flow.connection,
+            window,
+            events=flow.events,
+            where=flow.where,
+            limits=limits,
+            stopped=left.is_set,
+        ) as response:
+            try:
+                for chunk in response:
+                    put(chunk)
+                    if left.is_set():
+                        return
+            finally:
+                tally.bytes_received = response.received
+
     def fetch() -> None:
         try:
-            with export.stream(
-                flow.connection,
-                run.window,
-                events=flow.events,
-                where=flow.where,
-                limits=limits,
-                stopped=left.is_set,
-            ) as response:
-                try:
-                    for chunk in response:
-                        put(chunk)
-                        if left.is_set():
-                            return
-                finally:
-                    tally.bytes_received = response.received
+            try:
+                receive(run.window)
+            except TooLate:
+                # Whether "today" is by UTC or by the project's clock cannot be seen from outside;
+                # events that arrived are of days that have begun by the one that it is.
+                shorter = run.window.without_last_day
+                if run.window.arrival is None or shorter is None:
+                    raise
+                receive(shorter)
             put(None)
         except BaseException as error:  # noqa: BLE001 - it is raised again where chunks are taken
             put(error)

@@ -4,7 +4,7 @@ Pure: the clock and the time zone are arguments.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -37,6 +37,13 @@ class Window:
     def days(self) -> list[date]:
         """Every day of the window, in order."""
         return list(each_day(self.from_date, self.to_date))
+
+    @property
+    def without_last_day(self) -> "Window | None":
+        """The same, a day shorter; None where there is but one."""
+        if self.from_date == self.to_date:
+            return None
+        return replace(self, to_date=self.to_date - DAY)
 
     def __str__(self) -> str:
         if self.arrival:

@@ -43,8 +43,8 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-def held_keys(table: Path) -> Counter[str]:
-    """The events of a table, by their keys."""
+def held_keys(table: Path, first: date) -> Counter[str]:
+    """The events of a table from a day on, by their keys: of days before, it owes nothing."""
     rows = DeltaTable(table).to_pyarrow_table().to_pylist()
     return Counter(
         key_of(
@@ -56,7 +56,7 @@ def held_keys(table: Path) -> Counter[str]:
                 "mp_processing_time_ms": row["mp_processing_time_ms"],
             },
         )
-        for row in (each["_extconndev"] for each in rows)
+        for row in (each["_extconndev"] for each in rows if each["event_date"] >= first)
     )
 
 
@@ -64,7 +64,11 @@ def is_exact(tried: Trial, spec: Spec, first: date = FIRST, name: str = "events"
     """Whether the table is exactly the events that were processed before M, each once."""
     reached = tried.reached(name)
     last = datetime.fromtimestamp(reached / 1000, UTC).date() + timedelta(days=1)
-    return held_keys(tried.table(name)) == expected(spec, first, last, reached)
+    have, want = held_keys(tried.table(name), first), expected(spec, first, last, reached)
+    for what, rest in (("missing", want - have), ("too much", have - want)):
+        if rest:
+            print(what, len(rest), list(rest)[:3])  # noqa: T201 - shown where the test fails
+    return have == want
 
 
 def stop(process: "subprocess.Popen[bytes]", sign: signal.Signals = signal.SIGTERM) -> float:
@@ -73,6 +77,11 @@ def stop(process: "subprocess.Popen[bytes]", sign: signal.Signals = signal.SIGTE
     process.send_signal(sign)
     assert process.wait(20) == 0
     return time.monotonic() - began
+
+
+def is_pulling(tried: Trial) -> bool:
+    """Whether a window is on its way, and its process hears of a stop."""
+    return any(path.is_dir() for path in tried.table().glob("_staging/*"))
 
 
 CLOCKS = [
@@ -211,7 +220,7 @@ def test_stop_while_a_window_runs(sandbox: Sandbox, tmp_path: Path, sign: signal
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
     with tried.daemon() as process:
-        until(lambda: sandbox.requests)
+        until(lambda: is_pulling(tried))
         assert stop(process, sign) < 11
         assert not list(children(process.pid))
     assert tried.reached() == 0
@@ -226,11 +235,10 @@ def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> No
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 1.5, "times": None})
     with tried.daemon() as process:
-        until(lambda: sandbox.requests)
+        until(lambda: is_pulling(tried))
         assert stop(process) < 8
     assert tried.reached() > 0
     assert len(sandbox.requests) == 1
-    assert is_exact(tried, SPEC, first=datetime.fromtimestamp(START / 1000, UTC).date()) is False
     assert [run["metrics"]["statusSummary"]["status"] for run in history(tried, "events")] == [
         "success"
     ]
@@ -242,7 +250,7 @@ def test_impatience(sandbox: Sandbox, tmp_path: Path) -> None:
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
     with tried.daemon() as process:
-        until(lambda: sandbox.requests)
+        until(lambda: is_pulling(tried))
         runs = alive_below(process)
         process.send_signal(signal.SIGTERM)
         until(lambda: tried.lines("stopping"))
@@ -310,7 +318,7 @@ def test_kill(sandbox: Sandbox, tmp_path: Path) -> None:
             process.wait()
             until(lambda: not any(_alive(pid) for pid in runs))  # noqa: B023
         if tried.reached():
-            assert not (held_keys(tried.table()) - expected_now(tried))
+            assert not (held_keys(tried.table(), FIRST) - expected_now(tried))
     with tried.daemon() as process:
         before = tried.reached()
         until(lambda: tried.reached() > before)

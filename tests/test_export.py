@@ -417,12 +417,13 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
     ("status", "body", "kind", "words"),
     [
         (400, AUTH, Refused, "Unable to authenticate.*MIXPANEL_USERNAME.*region"),
-        (400, b"to_date cannot be later than today", Refused, "MIXPANEL_TIMEZONE"),
+        (400, b"to_date cannot be later than today", TooLate, "MIXPANEL_TIMEZONE"),
         (400, b'{"request": "/x", "error": "Timeout Error."}', Unavailable, "Timeout Error"),
         (
             400,
             b'{"error": "unknown function foo in where"}',
             Refused,
+            TooLate,
             "unknown function foo.*where",
         ),
         (400, b"User is not a member of this project", Refused, "MIXPANEL_PROJECT_ID"),
