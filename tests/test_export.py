@@ -24,7 +24,15 @@ from hypothesis import strategies as st
 
 from engine import __version__
 from engine.answer import clean, retry_after, verdict
-from engine.errors import EtlError, InputError, RateLimited, Refused, Truncated, Unavailable
+from engine.errors import (
+    EtlError,
+    InputError,
+    RateLimited,
+    Refused,
+    TooLate,
+    Truncated,
+    Unavailable,
+)
 from engine.flow import Connection, Secret
 from engine.stages.export import (
     GATHERED,
@@ -423,7 +431,6 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
             400,
             b'{"error": "unknown function foo in where"}',
             Refused,
-            TooLate,
             "unknown function foo.*where",
         ),
         (400, b"User is not a member of this project", Refused, "MIXPANEL_PROJECT_ID"),
