@@ -1,7 +1,7 @@
 """What the stages hand each other. Pure data: it knows no stage, no file and no network."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 from itertools import compress
@@ -99,6 +99,7 @@ class Batch:
     """Some records on their way; all lists stay in step with `lines`.
 
     lines       raw lines, without their line end
+    apart       numbers of lines of its block that are not in it, and go the plain way
     names       the property names that occur in it, if somebody looked
     records     decoded lines                                              from `lines`
     columns     values for each destination of the mapping set: a list       from `mapping`,
@@ -114,6 +115,7 @@ class Batch:
 
     lines: Sequence[bytes] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    apart: list[int] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     columns: list[Any] = field(default_factory=list)
     rest: Any = field(default_factory=list)
@@ -138,3 +140,33 @@ def _filtered(values: Any, rows: "Mask") -> Any:
     if hasattr(values, "filter"):  # an Arrow array
         return values.filter(rows)
     return list(compress(values, rows.tolist()))
+
+
+def split(block: bytes, apart: list[int]) -> tuple[bytes, bytes]:
+    """A block without the lines of these numbers, and those."""
+    if not apart:
+        return block, b""
+    lines = block.split(b"\n")
+    taken = b"\n".join(lines[number] for number in apart)
+    for number in reversed(apart):
+        del lines[number]
+    return b"\n".join(lines), taken
+
+
+class Lines(Sequence[bytes]):
+    """The lines of a block, taken apart only if somebody looks: hardly ever does a record fail."""
+
+    def __init__(self, block: bytes, rows: int) -> None:
+        self._block = block
+        self._rows = rows
+        self._lines: list[bytes] = []
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, index: Any) -> Any:
+        self._lines = self._lines or self._block.split(b"\n")
+        return self._lines[index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self[:])

@@ -6,7 +6,6 @@ so that a crash or a leak of one flow touches no other, and the daemon at rest i
 
 import fcntl
 import os
-import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -19,13 +18,14 @@ from pathlib import Path
 from signal import (
     SIG_BLOCK,
     SIG_IGN,
-    SIG_UNBLOCK,
     SIGHUP,
     SIGINT,
     SIGTERM,
     Signals,
     pthread_sigmask,
     signal,
+    sigtimedwait,
+    sigwait,
 )
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ GRACE = 10  # seconds that running windows have to end in, once they are asked t
 MOST_FLOWS = 100  # that tick at the same moment; as many run as there are processors
 AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
 STOPS = (SIGINT, SIGTERM)
+SIGNALS = (*STOPS, SIGHUP)
 
 
 class Ticks(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
@@ -82,7 +83,6 @@ class Daemon:
         self._config = config.load(path, environ)
         self._lock = threading.Lock()
         self._running: dict[str, BaseProcess] = {}
-        self._signals: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
         self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
@@ -93,15 +93,16 @@ class Daemon:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit status. SIGHUP reads the configuration again."""
-        for sign in (*STOPS, SIGHUP):
-            signal(sign, lambda number, _: self._signals.put(number))
+        # Waited for, not handled: a handler that runs while the main thread is about to sleep would
+        # wake nobody. Every thread and process from here on is born with them blocked.
+        pthread_sigmask(SIG_BLOCK, SIGNALS)
         with _alone(self._config.home):
             self._scheduler.start()
             self._follow({})
             log.log.info(
                 "started", config=str(self._path), flows=len(self._config.flows), pid=os.getpid()
             )
-            while self._signals.get() == SIGHUP:
+            while sigwait(SIGNALS) == SIGHUP:
                 self._reload()
             self._stop()
         return 0
@@ -179,12 +180,7 @@ class Daemon:
         with self._lock:
             if self._stopping:
                 return None
-            # A new process hears of a stop when it can deal with it: see `_work`.
-            pthread_sigmask(SIG_BLOCK, STOPS)
-            try:
-                process.start()
-            finally:
-                pthread_sigmask(SIG_UNBLOCK, STOPS)
+            process.start()
             self._running[flow.name] = process
         return process
 
@@ -201,11 +197,8 @@ class Daemon:
             process.terminate()
         until = time.monotonic() + GRACE
         while any(process.is_alive() for process in running) and time.monotonic() < until:
-            try:
-                if self._signals.get(timeout=0.05) in STOPS:
-                    break
-            except queue.Empty:
-                continue
+            if sigtimedwait(STOPS, 0.05):
+                break
         for process in running:
             process.kill()
         for process in running:
@@ -235,7 +228,7 @@ def _alone(home: Path) -> Iterator[None]:
 
 
 def _work(flow: Flow, home: Path, clock: Clock, options: "Options | None") -> None:
-    """One tick of one flow: the whole of its process."""
+    """One turn of one flow: the whole of its process, which hears of a stop once it can obey."""
     from engine.tick import work
 
     signal(SIGHUP, SIG_IGN)

@@ -17,15 +17,15 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from engine.batch import Batch
-from engine.stages.direct import Direct, Lines
+from engine.batch import Batch, Lines, split
+from engine.stages.direct import Direct
 from engine.stages.lines import Piece
 
 WORTH = 32 << 20  # bytes that are read before a twin is started: it costs a quarter of a second
@@ -37,10 +37,20 @@ GONE = (EOFError, OSError, pickle.UnpicklingError)  # it was killed; a disk is f
 
 @dataclass(slots=True)
 class _Place:
-    """A piece in its turn, and what was found in it: None as long as the twin has it."""
+    """A piece in its turn, and what was found in it: nothing as long as the twin has it."""
 
     piece: Piece
-    found: Piece | Batch | None = None
+    found: list[Piece | Batch] = field(default_factory=list)
+
+    def settle(self, batch: Batch | None) -> None:
+        """Lines that are apart come first: so the last line of an answer stays the last one."""
+        assert isinstance(self.piece, bytes)
+        if batch is None:
+            self.found = [self.piece]
+            return
+        block, apart = split(self.piece, batch.apart)
+        batch.lines = Lines(block, len(batch.keys[0]))
+        self.found = [apart, batch] if apart else [batch]
 
 
 class Reader:
@@ -64,15 +74,15 @@ class Reader:
             place = _Place(piece)
             waiting.append(place)
             if not isinstance(piece, bytes) or not self._direct.willing():
-                place.found = piece
+                place.found = [piece]
             elif not self._give(place, piece):
-                place.found = self._direct.read(piece) or piece
+                place.settle(self._direct.read(piece))
             while self._given and self._twin and self._twin.has_answered():
                 self._take()
-            while waiting and (waiting[0].found is not None or len(waiting) > 2 * DEPTH):
-                yield self._await(waiting.popleft())
+            while waiting and (waiting[0].found or len(waiting) > 2 * DEPTH):
+                yield from self._await(waiting.popleft())
         while waiting:
-            yield self._await(waiting.popleft())
+            yield from self._await(waiting.popleft())
 
     def _give(self, place: _Place, block: bytes) -> bool:
         """Whether the twin took the block."""
@@ -88,8 +98,8 @@ class Reader:
         self._given.append(place)
         return True
 
-    def _await(self, place: _Place) -> Piece | Batch:
-        while place.found is None:
+    def _await(self, place: _Place) -> list[Piece | Batch]:
+        while not place.found:
             self._take()
         return place.found
 
@@ -105,9 +115,7 @@ class Reader:
             return
         self._given.popleft()
         self._direct.note(batch)
-        if batch:
-            batch.lines = Lines(place.piece, len(batch.keys[0]))
-        place.found = batch or place.piece
+        place.settle(batch)
 
     def _do_without(self) -> None:
         """The twin is gone, or there is no room for its files: nothing is lost but time."""
@@ -116,7 +124,7 @@ class Reader:
         while self._given:
             place = self._given.popleft()
             assert isinstance(place.piece, bytes)
-            place.found = self._direct.read(place.piece) or place.piece
+            place.settle(self._direct.read(place.piece))
 
     def close(self) -> None:
         """End the twin."""

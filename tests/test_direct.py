@@ -2,7 +2,9 @@
 
 import gc
 import json
+from contextlib import closing
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.batch import Batch
+from engine.batch import Batch, split
 from engine.errors import Truncated
 from engine.sandbox import Spec, day_lines
 from engine.schema import Schema
@@ -18,6 +20,7 @@ from engine.stages import lines
 from engine.stages.columns import Columns
 from engine.stages.direct import MOST_NAMES, Direct
 from engine.stages.mapping import MappingSet, parse
+from engine.twin import Reader
 from tests.pulling import DAYS, RULES
 
 DAY = date(2023, 11, 14)
@@ -90,7 +93,11 @@ class Ways:
         short = self.direct(block, names)
         if short is None:
             return False
-        long = self.plain(block)
+        taken, apart = split(block, short.apart)
+        # Some lines may go the plain way, never all of them, and never the last one.
+        assert bool(apart) == bool(short.apart)
+        assert block.count(b"\n") not in short.apart
+        long = self.plain(taken)
         assert not any(batch.rejects for batch in long)
         assert short.table is not None
         assert rows(short) == [row for batch in long for row in rows(batch)]
@@ -318,6 +325,58 @@ LINE = b'{"event":"e","properties":{"time":1700000000,"item_id":"x"}}'
 def test_what_it_declines(block: bytes) -> None:
     """Anything that might lose something goes the plain way."""
     assert direct(block) is None
+
+
+@pytest.mark.parametrize(
+    ("numbers", "apart"),
+    [
+        ([1], [1]),
+        ([0], [0]),
+        ([0, 2], [0, 2]),
+        ([3], None),  # the last line tells whether the answer was cut off
+        ([0, 3], None),
+        ([0, 1, 2], None),  # it would not pay
+        ([], []),
+    ],
+)
+@pytest.mark.parametrize(
+    "odd",
+    [
+        LINE.replace(b"1700000000", b'"yesterday"'),
+        LINE.replace(b"item_id", b"unknown"),
+        LINE.replace(b'"e"', b"null"),
+        b'{"nothing":1}',
+    ],
+)
+def test_a_few_odd_lines(odd: bytes, numbers: list[int], apart: list[int] | None) -> None:
+    """They go the plain way alone, and hold up none of their neighbours."""
+    block = b"\n".join(odd if row in numbers else LINE for row in range(4))
+    batch = direct(block)
+    assert (batch and batch.apart) == apart
+    if batch:
+        assert list(batch.lines) == [LINE] * (4 - len(numbers))
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_odd_lines_are_neither_lost_nor_the_last(twin: bool, tmp_path: Path) -> None:
+    """All lines come, those apart before their block; a cut-off answer still shows."""
+    odd = LINE.replace(b"1700000000", b'"yesterday"')
+    block = b"\n".join([LINE, odd, LINE, LINE, odd, LINE])
+    ways = Ways()
+    ways.short.learn(set(NAMES))
+
+    def read(answer: bytes) -> list[bytes]:
+        with closing(Reader(ways.short, tmp_path, twin=twin)) as reader:
+            batches = list(lines.read([answer], direct=reader.batches))
+        return [line for batch in batches for line in batch.lines]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.twin.WORTH", 0)
+        assert sorted(read(block)) == sorted(block.split(b"\n"))
+        with pytest.raises(Truncated):
+            read(block + b"\n" + LINE[:-20])
+        with pytest.raises(Truncated):
+            read(block + b'\n{"error":"terminated early"}')
 
 
 def test_two_spellings_are_declined() -> None:

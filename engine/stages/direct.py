@@ -11,7 +11,7 @@ is in doubt is declined, and goes the plain way; the rows are the same.
 import gc
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import cached_property
 from operator import attrgetter
@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.batch import KEYS, Batch
+from engine.batch import KEYS, Batch, Lines, split
 from engine.exact import (
     Integers,
     each_line,
@@ -67,6 +67,7 @@ class _Form(NamedTuple):
     """How to read a block: what its structs hold, and where that goes.
 
     decode   a block to its structs
+    one      a line to its struct
     row      of a struct, the values of the properties that rules read
     clear    puts the default back in their place, in each struct
     reads    those properties, each with its rule
@@ -76,6 +77,7 @@ class _Form(NamedTuple):
     """
 
     decode: Callable[[bytes], list[Any]]
+    one: Callable[[bytes], Any]
     row: Callable[[Any], tuple[Any, ...]]
     clear: Callable[[list[Any]], None]
     reads: list[tuple[str, Rule]]
@@ -170,7 +172,25 @@ class Direct:
         """As `read`, and nothing is concluded from it."""
         if self._stale:
             self._build()
-        return self._read(block, self._form) if self._form else None
+        return self._read_apart(block, self._form) if self._form else None
+
+    def _read_apart(self, block: bytes, form: _Form) -> Batch | None:
+        """As `_read`; a few lines that are of no plain event leave the others their short way.
+
+        They are `batch.apart`. Not so the last line: it may be all there is of an answer cut off.
+        """
+        try:
+            return self._read(block, form)
+        except msgspec.ValidationError:
+            apart = _apart(block, form)
+        if apart is None:
+            return None
+        with suppress(msgspec.ValidationError):
+            batch = self._read(split(block, apart)[0], form)
+            if batch:
+                batch.apart = apart
+            return batch
+        return None
 
     def _read(self, block: bytes, form: _Form) -> Batch | None:
         ends = ends_of_objects(block)
@@ -198,6 +218,8 @@ class Direct:
             if rest and not self._keep and not block.isascii():
                 block.decode()  # msgspec takes any bytes for a text that it does not decode
             kept = rest.array() if rest and self._keep else pa.nulls(rows, pa.string())
+        except msgspec.ValidationError:
+            raise
         except (msgspec.MsgspecError, pa.ArrowException, ValueError, OverflowError, RecursionError):
             return None
         for rule in self._without_property:
@@ -304,8 +326,10 @@ def _form(known: Set[str], readers: dict[str, Rule]) -> _Form:
     read = [field for field in renamed if renamed[field] in readers]
     kinds = [(field, _sent_type(rule.field)) for field, (_, rule) in zip(read, reads, strict=True)]
     unread = len(known) - len(reads)
+    decoder = msgspec.json.Decoder(event)
     return _Form(
-        msgspec.json.Decoder(event).decode_lines,
+        decoder.decode_lines,
+        decoder.decode,
         _getting(read) if unread else msgspec.structs.astuple,
         _clearing(read),
         reads,
@@ -350,23 +374,18 @@ def _dated(field: Field, array: Any) -> Any:
     return dates
 
 
-class Lines(Sequence[bytes]):
-    """The lines of a block, taken apart only if somebody looks: hardly ever does a record fail."""
-
-    def __init__(self, block: bytes, rows: int) -> None:
-        self._block = block
-        self._rows = rows
-        self._lines: list[bytes] = []
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def __getitem__(self, index: Any) -> Any:
-        self._lines = self._lines or self._block.split(b"\n")
-        return self._lines[index]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self[:])
+def _apart(block: bytes, form: _Form) -> list[int] | None:
+    """The numbers of the lines that are no plain events; None where those are too many."""
+    lines = block.split(b"\n")
+    found: list[int] = []
+    for number, line in enumerate(lines):
+        try:
+            form.one(line)
+        except msgspec.DecodeError:
+            found.append(number)
+            if 2 * len(found) > len(lines):
+                return None
+    return None if not found or found[-1] == len(lines) - 1 else found
 
 
 def _json_type(field: Field) -> Any:
