@@ -6,6 +6,7 @@ so that a crash or a leak of one flow touches no other, and the daemon at rest i
 
 import fcntl
 import os
+import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,14 +19,14 @@ from pathlib import Path
 from signal import (
     SIG_BLOCK,
     SIG_IGN,
+    SIG_UNBLOCK,
     SIGHUP,
     SIGINT,
     SIGTERM,
     Signals,
     pthread_sigmask,
+    set_wakeup_fd,
     signal,
-    sigtimedwait,
-    sigwait,
 )
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,7 @@ class Daemon:
         self._config = config.load(path, environ)
         self._lock = threading.Lock()
         self._running: dict[str, BaseProcess] = {}
+        self._signals = -1  # a handle
         self._stopping = False
         self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
@@ -93,16 +95,13 @@ class Daemon:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit status. SIGHUP reads the configuration again."""
-        # Waited for, not handled: a handler that runs while the main thread is about to sleep would
-        # wake nobody. Every thread and process from here on is born with them blocked.
-        pthread_sigmask(SIG_BLOCK, SIGNALS)
-        with _alone(self._config.home):
+        with _heard() as self._signals, _alone(self._config.home):
             self._scheduler.start()
             self._follow({})
             log.log.info(
                 "started", config=str(self._path), flows=len(self._config.flows), pid=os.getpid()
             )
-            while sigwait(SIGNALS) == SIGHUP:
+            while self._signal() == SIGHUP:
                 self._reload()
             self._stop()
         return 0
@@ -180,7 +179,12 @@ class Daemon:
         with self._lock:
             if self._stopping:
                 return None
-            process.start()
+            # A new process hears of a stop when it can deal with it: see `_work`.
+            pthread_sigmask(SIG_BLOCK, STOPS)
+            try:
+                process.start()
+            finally:
+                pthread_sigmask(SIG_UNBLOCK, STOPS)
             self._running[flow.name] = process
         return process
 
@@ -197,13 +201,38 @@ class Daemon:
             process.terminate()
         until = time.monotonic() + GRACE
         while any(process.is_alive() for process in running) and time.monotonic() < until:
-            if sigtimedwait(STOPS, 0.05):
+            if self._signal(0.05) in STOPS:
                 break
         for process in running:
             process.kill()
         for process in running:
             process.join()
         log.log.info("stopped")
+
+    def _signal(self, seconds: float | None = None) -> int | None:
+        """The next signal that was sent; None if there is none within so many seconds."""
+        ready, _, _ = select.select([self._signals], [], [], seconds)
+        return os.read(self._signals, 1)[0] if ready else None
+
+
+@contextmanager
+def _heard() -> Iterator[int]:
+    """Where the numbers of signals can be read as they come.
+
+    A handler would not do: one that was called just before the main thread falls asleep, or by a
+    signal that another thread got, wakes nobody.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = set_wakeup_fd(writing)
+    for sign in SIGNALS:
+        signal(sign, lambda *_: None)
+    try:
+        yield reading
+    finally:
+        set_wakeup_fd(before)
+        os.close(reading)
+        os.close(writing)
 
 
 @contextmanager

@@ -118,13 +118,6 @@ class Trial:
             return 0
         return DeltaTable(self.table(name)).transaction_version(f"{name}/arrival") or 0
 
-    def held(self, name: str = "events") -> Counter[tuple[str, int]]:
-        """The rows of the table: day and processing time, by which they are told apart."""
-        rows = DeltaTable(self.table(name)).to_pyarrow_table().to_pylist()
-        return Counter(
-            (str(row["event_date"]), row["_extconndev"]["mp_processing_time_ms"]) for row in rows
-        )
-
 
 def alive_below(process: subprocess.Popen[bytes]) -> list[int]:
     """The runs of a daemon: processes that pull."""
@@ -154,6 +147,23 @@ def key_of(event: str, properties: dict[str, Any]) -> str:
     if named[2] is None:  # never merged: its moment tells it apart
         named.append(properties["mp_processing_time_ms"])
     return json.dumps([event, *(None if name is None else str(name) for name in named)])
+
+
+def held_keys(table: Path, first: date) -> Counter[str]:
+    """The events of a table from a day on, by their keys: of days before, it owes nothing."""
+    rows = DeltaTable(table).to_pyarrow_table().to_pylist()
+    return Counter(
+        key_of(
+            row["event_name"],
+            {
+                "distinct_id": row["distinct_id"],
+                "time": row["time"],
+                "$insert_id": row["insert_id"],
+                "mp_processing_time_ms": row["mp_processing_time_ms"],
+            },
+        )
+        for row in (each["_extconndev"] for each in rows if each["event_date"] >= first)
+    )
 
 
 def main() -> int:

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
 
 from engine.sandbox import PASSWORD, Sandbox, Spec
 from tests.commands import children
-from tests.daemons import START, Trial, alive_below, clock_of, expected, key_of, until
+from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
 
 HOUR = 3_600_000
 SPEC = Spec(
@@ -41,23 +40,6 @@ def trial(folder: Path, sandbox: Sandbox, speed: float, first: int = START, **mo
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(SPEC) as running:
         yield running
-
-
-def held_keys(table: Path, first: date) -> Counter[str]:
-    """The events of a table from a day on, by their keys: of days before, it owes nothing."""
-    rows = DeltaTable(table).to_pyarrow_table().to_pylist()
-    return Counter(
-        key_of(
-            row["event_name"],
-            {
-                "distinct_id": row["distinct_id"],
-                "time": row["time"],
-                "$insert_id": row["insert_id"],
-                "mp_processing_time_ms": row["mp_processing_time_ms"],
-            },
-        )
-        for row in (each["_extconndev"] for each in rows if each["event_date"] >= first)
-    )
 
 
 def is_exact(tried: Trial, spec: Spec, first: date = FIRST, name: str = "events") -> bool:
