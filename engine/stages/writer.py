@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -280,7 +281,7 @@ class _RejectFiles:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._files: dict[str, Any] = {}
-        self._samples: list[str] = []
+        self._samples: list[bytes] = []
 
     def write(self, rejects: list[Reject]) -> None:
         for reject in rejects:
@@ -288,9 +289,9 @@ class _RejectFiles:
             if name not in self._files:
                 path = self._directory / "row_errors" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                self._files[name] = path.open("w", encoding="ascii")
+                self._files[name] = path.open("wb")
             line = _reject_json(reject, name)
-            self._files[name].write(line + "\n")
+            self._files[name].write(line + b"\n")
             if len(self._samples) < SAMPLES and len(line) < 1 << 16:
                 self._samples.append(line)
 
@@ -300,7 +301,7 @@ class _RejectFiles:
             os.fsync(file.fileno())
         if self._files:
             path = self._directory / "row_error_samples.json"
-            path.write_text("".join(line + "\n" for line in self._samples), encoding="ascii")
+            path.write_bytes(b"".join(line + b"\n" for line in self._samples))
             _sync(path)
 
     def close(self) -> None:
@@ -309,7 +310,7 @@ class _RejectFiles:
                 stack.callback(file.close)
 
 
-def _reject_json(reject: Reject, filename: str) -> str:
+def _reject_json(reject: Reject, filename: str) -> bytes:
     # Bytes that are no UTF-8 travel as escaped lone surrogates: the line can be had back exactly
     # with json.loads(...)["_corrupt_record"].encode("utf-8", "surrogateescape").
     entry: dict[str, Any] = {
@@ -321,7 +322,10 @@ def _reject_json(reject: Reject, filename: str) -> str:
         entry["_validationErrors"] = list(reject.violations)
     if reject.part is not None:
         entry["_part"] = reject.part
-    return json.dumps(entry)
+    try:
+        return orjson.dumps(entry)
+    except TypeError:  # such a surrogate, or an integer beyond 64 bits
+        return json.dumps(entry).encode()
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
