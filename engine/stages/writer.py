@@ -322,10 +322,11 @@ def _reject_json(reject: Reject, filename: str) -> bytes:
         entry["_validationErrors"] = list(reject.violations)
     if reject.part is not None:
         entry["_part"] = reject.part
-    try:
-        return orjson.dumps(entry)
-    except TypeError:  # such a surrogate, or an integer beyond 64 bits
-        return json.dumps(entry).encode()
+    with suppress(TypeError):  # such a surrogate, or an integer beyond 64 bits
+        line = orjson.dumps(entry)
+        if line.isascii():  # a reader may take other characters than \n for the end of a line
+            return line
+    return json.dumps(entry).encode()
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
