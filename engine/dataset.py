@@ -176,10 +176,22 @@ class Dataset:
                     for batch in parquet.dataset(file).scanner(columns=wanted, **ahead).to_batches()
                 )
 
+    @property
+    def _version(self) -> int:
+        """Of the table as its log is now. To load it takes a tenth of a second at 10,000 files."""
+        assert self._table is not None
+        return self._log.latest(self._table.version())
+
+    def _current(self) -> DeltaTable:
+        """The table as its log is now."""
+        assert self._table is not None
+        if self._version != self._table.version():
+            self._table.update_incremental()
+        return self._table
+
     def _files(self, column: str, values: pa.Array) -> pa.Table:
         """The files in the table whose `column` is one of `values`."""
-        assert self._table is not None
-        files = pa.table(self._table.get_add_actions(flatten=True))
+        files = pa.table(self._current().get_add_actions(flatten=True))
         return files.filter(pc.is_in(files[column], values))
 
     def days(self) -> set[date]:
@@ -187,7 +199,7 @@ class Dataset:
         if self._table is None:
             return set()
         with _translated(f"read the log of {self.root}"):
-            files = pa.table(self._table.get_add_actions(flatten=True))
+            files = pa.table(self._current().get_add_actions(flatten=True))
         return set(files["partition.event_date"].to_pylist())
 
     def forget(self, batch_id: str, app_ids: Sequence[str]) -> None:
@@ -209,9 +221,9 @@ class Dataset:
         if self._table is None:
             return None
         with _translated(f"read the log of {self.root}"):
-            positions = self._log.positions(self._table.version())
+            positions = self._log.positions(self._version)
             if positions is None:
-                return self._table.transaction_version(app_id)
+                return self._current().transaction_version(app_id)
         return positions.get(app_id)
 
     @property
@@ -220,7 +232,7 @@ class Dataset:
         if self._table is None:
             return {}
         with _translated(f"read the log of {self.root}"):
-            return self._log.positions(self._table.version()) or {}
+            return self._log.positions(self._version) or {}
 
     # Who may write -------------------------------------------------------------------------
 
@@ -247,7 +259,8 @@ class Dataset:
                 lock.truncate(0)
                 lock.write(str(os.getpid()))
                 lock.flush()
-                self._table = self._open()  # as it is now that nobody else changes it
+                if self._table is None or self._version != self._table.version():
+                    self._table = self._open()  # as it is now that nobody else changes it
                 self._sweep()
             yield
 
@@ -384,7 +397,6 @@ class Dataset:
         replaced: Mapping[date, Held],
         positions: Mapping[str, int],
     ) -> None:
-        assert self._table is not None
         assert self._schema
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
@@ -409,7 +421,8 @@ class Dataset:
             for day, held in replaced.items()
             for path, size in held.files
         ]
-        self._table.create_write_transaction(
+        table = self._current()
+        table.create_write_transaction(
             actions,
             "append",
             self._schema,
@@ -421,7 +434,7 @@ class Dataset:
             # Entries that are too old go when the checkpoint that sums them up is on the disk.
             post_commithook_properties=PostCommitHookProperties(
                 cleanup_expired_logs=None
-                if self._log.has_checkpoint(self._table.version())
+                if self._log.has_checkpoint(table.version())
                 else False
             ),
         )
@@ -431,13 +444,12 @@ class Dataset:
         path = directory / "intent.json"
         if self._table is None or not path.exists():
             return False
-        self._table.update_incremental()
         intent = json.loads(path.read_text())
         if not self._arrived(intent):
             self._delete(intent["add"])
             shutil.rmtree(self.batch_directory(directory.name), ignore_errors=True)
             return False
-        self._log.sync(self._table.version())  # before anything goes that it replaces
+        self._log.sync(self._version)  # before anything goes that it replaces
         if intent["due"]:
             kept = self.root / "_superseded"
             kept.mkdir(exist_ok=True)

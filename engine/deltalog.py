@@ -46,6 +46,12 @@ class Log:
         """Whether the commit of `version` wrote a checkpoint as well."""
         return self._path(version, "checkpoint.parquet").exists()
 
+    def latest(self, version: int) -> int:
+        """The newest version there is, from one on that there was."""
+        while self._path(version + 1, "json").exists():
+            version += 1
+        return version
+
     def sync(self, version: int) -> None:
         """Force the entry of `version` to the disk, and the checkpoint if it made one."""
         entry, checkpoint = self._path(version, "json"), self._path(version, "checkpoint.parquet")
@@ -70,7 +76,8 @@ class Log:
         try:
             for path in reversed(entries):
                 found |= _in_entry(path)
-        except FileNotFoundError:  # gone, for a checkpoint of a kind that other programs write
+        except (FileNotFoundError, ValueError):
+            # Gone, for a checkpoint of a kind that other programs write; or cut off in a crash.
             return None
         self._positions, self._known = found, version
         return found
