@@ -114,9 +114,16 @@ class Trial:
 
     def reached(self, name: str = "events") -> int:
         """M, as the table has it; 0 before the first arrival window."""
+        return self._position(name, "arrival")
+
+    def filled(self, first: date, name: str = "events") -> bool:
+        """Whether every day from `backfill_from` on is there: the newest come first."""
+        return self._position(name, str(first)) > 0
+
+    def _position(self, name: str, what: str) -> int:
         if not any(self.table(name).glob("_delta_log/*.json")):
             return 0
-        return DeltaTable(self.table(name)).transaction_version(f"{name}/arrival") or 0
+        return DeltaTable(self.table(name)).transaction_version(f"{name}/{what}") or 0
 
 
 def alive_below(process: subprocess.Popen[bytes]) -> list[int]:

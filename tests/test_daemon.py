@@ -88,7 +88,7 @@ def test_two_days(sandbox: Sandbox, tmp_path: Path, clock: str, zone: str, first
     tried.write(more=f'backfill_from = "{begin}"\npartial_ingestion_percent = 60')
     with tried.daemon() as process:
         until(lambda: tried.reached() > first + 48 * HOUR)
-        until(lambda: len(tried.lines("run")) > 4)
+        until(lambda: tried.filled(begin))
         stop(process)
     assert is_exact(tried, spec, begin)
     statuses = {line["event"] for line in tried.lines()}
@@ -100,7 +100,7 @@ def test_the_catalog_is_no_truth(sandbox: Sandbox, tmp_path: Path) -> None:
     tried = trial(tmp_path, sandbox, 3600)  # nothing settles meanwhile
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
-        until(lambda: tried.reached() > START + HOUR)
+        until(lambda: tried.reached() > START + HOUR and tried.filled(FIRST))
         stop(process)
     for path in tried.home.glob("catalog*"):
         path.unlink()
@@ -119,7 +119,7 @@ def test_down_for_thirty_days(sandbox: Sandbox, tmp_path: Path) -> None:
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
-        until(lambda: tried.reached() and len(tried.lines("run")) >= 2)
+        until(lambda: tried.filled(FIRST))
         stop(process)
     later = trial(tmp_path, sandbox, 60, tried.clock.now() + 30 * 24 * HOUR)
     asked = len(sandbox.requests)
@@ -167,7 +167,7 @@ def test_a_configuration_that_changes(sandbox: Sandbox, tmp_path: Path) -> None:
         until(lambda: tried.reached() > before)
         tried.write("other", more=BACKFILL)
         process.send_signal(signal.SIGHUP)
-        until(lambda: tried.reached("other"))
+        until(lambda: tried.filled(FIRST, "other"))
         until(lambda: not [line for line in tried.lines("run")[-1:] if line["flow"] == "events"])
         stop(process)
     assert is_exact(tried, SPEC, name="other")
@@ -179,7 +179,7 @@ def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
     tried.write("events", "broken", more=BACKFILL, broken='mapping = "nowhere"')
     with tried.daemon() as process:
         until(lambda: len(tried.lines("nothing can be done until the next tick")) >= 2)
-        until(lambda: len(tried.lines("run")) >= 2)
+        until(lambda: tried.filled(FIRST))
         stop(process)
     assert is_exact(tried, SPEC)
     parked = tried.lines("nothing can be done until the next tick")
@@ -262,7 +262,7 @@ def test_a_log_entry_half_written(sandbox: Sandbox, tmp_path: Path) -> None:
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
-        until(lambda: tried.reached() and len(tried.lines("run")) >= 2)
+        until(lambda: tried.filled(FIRST))
         stop(process)
     last = max(tried.table().glob("_delta_log/*.json"))
     whole = last.read_bytes()
@@ -303,8 +303,7 @@ def test_kill(sandbox: Sandbox, tmp_path: Path) -> None:
             assert not (held_keys(tried.table(), FIRST) - expected_now(tried))
     with tried.daemon() as process:
         before = tried.reached()
-        until(lambda: tried.reached() > before)
-        until(lambda: not alive_below(process))
+        until(lambda: tried.reached() > before and tried.filled(FIRST))
         stop(process)
     assert is_exact(tried, SPEC)
 
