@@ -8,6 +8,7 @@ from typing import Any
 from engine import plan
 from engine.catalog import Catalog
 from engine.dataset import Dataset
+from engine.errors import EtlError
 from engine.flow import Flow
 from engine.run import Rules
 from engine.runs import ARRIVAL, Event, Options, Runs, app_id
@@ -73,9 +74,9 @@ class Backfill:
             return self._options.now() - self._flow.delay_minutes * plan.MINUTE
         return arrived
 
-    def ended(self, window: Window, lines: int | None) -> None:
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Learn how many events a day has."""
-        if lines is not None:
+        if error is None:
             self._counts.append(lines / len(window.days))
             self.committed += len(window.days)
 

@@ -65,8 +65,8 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         if rows:
             table(["flow", "why", "window"], rows)
     for s in told:
-        if s.problem:
-            say(f"{s.flow.name}: {s.problem}")
+        if s.problem or not s.flow.schedule:
+            say(f"{s.flow.name}: {s.problem or 'it has no schedule: the daemon leaves it alone.'}")
             continue
         count, left = len(s.due), DEFAULT_BUDGET.per_hour - s.asked
         when = "at once" if s.hours == 0 else f"in {duration(s.hours * 3600)}"
@@ -79,7 +79,6 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
 
 def status(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> int:
     """How far each flow is, and what is wrong with it. Exit status 1 if anything is."""
-    from engine.status import error_of
     from engine.terminal import duration, table
 
     told = _statuses(config_file, flow)
@@ -107,7 +106,7 @@ def status(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = Fal
         ]
         with answering():
             table(columns, rows)
-    wrong = {s.flow.name: s.problem or (error_of(s.last) if s.last else "") for s in told}
+    wrong = {s.flow.name: s.problem or s.wrong for s in told}
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
@@ -175,20 +174,20 @@ def reset(
     if found.problem:
         raise InputError(found.problem)
     planned = Reset(found, first or None, last or None)
-    if not planned.days:
-        return say("Nothing to forget: none of these days was pulled by this flow.")
-    days = sum(len(due.window.days) for due in planned.due)
+    days, others = planned.days, len(planned.asked) - len(planned.days)
+    rest = f" {others} more would not be due then: for those, backfill --force." if others else ""
+    if not days:
+        return say(f"Nothing to forget: no day of these was pulled and would be due again.{rest}")
     answer(
-        f"{len(planned.days)} days, {planned.days[0]} to {planned.days[-1]}, would count as never "
-        f"pulled. Due then: {days} days in {len(planned.due)} requests. What the table holds of "
-        "them stays until they are replaced."
+        f"{len(days)} days, {days[0]} to {days[-1]}, would count as never pulled, and be due again "
+        f"at once. What the table holds of them stays until they are replaced.{rest}"
     )
     if not yes and not typer.confirm("Go on?", err=True):
         return say("Nothing was changed.", 1)
     dataset = given.dataset_of(chosen, given.rules_of(chosen))
     with dataset.locked():
         dataset.forget(str(ULID()), planned.names)
-    return say(f"Done. The next tick of {chosen.name} pulls them.")
+    return say(f"Done. {chosen.name} pulls them as its budget allows, from its next tick on.")
 
 
 def _statuses(config_file: Path, name: str | None) -> list["FlowStatus"]:

@@ -22,6 +22,7 @@ import typer
 from engine.errors import EtlError, InputError
 
 MORE = 75  # how a flow's process ends when its turn is over and something is left to do
+LATER = 76  # … and when it has to wait until Mixpanel may be asked again
 TIDYING = 5  # seconds in which a second Ctrl-C is not heard
 
 ConfigFile = Annotated[

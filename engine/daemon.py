@@ -36,7 +36,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from engine import config, log, plan
 from engine.clock import Clock
-from engine.console import MORE
+from engine.console import LATER, MORE
 from engine.errors import InputError, disk_error
 from engine.flow import Flow, Schedule
 
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 GRACE = 10  # seconds that running windows have to end in, once they are asked to (P8)
 MOST_FLOWS = 100  # that tick at the same moment; as many run as there are processors
+WATCH = 60  # seconds between two looks at the clock
+LATER_SECONDS = 60  # until a flow whose budget is used up gets another turn
 AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
 STOPS = (SIGINT, SIGTERM)
 SIGNALS = (*STOPS, SIGHUP)
@@ -85,7 +87,7 @@ class Daemon:
         self._lock = threading.Lock()
         self._running: dict[str, BaseProcess] = {}
         self._signals = -1  # a handle
-        self._stopping = False
+        self._stopping = threading.Event()
         self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(MOST_FLOWS)},
@@ -101,10 +103,20 @@ class Daemon:
             log.log.info(
                 "started", config=str(self._path), flows=len(self._config.flows), pid=os.getpid()
             )
-            while self._signal() == SIGHUP:
-                self._reload()
+            self._watch()
             self._stop()
         return 0
+
+    def _watch(self) -> None:
+        """Until a stop is asked for: read the configuration again, and keep an eye on the clock."""
+        ahead = time.time() - time.monotonic()
+        while (sign := self._signal(WATCH)) not in STOPS:
+            if sign == SIGHUP:
+                self._reload()
+            was, ahead = ahead, time.time() - time.monotonic()
+            if ahead < was - WATCH:  # it was set back: the next ticks lie too far ahead
+                self._follow({})
+            self._scheduler.wakeup()  # it sleeps by another clock than the ticks have
 
     # What runs when -------------------------------------------------------------------------
 
@@ -146,25 +158,35 @@ class Daemon:
 
     def _tick(self, name: str) -> None:
         """Bring a flow up to date, in turns with the others, and wait until that is done."""
+        flow = self._config.flows.get(name)
         status = MORE
-        while status == MORE and not self._stopping:
+        while status in (MORE, LATER) and not self._stopping.is_set():
             with self._turns:
                 status = self._turn(name)
-        if status in (0, MORE) or self._stopping:
+            # Who waits for a turn is woken now, and would come too late.
+            self._stopping.wait(LATER_SECONDS if status == LATER else 0.1)
+        if self._stopping.is_set():
             return
-        if status not in (1, 2):
+        if status not in (0, 1, 2):
             why = Signals(-status).name if status < 0 else f"exit status {status}"
             log.log.error("the run's process was ended from outside", flow=name, why=why)
-        flow = self._config.flows.get(name)
-        if flow and flow.schedule and flow.schedule.frequency == "once":
+        again = self._config.flows.get(name)
+        # `once` has no next tick; and if it was changed meanwhile, its first fell into this run.
+        if again and (status or again != flow) and plan.is_once(again.schedule):
             at = self._clock.machine(self._clock.now() + AGAIN)
-            moment = datetime.fromtimestamp(at / 1000, UTC)
-            self._scheduler.add_job(self._tick, "date", [name], run_date=moment, id=name)
+            self._scheduler.add_job(
+                self._tick, "date", [name], id=name, replace_existing=True,
+                run_date=datetime.fromtimestamp(at / 1000, UTC),
+            )  # fmt: skip
 
     def _turn(self, name: str) -> int:
         """Run what is due of a flow in a process of its own; its exit status."""
         flow = self._config.flows.get(name)
-        process = flow and self._start(flow)
+        try:
+            process = flow and self._start(flow)
+        except OSError as error:
+            log.log.error("no process could be started", flow=name, error=error.strerror)
+            return 1
         if not process:
             return 0
         process.join()
@@ -177,7 +199,7 @@ class Daemon:
         work = partial(_work, flow, self._config.home, self._clock, self._options)
         process = context.Process(target=work, name=f"run of {flow.name}")
         with self._lock:
-            if self._stopping:
+            if self._stopping.is_set():
                 return None
             # A new process hears of a stop when it can deal with it: see `_work`.
             pthread_sigmask(SIG_BLOCK, STOPS)
@@ -193,7 +215,7 @@ class Daemon:
     def _stop(self) -> None:
         """P8: no new window; what runs has GRACE to end in, and a second signal ends it at once."""
         with self._lock:
-            self._stopping = True
+            self._stopping.set()
             running = list(self._running.values())
         self._scheduler.shutdown(wait=False)
         log.log.info("stopping", running=len(running))

@@ -433,9 +433,7 @@ class Dataset:
             ),
             # Entries that are too old go when the checkpoint that sums them up is on the disk.
             post_commithook_properties=PostCommitHookProperties(
-                cleanup_expired_logs=None
-                if self._log.has_checkpoint(table.version())
-                else False
+                cleanup_expired_logs=None if self._log.has_checkpoint(table.version()) else False
             ),
         )
 

@@ -193,9 +193,14 @@ def next_tick(schedule: Schedule, now: int) -> int | None:
     return None if every is None else last + every
 
 
+def is_once(schedule: Schedule | None) -> bool:
+    """Whether there is a single tick."""
+    return schedule is not None and schedule.frequency == "once"
+
+
 def _interval(schedule: Schedule) -> int | None:
     """Ms from tick to tick; None for `once`."""
-    if schedule.frequency == "once":
+    if is_once(schedule):
         return None
     return (schedule.interval or 1) * UNITS[schedule.frequency]
 

@@ -29,7 +29,7 @@ from engine.stages.mapping import MappingSet, parse
 from engine.stages.span import keep_within
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
-from engine.window import Window
+from engine.window import Window, day_over
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
 Beside = Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
@@ -236,13 +236,9 @@ def _chunks(
         try:
             try:
                 receive(run.window)
-            except TooLate:
-                # Whether "today" is by UTC or by the project's clock cannot be seen from outside;
-                # events that arrived are of days that have begun by the one that it is.
-                shorter = run.window.without_last_day
-                if run.window.arrival is None or shorter is None:
-                    raise
-                receive(shorter)
+            except TooLate as error:
+                if shorter := _a_day_shorter(flow, run, error):
+                    receive(shorter)
             put(None)
         except BaseException as error:  # noqa: BLE001 - it is raised again where chunks are taken
             put(error)
@@ -256,6 +252,18 @@ def _chunks(
             yield item
     finally:
         left.set()
+
+
+def _a_day_shorter(flow: Flow, run: Run, error: TooLate) -> Window | None:
+    """What to ask instead, without a last day that has not begun; None where that is all there is.
+
+    Whether "today" is by UTC or by the project's clock cannot be seen from outside. A day that has
+    not begun by the one that it is has no events. Raises `error` for a day that is over by both.
+    """
+    running = day_over(run.window.to_date, flow.connection.zone) > run.started_at
+    if run.window.arrival is None and not running:
+        raise error
+    return run.window.without_last_day
 
 
 @contextmanager

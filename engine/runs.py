@@ -36,7 +36,7 @@ from engine.flow import Flow, Run
 from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
 from engine.run import Rules, Staged
 from engine.stages.export import DEFAULT_LIMITS, Limits
-from engine.window import Window
+from engine.window import Window, is_day
 from engine.workers import Pulls, pulls
 
 ARRIVAL, START = "arrival", "start"  # positions: how far, and since when
@@ -106,8 +106,8 @@ class Windows(Protocol):
     def next(self) -> Window | None:
         """One that was not handed out yet; None if there is none now."""
 
-    def ended(self, window: Window, lines: int | None) -> None:
-        """A window is over: so many lines came and are committed, or None, and it failed."""
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
+        """A window is over: so many lines came and are committed, or it failed by an error."""
 
     def give_up(self) -> int:
         """Hand out no more of them: how many days that leaves untried."""
@@ -174,13 +174,21 @@ class Runs:
             yield
 
     def _check_owner(self) -> None:
-        """What one flow appends as it arrives, another would bring once more (P4)."""
-        names = (name.rpartition("/") for name in self._dataset.positions)
-        owners = {flow for flow, _, what in names if what == ARRIVAL}
+        """What one flow appends as it arrives, another has brought or will bring once more (P4)."""
+        ours = (self._flow.name, f"forgotten/{self._flow.name}")
+        found = [name.rpartition("/")[::2] for name in self._dataset.positions]
+        owners = {flow for flow, what in found if what == ARRIVAL}
         if owners and self._flow.name not in owners:
             raise InputError(
                 f'The table {self._dataset.root} is kept by the flow "{min(owners)}", as events '
                 "arrive. Name that flow, with its --config, or use another dataset."
+            )
+        others = {flow for flow, what in found if is_day(what) and flow not in ours}
+        if self._flow.windows == "arrival" and others and not owners:
+            raise InputError(
+                f'The table {self._dataset.root} has days that the flow "{min(others)}" pulled: '
+                "arrival windows would bring their events again. Give this flow that name, or "
+                "another dataset."
             )
 
     def run(self, windows: Windows) -> list[Json]:
@@ -199,8 +207,10 @@ class Runs:
 
     def _recover(self) -> None:
         """Tell of commits whose process died before it could; other open runs died before."""
-        for batch_id, (flow, item, window) in self._dataset.unreported:
-            self._save(item, Window.from_json(window), flow)
+        for batch_id, record in self._dataset.unreported:
+            if record:  # to forget positions is no run
+                flow, item, window = record
+                self._save(item, Window.from_json(window), flow)
             self._dataset.discard(batch_id)
         self._catalog.abandon(str(self._dataset.root), self._now())
 
@@ -420,7 +430,7 @@ class Runs:
         self._save(started(self._flow, attempt.run, self._now()), attempt.run.window)
 
     def _fail(self, attempt: _Attempt, error: EtlError) -> None:
-        self._windows.ended(attempt.run.window, None)
+        self._windows.ended(attempt.run.window, 0, error)
         item = self._record_failure(attempt, error)
         self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
 

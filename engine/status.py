@@ -5,7 +5,7 @@ It reads the table, the catalog and the clock, and changes none of them.
 
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from engine import given, plan
@@ -14,9 +14,9 @@ from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.plan import Due, Positions
-from engine.report import FAILED, SUCCESS
+from engine.report import FAILED, IN_PROGRESS, SUCCESS
 from engine.runs import app_id, project_key
-from engine.upkeep import counts, due_now, failed_days, positions
+from engine.upkeep import check_kind, check_still_there, counts, failed_days, positions
 
 Json = dict[str, Any]
 MOST_RUNS = 1000  # of the last day
@@ -33,9 +33,11 @@ class FlowStatus:
         self.days: set[date] = set()
         self.due: list[Due] = []
         self.last: Entry | None = None  # run
+        self.wrong = ""  # why the last arrival window, or the last run of all, failed
         self.rejected = 0  # records, in the runs of the last day
         self.asked = 0  # requests in the last hour, of all flows of the project
         self._rests: dict[date, int] = {}
+        self._catalog = catalog
         if catalog:
             self._read_catalog(catalog)
         try:
@@ -45,7 +47,13 @@ class FlowStatus:
 
     def _read_catalog(self, catalog: Catalog) -> None:
         self._rests = failed_days(self.flow, catalog)[1]
-        self.last = next(iter(catalog.history(self.flow.name, limit=1)), None)
+        history = catalog.history(self.flow.name, limit=MOST_RUNS)
+        self.last = history[0] if history else None
+        ended = [run for run in history if run.status != IN_PROGRESS]
+        arrival = next((run for run in ended if run.window.arrival), None)
+        # A day that came well does not hide that nothing arrives any more.
+        failed = [run for run in (arrival, *ended[:1]) if run and run.status == FAILED]
+        self.wrong = error_of(failed[0]) if failed else ""
         self.asked = len(catalog.asked(project_key(self.flow), self.now))
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS):
             if run.started_at > self.now - plan.FULL_DAY:
@@ -55,8 +63,23 @@ class FlowStatus:
     def _read(self, dataset: Dataset) -> None:
         self.days = dataset.days()
         self.positions = positions(self.flow, dataset, self.now)
-        expected = max(counts(self.flow, dataset, self.now), default=None)
-        self.due = list(due_now(self.flow, dataset, self.now, expected, self._rests))
+        if self._catalog:
+            check_still_there(self.flow, dataset, self._catalog)
+        check_kind(self.flow, dataset)
+        self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
+
+    def _due(self, events_per_day: float | None) -> list[Due]:
+        """What the daemon would pull now, one after another: nothing without a schedule."""
+        if not self.flow.schedule:
+            return []
+        plan_ = partial(
+            plan.due, self.flow, now=self.now, events_per_day=events_per_day, rests=self._rests
+        )
+        found = list(plan_(self.positions))
+        if found and (span := found[0].window.arrival):  # and what is due once that has come
+            began = span[0] if self.positions.start is None else self.positions.start
+            found[1:] = plan_(Positions(began, span[1], self.positions.pulled))
+        return found
 
     @property
     def next_tick(self) -> int | None:
@@ -93,7 +116,7 @@ class FlowStatus:
                 "id": last.item["id"],
                 "status": last.status,
                 "startedAt": last.started_at,
-                "error": error_of(last),
+                "error": error_of(last) or None,
             },
             "nextTick": self.next_tick,
             "daysHeld": len(self.days),
@@ -101,14 +124,14 @@ class FlowStatus:
             "rejectedLastDay": self.rejected,
             "requestsLastHour": self.asked,
             "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
-            "problem": self.problem or None,
+            "problem": self.problem or self.wrong or None,
         }  # fmt: skip
 
 
-def error_of(run: Entry) -> str | None:
-    """Why a run failed."""
+def error_of(run: Entry) -> str:
+    """Why a run failed; empty for one that did not."""
     errors = run.item["metrics"]["statusSummary"].get("errors", [])
-    return errors[0]["message"] if errors and run.status == FAILED else None
+    return str(errors[0]["message"]) if errors and run.status == FAILED else ""
 
 
 @dataclass(frozen=True)
@@ -120,23 +143,27 @@ class Reset:
     last: date | None
 
     @cached_property
-    def days(self) -> list[date]:
+    def asked(self) -> list[date]:
         """Those of the span that were pulled, in order."""
         first, last = self.first or date.min, self.last or date.max
         return sorted(day for day in self.status.positions.pulled if first <= day <= last)
 
-    @property
-    def names(self) -> list[str]:
-        """The app ids of their positions."""
-        return [app_id(self.status.flow, day) for day in self.days]
-
-    @property
+    @cached_property
     def due(self) -> list[Due]:
         """What would be due then, beside the arrival window."""
-        found = self.status.positions
-        kept = {day: at for day, at in found.pulled.items() if day not in set(self.days)}
+        found, asked = self.status.positions, set(self.asked)
+        kept = {day: at for day, at in found.pulled.items() if day not in asked}
         then = Positions(found.start, found.arrival, kept)
-        return [
-            due for due in plan.due(self.status.flow, then, self.status.now)
-            if not due.window.arrival
-        ]  # fmt: skip
+        due = plan.due(self.status.flow, then, self.status.now)
+        return [each for each in due if not each.window.arrival]
+
+    @property
+    def days(self) -> list[date]:
+        """Those of `asked` that are pulled again then: to forget the others would do nothing."""
+        again = {day for each in self.due for day in each.window.days}
+        return [day for day in self.asked if day in again]
+
+    @property
+    def names(self) -> list[str]:
+        """The app ids of the positions of `days`."""
+        return [app_id(self.status.flow, day) for day in self.days]

@@ -19,7 +19,7 @@ from signal import (
 from types import FrameType
 
 from engine.clock import Clock
-from engine.console import MORE, sentence_of, status_of
+from engine.console import LATER, MORE, sentence_of, status_of
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.log import configure, log
@@ -31,7 +31,7 @@ DRAIN = 8  # seconds in which a running window may end, after a stop was asked f
 
 
 def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
-    """Bring `flow` up to date; the exit status: 0, MORE, 1 for a failure, 2 for wrong input."""
+    """Bring `flow` up to date; the exit status: 0, MORE or LATER, 1 a failure, 2 wrong input."""
     configure(flow=flow.name)
     _end_with_parent()
     turn = Turn(seconds=SECONDS)
@@ -49,8 +49,8 @@ def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
         log.error("failed", error=sentence_of(error))
         return 1
     failed = [item for item in items if item["metrics"]["statusSummary"]["status"] == "failed"]
-    if turn.more:
-        return MORE
+    if turn.more or turn.later:
+        return MORE if turn.more else LATER
     return 1 if failed else 0
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,27 @@ from ulid import ULID
 from engine import given, plan
 from engine.catalog import Catalog
 from engine.dataset import Dataset, local_path
-from engine.errors import DatasetError, EtlError, InputError
+from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
 from engine.flow import Flow, Run
 from engine.plan import Due, Positions
 from engine.report import FAILED, SUCCESS, Outcome, payload
 from engine.run import Rules
-from engine.runs import ARRIVAL, START, Event, Options, Runs, Waiting, app_id
-from engine.window import DAY, Window, each_day, latest_day
+from engine.runs import (
+    ARRIVAL,
+    START,
+    Event,
+    Options,
+    Runs,
+    Waiting,
+    app_id,
+    project_key,
+    why_ended,
+)
+from engine.window import DAY, Window, each_day, is_day, latest_day
 
 Json = dict[str, Any]
 REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
+RESERVE = 10  # requests of an hour that only arrival windows may take
 RECENT = 7  # days that tell how many events a day has
 
 
@@ -39,12 +50,14 @@ class Turn:
     asked   somebody wants an end
     idle    there is nothing that an end could cut off
     seconds how long it may last: what is due then is left to the next turn, and `more` says so
+    later   what is due has to wait for the hour's budget
     """
 
     asked: bool = False
     idle: bool = True
     seconds: float = math.inf
     more: bool = False
+    later: bool = False
 
 
 def tend(
@@ -62,11 +75,14 @@ def tend(
         try:
             rules = given.rules_of(flow)
             dataset = given.dataset_of(flow, rules)
-            _check_still_there(flow, dataset, catalog)
-            _check_kind(flow, dataset)
+            check_still_there(flow, dataset, catalog)
+            check_kind(flow, dataset)
             return Upkeep(flow, rules, dataset, catalog, options, tell, turn or Turn()).run()
         except EtlError as error:
             _record(flow, catalog, options.now(), error)
+            raise
+        except Exception as error:
+            _record(flow, catalog, options.now(), EtlError(why_ended(error)))
             raise
 
 
@@ -86,6 +102,8 @@ class Upkeep:
         self._flow = flow
         self._dataset = dataset
         self._now = options.now
+        self._budget = options.budget
+        self._catalog = catalog
         self._turn = turn
         self._until = time.monotonic() + turn.seconds
         self._pass_on = tell
@@ -113,24 +131,38 @@ class Upkeep:
         self._out = next(awake, None)
         if self._out and time.monotonic() > self._until:
             self._turn.more, self._out = True, None
+        if self._out and self._has_to_wait(self._out, now):
+            self._turn.later, self._out = True, None
         return self._out
 
-    def ended(self, window: Window, lines: int | None) -> None:
-        """Remember how it went: what failed is left alone for a while."""
+    def _has_to_wait(self, window: Window, now: int) -> bool:
+        """Whether the budget of the hour is used up: others may have the turn meanwhile.
+
+        A part of it is left to what arrives, so that no history holds that up.
+        """
+        budget = self._budget
+        if not window.arrival:
+            budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
+        asked = self._catalog.asked(project_key(self._flow), now)
+        return plan.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
+
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
+        """Remember how it went: a day that failed by its own fault is left alone for a while."""
         self._out = None
         now = self._now()
-        if lines is not None:
+        if error is None:
             self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
         if window.arrival:
             schedule = self._flow.schedule
             self._again = (schedule and plan.next_tick(schedule, now)) or now + plan.FULL_DAY
             return
         for day in window.days:
-            if lines is not None:
+            if error is None:
+                self._failures.pop(day, None)
                 self._rests.pop(day, None)
-                continue
-            self._failures[day] += 1
-            self._rests[day] = now + plan.rest(self._failures[day])
+            elif not isinstance(error, TryAgain | Refused):
+                self._failures[day] += 1
+                self._rests[day] = now + plan.rest(self._failures[day])
 
     def give_up(self) -> int:
         """Until the next tick."""
@@ -154,9 +186,16 @@ def positions(flow: Flow, dataset: Dataset, now: int) -> Positions:
     first = latest_day(min(begins), zone) - 2 * DAY
     if flow.backfill_from:
         first = min(first, flow.backfill_from)
-    days = each_day(first, latest_day(now, zone))
-    pulled = {day: dataset.position(app_id(flow, day)) for day in days}
-    return Positions(start, arrival, {day: at for day, at in pulled.items() if at})
+    names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
+    prefix = f"{flow.name}/"
+    for name in dataset.positions:  # those that were pulled by hand, long ago
+        if name.startswith(prefix) and is_day(name[len(prefix) :]):
+            names[name] = date.fromisoformat(name[len(prefix) :])
+    pulled = {day: dataset.position(name) for name, day in names.items()}
+    # A moment to come was noted before the clock was set back: then it was pulled by now at most.
+    return Positions(
+        start, arrival, {day: min(at, now) for day, at in sorted(pulled.items()) if at}
+    )
 
 
 def due_now(
@@ -188,13 +227,20 @@ def failed_days(flow: Flow, catalog: Catalog) -> tuple[Counter[date], dict[date,
         days = [] if run.window.arrival else [day for day in run.window.days if day not in good]
         if run.status == SUCCESS:
             good.update(days)
-        elif run.status == FAILED:
+        elif run.status == FAILED and _by_own_fault(run.item):
             failures.update(days)
             last = dict.fromkeys(days, run.started_at) | last
     return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
 
 
-def _check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
+def _by_own_fault(item: Json) -> bool:
+    """Whether a run failed by the events that came, or by what was done with them."""
+    metrics = item["metrics"]
+    codes = {error["code"] for error in metrics["statusSummary"].get("errors", [])}
+    return bool(metrics["recordSummary"].get("inputRecordCount")) and CODE_COPY not in codes
+
+
+def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
     """A table that is gone may come back, as a disk that was not mounted does."""
     root = str(dataset.root)
     if not dataset.exists and catalog.history(flow.name, SUCCESS, root, limit=1):
@@ -204,7 +250,7 @@ def _check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
         )
 
 
-def _check_kind(flow: Flow, dataset: Dataset) -> None:
+def check_kind(flow: Flow, dataset: Dataset) -> None:
     """Day windows would replace what arrival windows brought, and those would bring it again."""
     if flow.windows == "day" and dataset.position(app_id(flow, ARRIVAL)) is not None:
         raise InputError(
@@ -216,7 +262,9 @@ def _check_kind(flow: Flow, dataset: Dataset) -> None:
 def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     """A tick that could not even begin is a run that failed."""
     today = latest_day(now, flow.connection.zone)
-    run = Run(str(uuid4()), flow.name, Window(today, today), str(ULID()), now)
+    # An empty span: it is no failure of that day, which must not rest for it.
+    window = Window(today, today, (now, now))
+    run = Run(str(uuid4()), flow.name, window, str(ULID()), now)
     outcome = Outcome(
         run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
     )

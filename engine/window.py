@@ -3,6 +3,7 @@
 Pure: the clock and the time zone are arguments.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -83,6 +84,11 @@ def each_day(first: date, last: date) -> Iterator[date]:
     """Every day from `first` to `last`, both inclusive."""
     for offset in range((last - first).days + 1):
         yield first + offset * DAY
+
+
+def is_day(text: str) -> bool:
+    """Whether `text` is a day as positions name it: 2024-01-31."""
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
 
 
 def day_start(day: date, zone: ZoneInfo) -> int:

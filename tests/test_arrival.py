@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from engine.backfill import Backfill
 from engine.catalog import Catalog
 from engine.dataset import Dataset
-from engine.errors import InputError
+from engine.errors import EtlError, InputError
 from engine.flow import Connection
 from engine.run import table_schema
 from engine.runs import Runs
@@ -56,18 +56,17 @@ class Given:
         self._out = True
         return self._windows.pop(0)
 
-    def ended(self, window: Window, lines: int | None) -> None:
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         self._out = False
-        self.lines.append(lines)
 
     def give_up(self) -> int:
         self._windows = []
         return 0
 
 
-def bring(sandbox: Sandbox, root: Path, *windows: Window) -> list[str]:
+def bring(sandbox: Sandbox, root: Path, *windows: Window, **changes: Any) -> list[str]:
     """Run `windows`; how each ended."""
-    flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0)
+    flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **changes)
     with Catalog(root.parent / "home") as catalog:
         dataset = Dataset(root, table_schema(RULES), flow.source)
         runs = Runs(flow, RULES, dataset, catalog, QUICK)
@@ -204,3 +203,24 @@ def test_arrivals_turned_into_days(sandbox: Sandbox, root: Path) -> None:
     flow = flow_of(sandbox.url, root, windows="day")
     with pytest.raises(InputError, match="was filled by arrival windows"):
         tend(flow, root.parent / "home", QUICK)
+
+
+def test_a_table_that_another_flow_filled(sandbox: Sandbox, root: Path) -> None:
+    """Arrival windows know nothing of its days, and would bring their events once more."""
+    assert set(backfill(sandbox, root, name="mine", windows="day")) == {"success"}
+    with pytest.raises(InputError, match='days that the flow "mine" pulled'):
+        bring(sandbox, root, arrived(NOON - HOUR, NOON), windows="arrival")
+
+
+def test_a_reset_that_is_killed(
+    sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: it happened or it did not, and what comes after it goes on."""
+    assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
+    dataset = Dataset(root, table_schema(RULES), flow_of(sandbox.url, root).source)
+    with monkeypatch.context() as patch:
+        patch.setattr(dataset, "discard", lambda _: None)  # as if it had died before
+        with dataset.locked():
+            dataset.forget("01HKMVZZZZZZZZZZZZZZZZZZZZ", ["events/2024-01-02"])
+    assert bring(sandbox, root, arrived(NOON, NOON + HOUR)) == ["success"]
+    assert [path.name for path in (root / "_staging").iterdir()] == ["lock"]

@@ -10,9 +10,12 @@ import pytest
 from deltalake import DeltaTable
 
 from engine import given
+from engine.catalog import Catalog
+from engine.errors import InputError
+from engine.plan import Budget
 from engine.runs import Options
 from engine.sandbox import Sandbox, Spec
-from engine.upkeep import tend
+from engine.upkeep import RESERVE, Turn, tend
 from tests.commands import Run, here, put, variables
 
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
@@ -68,9 +71,9 @@ def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
     lines = [line.split("\t") for line in said.out.splitlines()]
     assert lines[0] == ["flow", "why", "window"]
     assert lines[1] == ["events", "arrival", "2024-01-08 12:00 to 2024-01-10 11:50"]
-    assert lines[2][:2] == ["daily", "day"]
+    assert [line[:2] for line in lines[2:]] == [["events", "backfill"]] * 7 + [["daily", "day"]] * 2
     assert (
-        "events: 1 request; 60 of 60 left this hour: done at once. Next tick: 2024-01-10 12:15."
+        "events: 8 requests; 60 of 60 left this hour: done at once. Next tick: 2024-01-10 12:15."
         in (said.err)
     )
     assert sandbox.requests == []
@@ -135,7 +138,10 @@ def test_positions(run: Run) -> None:
     words = ["positions", "reset", "--config=flows.toml", "--flow=events", "--to-date=2024-01-03"]
     said = run(*words)  # nobody answers
     assert said.status == 1
-    assert "2 days, 2024-01-02 to 2024-01-03, would count as never pulled" in said.out
+    assert (
+        "2 days, 2024-01-02 to 2024-01-03, would count as never pulled, and be due again"
+        in said.out
+    )
     assert run("plan", "--config=flows.toml", "--flow=events").out == ""
     assert run(*words, "--yes").status == 0
     (found,) = json.loads(run("plan", "--config=flows.toml", "--flow=events", "--json").out)
@@ -170,3 +176,77 @@ def test_wrong_words(run: Run, words: list[str], sentence: str) -> None:
     assert said.status == 2
     assert re.search(sentence, said.err)
     assert len(said.err.splitlines()) == 1
+
+
+def test_a_day_that_would_not_be_due_again(run: Run) -> None:
+    """A reset does not promise what no tick would do, and leaves such a day as it is."""
+    keep("daily")
+    text = Path("flows.toml").read_text()
+    Path("flows.toml").write_text(text.replace('"2024-01-09"', '"2024-01-10"'))
+    words = ["positions", "reset", "--config=flows.toml", "--flow=daily", "--yes"]
+    said = run(*words, "--to-date=2024-01-09")
+    assert "Nothing to forget" in said.err
+    assert "1 more would not be due then: for those, backfill --force." in said.err
+    assert "1 days, 2024-01-10 to 2024-01-10, would count" in run(*words).out
+    assert "2024-01-09" in run("positions", "show", "--config=flows.toml", "--flow=daily").out
+
+
+def test_a_flow_without_a_schedule(run: Run) -> None:
+    """The daemon leaves it alone, and so the plan has nothing of it."""
+    text = Path("flows.toml").read_text().replace("schedule", "# schedule")
+    Path("flows.toml").write_text(text)
+    said = run("plan", "--config=flows.toml", "--flow=daily")
+    assert said.out == ""
+    assert "daily: it has no schedule: the daemon leaves it alone." in said.err
+
+
+def test_what_came_well_hides_nothing(run: Run, sandbox: Sandbox) -> None:
+    """Where arrivals fail and a day comes well, something is wrong."""
+    keep("events")
+    run("positions", "reset", "--config=flows.toml", "--flow=events", "--yes")
+    broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
+    sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3})
+    keep("events", NOON + HOUR)
+    said = run("status", "--config=flows.toml", "--flow=events", "--json")
+    (events,) = json.loads(said.out)
+    assert events["lastRun"]["status"] == "success"
+    assert "3 of 3 records were rejected" in events["problem"]
+    assert run("status", "--config=flows.toml", "--flow=events").status == 1
+
+
+def test_what_could_not_begin_is_no_failure_of_a_day(run: Run) -> None:
+    """Once a mapping is there again, the running day is pulled at once, however long it was not."""
+    good = Path("flows.toml").read_text()
+    Path("flows.toml").write_text(good + 'mapping = "nowhere"\n')
+    for _ in range(5):
+        with pytest.raises(InputError):
+            keep("daily")
+    Path("flows.toml").write_text(good)
+    (found,) = json.loads(run("plan", "--config=flows.toml", "--flow=daily", "--json").out)
+    assert {due["why"] for due in found["due"]} == {"day"}
+    assert "2024-01-10" in json.dumps(found)
+
+
+def test_budget_is_left_to_what_arrives(run: Run, sandbox: Sandbox) -> None:
+    """A history that is to be filled takes no more than what arrivals leave, and says so."""
+    flow, home = given.flow_of(Path("flows.toml"), "events")
+    turn = Turn()
+    options = Options(now=lambda: NOON, budget=Budget(per_hour=RESERVE + 1, per_second=1000))
+    assert len(tend(flow, home, options, turn=turn)) == 1
+    assert turn.later
+    assert "where" in sandbox.requests[-1]["params"]
+    options = Options(now=lambda: NOON, budget=Budget(per_hour=RESERVE + 2, per_second=1000))
+    assert len(tend(flow, home, options, turn=(again := Turn()))) == 1
+    assert not again.later
+
+
+def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tick ends in a run record, whatever it is that ended it."""
+    flow, home = given.flow_of(Path("flows.toml"), "events")
+    monkeypatch.setattr("engine.upkeep.counts", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tend(flow, home, Options(now=lambda: NOON))
+    with Catalog(home) as catalog:
+        (run_,) = catalog.history("events")
+    assert run_.status == "failed"
+    assert "ZeroDivisionError" in json.dumps(run_.item)

@@ -3,22 +3,33 @@
 Its clock runs faster than the machine's, some hours in a second; everything else is real.
 """
 
+import errno
 import json
 import os
 import random
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engine.sandbox import PASSWORD, Sandbox, Spec
-from tests.commands import children
+from engine import given
+from engine.catalog import Catalog
+from engine.console import MORE
+from engine.daemon import Daemon
+from engine.flow import Flow
+from engine.log import configure
+from engine.runs import Options
+from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from engine.upkeep import tend
+from tests.commands import children, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
 
 HOUR = 3_600_000
@@ -189,8 +200,6 @@ def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def history(tried: Trial, flow: str) -> list[dict[str, Any]]:
-    from engine.catalog import Catalog
-
     with Catalog(tried.home) as catalog:
         return catalog.runs(flow, limit=1000)
 
@@ -319,3 +328,94 @@ def expected_now(tried: Trial) -> Counter[str]:
     reached = tried.reached()
     last = datetime.fromtimestamp(reached / 1000, UTC).date() + timedelta(days=1)
     return expected(SPEC, FIRST, last, reached)
+
+
+# Without a process -----------------------------------------------------------------------
+
+
+def test_flows_take_turns(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two flows with work for days leave room for a third, though only two run at a time."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write("long", "longer", "short")
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    daemon = Daemon(tried.config, os.environ)
+    turns: list[str] = []
+
+    def turn(name: str) -> int:
+        turns.append(name)
+        return 0 if name == "short" else MORE
+
+    monkeypatch.setattr(daemon, "_turn", turn)
+    threads = [
+        threading.Thread(target=daemon._tick, args=[name]) for name in ("long", "longer", "short")
+    ]
+    for thread in threads:
+        thread.start()
+        until(lambda: turns)
+    until(lambda: "short" in turns, 10)
+    daemon._stopping.set()
+    for thread in threads:
+        thread.join()
+
+
+def test_a_process_that_cannot_be_started(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It is told, and the flow is tried again at its next tick."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    daemon = Daemon(tried.config, os.environ)
+
+    def start(flow: Flow) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(daemon, "_start", start)
+    configure()
+    daemon._tick("events")
+    said = json.loads(capsys.readouterr().err)
+    assert (said["event"], said["flow"]) == ("no process could be started", "events")
+
+
+def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where UTC has a day that the project has not yet, day windows go on with those it has."""
+    evening = START + 15 * HOUR  # 2024-01-11, 01:00 in UTC; 17:00 the day before in Los Angeles
+    spec = Spec(shape="small", events_per_day=50, clock="local", timezone="America/Los_Angeles")
+    put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)
+    with Sandbox(spec, now=lambda: evening) as sandbox:
+        tried = Trial(tmp_path, sandbox, clock_of(1), timezone="America/Los_Angeles")
+        tried.write(more='windows = "day"\nbackfill_from = "2024-01-10"')
+        flow, home = given.flow_of(tried.config, "events")
+        items = tend(flow, home, Options(now=lambda: evening))
+    statuses = [item["metrics"]["statusSummary"]["status"] for item in items]
+    assert set(statuses) == {"success"}
+    assert held_keys(tried.table(), date(2024, 1, 10)) == expected(
+        spec, date(2024, 1, 10), date(2024, 1, 10), evening
+    )
+
+
+def test_a_clock_that_is_set(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Set back, the ticks are planned anew; and the scheduler is woken, whatever it sleeps by."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    daemon = Daemon(tried.config, os.environ)
+    signals = iter([None, None, signal.SIGTERM])
+    clock = iter([1000.0, 1060.0, 1120.0 - 86_400])
+    steady = iter([0.0, 60.0, 120.0])
+    done: list[str] = []
+    monkeypatch.setattr(daemon, "_signal", lambda _: next(signals))
+    monkeypatch.setattr(daemon, "_follow", lambda before: done.append(f"planned anew {before}"))
+    monkeypatch.setattr(daemon._scheduler, "wakeup", lambda: done.append("woken"))
+    fake = SimpleNamespace(time=lambda: next(clock), monotonic=lambda: next(steady))
+    monkeypatch.setattr("engine.daemon.time", fake)
+    daemon._watch()
+    assert done == ["woken", "planned anew {}", "woken"]

@@ -17,6 +17,7 @@ from engine.batch import CORRUPT, REQUIRED
 from engine.catalog import Catalog
 from engine.cli import PROGRAM
 from engine.dataset import Dataset
+from engine.errors import EtlError
 from engine.rejects import entries, raw_of
 from engine.run import table_schema
 from engine.runs import Options, Runs
@@ -402,7 +403,7 @@ class Windows:
     def next(self) -> Window | None:
         return self._windows.pop() if self._windows else None
 
-    def ended(self, window: Window, lines: int | None) -> None:
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         pass
 
     def give_up(self) -> int:
