@@ -346,6 +346,7 @@ def test_flows_take_turns(
 
     def turn(name: str) -> int:
         turns.append(name)
+        time.sleep(0.02)  # a turn takes its time, and gives the lock of the interpreter away
         return 0 if name == "short" else MORE
 
     monkeypatch.setattr(daemon, "_turn", turn)
