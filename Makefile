@@ -31,7 +31,7 @@ lint: .venv/tested
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 coverage: .venv/tested
 	$(BIN)/pytest --cov=engine --cov-report=term:skip-covered

@@ -357,6 +357,17 @@ def test_a_few_odd_lines(odd: bytes, numbers: list[int], apart: list[int] | None
         assert list(batch.lines) == [LINE] * (4 - len(numbers))
 
 
+@pytest.mark.parametrize(
+    "bad", [LINE.replace(b'"x"', b'"\xff"'), LINE.replace(b'"x"', b'"\\ud83d"'), LINE[:-2] + b"]}"]
+)
+def test_lines_that_cannot_be_read_beside_odd_ones(bad: bytes) -> None:
+    """Whatever is wrong with a line, it goes apart: none of them ends the pull."""
+    odd = LINE.replace(b"1700000000", b'"yesterday"')
+    block = b"\n".join([odd, bad, LINE, LINE, LINE])
+    batch = direct(block)
+    assert batch is None or batch.apart == [0, 1]
+
+
 @pytest.mark.parametrize("twin", [False, True])
 def test_odd_lines_are_neither_lost_nor_the_last(twin: bool, tmp_path: Path) -> None:
     """All lines come, those apart before their block; a cut-off answer still shows."""

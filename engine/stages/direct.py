@@ -55,6 +55,7 @@ DATES = {
     "date": ((10,), pa.date32(), np.int32, FIRST_DAY, END_DAY),
     "date-time": ((20, 24), pa.timestamp("ms", "UTC"), np.int64, FIRST_DAY * DAY, END_DAY * DAY),
 }
+UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 MOST_NAMES = 1000  # properties of one struct; a row takes a pointer for each
 LONGEST_PAUSE = 64  # blocks
 
@@ -220,7 +221,7 @@ class Direct:
             kept = rest.array() if rest and self._keep else pa.nulls(rows, pa.string())
         except msgspec.ValidationError:
             raise
-        except (msgspec.MsgspecError, pa.ArrowException, ValueError, OverflowError, RecursionError):
+        except (*UNREADABLE, pa.ArrowException):
             return None
         for rule in self._without_property:
             text = rule.source.text
@@ -381,7 +382,7 @@ def _apart(block: bytes, form: _Form) -> list[int] | None:
     for number, line in enumerate(lines):
         try:
             form.one(line)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             found.append(number)
             if 2 * len(found) > len(lines):
                 return None
