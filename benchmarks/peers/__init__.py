@@ -39,7 +39,7 @@ class Peer:
 
 
 PEERS = (
-    Peer("dlt", "dlt 1.31.0 + Pydantic", ("dlt[parquet]==1.31.0", "pydantic==2.14.3"), 500_000),
+    Peer("dlt", "dlt 1.31.0 + Pydantic", ("dlt[parquet]==1.31.0", "pydantic==2.14.3"), 1_000_000),
     Peer("headless", "mixpanel-headless 0.4.0 + pyarrow",
          ("mixpanel-headless==0.4.0", "pyarrow==26.0.1"), 500_000),
     Peer("tap", "tap-mixpanel 1.8.0, no target", ("tap-mixpanel==1.8.0",), 100_000),
