@@ -23,8 +23,8 @@ from engine.backfill import missing_days
 from engine.batch import Batch
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
+from engine.positions import app_id
 from engine.run import Rules, table_schema
-from engine.runs import app_id
 from engine.stages.writer import StagedFile, Writer
 
 BEGIN = date(1990, 1, 1)

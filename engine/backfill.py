@@ -10,8 +10,9 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
+from engine.positions import ARRIVAL, app_id
 from engine.run import Rules
-from engine.runs import ARRIVAL, Event, Options, Runs, app_id
+from engine.runs import Event, Options, Runs
 from engine.window import Window, day_over
 
 

@@ -77,6 +77,11 @@ class Flow:
     schedule: Schedule | None = None
 
     @property
+    def project(self) -> str:
+        """Whose budget its requests use."""
+        return f"{self.connection.host}/{self.connection.project_id}"
+
+    @property
     def source(self) -> dict[str, Any]:
         """What the rows of its table are: two flows that differ here cannot share a table."""
         return {

@@ -13,7 +13,6 @@ from engine.dataset import local_path
 from engine.errors import TryAgain, disk_error
 from engine.flow import Flow
 from engine.run import Rules
-from engine.runs import project_key
 from engine.stages import export, lines
 from engine.terminal import duration
 from engine.window import Window
@@ -27,7 +26,7 @@ def sample(flow: Flow, home: Path, day: date, limit: int) -> list[dict[str, Any]
     window = Window(day, day)
     export.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
     with Catalog(home) as catalog:
-        asked_at = _take_slot(catalog, project_key(flow))
+        asked_at = _take_slot(catalog, flow.project)
         try:
             with export.stream(
                 flow.connection, window, events=flow.events, where=flow.where, limit=limit
@@ -35,7 +34,7 @@ def sample(flow: Flow, home: Path, day: date, limit: int) -> list[dict[str, Any]
                 return [record for batch in lines.read(chunks) for record in batch.records]
         except TryAgain as error:
             if not error.reached:
-                catalog.give_back(project_key(flow), asked_at)
+                catalog.give_back(flow.project, asked_at)
             raise
 
 

@@ -6,23 +6,21 @@ windows come from nor a command line: it is handed the one, and tells the other 
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import date
 from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
 from ulid import ULID
 
-from engine import plan
+from engine import plan, positions, record
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
-from engine.dataset import Dataset, Held
+from engine.dataset import Dataset
 from engine.errors import (
     DatasetError,
     EtlError,
@@ -33,13 +31,10 @@ from engine.errors import (
     Unavailable,
 )
 from engine.flow import Flow, Run
-from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
 from engine.run import Rules, Staged
 from engine.stages.export import DEFAULT_LIMITS, Limits
-from engine.window import Window, is_day
+from engine.window import Window
 from engine.workers import Pulls, pulls
-
-ARRIVAL, START = "arrival", "start"  # positions: how far, and since when
 
 Json = dict[str, Any]
 
@@ -123,22 +118,6 @@ class _Attempt:
     limited: int = 0
 
 
-def app_id(flow: Flow, what: date | str) -> str:
-    """The name under which the table keeps when a day was pulled, or `ARRIVAL` or `START`."""
-    return f"{flow.name}/{what}"
-
-
-def pulled(dataset: Dataset) -> Counter[str]:
-    """Of each day, as it is written, the sum of the positions that all flows have of it.
-
-    Each pull of a day makes its sum larger, by whatever flow, and a sum never comes back.
-    """
-    sums = Counter[str]()
-    for name, version in dataset.positions.items():
-        sums[name.rpartition("/")[2]] += version
-    return sums
-
-
 class Runs:
     """Brings windows of a flow into its dataset. `run` is the whole of it."""
 
@@ -158,7 +137,7 @@ class Runs:
         self._options = options
         self._tell = tell
         self._now = options.now
-        self._project = project_key(flow)
+        self._project = flow.project
         self._windows: Windows
         self._later: list[_Attempt] = []
         self._running: dict[Future[Staged], _Attempt] = {}
@@ -169,27 +148,9 @@ class Runs:
     def prepared(self) -> Iterator[None]:
         """Hold the dataset, with everything settled that a crash left."""
         with self._dataset.locked():
-            self._check_owner()
+            positions.check_owner(self._flow, self._dataset)
             self._recover()
             yield
-
-    def _check_owner(self) -> None:
-        """What one flow appends as it arrives, another has brought or will bring once more (P4)."""
-        ours = (self._flow.name, f"forgotten/{self._flow.name}")
-        found = [name.rpartition("/")[::2] for name in self._dataset.positions]
-        owners = {flow for flow, what in found if what == ARRIVAL}
-        if owners and self._flow.name not in owners:
-            raise InputError(
-                f'The table {self._dataset.root} is kept by the flow "{min(owners)}", as events '
-                "arrive. Name that flow, with its --config, or use another dataset."
-            )
-        others = {flow for flow, what in found if is_day(what) and flow not in ours}
-        if self._flow.windows == "arrival" and others and not owners:
-            raise InputError(
-                f'The table {self._dataset.root} has days that the flow "{min(others)}" pulled: '
-                "arrival windows would bring their events again. Give this flow that name, or "
-                "another dataset."
-            )
 
     def run(self, windows: Windows) -> list[Json]:
         """Pull and commit every one of `windows`; the items of the runs that ended.
@@ -207,9 +168,9 @@ class Runs:
 
     def _recover(self) -> None:
         """Tell of commits whose process died before it could; other open runs died before."""
-        for batch_id, record in self._dataset.unreported:
-            if record:  # to forget positions is no run
-                flow, item, window = record
+        for batch_id, told in self._dataset.unreported:
+            if told:  # to forget positions is no run
+                flow, item, window = told
                 self._save(item, Window.from_json(window), flow)
             self._dataset.discard(batch_id)
         self._catalog.abandon(str(self._dataset.root), self._now())
@@ -224,7 +185,7 @@ class Runs:
         for attempt in [*self._running.values(), *self._later, *self._ending]:
             if not self._dataset.is_committed(attempt.run.batch_id):
                 self._dataset.discard(attempt.run.batch_id)
-                self._record_failure(attempt, EtlError(why_ended(error)))
+                self._record_failure(attempt, EtlError(record.why_ended(error)))
 
     # Asking --------------------------------------------------------------------------------
 
@@ -351,21 +312,21 @@ class Runs:
 
     def _commit(self, attempt: _Attempt, staged: Staged) -> None:
         run = attempt.run
-        held = self._replaced(run.window)
+        held = positions.replaced(self._flow, self._dataset, run.window)
         if not self._options.allow_shrink:
             self._dataset.check_shrink(held, staged.files, self._flow.shrink_guard_percent)
-        positions = self._positions(run)
-        self._note(run, staged.tally, positions)
-        item = succeeded(self._flow, self._dataset, run, staged, self._now())
+        becomes = positions.after(self._flow, self._dataset, run)
+        self._note(run, staged.tally, becomes)
+        item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
             run.batch_id,
             staged.files,
             held,
-            positions,
+            becomes,
             (self._flow.name, item, run.window.as_json()),
             self._flow.keep_superseded_hours,
         )
-        item = succeeded(self._flow, self._dataset, run, staged, self._now())
+        item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._save(item, run.window)
         self._ending = []  # told of: `_abandon` has nothing to add
         self._dataset.discard(run.batch_id)
@@ -373,52 +334,20 @@ class Runs:
         self._windows.ended(run.window, staged.tally.lines)
         self._tell(Ended(run, item, staged.tally, None))
 
-    def _replaced(self, window: Window) -> dict[date, Held]:
-        """What the window's commit takes the place of.
-
-        Raises DatasetError if the table has moved on since the window was planned: what arrived
-        is in it up to another moment, and the window would leave a seam, or double rows (P4).
-        """
-        reached = self._dataset.position(app_id(self._flow, ARRIVAL))
-        begins = window.arrival[0] if window.arrival else window.before
-        if begins is not None and reached not in (begins, None):
-            raise DatasetError(
-                f"The table {self._dataset.root} was changed by somebody else while {window} was "
-                "pulled. Nothing was committed; the next run starts from what it holds now."
-            )
-        return {} if window.arrival else self._dataset.held(window.days)
-
-    def _positions(self, run: Run) -> dict[str, int]:
-        """What the table is to remember of a run, in the same commit."""
-        if run.window.arrival:
-            start, end = run.window.arrival
-            names = {ARRIVAL: end}
-            if self._dataset.position(app_id(self._flow, START)) is None:
-                names[START] = start
-            return {app_id(self._flow, name): moment for name, moment in names.items()}
-        before = run.window.before
-        reached = run.started_at if before is None else before
-        days = [app_id(self._flow, day) for day in run.window.days]
-        names = {name: max(reached, (self._dataset.position(name) or 0) + 1) for name in days}
-        arrival = app_id(self._flow, ARRIVAL)
-        if before is not None and self._dataset.position(arrival) is None:
-            names |= {arrival: before, app_id(self._flow, START): before}
-        return names
-
-    def _note(self, run: Run, tally: Tally, positions: Mapping[str, int] | None) -> None:
+    def _note(self, run: Run, tally: Tally, becomes: Mapping[str, int] | None) -> None:
         """Leave beside a batch's rejects what tells later whether they still matter.
 
-        `positions` are those that its commit sets; None if it failed.
+        `becomes`: the positions that its commit sets; None if it failed.
         """
         if not tally.rejected:
             return
-        left, sums = {}, pulled(self._dataset)
+        left, sums = {}, positions.pulled(self._dataset)
         for day in run.window.days:
-            name = app_id(self._flow, day)
+            name = positions.app_id(self._flow, day)
             held = self._dataset.position(name) or 0
-            left[day] = sums[day.isoformat()] - held + (positions or {}).get(name, held)
+            left[day] = sums[day.isoformat()] - held + (becomes or {}).get(name, held)
         codes = dict(tally.reject_codes)
-        note = Note(run.flow, run.window, positions is not None, left, tally.rejected, codes)
+        note = Note(run.flow, run.window, becomes is not None, left, tally.rejected, codes)
         self._dataset.describe(run.batch_id, note.as_json())
 
     # Telling -------------------------------------------------------------------------------
@@ -427,7 +356,7 @@ class Runs:
         self._tell(Advanced(run_id, lines, size))
 
     def _report_start(self, attempt: _Attempt) -> None:
-        self._save(started(self._flow, attempt.run, self._now()), attempt.run.window)
+        self._save(record.started(self._flow, attempt.run, self._now()), attempt.run.window)
 
     def _fail(self, attempt: _Attempt, error: EtlError) -> None:
         self._windows.ended(attempt.run.window, 0, error)
@@ -435,7 +364,7 @@ class Runs:
         self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
 
     def _record_failure(self, attempt: _Attempt, error: EtlError) -> Json:
-        item = failed(self._flow, self._dataset, attempt.run, error, self._now())
+        item = record.failed(self._flow, self._dataset, attempt.run, error, self._now())
         self._save(item, attempt.run.window)
         self._ended.append(item)
         return item
@@ -444,55 +373,3 @@ class Runs:
         self._catalog.save(
             item, flow=flow or self._flow.name, dataset=str(self._dataset.root), window=window
         )
-
-
-def started(flow: Flow, run: Run, now: int) -> Json:
-    """The record of a run that begins; `now` in ms."""
-    return payload(Outcome(run, IN_PROGRESS, copy_started=now), flow, now)
-
-
-def succeeded(flow: Flow, dataset: Dataset, run: Run, staged: Staged, now: int) -> Json:
-    """The record of a run that is committed, or is about to be."""
-    outcome = Outcome(
-        run,
-        SUCCESS,
-        staged.copy_started,
-        staged.copy_completed,
-        staged.copy_completed,
-        now,
-        staged.tally,
-        batch=str(dataset.batch_directory(run.batch_id)),
-    )
-    return payload(outcome, flow, now)
-
-
-def failed(flow: Flow, dataset: Dataset, run: Run, error: EtlError, now: int) -> Json:
-    """The record of a run that ended with `error`; its diagnostics are kept by now, if any are."""
-    batch = dataset.batch_directory(run.batch_id)
-    outcome = Outcome(
-        run,
-        FAILED,
-        copy_started=run.started_at,
-        copy_completed=error.copied,
-        promotion_started=error.copied,
-        promotion_completed=now,
-        tally=error.tally,
-        failure=(error.code, str(error)),
-        batch=str(batch) if batch.exists() else None,
-    )
-    return payload(outcome, flow, now)
-
-
-def why_ended(error: BaseException | None) -> str:
-    """What a run's record says of `error`, which ended the program before the run."""
-    if isinstance(error, EtlError):
-        return str(error)
-    if isinstance(error, Exception):  # P7: nobody knows what its text holds
-        name = type(error).__name__
-        return f"A defect of mixpanel-etl ended the program ({name}); nothing changed."
-    return "Stopped before this run ended; nothing changed."
-
-
-def project_key(flow: Flow) -> str:
-    """Whose budget a request of `flow` uses."""
-    return f"{flow.connection.host}/{flow.connection.project_id}"

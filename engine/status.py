@@ -8,15 +8,14 @@ from datetime import date
 from functools import cached_property, partial
 from typing import Any
 
-from engine import given, plan
+from engine import given, plan, positions
 from engine.catalog import Catalog, Entry
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.plan import Due, Positions
 from engine.report import FAILED, IN_PROGRESS, SUCCESS
-from engine.runs import app_id, project_key
-from engine.upkeep import check_kind, check_still_there, counts, failed_days, positions
+from engine.upkeep import check_kind, check_still_there, counts, failed_days
 
 Json = dict[str, Any]
 MOST_RUNS = 1000  # of the last day
@@ -54,7 +53,7 @@ class FlowStatus:
         # A day that came well does not hide that nothing arrives any more.
         failed = [run for run in (arrival, *ended[:1]) if run and run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
-        self.asked = len(catalog.asked(project_key(self.flow), self.now))
+        self.asked = len(catalog.asked(self.flow.project, self.now))
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS):
             if run.started_at > self.now - plan.FULL_DAY:
                 records = run.item["metrics"]["recordSummary"]
@@ -62,7 +61,7 @@ class FlowStatus:
 
     def _read(self, dataset: Dataset) -> None:
         self.days = dataset.days()
-        self.positions = positions(self.flow, dataset, self.now)
+        self.positions = positions.read(self.flow, dataset, self.now)
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
@@ -166,4 +165,4 @@ class Reset:
     @property
     def names(self) -> list[str]:
         """The app ids of the positions of `days`."""
-        return [app_id(self.status.flow, day) for day in self.days]
+        return [positions.app_id(self.status.flow, day) for day in self.days]

@@ -16,26 +16,18 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import given, plan
+from engine import given, plan, positions
 from engine.catalog import Catalog
 from engine.dataset import Dataset, local_path
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
 from engine.flow import Flow, Run
-from engine.plan import Due, Positions
+from engine.plan import Due
+from engine.positions import ARRIVAL, app_id
+from engine.record import why_ended
 from engine.report import FAILED, SUCCESS, Outcome, payload
 from engine.run import Rules
-from engine.runs import (
-    ARRIVAL,
-    START,
-    Event,
-    Options,
-    Runs,
-    Waiting,
-    app_id,
-    project_key,
-    why_ended,
-)
-from engine.window import DAY, Window, each_day, is_day, latest_day
+from engine.runs import Event, Options, Runs, Waiting
+from engine.window import DAY, Window, each_day, latest_day
 
 Json = dict[str, Any]
 REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
@@ -143,7 +135,7 @@ class Upkeep:
         budget = self._budget
         if not window.arrival:
             budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
-        asked = self._catalog.asked(project_key(self._flow), now)
+        asked = self._catalog.asked(self._flow.project, now)
         return plan.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
@@ -176,28 +168,6 @@ class Upkeep:
         self._pass_on(event)
 
 
-def positions(flow: Flow, dataset: Dataset, now: int) -> Positions:
-    """What the table says of `flow`, and it alone: the catalog may be lost any time."""
-    start, arrival = (dataset.position(app_id(flow, name)) for name in (START, ARRIVAL))
-    zone = flow.connection.zone
-    begins = [now - 2 * flow.lookback_days * plan.FULL_DAY]
-    begins += [start] if start is not None else []
-    begins += [flow.schedule.start_time * plan.SECOND] if flow.schedule else []
-    first = latest_day(min(begins), zone) - 2 * DAY
-    if flow.backfill_from:
-        first = min(first, flow.backfill_from)
-    names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
-    prefix = f"{flow.name}/"
-    for name in dataset.positions:  # those that were pulled by hand, long ago
-        if name.startswith(prefix) and is_day(name[len(prefix) :]):
-            names[name] = date.fromisoformat(name[len(prefix) :])
-    pulled = {day: dataset.position(name) for name, day in names.items()}
-    # A moment to come was noted before the clock was set back: then it was pulled by now at most.
-    return Positions(
-        start, arrival, {day: min(at, now) for day, at in sorted(pulled.items()) if at}
-    )
-
-
 def due_now(
     flow: Flow,
     dataset: Dataset,
@@ -206,7 +176,7 @@ def due_now(
     rests: Mapping[date, int],
 ) -> Iterator[Due]:
     """What is due by the table as it is, the most urgent first."""
-    found = positions(flow, dataset, now)
+    found = positions.read(flow, dataset, now)
     return plan.due(flow, found, now, events_per_day=events_per_day, rests=rests)
 
 

@@ -23,6 +23,7 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset, local_path
 from engine.errors import DatasetError, EtlError, InputError
 from engine.plan import Budget, Patience
+from engine.positions import app_id
 from engine.run import table_schema
 from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
 from engine.sandbox import Sandbox, Spec
@@ -333,7 +334,7 @@ def test_positions_only_grow(sandbox: Sandbox, root: Path, clock: Clock) -> None
     for _ in range(3):
         pull(sandbox.url, root, days(1), replace(QUICK, force=True))
         dataset = Dataset(root, table_schema(RULES), flow.source)
-        found.append(dataset.position(module.app_id(flow, FIRST)))
+        found.append(dataset.position(app_id(flow, FIRST)))
         clock.wall -= 1
     assert found == [found[0] + n for n in range(3) if found[0]]
 

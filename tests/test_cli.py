@@ -30,7 +30,7 @@ from engine.cli import PROGRAM, main
 from engine.console import listen_to_signals
 from engine.dataset import Dataset
 from engine.run import table_schema
-from engine.runs import Options, project_key
+from engine.runs import Options
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from tests.commands import DAYS, Run, Said, children, environment, here, put, start, variables
 from tests.pulling import RULES, flow_of, rows, undisturbed
@@ -772,7 +772,7 @@ def ask(sandbox: Sandbox, folder: Path, moments: list[int]) -> None:
     """Note requests at these moments, in ms, at home in `folder`."""
     with Catalog(folder / ".mixpanel-etl") as catalog:
         for moment in moments:
-            catalog.ask(project_key(flow_of(sandbox.url, folder)), moment, lambda _: 0)
+            catalog.ask(flow_of(sandbox.url, folder).project, moment, lambda _: 0)
 
 
 def test_stop_while_the_budget_is_used_up(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Where a flow stands in its table, and nowhere else: the table's Delta `txn` entries.
+
+    <flow>/<day>      up to which moment the day was last pulled whole
+    <flow>/arrival    M: the end of the last arrival window
+    <flow>/start      where its arrival windows began
+    forgotten/…       that a day's position was put back, by `Dataset.forget`
+
+Moments in ms since the epoch. What a commit sets and replaces is decided here, so that there is no
+seam between arrival windows and days, and nothing twice (P4).
+"""
+
+from collections import Counter
+from datetime import date
+
+from engine import plan
+from engine.dataset import Dataset, Held
+from engine.errors import DatasetError, InputError
+from engine.flow import Flow, Run
+from engine.plan import Positions
+from engine.window import DAY, Window, each_day, is_day, latest_day
+
+ARRIVAL, START = "arrival", "start"
+
+
+def app_id(flow: Flow, what: date | str) -> str:
+    """The name under which the table keeps when a day was pulled, or `ARRIVAL` or `START`."""
+    return f"{flow.name}/{what}"
+
+
+def pulled(dataset: Dataset) -> Counter[str]:
+    """Of each day, as it is written, the sum of the positions that all flows have of it.
+
+    Each pull of a day makes its sum larger, by whatever flow, and a sum never comes back.
+    """
+    sums = Counter[str]()
+    for name, version in dataset.positions.items():
+        sums[name.rpartition("/")[2]] += version
+    return sums
+
+
+def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
+    """What the table says of `flow`, and it alone: the catalog may be lost any time."""
+    start, arrival = (dataset.position(app_id(flow, name)) for name in (START, ARRIVAL))
+    zone = flow.connection.zone
+    begins = [now - 2 * flow.lookback_days * plan.FULL_DAY]
+    begins += [start] if start is not None else []
+    begins += [flow.schedule.start_time * plan.SECOND] if flow.schedule else []
+    first = latest_day(min(begins), zone) - 2 * DAY
+    if flow.backfill_from:
+        first = min(first, flow.backfill_from)
+    names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
+    prefix = f"{flow.name}/"
+    for name in dataset.positions:  # those that were pulled by hand, long ago
+        if name.startswith(prefix) and is_day(name[len(prefix) :]):
+            names[name] = date.fromisoformat(name[len(prefix) :])
+    pulled = {day: dataset.position(name) for name, day in names.items()}
+    # A moment to come was noted before the clock was set back: then it was pulled by now at most.
+    return Positions(
+        start, arrival, {day: min(at, now) for day, at in sorted(pulled.items()) if at}
+    )
+
+
+def check_owner(flow: Flow, dataset: Dataset) -> None:
+    """What one flow appends as it arrives, another has brought or will bring once more (P4)."""
+    ours = (flow.name, f"forgotten/{flow.name}")
+    found = [name.rpartition("/")[::2] for name in dataset.positions]
+    owners = {name for name, what in found if what == ARRIVAL}
+    if owners and flow.name not in owners:
+        raise InputError(
+            f'The table {dataset.root} is kept by the flow "{min(owners)}", as events '
+            "arrive. Name that flow, with its --config, or use another dataset."
+        )
+    others = {name for name, what in found if is_day(what) and name not in ours}
+    if flow.windows == "arrival" and others and not owners:
+        raise InputError(
+            f'The table {dataset.root} has days that the flow "{min(others)}" pulled: '
+            "arrival windows would bring their events again. Give this flow that name, or "
+            "another dataset."
+        )
+
+
+def replaced(flow: Flow, dataset: Dataset, window: Window) -> dict[date, Held]:
+    """What the window's commit takes the place of.
+
+    Raises DatasetError if the table has moved on since the window was planned: what arrived
+    is in it up to another moment, and the window would leave a seam, or double rows (P4).
+    """
+    reached = dataset.position(app_id(flow, ARRIVAL))
+    begins = window.arrival[0] if window.arrival else window.before
+    if begins is not None and reached not in (begins, None):
+        raise DatasetError(
+            f"The table {dataset.root} was changed by somebody else while {window} was "
+            "pulled. Nothing was committed; the next run starts from what it holds now."
+        )
+    return {} if window.arrival else dataset.held(window.days)
+
+
+def after(flow: Flow, dataset: Dataset, run: Run) -> dict[str, int]:
+    """What the table is to remember of a run, in the same commit."""
+    if run.window.arrival:
+        start, end = run.window.arrival
+        names = {ARRIVAL: end}
+        if dataset.position(app_id(flow, START)) is None:
+            names[START] = start
+        return {app_id(flow, name): moment for name, moment in names.items()}
+    before = run.window.before
+    reached = run.started_at if before is None else before
+    days = [app_id(flow, day) for day in run.window.days]
+    names = {name: max(reached, (dataset.position(name) or 0) + 1) for name in days}
+    arrival = app_id(flow, ARRIVAL)
+    if before is not None and dataset.position(arrival) is None:
+        names |= {arrival: before, app_id(flow, START): before}
+    return names

@@ -1,0 +1,58 @@
+"""The record of a run at each of its turns, as the catalog keeps it."""
+
+from typing import Any
+
+from engine.dataset import Dataset
+from engine.errors import EtlError
+from engine.flow import Flow, Run
+from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
+from engine.run import Staged
+
+Json = dict[str, Any]
+
+
+def started(flow: Flow, run: Run, now: int) -> Json:
+    """The record of a run that begins; `now` in ms."""
+    return payload(Outcome(run, IN_PROGRESS, copy_started=now), flow, now)
+
+
+def succeeded(flow: Flow, dataset: Dataset, run: Run, staged: Staged, now: int) -> Json:
+    """The record of a run that is committed, or is about to be."""
+    outcome = Outcome(
+        run,
+        SUCCESS,
+        staged.copy_started,
+        staged.copy_completed,
+        staged.copy_completed,
+        now,
+        staged.tally,
+        batch=str(dataset.batch_directory(run.batch_id)),
+    )
+    return payload(outcome, flow, now)
+
+
+def failed(flow: Flow, dataset: Dataset, run: Run, error: EtlError, now: int) -> Json:
+    """The record of a run that ended with `error`; its diagnostics are kept by now, if any are."""
+    batch = dataset.batch_directory(run.batch_id)
+    outcome = Outcome(
+        run,
+        FAILED,
+        copy_started=run.started_at,
+        copy_completed=error.copied,
+        promotion_started=error.copied,
+        promotion_completed=now,
+        tally=error.tally,
+        failure=(error.code, str(error)),
+        batch=str(batch) if batch.exists() else None,
+    )
+    return payload(outcome, flow, now)
+
+
+def why_ended(error: BaseException | None) -> str:
+    """What a run's record says of `error`, which ended the program before the run."""
+    if isinstance(error, EtlError):
+        return str(error)
+    if isinstance(error, Exception):  # P7: nobody knows what its text holds
+        name = type(error).__name__
+        return f"A defect of mixpanel-etl ended the program ({name}); nothing changed."
+    return "Stopped before this run ended; nothing changed."
