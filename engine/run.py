@@ -94,14 +94,7 @@ def pull(
     started, copied = _now(), None
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
-            schema, mapping = rules.compile()
-            days = run.window.from_date, run.window.to_date
-            keep = flow.unmapped == "keep"
-            columns = Columns(
-                schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep
-            )
-            checker = Checker(schema)
-            direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
+            mapping, direct, columns, checker = _stages(flow, rules, run)
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(
@@ -136,6 +129,15 @@ def pull(
         error.tally, error.copied = tally, copied
         raise
     return Staged(staged.files, tally, started, copied)
+
+
+def _stages(flow: Flow, rules: Rules, run: Run) -> tuple[MappingSet, Direct, Columns, Checker]:
+    """What a record passes between its line and its file."""
+    schema, mapping = rules.compile()
+    days, keep = (run.window.from_date, run.window.to_date), flow.unmapped == "keep"
+    columns = Columns(schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep)
+    direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
+    return mapping, direct, columns, Checker(schema)
 
 
 def table_schema(rules: Rules) -> pa.Schema:
