@@ -7,12 +7,14 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,10 +26,12 @@ from engine import given
 from engine.catalog import Catalog
 from engine.console import MORE
 from engine.daemon import Daemon
+from engine.dataset import Dataset
 from engine.flow import Flow
 from engine.log import configure
 from engine.runs import Options
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from engine.tick import work
 from engine.upkeep import tend
 from tests.commands import children, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
@@ -289,6 +293,79 @@ def test_a_log_entry_half_written(sandbox: Sandbox, tmp_path: Path) -> None:
     assert is_exact(tried, SPEC)
 
 
+def test_refused_for_an_hour(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Answers 429 without end: a wait is told once a run, and one window brings it all after."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as process:
+        until(lambda: tried.filled(FIRST))
+        sandbox.faults({"fault": "answer", "status": 429, "times": None})
+        told = len(tried.lines("run failed"))
+        until(lambda: len(tried.lines("run failed")) > told)
+        before, asked = tried.reached(), len(sandbox.requests)
+        sandbox.reset()
+        sandbox.project.now = tried.clock.now
+        until(lambda: tried.reached() > before)
+        stop(process)
+    assert asked > 5  # again and again
+    runs = len(tried.lines("run")) + len(tried.lines("run failed")) + 1
+    assert len(tried.lines("waiting")) <= runs
+    assert is_exact(tried, SPEC)
+
+
+def test_a_table_that_is_gone_for_a_while(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A disk that is not mounted: no new table is begun in its place, and it goes on from there."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as process:
+        until(lambda: tried.filled(FIRST))
+        until(lambda: not alive_below(process))
+        tried.table().rename(tmp_path / "elsewhere")
+        until(lambda: tried.lines("nothing can be done until the next tick"))
+        assert not any(tried.table().glob("_delta_log/*"))
+        until(lambda: not alive_below(process))
+        if tried.table().exists():
+            shutil.rmtree(tried.table())
+        (tmp_path / "elsewhere").rename(tried.table())
+        before = tried.reached()
+        until(lambda: tried.reached() > before)
+        stop(process)
+    lines = tried.lines("nothing can be done until the next tick")
+    assert all("is gone" in line["error"] for line in lines)
+    assert is_exact(tried, SPEC)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB of its own; only root may mount one."""
+    disk = tmp_path / "data"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nobody may mount a disk here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(sandbox: Sandbox, tmp_path: Path, small_disk: Path) -> None:
+    """Every tick says so and changes nothing; once there is room, it catches up by itself."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write(more=BACKFILL)
+    with tried.daemon() as process:
+        until(lambda: tried.filled(FIRST))
+        with (small_disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+            while filler.write(bytes(4096)):
+                pass
+        until(lambda: [line for line in tried.lines() if line["level"] == "error"])
+        (small_disk / "filler").unlink()
+        before = tried.reached()
+        until(lambda: tried.reached() > before)
+        stop(process)
+    errors = [line["error"] for line in tried.lines() if line["level"] == "error"]
+    assert all("full" in error or "No space" in error for error in errors)
+    assert is_exact(tried, SPEC)
+
+
 KILLS = int(os.environ.get("KILLS", "4"))
 
 
@@ -420,3 +497,32 @@ def test_a_clock_that_is_set(
     monkeypatch.setattr("engine.daemon.time", fake)
     daemon._watch()
     assert done == ["woken", "planned anew {}", "woken"]
+
+
+def test_a_stop_in_the_middle_of_a_commit(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: what is nearly done is brought to its end; nothing is begun after it."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write(more=BACKFILL)
+    put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)
+    flow, home = given.flow_of(tried.config, "events")
+    write = Dataset._write_log
+
+    def stopped(dataset: Dataset, *given: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        write(dataset, *given)
+
+    monkeypatch.setattr(Dataset, "_write_log", stopped)
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        assert work(flow, home, tried.clock, None) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+    assert tried.reached() > 0
+    assert len(sandbox.requests) == 1
+    assert [run["metrics"]["statusSummary"]["status"] for run in history(tried, "events")] == [
+        "success"
+    ]

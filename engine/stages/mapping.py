@@ -4,8 +4,10 @@ Pure: it knows no file, no Arrow and no cast. What no rule reads stays, under it
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -15,6 +17,7 @@ from engine.batch import KEYS, Batch
 from engine.rules import Rule, Source, Step, child_of
 from engine.schema import Field, Schema
 
+INEXACT = re.compile(rb"\d{17}|\d[eE]")  # in a line: numbers that orjson may round
 Properties = dict[str, Any]
 Value = Callable[[Properties, Any, dict[str, bool]], Any]
 """(properties, event, used) -> a column's value.
@@ -152,10 +155,7 @@ class MappingSet:
         The line is decoded once more, exactly, since `apply` may have taken the record apart (P3).
         Doing it again changes nothing.
         """
-        try:
-            record = json.loads(batch.lines[row])
-        except RecursionError:  # orjson nests deeper
-            record = orjson.loads(batch.lines[row])
+        record = _decoded(batch.lines[row])
         properties, rest = record["properties"], batch.rest[row]
         for rule in self._rules[column]:
             name = rule.source.name_in(properties)
@@ -163,6 +163,17 @@ class MappingSet:
                 rest[name] = properties[name]
             elif rule.source.is_event:
                 rest.setdefault(_free(properties), {})["event"] = record["event"]
+
+
+def _decoded(line: bytes) -> Any:
+    """The record in `line`, every number and text in it as it came."""
+    if not INEXACT.search(line):
+        with suppress(orjson.JSONDecodeError):  # half a surrogate pair
+            return orjson.loads(line)
+    try:
+        return json.loads(line)
+    except RecursionError:  # orjson nests deeper
+        return orjson.loads(line)
 
 
 def _free(properties: Properties) -> str:
