@@ -50,8 +50,9 @@ class Advanced:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Nothing can be asked for so many seconds."""
+    """A run cannot ask for so many seconds."""
 
+    run: Run
     seconds: float
     why: str
 
@@ -208,7 +209,8 @@ class Runs:
             if max(held_up, budget) > 0:
                 self._later.append(attempt)
                 if budget > max(held_up, plan.SECOND):
-                    self._tell(Waiting(budget / 1000, "Mixpanel's hourly budget is used up"))
+                    why = "Mixpanel's hourly budget is used up"
+                    self._tell(Waiting(attempt.run, budget / 1000, why))
                 return max(held_up, budget) / 1000
             attempt.run = replace(attempt.run, started_at=now)
             self._later.append(attempt)  # where `_abandon` finds it, should its start be cut off
@@ -295,7 +297,7 @@ class Runs:
         if isinstance(decision, plan.Wait):
             attempt.due = time.monotonic() + decision.seconds
             self._later.append(attempt)
-            self._tell(Waiting(decision.seconds, str(error)))
+            self._tell(Waiting(attempt.run, decision.seconds, str(error)))
             return
         self._fail(attempt, error)
         nothing_came = not (error.tally and error.tally.bytes_received)

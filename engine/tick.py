@@ -21,7 +21,7 @@ from types import FrameType
 from engine.clock import Clock
 from engine.console import LATER, MORE, sentence_of, status_of
 from engine.errors import EtlError
-from engine.flow import Flow
+from engine.flow import Flow, Run
 from engine.log import configure, log
 from engine.runs import Ended, Event, Options, Waiting
 from engine.upkeep import Turn, tend
@@ -64,24 +64,27 @@ class Told:
         """Log `event`, if it is worth a line."""
         if isinstance(event, Waiting):
             if event.why != self._waited:
-                log.warning("waiting", seconds=round(event.seconds), why=event.why)
+                seconds = round(event.seconds)
+                log.warning("waiting", **_of(event.run), seconds=seconds, why=event.why)
             self._waited = event.why
         elif isinstance(event, Ended):
             self._waited = ""
-            window, metrics = event.run.window, event.item["metrics"]
+            metrics = event.item["metrics"]
             records, took = metrics["recordSummary"], metrics["durationSummary"]
             told = {
-                "run": event.run.id,
-                "window": str(window),
                 "rows": records.get("outputRecordCount", 0),
                 "rejected": records.get("failedRecordCount", 0),
                 "duplicates": records.get("skippedRecordCount", 0),
                 "seconds": (took["completedAtUTC"] - took["startedAtUTC"]) / 1000,
             }
             if event.error:
-                log.error("run failed", **told, error=str(event.error))
+                log.error("run failed", **_of(event.run), **told, error=str(event.error))
             else:
-                log.info("run", **told)
+                log.info("run", **_of(event.run), **told)
+
+
+def _of(run: Run) -> dict[str, str]:
+    return {"run": run.id, "window": str(run.window)}
 
 
 def _listen(turn: Turn) -> None:

@@ -308,6 +308,7 @@ def test_refused_for_an_hour(sandbox: Sandbox, tmp_path: Path) -> None:
         until(lambda: tried.reached() > before)
         stop(process)
     assert asked > 5  # again and again
+    assert all(line["run"] and line["window"] for line in tried.lines("waiting"))
     runs = len(tried.lines("run")) + len(tried.lines("run failed")) + 1
     assert len(tried.lines("waiting")) <= runs
     assert is_exact(tried, SPEC)
