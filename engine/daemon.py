@@ -4,7 +4,6 @@ APScheduler is imported here alone. Nothing heavy is: what pulls does so in a pr
 so that a crash or a leak of one flow touches no other, and the daemon at rest is small.
 """
 
-import fcntl
 import os
 import select
 import threading
@@ -37,6 +36,7 @@ from apscheduler.triggers.base import BaseTrigger
 from engine import config, log, plan
 from engine.clock import Clock
 from engine.console import LATER, MORE
+from engine.disk import take
 from engine.errors import InputError, disk_error
 from engine.flow import Flow, Schedule
 
@@ -264,17 +264,13 @@ def _alone(home: Path) -> Iterator[None]:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (home / "daemon.lock").open("a+", encoding="ascii")
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
+        with disk_error(f"write in {home}"):
+            holder = take(lock)
+        if holder:
             raise InputError(
-                f"A daemon runs already with the home {home}: process {lock.read().strip()}. "
+                f"A daemon runs already with the home {home}: process {holder}. "
                 "Stop it first, or give this one another home."
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+            )
         yield
 
 

@@ -10,7 +10,6 @@ It knows no request and no mapping: it is handed finished files and tells who ho
     <root>/_superseded/<due-ms>-<batch-id>.json          replaced files that are kept for a while
 """
 
-import fcntl
 import json
 import os
 import re
@@ -38,7 +37,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from engine.deltalog import Log, differences
-from engine.disk import sync, write_synced
+from engine.disk import sync, take, write_synced
 from engine.errors import DatasetError, InputError, Shrunk, disk_error
 
 if TYPE_CHECKING:
@@ -247,18 +246,14 @@ class Dataset:
             staging.mkdir(parents=True, exist_ok=True)
             lock = (staging / "lock").open("a+", encoding="ascii")
         with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
+            with disk_error(f"write in {self.root}"):
+                holder = take(lock)
+            if holder:
                 raise DatasetError(
-                    f"The dataset {self.root} is in use by process {lock.read().strip() or '?'}. "
+                    f"The dataset {self.root} is in use by process {holder}. "
                     "Wait until it is done, or stop it."
-                ) from None
+                )
             with _translated(f"write in {self.root}"):
-                lock.truncate(0)
-                lock.write(str(os.getpid()))
-                lock.flush()
                 if self._table is None or self._version != self._table.version():
                     self._table = self._open()  # as it is now that nobody else changes it
                 self._sweep()

@@ -1,7 +1,9 @@
-"""Writing so that a crash or a power cut finds a file whole or not at all."""
+"""Files that a crash or a power cut leaves whole or not at all, and files that one process holds."""
 
+import fcntl
 import os
 from pathlib import Path
+from typing import TextIO
 
 
 def write_synced(path: Path, text: str) -> None:
@@ -22,3 +24,19 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def take(lock: TextIO) -> str:
+    """Lock an open file, which names this process from then on; else who holds it, "?" if unknown.
+
+    The kernel lets go of it when the process ends, however it ends.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        return lock.read().strip() or "?"
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return ""
