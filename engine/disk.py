@@ -1,4 +1,4 @@
-"""Files that a crash or a power cut leaves whole or not at all, and files that one process holds."""
+"""Files that a crash or a power cut leaves whole or not at all; files that one process holds."""
 
 import fcntl
 import os
