@@ -178,8 +178,9 @@ def reset(
     rest = f" {others} more would not be due then: for those, backfill --force." if others else ""
     if not days:
         return say(f"Nothing to forget: no day of these was pulled and would be due again.{rest}")
+    count = "1 day" if len(days) == 1 else f"{len(days)} days"
     answer(
-        f"{len(days)} days, {days[0]} to {days[-1]}, would count as never pulled, and be due again "
+        f"{count}, {days[0]} to {days[-1]}, would count as never pulled, and be due again "
         f"at once. What the table holds of them stays until they are replaced.{rest}"
     )
     if not yes and not typer.confirm("Go on?", err=True):

@@ -159,10 +159,13 @@ class Daemon:
     def _tick(self, name: str) -> None:
         """Bring a flow up to date, in turns with the others, and wait until that is done."""
         flow = self._config.flows.get(name)
-        status = MORE
+        began, status = self._clock.now(), MORE
         while status in (MORE, LATER) and not self._stopping.is_set():
+            before = status
             with self._turns:
-                status = self._turn(name)
+                status = self._turn(name, began)
+            if status == LATER != before:
+                log.log.info("waiting", flow=name, why="Mixpanel's hourly budget is used up")
             # Who waits for a turn is woken now, and would come too late.
             self._stopping.wait(LATER_SECONDS if status == LATER else 0.1)
         if self._stopping.is_set():
@@ -179,11 +182,11 @@ class Daemon:
                 run_date=datetime.fromtimestamp(at / 1000, UTC),
             )  # fmt: skip
 
-    def _turn(self, name: str) -> int:
+    def _turn(self, name: str, began: int) -> int:
         """Run what is due of a flow in a process of its own; its exit status."""
         flow = self._config.flows.get(name)
         try:
-            process = flow and self._start(flow)
+            process = flow and self._start(flow, began)
         except OSError as error:
             log.log.error("no process could be started", flow=name, error=error.strerror)
             return 1
@@ -194,9 +197,9 @@ class Daemon:
             self._running.pop(name, None)
         return process.exitcode or 0
 
-    def _start(self, flow: Flow) -> BaseProcess | None:
+    def _start(self, flow: Flow, began: int) -> BaseProcess | None:
         context = get_context("spawn")
-        work = partial(_work, flow, self._config.home, self._clock, self._options)
+        work = partial(_work, flow, self._config.home, self._clock, self._options, began)
         process = context.Process(target=work, name=f"run of {flow.name}")
         with self._lock:
             if self._stopping.is_set():
@@ -274,9 +277,9 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-def _work(flow: Flow, home: Path, clock: Clock, options: "Options | None") -> None:
+def _work(flow: Flow, home: Path, clock: Clock, options: "Options | None", began: int) -> None:
     """One turn of one flow: the whole of its process, which hears of a stop once it can obey."""
     from engine.tick import work
 
     signal(SIGHUP, SIG_IGN)
-    raise SystemExit(work(flow, home, clock, options))
+    raise SystemExit(work(flow, home, clock, options, began))

@@ -49,9 +49,9 @@ class FlowStatus:
         history = catalog.history(self.flow.name, limit=MOST_RUNS)
         self.last = history[0] if history else None
         ended = [run for run in history if run.status != IN_PROGRESS]
-        arrival = next((run for run in ended if run.window.arrival), None)
         # A day that came well does not hide that nothing arrives any more.
-        failed = [run for run in (arrival, *ended[:1]) if run and run.status == FAILED]
+        arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
+        failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
         self.asked = len(catalog.asked(self.flow.project, self.now))
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS):

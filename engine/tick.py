@@ -30,11 +30,14 @@ SECONDS = 600  # that a turn may take
 DRAIN = 8  # seconds in which a running window may end, after a stop was asked for (P8)
 
 
-def work(flow: Flow, home: Path, clock: Clock, options: Options | None) -> int:
-    """Bring `flow` up to date; the exit status: 0, MORE or LATER, 1 a failure, 2 wrong input."""
+def work(flow: Flow, home: Path, clock: Clock, options: Options | None, began: int) -> int:
+    """Bring `flow` up to date; the exit status: 0, MORE or LATER, 1 a failure, 2 wrong input.
+
+    `began`: the tick that this is a turn of, in ms.
+    """
     configure(flow=flow.name)
     _end_with_parent()
-    turn = Turn(seconds=SECONDS)
+    turn = Turn(seconds=SECONDS, began=began)
     options = replace(options or Options(), now=clock.now)
     try:
         _listen(turn)

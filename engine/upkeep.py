@@ -43,6 +43,7 @@ class Turn:
     idle    there is nothing that an end could cut off
     seconds how long it may last: what is due then is left to the next turn, and `more` says so
     later   what is due has to wait for the hour's budget
+    began   the tick that it is a part of, in ms: what fails in it waits for the next one
     """
 
     asked: bool = False
@@ -50,6 +51,7 @@ class Turn:
     seconds: float = math.inf
     more: bool = False
     later: bool = False
+    began: int = 0
 
 
 def tend(
@@ -103,6 +105,8 @@ class Upkeep:
         self._out: Window | None = None
         self._over = False
         self._again = 0  # when an arrival window that failed may be asked for again
+        if failed := _arrival_failed(flow, catalog, turn.began):
+            self._again = self._next_tick(failed)
         self._failures, self._rests = failed_days(flow, catalog)
         self._counts: list[float] = []
 
@@ -142,12 +146,13 @@ class Upkeep:
         """Remember how it went: a day that failed by its own fault is left alone for a while."""
         self._out = None
         now = self._now()
+        if window.arrival:
+            # Without a schedule it is always a tick: one window is enough.
+            if error or not self._flow.schedule:
+                self._again = self._next_tick(now)
+            return
         if error is None:
             self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
-        if window.arrival:
-            schedule = self._flow.schedule
-            self._again = (schedule and plan.next_tick(schedule, now)) or now + plan.FULL_DAY
-            return
         for day in window.days:
             if error is None:
                 self._failures.pop(day, None)
@@ -155,6 +160,11 @@ class Upkeep:
             elif not isinstance(error, TryAgain | Refused):
                 self._failures[day] += 1
                 self._rests[day] = now + plan.rest(self._failures[day])
+
+    def _next_tick(self, moment: int) -> int:
+        """The first one after `moment`; a day later where there is none."""
+        schedule = self._flow.schedule
+        return (schedule and plan.next_tick(schedule, moment)) or moment + plan.FULL_DAY
 
     def give_up(self) -> int:
         """Until the next tick."""
@@ -201,6 +211,19 @@ def failed_days(flow: Flow, catalog: Catalog) -> tuple[Counter[date], dict[date,
             failures.update(days)
             last = dict.fromkeys(days, run.started_at) | last
     return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
+
+
+def _arrival_failed(flow: Flow, catalog: Catalog, since: int) -> int | None:
+    """When the last arrival window began, if it failed and was of a turn since that moment.
+
+    Turns are processes: what one of them learned, the next one has from the history.
+    """
+    for run in catalog.history(flow.name, limit=REMEMBERED):  # the newest first
+        if run.started_at < since:
+            break
+        if run.window.arrival:
+            return run.started_at if run.status == FAILED else None
+    return None
 
 
 def _by_own_fault(item: Json) -> bool:

@@ -3,23 +3,28 @@
 import json
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
-from engine import given
+from engine import given, positions
 from engine.catalog import Catalog
 from engine.errors import InputError
 from engine.plan import Budget
 from engine.runs import Options
 from engine.sandbox import Sandbox, Spec
-from engine.upkeep import RESERVE, Turn, tend
+from engine.upkeep import RESERVE, Turn, Upkeep, failed_days, tend
+from engine.window import Window
 from tests.commands import Run, here, put, variables
 
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
 HOUR = 3_600_000
+FAST = Budget(per_second=1000)  # the clock stands still
+DAY = date(2024, 1, 9)
+LINE = '{"event":"e","properties":{"time":1704801600,"distinct_id":"d"}}\n'
 FLOWS = """
 home = "home"
 [connections.shop]
@@ -61,7 +66,7 @@ def run(
 def keep(name: str, now: int = NOON) -> list[dict[str, Any]]:
     """What a tick of the flow does, in this process."""
     flow, home = given.flow_of(Path("flows.toml"), name)
-    return tend(flow, home, Options(now=lambda: now))
+    return tend(flow, home, Options(now=lambda: now, budget=FAST))
 
 
 def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
@@ -187,7 +192,7 @@ def test_a_day_that_would_not_be_due_again(run: Run) -> None:
     said = run(*words, "--to-date=2024-01-09")
     assert "Nothing to forget" in said.err
     assert "1 more would not be due then: for those, backfill --force." in said.err
-    assert "1 days, 2024-01-10 to 2024-01-10, would count" in run(*words).out
+    assert "1 day, 2024-01-10 to 2024-01-10, would count" in run(*words).out
     assert "2024-01-09" in run("positions", "show", "--config=flows.toml", "--flow=daily").out
 
 
@@ -250,3 +255,76 @@ def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
         (run_,) = catalog.history("events")
     assert run_.status == "failed"
     assert "ZeroDivisionError" in json.dumps(run_.item)
+
+
+def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandbox) -> None:
+    """The turns of one tick are processes: they do not spend the hour on the same failure."""
+    flow, home = given.flow_of(Path("flows.toml"), "events")
+    keep("events")
+    broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
+    sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3, "times": None})
+    began = NOON + HOUR
+    options = Options(now=lambda: began + 1000, budget=FAST)
+    asked = []
+    for of in (began, began, began + 500):
+        before = len(sandbox.requests)
+        tend(flow, home, options, turn=Turn(began=of))
+        asked.append(len(sandbox.requests) - before)
+    assert asked == [1, 0, 0]
+    options = Options(now=lambda: began + HOUR, budget=FAST)
+    tend(flow, home, options, turn=Turn(began=began))
+    assert len(sandbox.requests) == before + 1
+    tend(flow, home, options, turn=Turn(began=began + HOUR + 1))  # the daemon was started again
+    assert len(sandbox.requests) == before + 2
+
+
+def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> None:
+    """A quarter of an hour has few events: days are not packed by that."""
+    flow, home = given.flow_of(Path("flows.toml"), "events")
+    found: list[Any] = []
+    with Catalog(home) as catalog:
+        dataset = given.dataset_of(flow, given.rules_of(flow))
+        options = Options(now=lambda: NOON)
+        upkeep = Upkeep(flow, given.rules_of(flow), dataset, catalog, options, found.append, Turn())
+        upkeep.ended(Window(DAY, DAY), 900)
+        for _ in range(20):
+            upkeep.ended(Window(DAY, DAY, arrival=(1, 2)), 1)
+        assert max(upkeep._counts) == 900
+
+
+def test_a_day_rests_for_its_own_faults_alone(run: Run, sandbox: Sandbox) -> None:
+    """A day that nobody could ask for is asked for at the next tick; one that shrank is not."""
+    keep("daily")
+    sandbox.faults({"fault": "answer", "status": 403, "times": None})
+    keep("daily", NOON + 24 * HOUR)
+    flow, home = given.flow_of(Path("flows.toml"), "daily")
+    with Catalog(home) as catalog:
+        assert catalog.history("daily")[0].status == "failed"
+        assert failed_days(flow, catalog) == ({}, {})
+    sandbox.reset()
+    sandbox.faults({"fault": "answer", "status": 200, "body": LINE * 3, "times": None})  # P5
+    keep("daily", NOON + 24 * HOUR + 15 * 60_000)
+    with Catalog(home) as catalog:
+        failures, rests = failed_days(flow, catalog)
+    assert rests
+    assert set(failures.values()) == {1}
+
+
+def test_a_flow_of_days_that_is_well_again(run: Run) -> None:
+    """What could not begin once is not held against it for ever."""
+    good = Path("flows.toml").read_text()
+    Path("flows.toml").write_text(good + 'mapping = "nowhere"\n')
+    with pytest.raises(InputError):
+        keep("daily")
+    Path("flows.toml").write_text(good)
+    assert run("status", "--config=flows.toml", "--flow=daily").status == 1
+    keep("daily", NOON + 1)
+    assert run("status", "--config=flows.toml", "--flow=daily").status == 0
+
+
+def test_a_position_that_lies_ahead(run: Run) -> None:
+    """A clock that was ahead does not keep the running day from being pulled."""
+    keep("daily", NOON + 24 * HOUR)
+    flow, _ = given.flow_of(Path("flows.toml"), "daily")
+    dataset = given.dataset_of(flow, given.rules_of(flow))
+    assert max(positions.read(flow, dataset, NOON).pulled.values()) == NOON

@@ -422,7 +422,7 @@ def test_flows_take_turns(
     daemon = Daemon(tried.config, os.environ)
     turns: list[str] = []
 
-    def turn(name: str) -> int:
+    def turn(name: str, began: int) -> int:
         turns.append(name)
         time.sleep(0.02)  # a turn takes its time, and gives the lock of the interpreter away
         return 0 if name == "short" else MORE
@@ -452,7 +452,7 @@ def test_a_process_that_cannot_be_started(
     put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
     daemon = Daemon(tried.config, os.environ)
 
-    def start(flow: Flow) -> None:
+    def start(flow: Flow, began: int) -> None:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(daemon, "_start", start)
@@ -517,7 +517,7 @@ def test_a_stop_in_the_middle_of_a_commit(
     monkeypatch.setattr(Dataset, "_write_log", stopped)
     before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT)}
     try:
-        assert work(flow, home, tried.clock, None) == 0
+        assert work(flow, home, tried.clock, None, 0) == 0
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for sign, handler in before.items():
