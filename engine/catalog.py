@@ -131,19 +131,6 @@ class Catalog:
         )
         return [_entry(*row) for row in rows]
 
-    def runs(
-        self, flow: str | None = None, status: str | None = None, limit: int = 100
-    ) -> list[Json]:
-        """The items of the runs payload, the newest first."""
-        return [entry.item for entry in self.history(flow, status, limit=limit)]
-
-    def count(self, flow: str | None = None, status: str | None = None) -> int:
-        """How many runs there are."""
-        where, values = _filter(flow=flow, status=status)
-        query = f"SELECT count(*) FROM runs{where}"  # noqa: S608  # our own names only
-        number: int = self._read(query, values)[0][0]
-        return number
-
     def abandon(self, dataset: str, at: int) -> int:
         """Mark what is still `inProgress` on `dataset` as failed; how many those were.
 

@@ -24,7 +24,7 @@ import pytest
 
 from engine import given
 from engine.catalog import Catalog
-from engine.console import MORE
+from engine.console import LATER, MORE
 from engine.daemon import Daemon
 from engine.dataset import Dataset
 from engine.flow import Flow
@@ -205,7 +205,7 @@ def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
 
 def history(tried: Trial, flow: str) -> list[dict[str, Any]]:
     with Catalog(tried.home) as catalog:
-        return catalog.runs(flow, limit=1000)
+        return [entry.item for entry in catalog.history(flow, limit=1000)]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
@@ -408,6 +408,20 @@ def expected_now(tried: Trial) -> Counter[str]:
     return expected(SPEC, FIRST, last, reached)
 
 
+def test_a_run_ends_with_its_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
+    """However the daemon ends, no process goes on pulling for it."""
+    tried = trial(tmp_path, sandbox, 60)
+    tried.write(more=BACKFILL)
+    sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
+    with tried.daemon() as process:
+        until(lambda: is_pulling(tried))
+        runs = alive_below(process)
+        assert runs
+        process.kill()
+        process.wait()
+        until(lambda: not any(_alive(pid) for pid in runs), 10)
+
+
 # Without a process -----------------------------------------------------------------------
 
 
@@ -527,3 +541,50 @@ def test_a_stop_in_the_middle_of_a_commit(
     assert [run["metrics"]["statusSummary"]["status"] for run in history(tried, "events")] == [
         "success"
     ]
+
+
+def test_a_home_that_moves(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its lock and its history would stay behind: the change is refused, and the rest with it."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    daemon = Daemon(tried.config, os.environ)
+    text = tried.config.read_text()
+    tried.config.write_text(text.replace(str(tried.home), str(tmp_path / "moved")))
+    configure()
+    daemon._reload()
+    said = json.loads(capsys.readouterr().err)
+    assert "home: cannot change while the daemon runs" in said["error"]
+    assert daemon._config.home == tried.home
+
+
+def test_waiting_for_the_budget_is_told_once(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Not once a minute; and a turn that had something to do in between begins it anew."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    monkeypatch.setattr("engine.daemon.LATER_SECONDS", 0)
+    daemon = Daemon(tried.config, os.environ)
+    ends = iter([LATER, LATER, MORE, LATER, 0])
+    moments = set()
+
+    def turn(name: str, began: int) -> int:
+        moments.add(began)
+        return next(ends)
+
+    monkeypatch.setattr(daemon, "_turn", turn)
+    configure()
+    daemon._tick("events")
+    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["event"] for line in said] == ["waiting"] * 2
+    assert len(moments) == 1  # turns of one tick
