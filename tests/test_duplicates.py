@@ -178,3 +178,56 @@ def test_ten_bytes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha
     found.close()
     assert (0 if mask is None else mask.sum()) == again
     assert peak < 8 * count + 32 * again + (3 << 20)
+
+
+# Beside rows that a table has already ----------------------------------------------------
+
+
+def lost_beside(directory: Path, new: Sequence[Row], known: Sequence[tuple[Any, ...]]) -> list[int]:
+    """The rows of `new` that are superseded by each other or by what is known."""
+    found = Duplicates(directory)
+    found.add([list(column) for column in zip(*new, strict=True)])
+    for start in range(0, len(known), 2):  # part by part
+        part = [list(column) for column in zip(*known[start : start + 2], strict=True)]
+        found.add_known(arrays(*part, [0] * len(part[0]))[:4])
+    mask = found.superseded()
+    found.close()
+    return [] if mask is None else np.flatnonzero(mask[: len(new)]).tolist()
+
+
+def test_what_is_known_stays(tmp_path: Path) -> None:
+    """Whenever it was processed; and only an equal key in all its parts is the same event."""
+    new: list[Row] = [
+        ("e", "d", 1, "i", 10**15),
+        ("e", "d", 1, None, 5),
+        ("e", "d", 2, "i", 5),
+        ("e", 487, 3, "j", 5),  # a number: the table's column has it as a text
+        ("f", "d", 1, "i", 5),
+        ("e", "x", 1, "i", 5),
+        ("e", "d", 4, "k", 5),
+        ("e", "d", 4, "k", 9),
+    ]
+    known = [
+        ("e", "d", 1, "i"),
+        ("e", "d", 1, None),
+        ("e", "487", 3, "j"),
+        ("e", "d", 99, "i"),
+        ("e", "z", 4, "k"),
+    ]
+    assert lost_beside(tmp_path / "a", new, known) == [0, 3, 6]
+    assert lost_beside(tmp_path / "b", new, known[3:]) == [6]
+
+
+def test_a_day_of_known_rows_is_not_held(tmp_path: Path) -> None:
+    """P6: of what the table has, only what may be equal is kept, however much it has."""
+    found = Duplicates(tmp_path)
+    found.add([["e"], ["d"], [1], ["i7"], [5]])
+    for start in range(0, 100_000, 10_000):
+        ids = [f"i{number}" for number in range(start, start + 10_000)]
+        count = [1] * len(ids)
+        found.add_known(arrays(["e"] * len(ids), ["d"] * len(ids), count, ids, count)[:4])
+    assert (tmp_path / "hashes").stat().st_size <= 8 * 3
+    mask = found.superseded()
+    assert mask is not None
+    assert mask[:1].tolist() == [True]
+    found.close()
