@@ -28,7 +28,12 @@ from engine.run import Rules, table_schema
 from engine.stages.writer import StagedFile, Writer
 
 BEGIN = date(1990, 1, 1)
-MADE_BY = ("engine/dataset.py", "engine/stages/writer.py", "schemas/mixpanel-events.json")
+MADE_BY = (
+    "engine/dataset.py",
+    "engine/table.py",
+    "engine/stages/writer.py",
+    "schemas/mixpanel-events.json",
+)
 SINCE = 50  # commits since the last checkpoint, as there are on average
 VALUES = {pa.string(): "x", pa.int64(): 1, pa.bool_(): True}
 

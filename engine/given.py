@@ -73,8 +73,9 @@ def rules_of(flow: Flow) -> "Rules":
 
 def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
     """The table of `flow`, as far as it is there."""
-    from engine.dataset import Dataset, local_path
+    from engine.dataset import Dataset
     from engine.run import table_schema
+    from engine.table import local_path
 
     try:
         return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)

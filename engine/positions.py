@@ -13,10 +13,11 @@ from collections import Counter
 from datetime import date
 
 from engine import plan
-from engine.dataset import Dataset, Held
+from engine.dataset import Dataset
 from engine.errors import DatasetError, InputError
 from engine.flow import Flow, Run
 from engine.plan import Positions
+from engine.table import Held
 from engine.window import DAY, Window, each_day, is_day, latest_day
 
 ARRIVAL, START = "arrival", "start"
