@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def children(pid: int) -> Iterator[tuple[int, str]]:
                 continue  # it has just ended
             if parent == pid and command:
                 yield int(entry.name), command
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own in `folder`, as large as `size`; only root may mount one."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("nobody may mount a disk here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def put(variables: Mapping[str, str], patch: pytest.MonkeyPatch) -> None:

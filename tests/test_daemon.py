@@ -33,7 +33,7 @@ from engine.runs import Options
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.tick import work
 from engine.upkeep import tend
-from tests.commands import children, put
+from tests.commands import children, mounted, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
 
 HOUR = 3_600_000
@@ -339,13 +339,8 @@ def test_a_table_that_is_gone_for_a_while(sandbox: Sandbox, tmp_path: Path) -> N
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB of its own; only root may mount one."""
-    disk = tmp_path / "data"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("nobody may mount a disk here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "data", "4m") as disk:
+        yield disk
 
 
 def test_a_full_disk(sandbox: Sandbox, tmp_path: Path, small_disk: Path) -> None:

@@ -18,7 +18,7 @@ from engine import dataset as dataset_module
 from engine.runs import Event, Waiting, wall_clock
 from engine.sandbox import Sandbox, Spec
 from engine.window import day_start
-from tests.commands import environment
+from tests.commands import environment, mounted
 from tests.pulling import DAYS, QUICK, Pull, pull, rows, undisturbed
 
 DAY = DAYS[0]
@@ -317,13 +317,8 @@ def test_the_clock_set_back(sandbox: Sandbox, root: Path, expected: list[str]) -
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 2 MiB of its own; only root may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
-    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
-        pytest.skip("nobody may mount a disk here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "2m") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("free", [0, 100])
