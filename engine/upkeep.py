@@ -105,6 +105,7 @@ class Upkeep:
         self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
         self._out: Window | None = None
         self._over = False
+        self._arrived = False  # whether the last window was one of arrival
         self._again = 0  # when an arrival window that failed may be asked for again
         if failed := _arrival_failed(flow, catalog, turn.began):
             self._again = self._next_tick(failed)
@@ -123,14 +124,26 @@ class Upkeep:
         if self._out or self._over or self._turn.asked:
             return None
         now = self._now()
-        due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
-        awake = (each.window for each in due if not each.window.arrival or now >= self._again)
-        self._out = next(awake, None)
+        self._out = self._most_urgent(now)
         if self._out and time.monotonic() > self._until:
             self._turn.more, self._out = True, None
         if self._out and self._has_to_wait(self._out, now):
             self._turn.later, self._out = True, None
         return self._out
+
+    def _most_urgent(self, now: int) -> Window | None:
+        """The first that is due and not left alone, but no two arrival windows in a row.
+
+        Where one of them takes longer than the interval the next is due at once: the history
+        would never come.
+        """
+        due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
+        awake = (each.window for each in due if not each.window.arrival or now >= self._again)
+        first = next(awake, None)
+        if first and first.arrival and self._arrived:
+            other = next(awake, None)
+            return other if other and not self._has_to_wait(other, now) else first
+        return first
 
     def _has_to_wait(self, window: Window, now: int) -> bool:
         """Whether the budget of the hour is used up: others may have the turn meanwhile.
@@ -146,6 +159,7 @@ class Upkeep:
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Remember how it went: a day that failed by its own fault is left alone for a while."""
         self._out = None
+        self._arrived = window.arrival is not None
         now = self._now()
         if window.arrival:
             # Without a schedule it is always a tick: one window is enough.

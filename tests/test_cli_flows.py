@@ -278,6 +278,21 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
     assert len(sandbox.requests) == before + 2
 
 
+def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None:
+    """Where a pull takes longer than the interval, the next arrival window is due at once."""
+    flow, home = given.flow_of(Path("flows.toml"), "events")
+    turn, before = Turn(), len(sandbox.requests)
+
+    def now() -> int:
+        asked = len(sandbox.requests) - before
+        turn.asked = asked >= 3
+        return NOON + asked * 20 * 60_000
+
+    tend(flow, home, Options(now=now, budget=FAST), turn=turn)
+    asked = [request["params"] for request in sandbox.requests[before:]]
+    assert ["where" in params for params in asked] == [True, False, True]
+
+
 def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> None:
     """A quarter of an hour has few events: days are not packed by that."""
     flow, home = given.flow_of(Path("flows.toml"), "events")
