@@ -1,5 +1,6 @@
-"""The history of runs and the ledger of requests, in one SQLite file that any number of processes
-read and write. The only importer of sqlite3. The data's truth is never here: it is in the table.
+"""The history of runs, the ledger of requests and what the control plane keeps, in one SQLite file
+that any number of processes read and write. The only importer of sqlite3. The data's truth is never
+here: it is in the table.
 """
 
 import json
@@ -19,7 +20,7 @@ from engine.plan import HOUR, SECOND
 from engine.report import FAILED, IN_PROGRESS, Json, abandoned
 from engine.window import Window
 
-VERSION = 1
+VERSION = 2
 NAME = "catalog.sqlite3"
 
 _DAY_MS = 24 * HOUR
@@ -42,6 +43,22 @@ CREATE INDEX runs_by_flow_and_status ON runs (flow, status, started_at);
 CREATE TABLE requests (project TEXT NOT NULL, at INTEGER NOT NULL);
 CREATE INDEX requests_by_project ON requests (project, at);
 """
+_RESOURCES = """
+CREATE TABLE resources (
+    id         TEXT PRIMARY KEY,
+    kind       TEXT NOT NULL,
+    etag       TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    body       TEXT NOT NULL,
+    secret     BLOB,
+    origin     TEXT
+);
+CREATE INDEX resources_by_kind ON resources (kind, created_at);
+CREATE TABLE uses (user TEXT NOT NULL, used TEXT NOT NULL, PRIMARY KEY (user, used));
+CREATE INDEX uses_by_used ON uses (used);
+"""
+_STEPS = (_TABLES, _RESOURCES)  # what every version adds to the one before it
 
 _SAVE = """
 INSERT INTO runs (id, flow, dataset, status, started_at, "window", item)
@@ -112,7 +129,7 @@ class Catalog:
             json.dumps(window.as_json()),
             json.dumps(item, separators=(",", ":")),
         )
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(_SAVE, row)
 
     def history(
@@ -124,7 +141,7 @@ class Catalog:
     ) -> list[Entry]:
         """The newest runs first. Upper and lower case of `status` are the same."""
         where, values = _filter(flow=flow, status=status, dataset=dataset)
-        rows = self._read(
+        rows = self.read(
             f'SELECT flow, dataset, status, started_at, "window", item FROM runs{where}'  # noqa: S608  # our own names only
             " ORDER BY started_at DESC, rowid DESC LIMIT ?",
             [*values, limit],
@@ -137,7 +154,7 @@ class Catalog:
         To be called by who holds the dataset's lock: then no other process can be running them.
         """
         left = "SELECT id, item FROM runs WHERE status = ? AND dataset = ?"
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(left, (IN_PROGRESS, dataset)).fetchall()
             for run, item in rows:
                 failed = json.dumps(abandoned(json.loads(item), at), separators=(",", ":"))
@@ -157,7 +174,7 @@ class Catalog:
         # Who was let in while we waited for the file noted a moment after our `now`. Moments still
         # later were noted before the clock was set back: they would block for as long as that.
         latest = now + _BUSY_SECONDS * SECOND
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             rows = connection.execute(query, (project, now - HOUR, latest))
             pause = wait([min(at, now) for (at,) in rows])
             if pause == 0:
@@ -172,12 +189,12 @@ class Catalog:
     def asked(self, project: str, now: int) -> list[int]:
         """When the project was asked in the hour before `now`, in ms, the oldest first."""
         query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
-        return [at for (at,) in self._read(query, [project, now - HOUR, now])]
+        return [at for (at,) in self.read(query, [project, now - HOUR, now])]
 
     def give_back(self, project: str, at: int) -> None:
         """Free the slot that `ask` gave at that moment, in ms, for a request that never left."""
         one = "SELECT rowid FROM requests WHERE project = ? AND at = ? LIMIT 1"
-        with self._transaction() as connection:
+        with self.transaction() as connection:
             connection.execute(f"DELETE FROM requests WHERE rowid IN ({one})", (project, at))  # noqa: S608  # our own text only
 
     def close(self) -> None:
@@ -214,12 +231,12 @@ class Catalog:
         """Write-ahead logging, so that no reader ever waits for a writer; tables where missing."""
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
-        if self._version() == 0:
+        if self._version() < VERSION:
             self._connection.execute("BEGIN IMMEDIATE")
-            if self._version() == 0:  # no other process was faster
-                for statement in _TABLES.split(";"):
+            for step in _STEPS[self._version() :]:  # none if another process was faster
+                for statement in step.split(";"):
                     self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            self._connection.execute(f"PRAGMA user_version = {max(VERSION, self._version())}")
             self._connection.execute("COMMIT")
         version = self._version()
         if version > VERSION:
@@ -234,7 +251,7 @@ class Catalog:
         return version
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything in it is kept, or nothing; no other process writes in between."""
         with self._lock, self._translated("written"):
             self._connection.execute("BEGIN IMMEDIATE")
@@ -245,7 +262,8 @@ class Catalog:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
-    def _read(self, query: str, values: list[Any]) -> list[Any]:
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """The rows that a query has."""
         with self._lock, self._translated("read"):
             return self._connection.execute(query, values).fetchall()
 

@@ -2,6 +2,9 @@
 
     EtlError
     ├── InputError          fix your input; nothing was tried              (exit 2)
+    ├── NotThere            name a resource that is there
+    ├── Stale               read the resource again, and change what it is now
+    ├── InUse               delete what uses it first
     ├── TryAgain            pull the same window again, whole              (P1)
     │   ├── Truncated       the response did not end cleanly
     │   ├── RateLimited     429: costs a wait, not an attempt
@@ -44,6 +47,30 @@ class EtlError(Exception):
 
 class InputError(EtlError):
     """What the person gave is wrong. Nothing was tried."""
+
+
+class NotThere(EtlError):
+    """A resource that was named is not there."""
+
+    def __init__(self, kind: str, id_: str) -> None:
+        super().__init__(f"There is no resource {id_} among the {kind}.")
+        self.kind, self.id = kind, id_
+
+
+class Stale(EtlError):
+    """A resource was changed since its etag was read."""
+
+    def __init__(self, given: str, current: str) -> None:
+        super().__init__(f'The version is "{current}" by now, not "{given}".')
+        self.given, self.current = given, current
+
+
+class InUse(EtlError):
+    """A resource is used by another one."""
+
+    def __init__(self, kind: str, id_: str, user_kind: str, user: str) -> None:
+        super().__init__(f"{id_} of the {kind} is used by {user} of the {user_kind}.")
+        self.kind, self.id, self.user_kind, self.user = kind, id_, user_kind, user
 
 
 class TryAgain(EtlError):

@@ -66,7 +66,7 @@ def redirect() -> None:
         request.url = there.geturl()
         return send(self, request, **options)
 
-    requests.Session.send = send_there
+    requests.Session.send = send_there  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -1,0 +1,42 @@
+"""What all routes share."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from engine.catalog import Catalog
+from engine.resources import Resources
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """What a route works with.
+
+    home      where the catalog is
+    datasets  the folder of the tables that clients make
+    now       the clock, in ms since the epoch
+    changed   to be called after a change of what runs: it takes effect at once
+    """
+
+    home: Path
+    catalog: Catalog
+    datasets: Path
+    environ: Mapping[str, str]
+    now: Callable[[], int]
+    changed: Callable[[], None]
+
+    @property
+    def resources(self) -> Resources:
+        """What clients made, and what was applied from configuration files."""
+        return Resources(self.catalog)
+
+
+def _plane(request: Request) -> Plane:
+    plane: Plane = request.app.state.plane
+    return plane
+
+
+Shared = Annotated[Plane, Depends(_plane)]

@@ -1,0 +1,66 @@
+"""What went wrong, in the form of Flow Service's error bodies.
+
+The codes are those of its error catalogue (Adobe's "Flow Service API error messages"); what is no
+resource of Flow Service's has them too, so that a client needs one way to read them.
+"""
+
+from typing import Any
+from uuid import uuid4
+
+from engine.errors import EtlError, InputError, InUse, NotThere, Stale
+
+Json = dict[str, Any]
+_TYPE = "https://ns.adobe.com/aep/errors/FLOW-"
+
+
+class Problem(Exception):
+    """An answer that is no success: a code as "1403-400", whose end is the HTTP status."""
+
+    def __init__(self, code: str, title: str, detail: str, **more: str) -> None:
+        super().__init__(detail)
+        self.code, self.title, self.detail, self.more = code, title, detail, more
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return int(self.code.rpartition("-")[2])
+
+    def body(self) -> Json:
+        """The whole body. `request-id` tells answers apart, and says nothing else."""
+        report = {"detailed-message": self.detail, "request-id": str(uuid4()), **self.more}
+        return {
+            "type": f"{_TYPE}{self.code}",
+            "title": self.title,
+            "status": self.status,
+            "report": report,
+            "errorMessage": self.detail,
+            "errorDetails": self.detail,
+        }
+
+
+def invalid(code: str, detail: str) -> Problem:
+    """A request that can be mended."""
+    return Problem(code, "Invalid request", detail)
+
+
+def problem_of(error: EtlError) -> Problem:
+    """The answer for an error of the core; its words are plain sentences without a secret."""
+    if isinstance(error, NotThere):
+        detail = (
+            f"The requested {error.kind} resource {error.id} is not found. "
+            "Verify the resource ID before trying again."
+        )
+        return Problem("1439-404", "Resource not found", detail, id=error.id, type=error.kind)
+    if isinstance(error, Stale):
+        detail = (
+            f"The supplied version '{error.given}' does not match the current version on entity "
+            f"'{error.current}'. Please ensure that the supplied version matches the current "
+            "version on entity and try again."
+        )
+        return Problem("1404-412", "Version not matching", detail)
+    if isinstance(error, InUse):
+        code = "1418-400" if error.kind == "connections" else "1447-400"
+        return invalid(code, f"{error} Delete that first.")
+    if isinstance(error, InputError):
+        return invalid("1400-400", str(error))
+    return Problem("1400-500", "Internal Error", str(error))
