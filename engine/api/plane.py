@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from engine.catalog import Catalog
 from engine.resources import Resources
+from engine.vault import Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,7 @@ class Plane:
     """What a route works with.
 
     home      where the catalog is
+    vault     seals what no answer shows
     datasets  the folder of the tables that clients make
     now       the clock, in ms since the epoch
     changed   to be called after a change of what runs: it takes effect at once
@@ -23,6 +25,7 @@ class Plane:
 
     home: Path
     catalog: Catalog
+    vault: Vault
     datasets: Path
     environ: Mapping[str, str]
     now: Callable[[], int]
