@@ -1,4 +1,4 @@
-"""Secrets at rest: encrypted with one key, which is in a file of its owner's or in the configuration.
+"""Secrets at rest: encrypted with one key, in a file of its owner's or from the configuration.
 
 The only importer of cryptography. What is lost with the key is lost: passwords have to be given
 again, and nothing else.
