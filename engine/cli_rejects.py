@@ -159,7 +159,7 @@ def _place(dataset: str | None, config_file: Path | None, flow: str | None) -> s
 def _opened(place: str) -> "Dataset":
     """The table there, to be looked at, whatever schema it has."""
     from engine.dataset import Dataset
-    from engine.table import local_path
+    from engine.disk import local_path
 
     try:
         return Dataset(local_path(place), None, None)

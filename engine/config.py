@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from difflib import get_close_matches
 from functools import cache
@@ -43,7 +43,8 @@ _VARIABLES = {
 _CREDENTIALS = ("username", "password", "project_id")
 _LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
 _ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'
-_LAST_SECOND = 253_402_300_799  # of the year 9999: a larger number was meant in milliseconds
+MOST_INTERVALS = 100_000
+LAST_SECOND = 253_402_300_799  # of the year 9999: a larger number was meant in milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,14 @@ def from_environment(environ: Environ) -> Connection:
 def home(environ: Environ) -> Path:
     """Where the catalog is, unless the configuration file says otherwise."""
     return Path(environ.get("MIXPANEL_ETL_HOME") or ".mixpanel-etl")
+
+
+def values_of(origin: str, table: Any, keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The values of a table that stands in no file; InputError lists all that is wrong with it."""
+    problems = Problems(origin)
+    values = _fields(table, keys, "", problems, ())
+    problems.tell()
+    return values
 
 
 def timezone(name: str) -> str:
@@ -246,7 +255,7 @@ def _flow(
     at = f"flows.{name}"
     if not re.fullmatch(r"[\w.-]+", name):  # positions in the table are named after flows
         problems.add(at, "the name of a flow has letters, digits, '.', '_' and '-' only")
-    values = _fields(table, _FLOW, at, problems, ("connection", "dataset"))
+    values = _fields(table, FLOW, at, problems, ("connection", "dataset"))
     schedule = None
     if "schedule" in values:
         schedule = _schedule(values.pop("schedule"), f"{at}.schedule", problems)
@@ -290,10 +299,9 @@ def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | 
 
 
 def _connection_keys(environ: Environ) -> dict[str, Key]:
-    """No value of theirs is ever shown: people mix up the variables (P7)."""
+    """Those of `CONNECTION` and the password; each value stands in the file, or elsewhere."""
 
     def anywhere(read: Read) -> Read:
-        """A reader for a value that stands in the file, or elsewhere."""
         return lambda given: read(_fetch(given, environ) if isinstance(given, dict) else given)
 
     def password(given: Any) -> Secret:
@@ -302,26 +310,20 @@ def _connection_keys(environ: Environ) -> dict[str, Key]:
         raise ValueError(f"a password does not belong into this file: write {_ELSEWHERE}")
 
     def project(given: Any) -> Any:
-        if isinstance(given, dict):
-            text = _fetch(given, environ).strip()
-            given = int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
-        return _fits(_is_integer(1, 10**18))(given)
+        return project_id(_fetch(given, environ)) if isinstance(given, dict) else given
 
-    return {
-        "host": Key(
-            'the scheme and host of a URL, as "https://data.mixpanel.com", or us, eu or in',
-            anywhere(_host),
-            shown=False,
-        ),
-        "username": Key(
-            f"the name of a service account, without a colon, or {_ELSEWHERE}",
-            anywhere(_fits(lambda text: _is_text(text) and ":" not in text)),  # RFC 7617
-            shown=False,
-        ),
+    keys = {name: replace(key, read=anywhere(key.read)) for name, key in CONNECTION.items()}
+    username, number = CONNECTION["username"], CONNECTION["project_id"]
+    return keys | {
+        "username": replace(keys["username"], allowed=f"{username.allowed}, or {_ELSEWHERE}"),
         "password": Key(f"{_ELSEWHERE}, the secret of a service account", password, shown=False),
-        "project_id": Key("the number of a project, as 2384945", project, shown=False),
-        "timezone": Key("the IANA or Windows name of a time zone", anywhere(_zone), shown=False),
+        "project_id": replace(number, read=lambda given: number.read(project(given))),
     }
+
+
+def project_id(text: str) -> int | None:
+    """The number of a project that is written as a text; None if it is none."""
+    return int(text) if re.fullmatch(r"\s*[0-9]{1,18}\s*", text) else None
 
 
 def _fetch(given: dict[str, Any], environ: Environ) -> str:
@@ -364,7 +366,7 @@ def _one_of(*allowed: str) -> Key:
     return Key(" or ".join(f'"{each}"' for each in allowed), _fits(lambda given: given in allowed))
 
 
-def _whole(least: int, most: int = 100_000) -> Key:
+def _whole(least: int, most: int = MOST_INTERVALS) -> Key:
     return Key(f"a whole number from {least} to {most}", _fits(_is_integer(least, most)))
 
 
@@ -437,12 +439,28 @@ def _zone(given: Any) -> str:
 
 
 _text = _fits(_is_text)
+CONNECTION = {  # no value of theirs is ever shown: people mix them up (P7)
+    "host": Key(
+        'the scheme and host of a URL, as "https://data.mixpanel.com", or us, eu or in',
+        _host,
+        shown=False,
+    ),
+    "username": Key(
+        "the name of a service account, without a colon",
+        _fits(lambda text: _is_text(text) and ":" not in text),  # RFC 7617
+        shown=False,
+    ),
+    "project_id": Key(
+        "the number of a project, as 2384945", _fits(_is_integer(1, 10**18)), shown=False
+    ),
+    "timezone": Key("the IANA or Windows name of a time zone", _zone, shown=False),
+}
 _TEXT = Key("a text that is not empty", _text)
 _START = Key(
     "a time in whole seconds (not ms) since 1970, as 1625040887",
-    _fits(_is_integer(0, _LAST_SECOND)),
+    _fits(_is_integer(0, LAST_SECOND)),
 )
-_FLOW = {
+FLOW = {
     "connection": Key("the NAME of a table [connections.NAME]", _text),
     "dataset": Key("the path or URI of the table", _text),
     "mapping": Key("the name of a shipped mapping set or a path", _text),

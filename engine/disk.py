@@ -1,9 +1,14 @@
-"""Files that a crash or a power cut leaves whole or not at all; files that one process holds."""
+"""Files that a crash or a power cut leaves whole or not at all; files that one process holds;
+where they are.
+"""
 
 import fcntl
 import os
 from pathlib import Path
 from typing import TextIO
+from urllib.parse import unquote, urlsplit
+
+from engine.errors import InputError
 
 
 def write_synced(path: Path, text: str) -> None:
@@ -40,3 +45,21 @@ def take(lock: TextIO) -> str:
     lock.write(str(os.getpid()))
     lock.flush()
     return ""
+
+
+def local_path(uri: str) -> Path:
+    """The directory that `uri` names: a path or a `file://` URI; other places are refused."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
+        raise InputError(
+            f"The dataset {uri} names another machine, {parts.netloc}. "
+            "For a path on this one write file:///… or the path alone."
+        )
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if "://" in uri:
+        raise InputError(
+            f"The dataset {parts.scheme}://… is not on a local disk. Give a path, or a file:// "
+            f"URI; {parts.scheme}:// is not supported yet."
+        )
+    return Path(uri).expanduser() if uri.startswith("~/") else Path(uri)

@@ -2,6 +2,7 @@
 
     EtlError
     ├── InputError          fix your input; nothing was tried              (exit 2)
+    │   └── Unfit           a resource cannot be as it is described
     ├── NotThere            name a resource that is there
     ├── Stale               read the resource again, and change what it is now
     ├── InUse               delete what uses it first
@@ -47,6 +48,14 @@ class EtlError(Exception):
 
 class InputError(EtlError):
     """What the person gave is wrong. Nothing was tried."""
+
+
+class Unfit(InputError):
+    """A resource's document is wrong; `number` is Flow Service's for that, as "1413-400"."""
+
+    def __init__(self, number: str, message: str) -> None:
+        super().__init__(message)
+        self.number = number
 
 
 class NotThere(EtlError):

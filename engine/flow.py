@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from engine.window import Window
 
 HOST = "https://data.mixpanel.com"
+Given = str | tuple[str, Any]
 FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
@@ -57,13 +58,18 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What to copy from where to where. `mapping` and `schema` are shipped names or paths."""
+    """What to copy from where to where.
+
+    mapping, schema       a shipped name, a path, or a name and the JSON document itself
+    source_id, target_id  the connections that its runs name; "": some that grow from its name
+    diagnostics           whether a run record tells where its rejected rows are; kept they are (P3)
+    """
 
     name: str
     connection: Connection
     dataset: str
-    mapping: str = "mixpanel-events"
-    schema: str = "mixpanel-events"
+    mapping: Given = "mixpanel-events"
+    schema: Given = "mixpanel-events"
     events: tuple[str, ...] = ()
     where: str | None = None
     partial_ingestion_percent: float = 5.0
@@ -75,6 +81,9 @@ class Flow:
     delay_minutes: int = 10
     backfill_from: date | None = None
     schedule: Schedule | None = None
+    diagnostics: bool = True
+    source_id: str = ""
+    target_id: str = ""
 
     @property
     def project(self) -> str:

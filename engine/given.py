@@ -59,7 +59,7 @@ def rules_of(flow: Flow) -> "Rules":
     wrong = list[str]()
     for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
         try:
-            found[kind] = config.find(kind, wanted)
+            found[kind] = config.find(kind, wanted) if isinstance(wanted, str) else wanted
             if kind == "schema" and wrong:  # what is wrong with it shows although nothing can fit
                 Schema.parse(*found[kind])
         except InputError as error:
@@ -74,8 +74,8 @@ def rules_of(flow: Flow) -> "Rules":
 def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
     """The table of `flow`, as far as it is there."""
     from engine.dataset import Dataset
+    from engine.disk import local_path
     from engine.run import table_schema
-    from engine.table import local_path
 
     try:
         return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)

@@ -9,11 +9,11 @@ from typing import Any
 
 from engine import given, plan
 from engine.catalog import Catalog
+from engine.disk import local_path
 from engine.errors import TryAgain, disk_error
 from engine.flow import Flow
 from engine.run import Rules
 from engine.stages import export, lines
-from engine.table import local_path
 from engine.terminal import duration
 from engine.window import Window
 

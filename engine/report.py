@@ -2,6 +2,7 @@
 dataflow". Pure: it knows no clock, no catalog, and nothing of how the numbers came about.
 """
 
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,11 @@ Json = dict[str, Any]
 SUCCESS, FAILED, IN_PROGRESS = "success", "failed", "inProgress"
 COPY, PROMOTION = "copyActivity", "promotionActivity"
 
-_PROGRAM = "mixpanel-etl"
-_SANDBOX = "prod"
+PROGRAM = "mixpanel-etl"
+SANDBOX = "prod"
 _IDS = UUID("8f2c0f3e-52a5-4b0e-9d0c-6c9c3c6a4b51")  # never changes: every id of ours grows from it
 _UNKNOWN = -1
-_PARTIAL = "INGEST-1212-400"
+_PARTIAL, _UNTOLD = "INGEST-1212-400", "INGEST-1211-400"  # with diagnostics, and without
 
 # What Adobe's ingestion says for each code that a rejected row can have.
 _SENTENCES = {
@@ -80,12 +81,12 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
     return {
         "createdAt": outcome.run.started_at,
         "updatedAt": at,
-        "createdBy": _PROGRAM,
-        "updatedBy": _PROGRAM,
-        "createdClient": _PROGRAM,
-        "updatedClient": _PROGRAM,
-        "sandboxId": _id("sandbox", _SANDBOX),
-        "sandboxName": _SANDBOX,
+        "createdBy": PROGRAM,
+        "updatedBy": PROGRAM,
+        "createdClient": PROGRAM,
+        "updatedClient": PROGRAM,
+        "sandboxId": id_of("sandbox", SANDBOX),
+        "sandboxName": SANDBOX,
         "id": outcome.run.id,
         "flowId": flow_id(flow.name),
         "etag": _etag(outcome.run.id, outcome.status, at),
@@ -117,8 +118,26 @@ def envelope(items: list[Json]) -> Json:
 
 
 def flow_id(name: str) -> str:
-    """The `flowId` that all runs of the flow `name` share."""
-    return _id("flow", name)
+    """The `flowId` that all runs of the flow `name` share: its name, where that is an id."""
+    with suppress(ValueError):
+        if str(UUID(name)) == name:
+            return name
+    return id_of("flow", name)
+
+
+def source_id(flow: Flow) -> str:
+    """The source connection that the runs of `flow` name."""
+    return flow.source_id or id_of("source", flow.name)
+
+
+def target_id(flow: Flow) -> str:
+    """The target connection that the runs of `flow` name."""
+    return flow.target_id or id_of("target", flow.name)
+
+
+def id_of(kind: str, name: str) -> str:
+    """The id that grows from a name, the same wherever and whenever it is asked for."""
+    return str(uuid5(_IDS, f"{kind}/{name}"))
 
 
 def manifest(batch: str) -> Json:
@@ -151,7 +170,6 @@ def _copy(outcome: Outcome, flow: Flow, at: int) -> Json:
     start, end = outcome.run.window.bounds(flow.connection.zone)
     read = outcome.tally.bytes_read if outcome.tally else _UNKNOWN
     responses = 1 if outcome.tally else _UNKNOWN
-    source = flow.connection
     return {
         "id": COPY,
         "updatedAtUTC": outcome.copy_completed or at,
@@ -169,9 +187,9 @@ def _copy(outcome: Outcome, flow: Flow, at: int) -> Json:
         },
         "sourceInfo": [
             {
-                "id": _id("source", f"{source.host}/{source.project_id}"),
+                "id": source_id(flow),
                 "type": "SourceConnection",
-                "reference": {"type": "AdfRunId", "ids": [_id("copy", outcome.run.id)]},
+                "reference": {"type": "AdfRunId", "ids": [id_of("copy", outcome.run.id)]},
             }
         ],
     }
@@ -182,12 +200,13 @@ def _promotion(outcome: Outcome, flow: Flow, at: int) -> Json:
     tally = outcome.tally
     files: Json = {}
     extensions: Json = {}
+    told = outcome.rejected > 0 and flow.diagnostics
     if outcome.batch:
         rows = manifest(outcome.batch)
         files["extensions"] = {"manifest": {"fileInfo": rows.pop("fileInfo")}}
-        extensions |= {"manifest": rows} if outcome.rejected else {}
+        extensions |= {"manifest": rows} if told else {}
     if outcome.rejected:
-        extensions["errors"] = _diagnostics(outcome)
+        extensions["errors"] = _diagnostics(outcome, told)
     return {
         "id": PROMOTION,
         "updatedAtUTC": outcome.promotion_completed or at,
@@ -209,7 +228,7 @@ def _promotion(outcome: Outcome, flow: Flow, at: int) -> Json:
         },
         "targetInfo": [
             {
-                "id": _id("target", flow.dataset),
+                "id": target_id(flow),
                 "type": "TargetConnection",
                 "reference": {"type": "Batch", "ids": [outcome.run.batch_id]},
             }
@@ -246,15 +265,15 @@ def _records(outcome: Outcome) -> Json:
     }
 
 
-def _diagnostics(outcome: Outcome) -> list[Json]:
-    """How many rows were rejected, and how many by each code."""
+def _diagnostics(outcome: Outcome, told: bool) -> list[Json]:
+    """How many rows were rejected, and how many by each code; `told`: and where they are."""
     assert outcome.tally
     rows = outcome.tally.rows if outcome.status == SUCCESS else 0  # P2
     total = f"Encountered {outcome.rejected} errors in the data. Successfully ingested {rows} rows."
-    if outcome.batch:
+    if outcome.batch and told:
         total += " Review the associated diagnostic files for additional details."
     return [
-        {"code": _PARTIAL, "message": total},
+        {"code": _PARTIAL if told else _UNTOLD, "message": total},
         *(
             {"code": code, "recordCount": count, "message": _SENTENCES.get(code, "Row rejected.")}
             for code, count in sorted(outcome.tally.reject_codes.items())
@@ -282,10 +301,6 @@ def _duration(started: int | None, completed: int | None) -> Json:
     return {name: moment for name, moment in moments.items() if moment is not None}
 
 
-def _id(kind: str, name: str) -> str:
-    return str(uuid5(_IDS, f"{kind}/{name}"))
-
-
 def _etag(run: str, status: str, at: int) -> str:
     """Another one for each version of a run; its quotes are part of it, as in the tutorial."""
-    return f'"{_id("etag", f"{run}/{status}/{at}")}"'
+    return f'"{id_of("etag", f"{run}/{status}/{at}")}"'

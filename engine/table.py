@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -188,24 +187,6 @@ class Table:
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
             return sorted((path.name for path in found), reverse=True)
-
-
-def local_path(uri: str) -> Path:
-    """The directory that `uri` names: a path or a `file://` URI; other places are refused."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
-        raise InputError(
-            f"The dataset {uri} names another machine, {parts.netloc}. "
-            "For a path on this one write file:///… or the path alone."
-        )
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    if "://" in uri:
-        raise InputError(
-            f"The dataset {parts.scheme}://… is not on a local disk. Give a path, or a file:// "
-            f"URI; {parts.scheme}:// is not supported yet."
-        )
-    return Path(uri).expanduser() if uri.startswith("~/") else Path(uri)
 
 
 @contextmanager

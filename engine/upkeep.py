@@ -19,6 +19,7 @@ from ulid import ULID
 from engine import given, plan, positions
 from engine.catalog import Catalog
 from engine.dataset import Dataset
+from engine.disk import local_path
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
 from engine.flow import Flow, Run
 from engine.plan import Due
@@ -27,7 +28,6 @@ from engine.record import why_ended
 from engine.report import FAILED, SUCCESS, Outcome, payload
 from engine.run import Rules
 from engine.runs import Event, Options, Runs, Waiting
-from engine.table import local_path
 from engine.window import DAY, Window, each_day, latest_day
 
 Json = dict[str, Any]

@@ -21,6 +21,7 @@ from engine import runs as module
 from engine.backfill import Backfill, missing_days
 from engine.catalog import Catalog
 from engine.dataset import Dataset
+from engine.disk import local_path
 from engine.errors import DatasetError, EtlError, InputError
 from engine.plan import Budget, Patience
 from engine.positions import app_id
@@ -30,7 +31,6 @@ from engine.sandbox import Sandbox, Spec
 from engine.stages.columns import Columns
 from engine.stages.export import Limits
 from engine.stages.writer import Writer
-from engine.table import local_path
 from tests.pulling import QUICK, RULES, flow_of, pull, rows
 
 SPEC = Spec(events_per_day=200, duplicate_percent=1, reject_percent=0.5)

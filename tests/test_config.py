@@ -607,7 +607,7 @@ def test_a_file_that_is_no_json_is_an_error_in_a_sentence(
 TOML_VALUES = st.sampled_from(
     ['"x"', "5", "-1", "1.5", "nan", "true", "[]", "[1]", "{}", "{ env = 1 }", "2024-01-01"]
 )
-NAMES = st.sampled_from([*config._VARIABLES, *config._FLOW, "x"])
+NAMES = st.sampled_from([*config._VARIABLES, *config.FLOW, "x"])
 LINES = st.dictionaries(NAMES, TOML_VALUES, max_size=4).map(
     lambda lines: "\n".join(f"{name} = {value}" for name, value in lines.items())
 )

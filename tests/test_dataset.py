@@ -21,9 +21,9 @@ from deltalake.exceptions import DeltaError
 from engine import dataset as module
 from engine.batch import Batch
 from engine.dataset import Dataset
+from engine.disk import local_path
 from engine.errors import DatasetError, InputError, Shrunk
 from engine.stages.writer import StagedBatch, Writer
-from engine.table import local_path
 
 SCHEMA = pa.schema(
     [

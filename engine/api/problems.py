@@ -7,7 +7,7 @@ resource of Flow Service's has them too, so that a client needs one way to read 
 from typing import Any
 from uuid import uuid4
 
-from engine.errors import EtlError, InputError, InUse, NotThere, Stale
+from engine.errors import EtlError, InputError, InUse, NotThere, Stale, Unfit
 
 Json = dict[str, Any]
 _TYPE = "https://ns.adobe.com/aep/errors/FLOW-"
@@ -61,6 +61,8 @@ def problem_of(error: EtlError) -> Problem:
     if isinstance(error, InUse):
         code = "1418-400" if error.kind == "connections" else "1447-400"
         return invalid(code, f"{error} Delete that first.")
+    if isinstance(error, Unfit):
+        return invalid(error.number, str(error))
     if isinstance(error, InputError):
         return invalid("1400-400", str(error))
     return Problem("1400-500", "Internal Error", str(error))

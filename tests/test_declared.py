@@ -1,0 +1,207 @@
+"""Resources and a configuration file declare the same flows, each from the other."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from engine import config, declared
+from engine.catalog import Catalog
+from engine.config import Config, find
+from engine.errors import InputError
+from engine.flow import Flow, Secret
+from engine.report import flow_id, source_id, target_id
+from engine.resources import Resource, Resources, new
+from engine.vault import Vault, vault_of
+
+NOW = 1_700_000_000_000
+PASSWORD = "8iQbnjuk5-secret"
+ENVIRON = {"WHO": "reader.6d4ee7.mp-service-account", "WHAT": PASSWORD}
+FILE = """
+[connections.shop]
+host = "eu"
+username = { env = "WHO" }
+password = { env = "WHAT" }
+project_id = 2384945
+timezone = "Pacific Standard Time"
+[flows.events]
+connection = "shop"
+dataset = "data/events"
+schedule = { frequency = "minute", interval = 15, start_time = 1625040887 }
+backfill_from = "2024-01-01"
+events = ["Items sold"]
+where = 'true'
+[flows.by-hand]
+connection = "shop"
+dataset = "data/by-hand"
+keep_superseded_hours = 5
+unmapped = "drop"
+[flows.once]
+connection = "shop"
+dataset = "data/once"
+schedule = { frequency = "once", start_time = 1625040887 }
+"""
+
+
+@pytest.fixture
+def resources(tmp_path: Path) -> Iterator[Resources]:
+    with Catalog(tmp_path / "home") as catalog:
+        yield Resources(catalog)
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    return vault_of(tmp_path / "home")
+
+
+def load(folder: Path, text: str = FILE) -> tuple[Config, str]:
+    path = folder / "flows.toml"
+    path.write_text(text)
+    return config.load(path, ENVIRON), str(path)
+
+
+def everything(resources: Resources) -> list[Resource]:
+    return [each for kind in declared.KINDS for each in resources.all(kind)]
+
+
+def as_declared(flow: Flow) -> Flow:
+    """What the file's flow is once it has come through resources."""
+    schema = flow_id_free(find("schema", str(flow.schema)))
+    return replace(
+        flow,
+        dataset=str(Path(flow.dataset).absolute()),
+        schema=schema,
+        mapping="",
+        source_id=source_id(flow),
+        target_id=target_id(flow),
+        connection=replace(flow.connection, password=Secret("")),
+    )
+
+
+def flow_id_free(found: tuple[str, object]) -> tuple[str, object]:
+    document = found[1]
+    assert isinstance(document, dict)
+    return (document["title"], document)
+
+
+def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """Every flow of a file is the same flow once it is resources."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    flows, problems = declared.flows(resources, vault, tmp_path, None)
+    assert problems == {}
+    assert list(flows) == ["events", "by-hand", "once"]
+    for name, flow in flows.items():
+        assert flow.connection.password.reveal() == PASSWORD
+        blank = replace(flow.connection, password=loaded.flows[name].connection.password)
+        want = as_declared(loaded.flows[name])
+        want = replace(want, connection=loaded.flows[name].connection)
+        assert replace(flow, mapping="", connection=blank) == want
+    rules = flows["events"].mapping
+    assert isinstance(rules, tuple)
+    shipped = find("mapping", "mixpanel-events")[1]
+    assert rules[1]["mappings"] == shipped["mappings"]
+    assert resources.get("flows", flow_id("events")).body["scheduleParams"]["interval"] == 15
+
+
+def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """Applied again, a file changes nothing; what it no longer has goes."""
+    loaded, origin = load(tmp_path)
+    assert len(declared.apply(loaded, resources, vault, NOW, origin)) == 21
+    first = everything(resources)
+    assert declared.apply(loaded, resources, vault, NOW + 5, origin) == []
+    assert everything(resources) == first
+    assert PASSWORD not in repr(first)
+    fewer, _ = load(tmp_path, FILE.partition("[flows.by-hand]")[0].replace("15,", "30,"))
+    done = declared.apply(fewer, resources, vault, NOW + 9, origin)
+    assert done[0] == f"changed flows {flow_id('events')}"
+    assert len(done) == 15
+    assert {each.origin for each in everything(resources)} == {origin}
+    assert len(everything(resources)) == 7
+
+
+def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """Only what changed is changed."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    fresh = config.load(Path(origin), ENVIRON | {"WHAT": "new"})
+    done = declared.apply(fresh, resources, vault, NOW, origin)
+    assert [line.split()[:2] for line in done] == [["changed", "connections"]] * 3
+    flows, _ = declared.flows(resources, vault, tmp_path, None)
+    assert flows["events"].connection.password.reveal() == "new"
+
+
+def test_a_lost_key_is_told_and_mended(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """Flows whose passwords no key opens are problems, until their file is applied again."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    other = vault_of(tmp_path / "other")
+    flows, problems = declared.flows(resources, other, tmp_path, None)
+    assert (flows, list(problems)) == ({}, ["events", "by-hand", "once"])
+    assert "another key" in problems["events"]
+    declared.apply(loaded, resources, other, NOW, origin)
+    assert len(declared.flows(resources, other, tmp_path, None)[0]) == 3
+
+
+def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """Another file's flow of the same name is refused, as long as that file is there."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    elsewhere = tmp_path / "moved.toml"
+    with pytest.raises(InputError, match=f'flow "events" already, applied from {origin}'):
+        declared.apply(loaded, resources, vault, NOW, str(elsewhere))
+    Path(origin).rename(elsewhere)
+    declared.apply(loaded, resources, vault, NOW, str(elsewhere))
+    assert {each.origin for each in everything(resources)} == {str(elsewhere)}
+
+
+def test_the_daemons_own_file_is_skipped(
+    tmp_path: Path, resources: Resources, vault: Vault
+) -> None:
+    """What is applied from the daemon's own file does not run twice; a disabled flow not at all."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    assert declared.flows(resources, vault, tmp_path, origin) == ({}, {})
+
+    def disable(before: Resource) -> tuple[Resource, list[str]]:
+        return replace(before, body=before.body | {"state": "disabled"}), []
+
+    resources.change("flows", flow_id("once"), None, NOW, disable)
+    assert list(declared.flows(resources, vault, tmp_path, None)[0]) == ["events", "by-hand"]
+
+
+def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """One that cannot be read is told of, and so is one with the table of another."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    body = resources.get("flows", flow_id("events")).body
+    twin = new("flows", body | {"options": {"backfillFrom": "2024-01-01"}}, NOW)
+    broken = new("flows", body | {"options": {"lookbackdays": 5}}, NOW)
+    for each in (twin, broken):
+        resources.create(each)
+    flows, problems = declared.flows(resources, vault, tmp_path, None)
+    assert list(flows) == ["events", "by-hand", "once"]
+    assert 'the table of flow "events"' in problems[twin.id]
+    assert (
+        'options: lookbackdays: is not known here; did you mean "lookbackDays"?'
+        in (problems[broken.id])
+    )
+
+
+def test_backfill_is_from_the_start(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """`backfill` brings the history from the start time on; an option of ours says otherwise."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    made = resources.get("flows", flow_id("events"))
+    schedule = {"startTime": "1625040887", "frequency": "DAY", "interval": "1", "backfill": "true"}
+
+    def backfill(options: dict[str, str]) -> date | None:
+        body = made.body | {"scheduleParams": schedule, "options": options}
+        return declared.flow_of(replace(made, body=body), resources, vault, tmp_path).backfill_from
+
+    assert backfill({}) == date(2021, 6, 30)
+    assert backfill({"backfillFrom": "2024-01-01"}) == date(2024, 1, 1)
+    schedule["backfill"] = "False"
+    assert backfill({}) is None
