@@ -1,0 +1,316 @@
+"""What a list is asked for: Flow Service's `property`, `orderby`, `limit`, `continuationToken` and
+`count`, as its guide to sorting and filtering and its error catalogue have them.
+
+A page begins after an item, not at a number, so that no page is wrong because rows were added.
+"""
+
+import json
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cmp_to_key, partial
+from typing import Any
+
+from fastapi import Request
+
+from engine.api.problems import Problem, invalid
+
+Json = dict[str, Any]
+Key = list[Any]  # an item's place in an order
+
+DEFAULT_LIMIT = 20
+MOST = 1000  # the specification's `maximum` for a search
+NEWEST_FIRST = "-createdAt"
+PARAMETERS = ("property", "orderby", "limit", "continuationToken", "count")
+
+# What items of Flow Service have: one that no item of a list has now is still no mistake.
+FIELDS = frozenset(
+    {
+        "id", "createdAt", "updatedAt", "createdBy", "updatedBy", "createdClient",
+        "updatedClient", "sandboxId", "sandboxName", "imsOrgId", "name", "description",
+        "connectionSpec", "state", "auth", "version", "etag", "baseConnectionId", "data",
+        "params", "providerRefId", "providerId", "inheritedAttributes", "flowSpec",
+        "sourceConnectionIds", "type", "labels", "targetConnectionIds", "scheduleParams",
+        "transformations", "options", "runs", "lastOperation", "lastRunDetails"
+    }
+)  # fmt: skip
+NUMBERS = frozenset({"createdAt", "updatedAt"})  # and what ends in UTC: one number, also for ==
+TEXTS = FIELDS - NUMBERS - {"version"} | {"flowId", "status", "metrics.statusSummary.status"}
+
+_TERM = re.compile(r"\s*([^=<>!~]*?)\s*([=<>!~]+)\s*(.*?)\s*", re.DOTALL)
+_PATH = re.compile(r"[\w$@:/-]+(\[\])?(\.[\w$@:/-]+(\[\])?)*")
+_ORDER = re.compile(r"([+-]?)(.*)", re.DOTALL)
+_NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?")
+_KNOWN = ("==", "<", ">", "<=", ">=")
+_RANKS: tuple[tuple[type, ...], ...] = ((type(None),), (bool,), (int, float), (str,), (str,))
+_UNMADE = ("~", "!=", "=~", "!~")  # operators that are there elsewhere
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One `property`: any of the `values` for `==`, one number for the other operators."""
+
+    field: str
+    operator: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a list is asked for. `after` is the place of the last item of the page before."""
+
+    conditions: tuple[Condition, ...]
+    order: tuple[tuple[str, bool], ...]  # (field, whether descending), the first is the main one
+    limit: int
+    count: bool
+    after: Key | None
+    said: Json  # `property` and `orderby` as they came: a token repeats them
+
+
+def page(request: Request, kind: str, items: list[Json]) -> Json:
+    """The answer to a list of `kind`, the last part of its path, of which `items` are all."""
+    known = FIELDS.union(*items)
+    wanted = parse(
+        request.query_params.multi_items(),
+        lambda field: field.partition(".")[0].removesuffix("[]") in known,
+    )
+    found = [item for item in items if matches(item, wanted.conditions)]
+    if wanted.count:
+        return {"count": len(found)}
+    in_order = cmp_to_key(partial(compare, order=wanted.order))
+    places = [(place(item, wanted.order), item) for item in found]
+    if wanted.after is not None:
+        places = [each for each in places if in_order(each[0]) > in_order(wanted.after)]
+    places.sort(key=lambda each: in_order(each[0]))
+    shown = places[: wanted.limit]
+    last = shown[-1][0] if len(places) > len(shown) else None
+    return {"items": [item for _, item in shown], "_links": links(kind, wanted, last)}
+
+
+def links(kind: str, wanted: Listing, last: Key | None) -> Json:
+    """The `_links` of a page that ends with the place `last`; None if there is nothing after it."""
+    if last is None:
+        return {}
+    text = json.dumps([wanted.said, wanted.limit, last], separators=(",", ":"))
+    token = urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return {"next": {"href": f"/{kind}?continuationToken={token}"}}
+
+
+# Reading what is asked ---------------------------------------------------------------------
+
+
+def parse(
+    parameters: Iterable[tuple[str, str]], known: Callable[[str], bool], fields: str = ""
+) -> Listing:
+    """The listing that the parameters of an address ask for; Problem for what they may not be.
+
+    `known` tells of a path whether there is such a field, and `fields`, as a sentence, which there
+    are. What stands beside a token is the same as in the request that it came from, or is left out;
+    but `limit` may change.
+    """
+    given: dict[str, list[str]] = {}
+    for name, value in parameters:
+        if name.lower() not in map(str.lower, PARAMETERS):
+            raise invalid("1451-400", f"Invalid params {name} provided in query params.")
+        given.setdefault(name.lower(), []).append(value)
+    count = _count(given)
+    said: Json = {name: given[name] for name in ("property", "orderby") if name in given}
+    limit, after = DEFAULT_LIMIT, None
+    if token := given.get("continuationtoken", [""])[-1]:
+        before, limit, after = _read(token)
+        if said and said != before:
+            raise _value(
+                "continuationToken", token, "It is that of a list with other filters or order."
+            )
+        said = before
+    order = _order(said.get("orderby", [NEWEST_FIRST]), known, fields)
+    if after is not None and len(after) != len(order) + 1:
+        raise _value("continuationToken", token)
+    conditions = tuple(_condition(each, known, fields) for each in said.get("property", []))
+    return Listing(conditions, order, _limit(given) or limit, count, after, said)
+
+
+def _count(given: Mapping[str, Sequence[str]]) -> bool:
+    """aepp sends `limit` and `count=False` together: only a `true` is too much."""
+    word = given.get("count", [""])[-1].lower()
+    if word not in ("true", "false", ""):
+        raise _value("count", word, "It is true or false.")
+    if word == "true" and "limit" in given:
+        raise invalid(
+            "1401-400",
+            "The limit and count parameters cannot be given together in the same request. Please "
+            "provide either only the limit or the count parameter and try again.",
+        )
+    return word == "true"
+
+
+def _limit(given: Mapping[str, Sequence[str]]) -> int | None:
+    if "limit" not in given:
+        return None
+    text = given["limit"][-1]
+    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MOST:
+        raise _value("limit", text, f"It is a whole number from 1 to {MOST}.")
+    return int(text)
+
+
+def _condition(text: str, known: Callable[[str], bool], fields: str) -> Condition:
+    term = _TERM.fullmatch(text)
+    if not term or not term[1] or not term[3]:
+        raise invalid("1453-400", f"Invalid query value {text} provided in query param.")
+    field, operator, value = term.groups()
+    if not _PATH.fullmatch(field) or not known(field):
+        raise invalid("1449-400", f"Invalid field {field} in filter params. {fields}".rstrip())
+    if operator in _UNMADE:
+        raise invalid("1440-400", f"Operator '{operator}' not implemented.")
+    if operator not in _KNOWN:
+        raise invalid("1450-400", f"Invalid operator {operator} in filter params.")
+    values = tuple(each.strip() for each in value.split(","))
+    if "" in values:
+        raise invalid("1453-400", f"Invalid query value {text} provided in query param.")
+    if operator != "==":
+        if len(values) > 1:
+            raise invalid("1443-400", f"Operator '{operator}' is not allowed for multiple values.")
+        if field in TEXTS:
+            raise invalid("1448-400", f"Operator {operator} not supported for field {field}.")
+    numeric = operator != "==" or field in NUMBERS or field.endswith("UTC")
+    if numeric and (len(values) > 1 or number(value) is None):
+        raise _value(field, value)
+    return Condition(field, operator, values)
+
+
+def _order(
+    texts: Sequence[str], known: Callable[[str], bool], fields: str
+) -> tuple[tuple[str, bool], ...]:
+    """A `+` in an address that was not escaped comes as a space."""
+    found = []
+    for text in ",".join(texts).split(","):
+        sign, field = _ORDER.fullmatch(text.strip()).groups()  # type: ignore[union-attr]
+        if not field or field[0] in "+-" or re.search(r"[\s:]", field):
+            raise invalid(
+                "1432-400",
+                "Sort order specified is not correct, prepend + for ascending order and - for "
+                "descending order in the fieldName.",
+            )
+        if "[]" in field or not _PATH.fullmatch(field) or not known(field):
+            example = "example are +name, -name, name."
+            text = f"Incorrect field= {field} passed in orderBy, {example} {fields}"
+            raise invalid("1433-400", text.rstrip())
+        found.append((field, sign == "-"))
+    return tuple(found)
+
+
+def _read(token: str) -> tuple[Json, int, Key]:
+    """What a token says. It may have been made by anybody."""
+    try:
+        return _unpacked(token)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError, Problem):
+        raise _value("continuationToken", token) from None
+
+
+def _unpacked(token: str) -> tuple[Json, int, Key]:
+    padded = (token + "=" * (-len(token) % 4)).encode()
+    said, limit, after = json.loads(urlsafe_b64decode(padded), parse_constant=int)
+    json.dumps([said, after], ensure_ascii=False).encode()  # raises for half a character
+    types = {type(text) for texts in said.values() for text in texts}
+    if said.keys() - {"property", "orderby"} or types - {str}:
+        raise ValueError
+    if not all(_is_rank(*each) for each in after):
+        raise ValueError
+    return said, _limit({"limit": [str(limit)]}) or DEFAULT_LIMIT, after
+
+
+def _is_rank(rank: int, value: Any = None) -> bool:
+    """Whether it can be compared with what `_rank` makes, and SQLite can hold it."""
+    small = not isinstance(value, int) or abs(value) < 1 << 63
+    return small and type(value) in _RANKS[rank]
+
+
+def _value(field: str, value: str, more: str = "") -> Problem:
+    return invalid("1452-400", f"Invalid value {value} for field {field}. {more}".rstrip())
+
+
+def number(text: str) -> int | float | None:
+    """The number that a text is; None if it is none, or none that can be compared."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    whole = re.fullmatch("-?[0-9]{1,18}", text)
+    value = int(text) if whole else float(text)
+    return value if abs(value) != float("inf") else None
+
+
+# Looking at items --------------------------------------------------------------------------
+
+
+def matches(item: Json, conditions: Iterable[Condition]) -> bool:
+    """Whether an item meets all of them."""
+    return all(
+        any(_holds(value, each) for value in values_at(item, each.field)) for each in conditions
+    )
+
+
+def _holds(value: Any, condition: Condition) -> bool:
+    if condition.operator == "==":
+        return any(_is(value, wanted) for wanted in condition.values)
+    if isinstance(value, str):  # the tutorial's `startTime` is a text
+        value = number(value)
+    wanted = number(condition.values[0])
+    if value is None or isinstance(value, bool | dict | list) or wanted is None:
+        return False
+    match condition.operator:
+        case "<":
+            return bool(value < wanted)
+        case ">":
+            return bool(value > wanted)
+        case "<=":
+            return bool(value <= wanted)
+    return bool(value >= wanted)
+
+
+def _is(value: Any, wanted: str) -> bool:
+    if isinstance(value, bool):
+        return str(value).lower() == wanted.lower()
+    if isinstance(value, int | float):
+        return value == number(wanted)
+    return isinstance(value, str) and value.lower() == wanted.lower()
+
+
+def values_at(item: Any, field: str) -> Iterator[Any]:
+    """What is at a path: `[]` stands for each member of an array."""
+    here, _, rest = field.partition(".")
+    key = here.removesuffix("[]")
+    if not isinstance(item, dict) or key not in item:
+        return
+    found = item[key]
+    members = found if key != here and isinstance(found, list) else [found] if key == here else []
+    for each in members:
+        if rest:
+            yield from values_at(each, rest)
+        else:
+            yield each
+
+
+def place(item: Json, order: Iterable[tuple[str, bool]]) -> Key:
+    """An item's place: what it has in each field of the order, then its id."""
+    values = [next(values_at(item, field), None) for field, _ in order]
+    return [*map(_rank, values), _rank(item.get("id"))]
+
+
+def _rank(value: Any) -> list[Any]:
+    """Values of all types in one order: nothing, booleans, numbers, texts without case, others."""
+    if value is None:
+        return [0]
+    if isinstance(value, bool | int | float):
+        return [1 if isinstance(value, bool) else 2, value]
+    if isinstance(value, str):
+        return [3, value.lower()]
+    return [4, json.dumps(value, sort_keys=True)]
+
+
+def compare(a: Key, b: Key, order: Sequence[tuple[str, bool]]) -> int:
+    """Which of two places comes first: below 0 if it is `a`. Ids decide in the last field's way."""
+    downs = [down for _, down in order]
+    for one, other, down in zip(a, b, [*downs, downs[-1]], strict=True):
+        if one != other:
+            return 1 if (one < other) == down else -1
+    return 0
