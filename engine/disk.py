@@ -4,6 +4,8 @@ where they are.
 
 import fcntl
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import unquote, urlsplit
@@ -20,6 +22,23 @@ def write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     partial.rename(path)
     sync(path.parent)
+
+
+def keep(path: Path, text: str) -> str:
+    """What a file of its owner's alone holds: `text`, unless it was there already.
+
+    Of two processes that make it at once, both get what one of them wrote; never a part of it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not path.exists():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, encoding="utf-8") as file:
+            file.write(text)  # its mode is 600 from the first moment on
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(file.name, path)
+        sync(path.parent)
+    return path.read_text("utf-8")
 
 
 def sync(path: Path) -> None:

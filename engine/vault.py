@@ -5,12 +5,12 @@ again, and nothing else.
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from engine.disk import keep
 from engine.errors import InputError, disk_error
 from engine.flow import Secret
 
@@ -51,12 +51,4 @@ def vault_of(home: Path, key: Secret | None = None) -> Vault:
         return Vault(key)
     path = home / NAME
     with disk_error(f"write {path}"):
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(handle, "wb") as file:
-                file.write(Fernet.generate_key())
-        return Vault(Secret(path.read_text("ascii")))
+        return Vault(Secret(keep(path, Fernet.generate_key().decode())))

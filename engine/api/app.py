@@ -1,10 +1,14 @@
-"""The routes together, and who may call them."""
+"""The routes together, and how failures are answered. Who may call them: see guard.py."""
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 
+from engine import __version__
+from engine.api.edge import Calm, Telling, Whole, answer
 from engine.api.plane import Plane
-from engine.api.problems import Problem, problem_of
+from engine.api.problems import Problem, invalid, problem_of
 from engine.errors import EtlError
 
 FLOWSERVICE = "/data/foundation/flowservice"
@@ -15,17 +19,44 @@ EXPORT = "/data/foundation/export"
 
 
 def app_of(plane: Plane) -> FastAPI:
-    """The whole application."""
-    app = FastAPI(title="mixpanel-etl", version="1")
+    """The whole application, for whoever may call it."""
+    app = FastAPI(
+        title="mixpanel-etl", version=__version__,
+        redirect_slashes=False, docs_url=None, redoc_url=None,
+        exception_handlers={
+            Problem: _problem, EtlError: _error,
+            RequestValidationError: _invalid, HTTPException: _refused,
+        },
+    )  # fmt: skip
     app.state.plane = plane
-
-    @app.exception_handler(Problem)
-    def _problem(request: Request, problem: Problem) -> JSONResponse:
-        return JSONResponse(problem.body(), problem.status)
-
-    @app.exception_handler(EtlError)
-    def _error(request: Request, error: EtlError) -> JSONResponse:
-        problem = problem_of(error)
-        return JSONResponse(problem.body(), problem.status)
-
+    app.add_middleware(Telling, changed=plane.changed)
+    app.add_middleware(Whole)
+    app.add_middleware(Calm)  # the one added last comes first
     return app
+
+
+async def _problem(_: Request, problem: Problem) -> JSONResponse:
+    return answer(problem)
+
+
+async def _error(_: Request, error: EtlError) -> JSONResponse:
+    return answer(problem_of(error))
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Never 422: Flow Service has no such answer."""
+    first = error.errors()[0]
+    if first["loc"] == ("body",) and first["type"] == "missing":
+        detail = (
+            "The request body cannot be null or empty. Please provide a request body and try again."
+        )
+        return answer(invalid("1405-400", detail))
+    where = ".".join(str(part) for part in first["loc"])
+    return answer(invalid("1400-400", f"{where}: {first['msg']}."))
+
+
+async def _refused(_: Request, error: HTTPException) -> JSONResponse:
+    """What is no route, or not with that method."""
+    title = "Resource not found" if error.status_code == 404 else "Invalid request"
+    problem = Problem(f"1400-{error.status_code}", title, f"{error.detail}.")
+    return answer(problem, dict(error.headers or {}))

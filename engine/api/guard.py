@@ -1,0 +1,81 @@
+"""Who may call: those that know the token, under a name that is ours. Pure ASGI; knows no route."""
+
+import hmac
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from engine.api.docs import DOCS, page
+from engine.api.edge import answer
+from engine.api.problems import Problem
+from engine.disk import keep
+from engine.errors import InputError, disk_error
+from engine.flow import Secret
+
+TOKEN = "api.token"  # a file in the home
+OPEN = ("/healthz",)  # what tells nothing that anybody might not know
+LOCAL = ("localhost", "127.0.0.1", "::1")
+
+
+class Guard:
+    """Lets in who has the token, as `Authorization: Bearer` or `x-api-key`."""
+
+    def __init__(self, app: ASGIApp, token: Secret, hosts: Iterable[str]) -> None:
+        self._app = app
+        self._token = token.reveal().encode()
+        self._hosts = {host.lower() for host in (*LOCAL, *hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer 401 or 403."""
+        path = scope["path"].rstrip("/")
+        if path not in OPEN and (problem := self._problem(Headers(scope=scope))):
+            shown = path == DOCS and problem.status == 401 and scope["method"] == "GET"
+            refusal = page(401) if shown else answer(problem, {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _problem(self, headers: Headers) -> Problem | None:
+        """What is wrong with who calls."""
+        if _name(headers.get("host", "")) not in self._hosts:  # DNS rebinding: a browser's victim
+            detail = (
+                "The Host header is no name of this daemon. Call it by the address that it listens "
+                "on, or add the name to `hosts` in its [api] table."
+            )
+            return Problem("2120-403", "Forbidden", detail)
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = [bearer.strip()] if scheme.lower() == "bearer" else []
+        given = [each for each in (*given, headers.get("x-api-key", "")) if each]
+        if not given:
+            detail = (
+                "The token is either missing or empty. Please send it as `Authorization: Bearer` "
+                "or as `x-api-key` and try again."
+            )
+            return Problem("2001-401", "Header is missing or empty", detail)
+        # All of them, each in constant time: how long it takes tells nothing.
+        if not any([hmac.compare_digest(each.encode(), self._token) for each in given]):
+            detail = "Invalid token provided. Please provide a valid token and try again."
+            return Problem("2115-401", "Invalid token", detail)
+        return None
+
+
+def token_of(home: Path) -> Secret:
+    """The token of a home; made there, in a file of its owner's alone, where none is yet."""
+    path = home / TOKEN
+    with disk_error(f"write {path}"):
+        token = keep(path, secrets.token_urlsafe(32)).strip()
+    if not token:
+        raise InputError(f"{path} is empty. Write a token into it, or delete it: one is made then.")
+    return Secret(token)
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without the port; empty if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
