@@ -11,6 +11,7 @@ from typing import Any
 from engine import config
 from engine.errors import Unfit
 from engine.flow import FREQUENCIES, Schedule
+from engine.keys import MOST, Key, values_of
 
 Json = dict[str, Any]
 
@@ -172,7 +173,7 @@ def _interval(frequency: str, params: Json) -> int | None:
     if given is None:
         raise missing("interval")
     interval, least = integer(given), 15 if frequency == "minute" else 1
-    if interval is None or interval > config.MOST_INTERVALS:
+    if interval is None or interval > MOST:
         raise Unfit(
             "1363-400",
             f"Interval {given} is not allowed with frequency: {frequency}. "
@@ -232,12 +233,10 @@ def only(body: Json, key: str, what: str) -> str:
     return str(ids[0])
 
 
-def _values(
-    origin: str, given: Json, names: Mapping[str, str], keys: Mapping[str, config.Key]
-) -> Json:
+def _values(origin: str, given: Json, names: Mapping[str, str], keys: Mapping[str, Key]) -> Json:
     """The values of `given`, which has a client's `names`, by the configuration file's."""
     theirs = {name: keys[ours] for name, ours in names.items()}
-    found = config.values_of(origin, given, theirs)
+    found = values_of(origin, given, theirs)
     return {names[name]: value for name, value in found.items()}
 
 

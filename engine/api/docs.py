@@ -41,7 +41,8 @@ const show = (api) => {
       const ends = Object.entries(call.responses ?? {}).map(
         ([status, each]) => $("li", `${status} ${each.description ?? ""}`));
       list.append($("details", "",
-        $("summary", "", $("code", `${method.toUpperCase()} ${path}`), $("span", call.summary ?? "")),
+        $("summary", "", $("code", `${method.toUpperCase()} ${path}`),
+          $("span", call.summary ?? "")),
         $("p", call.description ?? ""), $("ul", "", ...rows),
         ...json("Body", whole(body, all)), $("h4", "Answers"), $("ul", "", ...ends)));
     }

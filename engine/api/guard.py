@@ -16,7 +16,7 @@ from engine.disk import keep
 from engine.errors import InputError, disk_error
 from engine.flow import Secret
 
-TOKEN = "api.token"  # a file in the home
+NAME = "api.token"
 OPEN = ("/healthz",)  # what tells nothing that anybody might not know
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
@@ -31,11 +31,13 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
-        path = scope["path"].rstrip("/")
-        if path not in OPEN and (problem := self._problem(Headers(scope=scope))):
-            shown = path == DOCS and problem.status == 401 and scope["method"] == "GET"
-            refusal = page(401) if shown else answer(problem, {"WWW-Authenticate": "Bearer"})
-            await refusal(scope, receive, send)
+        path, headers = scope["path"].rstrip("/"), Headers(scope=scope)
+        if path not in OPEN and (problem := self._problem(headers)):
+            wants_page = "text/html" in headers.get("accept", "")
+            if path == DOCS and wants_page and problem.status == 401:
+                await page(401)(scope, receive, send)
+            else:
+                await answer(problem)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -56,8 +58,7 @@ class Guard:
                 "or as `x-api-key` and try again."
             )
             return Problem("2001-401", "Header is missing or empty", detail)
-        # All of them, each in constant time: how long it takes tells nothing.
-        if not any([hmac.compare_digest(each.encode(), self._token) for each in given]):
+        if not any(hmac.compare_digest(each.encode(), self._token) for each in given):
             detail = "Invalid token provided. Please provide a valid token and try again."
             return Problem("2115-401", "Invalid token", detail)
         return None
@@ -65,7 +66,7 @@ class Guard:
 
 def token_of(home: Path) -> Secret:
     """The token of a home; made there, in a file of its owner's alone, where none is yet."""
-    path = home / TOKEN
+    path = home / NAME
     with disk_error(f"write {path}"):
         token = keep(path, secrets.token_urlsafe(32)).strip()
     if not token:

@@ -1,9 +1,7 @@
 """The application on a socket, in a thread of the daemon. The only importer of uvicorn."""
 
-import ipaddress
 import socket
 import threading
-from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
