@@ -11,7 +11,7 @@ from typing import Any
 from engine import config
 from engine.errors import Unfit
 from engine.flow import FREQUENCIES, Schedule
-from engine.keys import MOST, Key, values_of
+from engine.keys import MOST_WHOLE, Key, is_text, values_of
 
 Json = dict[str, Any]
 
@@ -173,7 +173,7 @@ def _interval(frequency: str, params: Json) -> int | None:
     if given is None:
         raise missing("interval")
     interval, least = integer(given), 15 if frequency == "minute" else 1
-    if interval is None or interval > MOST:
+    if interval is None or interval > MOST_WHOLE:
         raise Unfit(
             "1363-400",
             f"Interval {given} is not allowed with frequency: {frequency}. "
@@ -263,11 +263,6 @@ def missing(param: str, number: str = "1359-400") -> Unfit:
         f"The param {param} is missing in the request. Please provide a valid {param} "
         "and try again.",
     )
-
-
-def is_text(given: Any) -> bool:
-    """Whether it is a text that is not empty."""
-    return isinstance(given, str) and bool(given.strip())
 
 
 def integer(given: Any) -> int | None:

@@ -1,16 +1,17 @@
-"""The commands on the flows of a configuration: daemon, plan, status, positions."""
+"""The commands on the flows of a configuration, and on those that its home keeps."""
 
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from signal import SIGHUP
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import given
+from engine import config, given
+from engine.config import Api, Config
 from engine.console import AsJson, answer, answer_json, answering, say
 from engine.errors import InputError
-from engine.flow import Flow
 
 if TYPE_CHECKING:
     from engine.status import FlowStatus
@@ -22,6 +23,15 @@ ConfigFile = Annotated[
 FlowName = Annotated[
     str | None, typer.Option("--flow", metavar="F", help="This flow only. Default: all.")
 ]
+MaybeConfig = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A configuration file (TOML).")
+]
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="DIR", help="Of a daemon, without --config: the flows it keeps."
+    ),
+]
 OneFlow = Annotated[str, typer.Option("--flow", metavar="F", help="The flow.")]
 
 positions = typer.Typer(help="Up to when each flow was pulled, and how to have days pulled again.")
@@ -30,6 +40,7 @@ positions = typer.Typer(help="Up to when each flow was pulled, and how to have d
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
     app.command(epilog=f"Example: {PROGRAM} daemon --config flows.toml")(daemon)
+    app.command(epilog=f"Example: {PROGRAM} apply flows.toml")(apply)
     app.command(epilog=f"Example: {PROGRAM} plan --config flows.toml --flow events")(plan)
     app.command(epilog=f"Example: {PROGRAM} status --config flows.toml")(status)
     app.add_typer(positions, name="positions")
@@ -47,12 +58,40 @@ def daemon(config_file: ConfigFile) -> int:
     return Daemon(config_file, os.environ).run()
 
 
+def apply(
+    config_file: Annotated[Path, typer.Argument(metavar="FILE", help="A configuration (TOML).")],
+) -> None:
+    """Keep the flows of a file in its home, for any daemon of that home to run.
+
+    What was applied from the file before and is not in it any more goes. A daemon that runs there
+    follows at once.
+    """
+    from engine import declared
+    from engine.catalog import Catalog
+    from engine.disk import holder
+    from engine.resources import Resources
+    from engine.vault import vault_of
+
+    loaded = given.loaded(config_file)
+    vault = vault_of(loaded.home, (loaded.api or Api()).key)
+    with Catalog(loaded.home) as catalog:
+        origin = given.origin_of(config_file)
+        changes = declared.apply(loaded, Resources(catalog), vault, given.now(), origin)
+    for change in changes:
+        answer(change)
+    if not changes:
+        say("Nothing changed.")
+    elif daemon := holder(loaded.home / given.LOCK):
+        os.kill(daemon, SIGHUP)
+        say(f"The daemon that runs there, process {daemon}, follows.")
+
+
 def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> None:
     """What the daemon would ask for now, and why; it asks nothing."""
     from engine.plan import DEFAULT_BUDGET
     from engine.terminal import duration, table
 
-    told = _statuses(config_file, flow)
+    told, problems = _statuses(config_file, flow)
     if as_json:
         answer_json([
             {"flow": s.flow.name, "problem": s.problem or None, "due": [
@@ -75,13 +114,23 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
             f"{s.flow.name}: {requests}; {left} of {DEFAULT_BUDGET.per_hour} left this hour: "
             f"done {when}. Next tick: {_moment(s.next_tick)}."
         )
+    for name, why in problems.items():
+        say(f"{name}: {why}")
 
 
-def status(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> int:
-    """How far each flow is, and what is wrong with it. Exit status 1 if anything is."""
+def status(
+    config_file: MaybeConfig = None,
+    home: Home = None,
+    flow: FlowName = None,
+    as_json: AsJson = False,
+) -> int:
+    """How far each flow is, and what is wrong with it. Exit status 1 if anything is.
+
+    Without --config: the flows that the home keeps, which clients made or which were applied.
+    """
     from engine.terminal import duration, table
 
-    told = _statuses(config_file, flow)
+    told, problems = _statuses(config_file, flow, home)
     if as_json:
         answer_json([s.as_json() for s in told])
     else:
@@ -106,7 +155,7 @@ def status(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = Fal
         ]
         with answering():
             table(columns, rows)
-    wrong = {s.flow.name: s.problem or s.wrong for s in told}
+    wrong = {s.flow.name: s.problem or s.wrong for s in told} | problems
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
@@ -118,7 +167,7 @@ def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
     """Up to when the table holds what arrived, and when each day was pulled whole."""
     from engine.terminal import table
 
-    told = _statuses(config_file, flow)
+    told, _ = _statuses(config_file, flow)
     if as_json:
         answer_json([
             {"flow": s.flow.name, "start": s.positions.start, "arrival": s.positions.arrival,
@@ -191,23 +240,35 @@ def reset(
     return say(f"Done. {chosen.name} pulls them as its budget allows, from its next tick on.")
 
 
-def _statuses(config_file: Path, name: str | None) -> list["FlowStatus"]:
-    """The flows that are meant, each as it is now; the catalog is read, if there is one."""
-    from engine.catalog import NAME, Catalog
+def _statuses(
+    config_file: Path | None, name: str | None, home: Path | None = None
+) -> tuple[list["FlowStatus"], dict[str, str]]:
+    """The flows that are meant, each as it is now, and why others of the home cannot run.
+
+    The catalog is read, if there is one.
+    """
+    from engine.catalog import Catalog
     from engine.status import FlowStatus
 
-    flows, home = _flows(config_file, name)
-    if not (home / NAME).exists():
-        return [FlowStatus(flow, None, given.now()) for flow in flows]
-    with Catalog(home) as catalog:
-        return [FlowStatus(flow, catalog, given.now()) for flow in flows]
-
-
-def _flows(config_file: Path, name: str | None) -> tuple[list[Flow], Path]:
+    if config_file and home:
+        raise InputError("--config says where its home is: leave --home out.")
+    own = given.loaded(config_file) if config_file else Config(home or config.home(os.environ), {})
+    kept, problems = given.kept(own, config_file)
+    flows = own.flows | kept
     if name is not None:
-        flow, home = given.flow_of(config_file, name)
-        return [flow], home
-    return given.flows_of(config_file)
+        flows, problems = _only(flows, name), _only(problems, name)
+    if not flows and not problems:
+        there = ", ".join((*own.flows, *kept)) or "none"
+        wanted = "flow" if name is None else f'flow "{name}"'
+        raise InputError(f"{config_file or own.home} has no {wanted}. It has: {there}.")
+    if not (own.home / given.CATALOG).exists():
+        return [FlowStatus(flow, None, given.now()) for flow in flows.values()], problems
+    with Catalog(own.home) as catalog:
+        return [FlowStatus(flow, catalog, given.now()) for flow in flows.values()], problems
+
+
+def _only(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return {name: found[name]} if name in found else {}
 
 
 def _moment(ms: int | None) -> str:

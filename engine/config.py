@@ -75,12 +75,17 @@ class Api:
     hosts     names that it is called by, beside the address that it listens on
     """
 
-    host: str
-    port: int
+    host: str = "127.0.0.1"
+    port: int = 8787
     token: Secret | None = None
     key: Secret | None = None
     datasets: Path = Path("data")
     hosts: tuple[str, ...] = ()
+
+    @property
+    def fixed(self) -> tuple[str, int, Path]:
+        """What a running daemon cannot change."""
+        return self.host, self.port, self.datasets
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,9 +229,13 @@ def _one_flow_a_table(flows: Mapping[str, Flow | None], problems: Problems) -> N
     for name, flow in flows.items():
         if flow is None:
             continue
-        place = os.path.realpath(flow.dataset.removeprefix("file://"))
-        if (owner := owners.setdefault(place, name)) != name:
+        if (owner := owners.setdefault(place_of(flow), name)) != name:
             problems.add(f"flows.{name}.dataset", f'is the table of flow "{owner}": give another')
+
+
+def place_of(flow: Flow) -> str:
+    """One table has one name, however a flow calls it."""
+    return os.path.realpath(flow.dataset.removeprefix("file://"))
 
 
 def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | None:
@@ -256,10 +265,13 @@ def _connection_keys(environ: Environ) -> dict[str, Key]:
 
     keys = {name: replace(key, read=anywhere(key.read)) for name, key in CONNECTION.items()}
     username, number = CONNECTION["username"], CONNECTION["project_id"]
-    password = f"{ELSEWHERE}, the secret of a service account"
     return keys | {
         "username": replace(keys["username"], allowed=f"{username.allowed}, or {ELSEWHERE}"),
-        "password": Key(password, secret(environ, "password"), shown=False),
+        "password": Key(
+            f"{ELSEWHERE}, the secret of a service account",
+            secret(environ, "password"),
+            shown=False,
+        ),
         "project_id": replace(number, read=lambda given: number.read(project(given))),
     }
 
@@ -283,13 +295,16 @@ def _api(table: dict[str, Any], environ: Environ, problems: Problems) -> Api:
         "hosts": Key('a list of names, as ["etl.example.org"]', fits(_are_texts, tuple)),
     }
     values = fields(table, keys, "api", problems, ())
-    host, port = values.pop("listen", ("127.0.0.1", 8787))
-    if "token" not in table and not _is_loopback(host):
+    if "listen" in values:
+        values["host"], values["port"] = values.pop("listen")
+    api = Api(**values)
+    if "token" not in table and not _is_loopback(api.host):
         allowed = keys["token"].allowed
         problems.add(
-            "api.token", f"is missing. Others can call {host}: give a token of your own, {allowed}"
+            "api.token",
+            f"is missing. Others can call {api.host}: give a token of your own, {allowed}",
         )
-    return Api(host, port, **values)
+    return api
 
 
 def _listen(given: Any) -> tuple[str, int]:

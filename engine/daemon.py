@@ -1,7 +1,8 @@
 """The daemon: ticks -> one process a flow -> runs. It keeps no state but the lock of its home.
 
 APScheduler is imported here alone. Nothing heavy is: what pulls does so in a process of its own,
-so that a crash or a leak of one flow touches no other, and the daemon at rest is small.
+so that a crash or a leak of one flow touches no other, and the daemon at rest is small. So does
+the control plane wait to be asked for: only a configuration with [api] brings it.
 """
 
 import os
@@ -9,7 +10,7 @@ import select
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
@@ -33,14 +34,15 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from engine import config, log, plan
+from engine import config, given, log, plan
 from engine.clock import Clock
 from engine.console import LATER, MORE
 from engine.disk import take
-from engine.errors import InputError, disk_error
+from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow, Schedule
 
 if TYPE_CHECKING:
+    from engine.api.server import Server
     from engine.runs import Options
 
 GRACE = 10  # seconds that running windows have to end in, once they are asked to (P8)
@@ -50,6 +52,7 @@ LATER_SECONDS = 60  # until a flow whose budget is used up gets another turn
 AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
 STOPS = (SIGINT, SIGTERM)
 SIGNALS = (*STOPS, SIGHUP)
+CHANGED = 0  # no signal has this number: the control plane sends it when something was changed
 
 
 class Ticks(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
@@ -70,7 +73,9 @@ class Ticks(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
 
 
 class Daemon:
-    """Runs the flows of a configuration file until it is told to stop. `run` is the whole of it."""
+    """Runs the flows of a configuration file, and those that its home keeps, until it is told to
+    stop. `run` is the whole of it.
+    """
 
     def __init__(
         self,
@@ -85,8 +90,13 @@ class Daemon:
         self._options = options
         self._config = config.load(path, environ)
         self._lock = threading.Lock()
+        self._kept: dict[str, Flow] = {}  # in the home
+        self._problems: dict[str, str] = {}  # of those that cannot run
+        self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
-        self._signals = -1  # a handle
+        self._unwanted: set[str] = set()  # flows whose process was asked to end
+        self._signals = self._signalling = -1  # handles
+        self._api: Server | None = None
         self._stopping = threading.Event()
         self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
@@ -97,15 +107,31 @@ class Daemon:
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; the exit status. SIGHUP reads the configuration again."""
-        with _heard() as self._signals, _alone(self._config.home):
+        with _heard() as (self._signals, self._signalling), _alone(self._config.home):
+            if self._config.api:
+                self._listen(self._config.api)
             self._scheduler.start()
-            self._follow({})
-            log.log.info(
-                "started", config=str(self._path), flows=len(self._config.flows), pid=os.getpid()
-            )
+            self._flows = {}
+            self._show()
+            self._read()
+            log.log.info("started", config=str(self._path), flows=len(self._flows), pid=os.getpid())
+            if self._api:
+                self._api.start()
             self._watch()
             self._stop()
         return 0
+
+    def _listen(self, api: config.Api) -> None:
+        """Open the control plane's door; it is answered once the flows are known."""
+        from engine.api.server import Server
+
+        def changed() -> None:  # in a thread of the control plane's
+            with suppress(BlockingIOError):  # so many are waiting that it will be read anyway
+                os.write(self._signalling, bytes([CHANGED]))
+
+        self._api = Server(self._config.home, api, self._environ, self._clock.now, changed)
+        told = {"token_file": str(self._api.token_file)} if self._api.token_file else {}
+        log.log.info("listening", address=self._api.address, **told)
 
     def _watch(self) -> None:
         """Until a stop is asked for: read the configuration again, and keep an eye on the clock."""
@@ -113,6 +139,8 @@ class Daemon:
         while (sign := self._signal(WATCH)) not in STOPS:
             if sign == SIGHUP:
                 self._reload()
+            if sign == CHANGED:
+                self._read()
             was, ahead = ahead, time.time() - time.monotonic()
             if ahead < was - WATCH:  # it was set back: the next ticks lie too far ahead
                 self._follow({})
@@ -128,21 +156,49 @@ class Daemon:
         except InputError as error:
             refused = str(error)
         else:
-            if fresh.home != self._config.home:
-                refused = f"{self._path}: home: cannot change while the daemon runs"
+            was = self._config
+            for name, one, other in (
+                ("home", fresh.home, was.home),
+                ("api", fresh.api and fresh.api.fixed, was.api and was.api.fixed),
+            ):
+                if one != other:
+                    refused = f"{self._path}: {name}: cannot change while the daemon runs"
         if refused:
             log.log.error("configuration refused, the old one stays", error=refused)
             return
-        before, self._config = self._config.flows, fresh
+        self._config = fresh
+        self._show()
+        self._read()
+        log.log.info("configuration read", flows=len(self._flows))
+
+    def _show(self) -> None:
+        """Let the control plane follow the file: who may call, and what its flows are."""
+        if self._api:
+            try:
+                self._api.follow(self._config, given.origin_of(self._path))
+            except EtlError as error:
+                log.log.error("the control plane does not follow the file", error=str(error))
+
+    def _read(self) -> None:
+        """Follow what file and home declare by now; what of it cannot run is told of once."""
+        try:
+            self._kept, problems = given.kept(self._config, self._path)
+        except EtlError as error:
+            log.log.error("what the home keeps cannot be read", error=str(error))
+        else:
+            for name, why in problems.items():
+                if self._problems.get(name) != why:
+                    log.log.error("this flow cannot run", flow=name, error=why)
+            self._problems = problems
+        before, self._flows = self._flows, self._config.flows | self._kept
         self._follow(before)
-        log.log.info("configuration read", flows=len(fresh.flows))
 
     def _follow(self, before: Mapping[str, Flow]) -> None:
         """Make the jobs fit the flows: they are made from these, and kept nowhere else."""
-        flows = self._config.flows
-        for name in before.keys() - flows.keys():
+        for name in before.keys() - self._flows.keys():
             self._forget(name)
-        for name, flow in flows.items():
+            self._end(name)
+        for name, flow in self._flows.items():
             if name in before and before[name].schedule == flow.schedule:
                 continue
             self._forget(name)
@@ -152,13 +208,20 @@ class Daemon:
             else:
                 log.log.warning("this flow has no schedule: it is left alone", flow=name)
 
+    def _end(self, name: str) -> None:
+        """P8: what runs for a flow that is not wanted any more drains, and no other turn comes."""
+        with self._lock:
+            if process := self._running.get(name):
+                self._unwanted.add(name)
+                process.terminate()
+
     def _forget(self, name: str) -> None:
         if self._scheduler.get_job(name):
             self._scheduler.remove_job(name)
 
     def _tick(self, name: str) -> None:
         """Bring a flow up to date, in turns with the others, and wait until that is done."""
-        flow = self._config.flows.get(name)
+        flow = self._flows.get(name)
         began, status = self._clock.now(), MORE
         while status in (MORE, LATER) and not self._stopping.is_set():
             before = status
@@ -173,7 +236,7 @@ class Daemon:
         if status not in (0, 1, 2):
             why = Signals(-status).name if status < 0 else f"exit status {status}"
             log.log.error("the run's process was ended from outside", flow=name, why=why)
-        again = self._config.flows.get(name)
+        again = self._flows.get(name)
         # `once` has no next tick; and if it was changed meanwhile, its first fell into this run.
         if again and (status or again != flow) and plan.is_once(again.schedule):
             at = self._clock.machine(self._clock.now() + AGAIN)
@@ -184,7 +247,7 @@ class Daemon:
 
     def _turn(self, name: str, began: int) -> int:
         """Run what is due of a flow in a process of its own; its exit status."""
-        flow = self._config.flows.get(name)
+        flow = self._flows.get(name)
         try:
             process = flow and self._start(flow, began)
         except OSError as error:
@@ -195,6 +258,9 @@ class Daemon:
         process.join()
         with self._lock:
             self._running.pop(name, None)
+            if name in self._unwanted:  # its end says nothing, and it may be wanted again by now
+                self._unwanted.remove(name)
+                return MORE
         return process.exitcode or 0
 
     def _start(self, flow: Flow, began: int) -> BaseProcess | None:
@@ -220,6 +286,8 @@ class Daemon:
         with self._lock:
             self._stopping.set()
             running = list(self._running.values())
+        if self._api:
+            self._api.stop()
         self._scheduler.shutdown(wait=False)
         log.log.info("stopping", running=len(running))
         for process in running:
@@ -227,12 +295,15 @@ class Daemon:
         until = time.monotonic() + GRACE
         while any(process.is_alive() for process in running) and time.monotonic() < until:
             if self._signal(0.05) in STOPS:
-                break
+                until = 0
         for process in running:
             process.kill()
         for process in running:
             process.join()
+        answered = not self._api or self._api.join(max(until - time.monotonic(), 0))
         log.log.info("stopped")
+        if not answered:  # nothing is half done: a change is made in one transaction
+            os._exit(0)
 
     def _signal(self, seconds: float | None = None) -> int | None:
         """The next signal that was sent; None if there is none within so many seconds."""
@@ -241,8 +312,8 @@ class Daemon:
 
 
 @contextmanager
-def _heard() -> Iterator[int]:
-    """Where the numbers of signals can be read as they come.
+def _heard() -> Iterator[tuple[int, int]]:
+    """Where the numbers of signals can be read as they come, and where others can be written.
 
     A handler would not do: one that was called just before the main thread falls asleep, or by a
     signal that another thread got, wakes nobody.
@@ -253,7 +324,7 @@ def _heard() -> Iterator[int]:
     for sign in SIGNALS:
         signal(sign, lambda *_: None)
     try:
-        yield reading
+        yield reading, writing
     finally:
         set_wakeup_fd(before)
         os.close(reading)
@@ -265,7 +336,7 @@ def _alone(home: Path) -> Iterator[None]:
     """Keep a second daemon off `home`. The kernel lets go of the lock however the first ends."""
     with disk_error(f"write in {home}"):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (home / "daemon.lock").open("a+", encoding="ascii")
+        lock = (home / given.LOCK).open("a+", encoding="ascii")
     with lock:
         with disk_error(f"write in {home}"):
             holder = take(lock)

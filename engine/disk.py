@@ -82,3 +82,16 @@ def local_path(uri: str) -> Path:
             f"URI; {parts.scheme}:// is not supported yet."
         )
     return Path(uri).expanduser() if uri.startswith("~/") else Path(uri)
+
+
+def holder(lock: Path) -> int | None:
+    """The process that holds a lock that `take` took; None if none does."""
+    try:
+        with lock.open(encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None

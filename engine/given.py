@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from engine import config
+from engine.config import Api, Config
 from engine.errors import InputError
 from engine.flow import Flow
 from engine.plan import DAYS_PER_REQUEST
@@ -22,6 +23,15 @@ if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
     from engine.run import Rules
 
 DEFAULT_DATASET = "data/events"
+LOCK = "daemon.lock"  # in the home: names the daemon that runs there
+CATALOG = "catalog.sqlite3"  # catalog.py brings SQLite, which not every command needs
+
+
+def loaded(path: Path) -> Config:
+    """What a configuration file declares."""
+    if path == Path():
+        raise InputError("--config names no file. Leave it out, or name a TOML file.")
+    return config.load(path, os.environ)
 
 
 def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
@@ -30,24 +40,65 @@ def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
         connection = config.from_environment(os.environ)
         flow = Flow("events", connection, DEFAULT_DATASET, windows="day")
         return [flow], config.home(os.environ)
-    if path == Path():
-        raise InputError("--config names no file. Leave it out, or name a TOML file.")
-    loaded = config.load(path, os.environ)
-    return list(loaded.flows.values()), loaded.home
+    found = loaded(path)
+    return list(found.flows.values()), found.home
 
 
 def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
-    """The flow that is meant, and the home."""
-    if path is None and name is not None:
-        raise InputError("--flow names a flow of a configuration file: give --config as well.")
-    flows, home = flows_of(path)
-    for flow in flows:
-        if name == flow.name or (name is None and len(flows) == 1):
-            return flow, home
-    names = ", ".join(flow.name for flow in flows)
+    """The flow that is meant, and the home, which may be what keeps it."""
+    if path is None:
+        if name is not None:
+            raise InputError("--flow names a flow of a configuration file: give --config as well.")
+        (flow,), home = flows_of(None)
+        return flow, home
+    found = loaded(path)
+    flows = found.flows
+    if name is None and len(flows) == 1:
+        return next(iter(flows.values())), found.home
+    if name not in flows:
+        flows = flows | kept(found, path)[0]
+    if name in flows:
+        return flows[name], found.home
+    names = ", ".join(flows) or "none"
     if name is None:
-        raise InputError(f"{path} has several flows: give --flow with one of {names}.")
+        raise InputError(f"{path} has not one flow alone: give --flow with one of {names}.")
     raise InputError(f'{path} has no flow "{name}". It has: {names}.')
+
+
+def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str]]:
+    """The flows that the home of a configuration keeps beside its own, and why some cannot run.
+
+    Both by the name of a flow. What was applied from this very file, at `path`, is not among them;
+    what would share a table with one of the file's cannot run (P4).
+    """
+    if not (own.home / CATALOG).exists():
+        return {}, {}
+    from engine.catalog import Catalog
+    from engine.resources import Resources
+
+    with Catalog(own.home) as catalog:
+        resources = Resources(catalog)
+        if not resources.all("flows"):
+            return {}, {}
+        from engine import declared
+        from engine.vault import vault_of
+
+        api = own.api or Api()
+        vault = vault_of(own.home, api.key)
+        origin = origin_of(path) if path else None
+        flows, problems = declared.flows(resources, vault, api.datasets, origin)
+    owners = {config.place_of(flow): name for name, flow in own.flows.items()}
+    for name, flow in list(flows.items()):
+        owner = name if name in own.flows else owners.get(config.place_of(flow))
+        if owner:
+            problems[name] = f'Flow "{owner}" of {path} has its name or its table.'
+            del flows[name]
+    return flows, problems
+
+
+def origin_of(path: Path) -> str:
+    """What a resource has as its origin that was applied from a configuration file."""
+    return os.path.realpath(path)
 
 
 def rules_of(flow: Flow) -> "Rules":

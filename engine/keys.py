@@ -18,7 +18,7 @@ Environ = Mapping[str, str]
 Read = Callable[[Any], Any]
 
 ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'
-MOST = 100_000
+MOST_WHOLE = 100_000
 _LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
 
 
@@ -95,6 +95,14 @@ def fields(
     return values
 
 
+def values_of(origin: str, table: Any, keys: Mapping[str, Key]) -> dict[str, Any]:
+    """The values of a table that stands in no file; InputError lists all that is wrong with it."""
+    problems = Problems(origin)
+    values = fields(table, keys, "", problems, ())
+    problems.tell()
+    return values
+
+
 def value_of(key: Key, given: Any, at: str, problems: Problems) -> Any:
     """The value that `key` makes of `given`; None, and one problem more, if it makes none."""
     try:
@@ -103,14 +111,6 @@ def value_of(key: Key, given: Any, at: str, problems: Problems) -> Any:
         shown = f", not {json.dumps(given, default=str):.80}" if key.shown else ""
         problems.add(at, str(error) or f"must be {key.allowed}{shown}")
         return None
-
-
-def values_of(origin: str, table: Any, keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The values of a table that stands in no file; InputError lists all that is wrong with it."""
-    problems = Problems(origin)
-    values = fields(table, keys, "", problems, ())
-    problems.tell()
-    return values
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -177,7 +177,7 @@ def one_of(*allowed: str) -> Key:
     return Key(" or ".join(f'"{each}"' for each in allowed), fits(lambda given: given in allowed))
 
 
-def whole(least: int, most: int = MOST) -> Key:
+def whole(least: int, most: int = MOST_WHOLE) -> Key:
     """A whole number."""
     return Key(f"a whole number from {least} to {most}", fits(is_integer(least, most)))
 

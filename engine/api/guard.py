@@ -26,6 +26,10 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: Secret, hosts: Iterable[str]) -> None:
         self._app = app
+        self.admit(token, hosts)
+
+    def admit(self, token: Secret, hosts: Iterable[str]) -> None:
+        """Let others in from now on."""
         self._token = token.reveal().encode()
         self._hosts = {host.lower() for host in (*LOCAL, *hosts)}
 

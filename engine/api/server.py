@@ -1,13 +1,20 @@
-"""The application on a socket, in a thread of the daemon. The only importer of uvicorn."""
+"""The control plane of a daemon: its application on a socket, in a thread of its own."""
 
 import socket
 import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from engine.config import Api
+from engine import declared
+from engine.api.app import app_of
+from engine.api.guard import NAME, Guard, token_of
+from engine.api.plane import Plane
+from engine.catalog import Catalog
+from engine.config import Api, Config
 from engine.errors import InputError
+from engine.vault import vault_of
 
 STOP = 3  # seconds that answers under way may take, once the daemon is asked to end
 
@@ -15,56 +22,80 @@ STOP = 3  # seconds that answers under way may take, once the daemon is asked to
 class Server:
     """Listens from the first moment on, and answers once it is started."""
 
-    def __init__(self, api: Api) -> None:
-        """InputError where the address cannot be had."""
+    def __init__(
+        self,
+        home: Path,
+        api: Api,
+        environ: Mapping[str, str],
+        now: Callable[[], int],
+        changed: Callable[[], None],
+    ) -> None:
+        """InputError where the address cannot be had, or a secret is none."""
+        vault = vault_of(home, api.key)
+        self.token_file = None if api.token else home / NAME
         self._socket = _listening(api.host, api.port)
-        self._server: uvicorn.Server | None = None
-        self._thread: threading.Thread | None = None
+        self._plane = Plane(home, Catalog(home), vault, api.datasets, environ, now, changed)
+        self._guard = Guard(app_of(self._plane), api.token or token_of(home), _names(api))
+        # Its log would hold traces; the application logs what goes wrong, and nobody else should.
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._guard, loop="asyncio", http="h11", ws="none", lifespan="off",
+                log_config=None, log_level="critical", access_log=False,
+                proxy_headers=False, server_header=False, timeout_graceful_shutdown=STOP,
+            )
+        )  # fmt: skip
+        # Signals are the daemon's: uvicorn takes them in the main thread only.
+        self._thread = threading.Thread(
+            target=self._server.run, args=[[self._socket]], name="api", daemon=True
+        )
 
     @property
     def address(self) -> str:
         """The URL that it answers under."""
         host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{_shown(host)}:{port}"
 
-    def start(self, app: ASGIApp) -> None:
-        """Answer, from a thread of its own. Signals stay the daemon's."""
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app, loop="asyncio", http="h11", ws="none", lifespan="off", interface="asgi3",
-                log_config=None, log_level="critical", access_log=False,
-                proxy_headers=False, server_header=False, timeout_graceful_shutdown=STOP,
-            )
-        )  # fmt: skip
-        self._thread = threading.Thread(
-            target=self._server.run, args=[[self._socket]], name="api", daemon=True
-        )
+    def follow(self, config: Config, origin: str) -> None:
+        """Let in who a configuration says, and show its flows as resources of that origin."""
+        api, plane = config.api or Api(), self._plane
+        self._guard.admit(api.token or token_of(plane.home), _names(api))
+        declared.apply(config, plane.resources, plane.vault, plane.now(), origin)
+
+    def start(self) -> None:
+        """Answer, from a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:
         """Take no more requests; those under way have STOP seconds. Returns at once."""
-        if self._server:
-            self._server.should_exit = True
+        self._server.should_exit = True
 
-    def join(self, seconds: float) -> None:
-        """Wait for the last answer."""
-        if self._thread:
-            self._thread.join(seconds)
-        self._socket.close()
+    def join(self, seconds: float) -> bool:
+        """Wait for the last answer; whether it came. A thread cannot be ended, a process can."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        self._plane.catalog.close()
+        return True
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
         listening.listen(128)
     except OSError as error:
         listening.close()
-        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         raise InputError(
-            f"The control plane cannot listen on {shown} ({error.strerror}). Give api.listen in "
-            "the configuration another address, or end what holds this one."
+            f"The control plane cannot listen on {_shown(host)}:{port} ({error.strerror}). Give "
+            "`listen` in the table [api] another address, or end what holds this one."
         ) from error
     return listening
+
+
+def _names(api: Api) -> tuple[str, ...]:
+    return api.host, *api.hosts
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
