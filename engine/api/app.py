@@ -1,11 +1,14 @@
 """The routes together, and how failures are answered. Who may call them: see guard.py."""
 
+from functools import cache, partial
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import __version__
+from engine.api.docs import DOCS, describe, page
 from engine.api.edge import Calm, Telling, Whole, answer
 from engine.api.plane import Plane
 from engine.api.problems import Problem, invalid, problem_of
@@ -29,6 +32,8 @@ def app_of(plane: Plane) -> FastAPI:
         },
     )  # fmt: skip
     app.state.plane = plane
+    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
+    app.get(DOCS, include_in_schema=False)(lambda: page())
     app.add_middleware(Telling, changed=plane.changed)
     app.add_middleware(Whole)
     app.add_middleware(Calm)  # the one added last comes first

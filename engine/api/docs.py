@@ -1,15 +1,34 @@
-"""The pages for people, made of /openapi.json where they are read. Nothing comes from elsewhere.
+"""What the routes are, for programs and for people. Nothing comes from elsewhere.
 
-The page itself is no secret and holds none: a browser that cannot send the token gets it with the
-401, asks for the token, and sends that for the rest.
+The page is made of /openapi.json where it is read. It is no secret and holds none: a browser, which
+cannot send the token of itself, gets it with the 401; it asks for the token, and sends that on.
 """
 
 from base64 import b64encode
 from hashlib import sha256
+from typing import Any
 
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
 
 DOCS = "/docs"
+OPEN = ("/healthz",)  # what anybody may ask for
+
+_TEXT = {"type": "string"}
+_ERROR = {
+    "type": "object",
+    "required": ["type", "title", "status", "report", "errorMessage", "errorDetails"],
+    "properties": {
+        "type": _TEXT, "title": _TEXT, "status": {"type": "integer"},
+        "report": {"type": "object", "additionalProperties": _TEXT},
+        "errorMessage": _TEXT, "errorDetails": _TEXT,
+    },
+}  # fmt: skip
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 
 _SCRIPT = """
 const $ = (tag, text, ...inner) => {
@@ -77,6 +96,25 @@ Send it as <code>Authorization: Bearer</code> or as <code>x-api-key</code>. The 
 form is <code>/openapi.json</code>.</p>
 <main></main><script>{_SCRIPT}</script></html>
 """
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document: FastAPI's, with our errors in place of its own, and who may call."""
+    document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    parts = document.setdefault("components", {})
+    schemas = parts.get("schemas", {})
+    parts["schemas"] = {name: each for name, each in schemas.items() if "Validation" not in name}
+    parts["schemas"]["Error"] = _ERROR
+    parts["securitySchemes"] = _SCHEMES
+    document["security"] = [{name: []} for name in _SCHEMES]
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for path, calls in document["paths"].items():
+        for call in calls.values():
+            call["responses"].pop("422", None)
+            call["responses"]["default"] = {"description": "What went wrong", "content": content}
+            if path in OPEN:
+                call["security"] = []
+    return document
 
 
 def _hash(text: str) -> str:

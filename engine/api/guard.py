@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.api.docs import DOCS, page
+from engine.api.docs import DOCS, OPEN, page
 from engine.api.edge import answer
 from engine.api.problems import Problem
 from engine.disk import keep
@@ -17,7 +17,6 @@ from engine.errors import InputError, disk_error
 from engine.flow import Secret
 
 NAME = "api.token"
-OPEN = ("/healthz",)  # what tells nothing that anybody might not know
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -38,10 +37,9 @@ class Guard:
         path, headers = scope["path"].rstrip("/"), Headers(scope=scope)
         if path not in OPEN and (problem := self._problem(headers)):
             wants_page = "text/html" in headers.get("accept", "")
-            if path == DOCS and wants_page and problem.status == 401:
-                await page(401)(scope, receive, send)
-            else:
-                await answer(problem)(scope, receive, send)
+            how = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+            shown = page(401) if how and path == DOCS and wants_page else answer(problem, how)
+            await shown(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
