@@ -22,7 +22,6 @@ from engine.bodies import (
     check_source,
     credentials_of,
     integer,
-    is_text,
     missing,
     only,
     options_of,
@@ -34,6 +33,7 @@ from engine.config import Config
 from engine.disk import local_path
 from engine.errors import EtlError, InputError, InUse, NotThere, Unfit
 from engine.flow import HOST, Connection, Flow, Secret
+from engine.keys import is_text
 from engine.report import flow_id, id_of, source_id, target_id
 from engine.resources import Json, Resource, Resources, new
 from engine.vault import Vault
