@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from engine import __version__
 from engine.api.docs import DOCS, describe, page
-from engine.api.edge import Calm, Telling, Whole, answer
+from engine.api.edge import Calm, Telling, Whole, answer, empty
 from engine.api.plane import Plane
 from engine.api.problems import Problem, invalid, problem_of
 from engine.errors import EtlError
@@ -52,10 +52,7 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     """Never 422: Flow Service has no such answer."""
     first = error.errors()[0]
     if first["loc"] == ("body",) and first["type"] == "missing":
-        detail = (
-            "The request body cannot be null or empty. Please provide a request body and try again."
-        )
-        return answer(invalid("1405-400", detail))
+        return answer(empty())
     where = ".".join(str(part) for part in first["loc"])
     return answer(invalid("1400-400", f"{where}: {first['msg']}."))
 

@@ -54,6 +54,9 @@ class Whole:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 400 or 413."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         scope["path"] = scope["path"].rstrip("/") or "/"
         try:
             body = await _body(scope, receive)
@@ -86,7 +89,7 @@ class Telling:
                 self._changed()
             await send(message)
 
-        await self._app(scope, receive, watched if scope["method"] in CHANGES else send)
+        await self._app(scope, receive, watched if scope.get("method") in CHANGES else send)
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -94,20 +97,28 @@ def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONRespo
     return JSONResponse(problem.body(), problem.status, headers)
 
 
+def empty() -> Problem:
+    """A body is missing."""
+    detail = (
+        "The request body cannot be null or empty. Please provide a request body and try again."
+    )
+    return invalid("1405-400", detail)
+
+
 async def _body(scope: Scope, receive: Receive) -> bytes:
     """All of it; Problem where it is too large, said beforehand or not."""
     told = dict(scope["headers"]).get(b"content-length", b"0")
-    size, parts, more = int(told) if told.isdigit() else 0, list[bytes](), True
-    while more:
-        if size > LARGEST or sum(map(len, parts)) > LARGEST:
-            detail = f"The request body is larger than {LARGEST:,} bytes."
-            raise Problem("1400-413", "Request too large", detail)
+    size, body, more = int(told) if told.isdigit() else 0, bytearray(), True
+    while more and max(size, len(body)) <= LARGEST:
         message: Any = await receive()
         if message["type"] == "http.disconnect":
             raise invalid("1400-400", "The request broke off.")
-        parts.append(message.get("body", b""))
+        body += message.get("body", b"")
         more = message.get("more_body", False)
-    return b"".join(parts)
+    if max(size, len(body)) > LARGEST:
+        detail = f"The request body is larger than {LARGEST:,} bytes."
+        raise Problem("1400-413", "Request too large", detail)
+    return bytes(body)
 
 
 def _check(body: bytes) -> None:
@@ -116,6 +127,8 @@ def _check(body: bytes) -> None:
         level = [orjson.loads(body)]
     except ValueError as error:
         raise invalid("1400-400", f"The request body is not JSON: {error}.") from None
+    if level == [None]:
+        raise empty()
     for _ in range(DEEPEST):
         level = [
             value

@@ -34,6 +34,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
         path, headers = scope["path"].rstrip("/"), Headers(scope=scope)
         if path not in OPEN and (problem := self._problem(headers)):
             wants_page = "text/html" in headers.get("accept", "")
