@@ -393,3 +393,18 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
             catalog._connection.set_trace_callback(None)
             steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
             assert [step[3] for step in steps] == [plan]
+
+
+def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
+    """To close a file frees all locks that a process has on it: others would take it for unused.
+
+    They tidy an unused catalog up, and what is written to it afterwards would be gone.
+    """
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+        Catalog(tmp_path).close()
+        script = f"from pathlib import Path; from engine.catalog import Catalog; Catalog(Path({str(tmp_path)!r})).close()"  # noqa: E501
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+        save(catalog, "b")
+        with Catalog(tmp_path) as other:
+            assert sorted(ids(runs(other))) == ["a", "b"]

@@ -35,7 +35,7 @@ from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from tests.commands import DAYS, Run, Said, children, environment, here, put, start, variables
 from tests.pulling import RULES, flow_of, rows, undisturbed
 
-COMMANDS = ["backfill", "runs", "explore", "check", "demo", "sandbox", "rejects"]
+COMMANDS = ["backfill", "apply", "runs", "explore", "check", "demo", "sandbox", "rejects"]
 ONE_DAY = ["--from-date=2024-01-01", "--to-date=2024-01-01"]
 ALL = [date(2024, 1, day) for day in (1, 2, 3)]
 ESCAPE = "\x1b"

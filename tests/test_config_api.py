@@ -1,0 +1,119 @@
+"""The table [api]: where the control plane listens, and who may call."""
+
+from pathlib import Path
+
+import pytest
+
+from engine.config import Api, load
+from engine.errors import InputError
+
+TOKEN = "a-token-that-was-thought-of"
+ENVIRON = {"TOKEN": "short", "ETL_TOKEN": TOKEN, "ETL_KEY": "a key", "ETL_SPACES": f"{TOKEN} x"}
+
+
+def api(folder: Path, text: str) -> Api:
+    """What a file with that table, and no flow, declares."""
+    path = folder / "etl.toml"
+    path.write_text(f"[api]\n{text}\n")
+    loaded = load(path, ENVIRON)
+    assert loaded.flows == {}
+    assert loaded.api
+    return loaded.api
+
+
+def test_an_empty_table(tmp_path: Path) -> None:
+    """It listens where this machine alone can call, with secrets of its own making."""
+    assert api(tmp_path, "") == Api("127.0.0.1", 8787, None, None, Path("data"), ())
+
+
+def test_no_table(tmp_path: Path) -> None:
+    """Without it there is no control plane, and there have to be flows."""
+    path = tmp_path / "etl.toml"
+    path.write_text('home = "x"\n')
+    with pytest.raises(InputError, match=r"flows: is missing"):
+        load(path, ENVIRON)
+
+
+def test_every_key(tmp_path: Path) -> None:
+    """Each arrives; the secrets come from elsewhere."""
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    found = api(
+        tmp_path,
+        f"""
+        listen = "0.0.0.0:80"
+        token = {{ file = "{tmp_path}/token" }}
+        key = {{ env = "ETL_KEY" }}
+        datasets = "/srv/tables"
+        hosts = ["etl.example.org"]
+        """,
+    )
+    assert found.token
+    assert found.key
+    assert (found.token.reveal(), found.key.reveal()) == (TOKEN, "a key")
+    assert (found.host, found.port) == ("0.0.0.0", 80)
+    assert (found.datasets, found.hosts) == (Path("/srv/tables"), ("etl.example.org",))
+    assert TOKEN not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"),
+    [
+        ("127.0.0.1:0", "127.0.0.1", 0),
+        ("127.9.9.9:65535", "127.9.9.9", 65535),
+        ("localhost:1", "localhost", 1),
+        ("[::1]:8787", "::1", 8787),
+    ],
+)
+def test_this_machine(tmp_path: Path, listen: str, host: str, port: int) -> None:
+    """Loopback in all its forms needs no token of one's own."""
+    found = api(tmp_path, f'listen = "{listen}"')
+    assert (found.host, found.port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:1", "[::]:1", "192.168.1.2:8787", "etl.example.org:80", "localhost.x:1"]
+)
+def test_elsewhere(tmp_path: Path, listen: str) -> None:
+    """Where others can call, a token that nobody thought of is refused."""
+    with pytest.raises(InputError, match=r"api\.token: is missing\. Others can call"):
+        api(tmp_path, f'listen = "{listen}"')
+    assert api(tmp_path, f'listen = "{listen}"\ntoken = {{ env = "ETL_TOKEN" }}').token
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("port = 80", r"api\.port: is not known here.*Allowed: listen, token, key"),
+        ("listn = 1", 'did you mean "listen"'),
+        ("listen = 8787", r'api\.listen: must be an address and a port, as "127\.0\.0\.1:8787"'),
+        ('listen = "8787"', "must be an address and a port"),
+        ('listen = "127.0.0.1"', "must be an address and a port"),
+        ('listen = "127.0.0.1:65536"', "must be an address and a port"),
+        ('listen = "::1:80"', "must be an address and a port"),
+        ('listen = "http://127.0.0.1:80"', "must be an address and a port"),
+        ('listen = "127.0.0.1:٣"', "must be an address and a port"),
+        (f'token = "{TOKEN}"', "a token does not belong into this file"),
+        ('token = { env = "TOKEN" }', "must be .*at least 16"),
+        ('token = { env = "ETL_SPACES" }', "must be .*at least 16"),
+        ('token = { env = "NO_TOKEN" }', "the environment variable NO_TOKEN is not set"),
+        ('key = "x"', "a key does not belong into this file"),
+        ("datasets = 5", "must be the path of a folder"),
+        ('hosts = "x"', "must be a list of names"),
+        ("hosts = []", "must be a list of names"),
+        ("hosts = [1]", "must be a list of names"),
+    ],
+)
+def test_what_is_wrong(tmp_path: Path, line: str, told: str) -> None:
+    """The key is named, and what it must be; never a secret's value (P7)."""
+    with pytest.raises(InputError, match=told) as error:
+        api(tmp_path, line)
+    assert "short" not in str(error.value)
+    assert TOKEN not in str(error.value)
+
+
+def test_no_table_at_all(tmp_path: Path) -> None:
+    """A value in its place is told of."""
+    path = tmp_path / "etl.toml"
+    path.write_text("api = 5\n")
+    with pytest.raises(InputError, match=r"api: must be a table: \[api\], not 5"):
+        load(path, ENVIRON)

@@ -1,0 +1,100 @@
+"""Secrets at rest: sealed with one key, that is made once and whole."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from engine.disk import holder, keep, take
+from engine.errors import DatasetError, InputError
+from engine.flow import Secret
+from engine.vault import NAME, Vault, vault_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_what_is_sealed(tmp_path: Path) -> None:
+    """Only the key of the home opens it, and nothing of it is to be seen."""
+    sealed = vault_of(tmp_path).seal({"password": "hunter2"})
+    assert b"hunter2" not in sealed
+    assert vault_of(tmp_path).open(sealed) == {"password": "hunter2"}
+    other = Vault(Secret(Fernet.generate_key().decode()))
+    with pytest.raises(InputError, match="another key"):
+        other.open(sealed)
+
+
+def test_the_key_of_a_home(tmp_path: Path) -> None:
+    """In a file of its owner's alone; one that is given is used, and none is made then."""
+    key = Secret(Fernet.generate_key().decode())
+    sealed = vault_of(tmp_path / "given", key).seal(1)
+    assert not (tmp_path / "given").exists()
+    assert Vault(key).open(sealed) == 1
+    vault_of(tmp_path / "made")
+    assert (tmp_path / "made" / NAME).stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "made").iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize("text", ["", "hunter2", "hunter2" * 9])
+def test_what_is_no_key(text: str) -> None:
+    """It is told without the text."""
+    with pytest.raises(InputError, match="32 bytes") as error:
+        Vault(Secret(text))
+    assert "hunter2" not in str(error.value)
+
+
+def test_made_by_many_at_once(tmp_path: Path) -> None:
+    """All of them have the one that is there in the end."""
+    for turn in range(20):
+        path, start = tmp_path / str(turn), threading.Barrier(8)
+        got: list[str] = []
+
+        def make(path: Path = path, start: threading.Barrier = start) -> None:
+            start.wait()
+            got.append(keep(path, str(threading.get_ident())))  # noqa: B023
+
+        threads = [threading.Thread(target=make) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert set(got) == {path.read_text()}
+
+
+@pytest.mark.parametrize("moment", ["os.fsync", "os.link"])
+def test_killed_while_it_is_made(tmp_path: Path, moment: str) -> None:
+    """There is no key then: half of one, or an empty one, would lock everybody out."""
+    script = f"""
+import os, signal
+from pathlib import Path
+from engine.vault import vault_of
+{moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+vault_of(Path({str(tmp_path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / NAME).exists()
+    assert vault_of(tmp_path).open(vault_of(tmp_path).seal(1)) == 1
+
+
+def test_where_none_can_be_made(tmp_path: Path) -> None:
+    """It is said which file cannot be written."""
+    (tmp_path / "file").touch()
+    with pytest.raises(DatasetError, match=f"Cannot write .*{NAME}"):
+        vault_of(tmp_path / "file")
+
+
+def test_who_holds_a_lock(tmp_path: Path) -> None:
+    """Whoever took it, for as long as it is open; a file that names a process holds nothing."""
+    path = tmp_path / "lock"
+    assert holder(path) is None
+    path.write_text("1")
+    assert holder(path) is None
+    with path.open("a+") as lock:
+        assert take(lock) == ""
+        assert holder(path) == os.getpid()
+    assert holder(path) is None
