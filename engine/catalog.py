@@ -15,12 +15,13 @@ from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
+from engine import figures
 from engine.errors import EtlError, InputError
 from engine.plan import HOUR, SECOND
-from engine.report import FAILED, IN_PROGRESS, Json, abandoned
+from engine.report import IN_PROGRESS, Json, abandoned, batch_id, flow_id
 from engine.window import Window
 
-VERSION = 2
+VERSION = 3
 NAME = "catalog.sqlite3"
 
 _DAY_MS = 24 * HOUR
@@ -58,14 +59,57 @@ CREATE INDEX resources_by_kind ON resources (kind, created_at);
 CREATE TABLE uses (user TEXT NOT NULL, used TEXT NOT NULL, PRIMARY KEY (user, used));
 CREATE INDEX uses_by_used ON uses (used);
 """
-_STEPS = (_TABLES, _RESOURCES)  # what every version adds to the one before it
+# -1: there is none. Each index has all that lists are filtered and ordered by, so that a run's item
+# is read only where it is shown.
+_COLUMNS = """
+ALTER TABLE runs ADD COLUMN flow_id TEXT NOT NULL DEFAULT '' COLLATE NOCASE;
+ALTER TABLE runs ADD COLUMN batch_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN updated_at INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE runs ADD COLUMN begun_at INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE runs ADD COLUMN ended_at INTEGER NOT NULL DEFAULT -1;
+CREATE TABLE totals (
+    flow  TEXT NOT NULL,
+    what  TEXT NOT NULL,
+    value INTEGER NOT NULL,
+    PRIMARY KEY (flow, what)
+) WITHOUT ROWID
+"""
+_INDEXES = """
+DROP INDEX runs_by_time;
+DROP INDEX runs_by_flow;
+DROP INDEX runs_by_status;
+DROP INDEX runs_by_flow_and_status;
+CREATE INDEX runs_by_time ON runs
+    (started_at, id, flow_id, status, updated_at, begun_at, ended_at);
+CREATE INDEX runs_by_flow ON runs
+    (flow_id, started_at, id, status, updated_at, begun_at, ended_at);
+CREATE INDEX runs_by_status ON runs
+    (status, started_at, id, flow_id, updated_at, begun_at, ended_at);
+CREATE INDEX runs_by_update ON runs
+    (updated_at, id, flow_id, status, started_at, begun_at, ended_at);
+CREATE INDEX runs_by_begin ON runs
+    (begun_at, id, flow_id, status, started_at, updated_at, ended_at);
+CREATE INDEX runs_by_end ON runs
+    (ended_at, id, flow_id, status, started_at, updated_at, begun_at);
+CREATE INDEX runs_by_batch ON runs (batch_id)
+"""
 
 _SAVE = """
-INSERT INTO runs (id, flow, dataset, status, started_at, "window", item)
-VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT INTO runs (id, flow, dataset, status, started_at, "window", item,
+    flow_id, batch_id, updated_at, begun_at, ended_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET flow = excluded.flow, dataset = excluded.dataset,
     status = excluded.status, started_at = excluded.started_at, "window" = excluded."window",
-    item = excluded.item
+    item = excluded.item, flow_id = excluded.flow_id, batch_id = excluded.batch_id,
+    updated_at = excluded.updated_at, begun_at = excluded.begun_at, ended_at = excluded.ended_at
+"""
+_ADD = """
+INSERT INTO totals (flow, what, value) VALUES (?, ?, ?)
+ON CONFLICT (flow, what) DO UPDATE SET value = value + excluded.value
+"""
+_REACH = """
+INSERT INTO totals (flow, what, value) VALUES (?, ?, ?)
+ON CONFLICT (flow, what) DO UPDATE SET value = max(value, excluded.value)
 """
 
 
@@ -121,17 +165,8 @@ class Catalog:
 
         `item` is its item of the runs payload, which also tells its status and its start.
         """
-        row = (
-            item["id"],
-            flow,
-            dataset,
-            item["metrics"]["statusSummary"]["status"],
-            item["createdAt"],
-            json.dumps(window.as_json()),
-            json.dumps(item, separators=(",", ":")),
-        )
         with self.transaction() as connection:
-            connection.execute(_SAVE, row)
+            _save(connection, item, flow, dataset, window)
 
     def history(
         self,
@@ -141,7 +176,8 @@ class Catalog:
         limit: int = 100,
     ) -> list[Entry]:
         """The newest runs first. Upper and lower case of `status` are the same."""
-        where, values = _filter(flow=flow, status=status, dataset=dataset)
+        id_ = flow and flow_id(flow)
+        where, values = _filter(flow_id=id_, status=status, dataset=dataset)
         rows = self.read(
             f'SELECT flow, dataset, status, started_at, "window", item FROM runs{where}'  # noqa: S608  # our own names only
             " ORDER BY started_at DESC, rowid DESC LIMIT ?",
@@ -154,14 +190,12 @@ class Catalog:
 
         To be called by who holds the dataset's lock: then no other process can be running them.
         """
-        left = "SELECT id, item FROM runs WHERE status = ? AND dataset = ?"
+        left = 'SELECT item, flow, dataset, "window" FROM runs WHERE status = ? AND dataset = ?'
         with self.transaction() as connection:
             rows = connection.execute(left, (IN_PROGRESS, dataset)).fetchall()
-            for run, item in rows:
-                failed = json.dumps(abandoned(json.loads(item), at), separators=(",", ":"))
-                connection.execute(
-                    "UPDATE runs SET status = ?, item = ? WHERE id = ?", (FAILED, failed, run)
-                )
+            for item, flow, place, window in rows:
+                failed = abandoned(json.loads(item), at)
+                _save(connection, failed, flow, place, Window.from_json(json.loads(window)))
         return len(rows)
 
     def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
@@ -235,8 +269,8 @@ class Catalog:
         if self._version() < VERSION:
             self._connection.execute("BEGIN IMMEDIATE")
             for step in _STEPS[self._version() :]:  # none if another process was faster
-                for statement in step.split(";"):
-                    self._connection.execute(statement)
+                for part in step:
+                    part(self._connection)
             self._connection.execute(f"PRAGMA user_version = {max(VERSION, self._version())}")
             self._connection.execute("COMMIT")
         version = self._version()
@@ -274,6 +308,72 @@ class Catalog:
             yield
         except sqlite3.Error as error:
             raise EtlError(f"The catalog {self.path} cannot be {verb} ({error}).") from error
+
+
+def _save(
+    connection: sqlite3.Connection, item: Json, flow: str, dataset: str, window: Window
+) -> None:
+    """Keep a run, and add what it counts now, and did not before, to the totals of its flow.
+
+    A run that failed may turn out to be committed. Its flow has one more success then, and the
+    failure stays: a total never falls.
+    """
+    query = "SELECT item FROM runs WHERE id = ?"
+    before = connection.execute(query, [item["id"]]).fetchone()
+    counted = figures.counts(json.loads(before[0])) if before else {}
+    _count(connection, item, flow, window, counted)
+    connection.execute(_SAVE, _row(item, flow, dataset, window))
+
+
+def _count(
+    connection: sqlite3.Connection, item: Json, flow: str, window: Window, counted: dict[str, int]
+) -> None:
+    for what, value in figures.counts(item).items():
+        connection.execute(_ADD, (flow, what, max(0, value - counted.get(what, 0))))
+    if moment := figures.reached(item, window):
+        connection.execute(_REACH, (flow, figures.REACHED, moment))
+
+
+def _row(item: Json, flow: str, dataset: str, window: Window) -> tuple[Any, ...]:
+    metrics = item["metrics"]
+    took = metrics["durationSummary"]
+    return (
+        item["id"],
+        flow,
+        dataset,
+        metrics["statusSummary"]["status"],
+        item["createdAt"],
+        json.dumps(window.as_json()),
+        json.dumps(item, separators=(",", ":")),
+        item["flowId"],
+        batch_id(item) or "",
+        item["updatedAt"],
+        took.get("startedAtUTC", -1),
+        took.get("completedAtUTC", -1),
+    )
+
+
+def _sql(script: str) -> Callable[[sqlite3.Connection], None]:
+    def run(connection: sqlite3.Connection) -> None:
+        for statement in script.split(";"):
+            connection.execute(statement)
+
+    return run
+
+
+def _fill(connection: sqlite3.Connection) -> None:
+    """What version 3 keeps of runs, for those that are there: a thousand at a time."""
+    query = 'SELECT rowid, item, flow, dataset, "window" FROM runs WHERE rowid > ? LIMIT 1000'
+    last = 0
+    while rows := connection.execute(query, [last]).fetchall():
+        for last, text, flow, dataset, window_text in rows:  # noqa: B007  # the next ones come after it
+            item, window = json.loads(text), Window.from_json(json.loads(window_text))
+            _count(connection, item, flow, window, {})
+            connection.execute(_SAVE, _row(item, flow, dataset, window))
+
+
+# What every version adds to the one before it.
+_STEPS = ((_sql(_TABLES),), (_sql(_RESOURCES),), (_sql(_COLUMNS), _fill, _sql(_INDEXES)))
 
 
 def _entry(flow: str, dataset: str, status: str, started_at: int, window: str, item: str) -> Entry:

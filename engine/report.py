@@ -140,6 +140,15 @@ def id_of(kind: str, name: str) -> str:
     return str(uuid5(_IDS, f"{kind}/{name}"))
 
 
+def batch_id(item: Json) -> str | None:
+    """The batch of a run; None before it has one."""
+    for activity in item["activities"]:
+        if activity["id"] == PROMOTION:
+            ids: list[str] = activity["targetInfo"][0]["reference"]["ids"]
+            return ids[0]
+    return None
+
+
 def manifest(batch: str) -> Json:
     """Where a batch keeps what it has to say, by the payload's names for it."""
     return {

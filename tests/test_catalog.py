@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from time import perf_counter
@@ -17,7 +18,7 @@ import pytest
 from engine.catalog import NAME, VERSION, Catalog
 from engine.errors import EtlError, InputError
 from engine.flow import Connection, Flow, Run, Secret
-from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
+from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
 from engine.window import Window
 
 DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
@@ -26,17 +27,19 @@ ROOT = Path(__file__).parent.parent
 FLOW = Flow("events", Connection("https://h", "reader", Secret("s3cret"), 1), "data/events")
 
 
-def item(run: str, status: str = SUCCESS, started_at: int = 1_000) -> dict[str, Any]:
+def item(
+    run: str, status: str = SUCCESS, started_at: int = 1_000, flow: str = "events"
+) -> dict[str, Any]:
     """The payload of a run of that status."""
-    outcome = Outcome(Run(run, "events", DAY, "batch", started_at), status, copy_started=started_at)
-    return payload(outcome, FLOW, started_at)
+    outcome = Outcome(Run(run, flow, DAY, "batch", started_at), status, copy_started=started_at)
+    return payload(outcome, replace(FLOW, name=flow), started_at)
 
 
 def save(catalog: Catalog, run: str, status: str = SUCCESS, **other: Any) -> None:
     """Keep a run; `other`: flow, dataset, started_at."""
     started_at = other.pop("started_at", 1_000)
     kept: dict[str, Any] = {"flow": "events", "dataset": "data/events", "window": DAY} | other
-    catalog.save(item(run, status, started_at), **kept)
+    catalog.save(item(run, status, started_at, kept["flow"]), **kept)
 
 
 def runs(catalog: Catalog, *wanted: Any, **more: Any) -> list[dict[str, Any]]:
@@ -362,24 +365,22 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         save(catalog, "seed")
         filling = sqlite3.connect(tmp_path / NAME)
+        filling.create_function("flow_id", 1, flow_id)
         filling.execute(
-            "INSERT INTO runs "
+            'INSERT INTO runs (id, flow, dataset, status, started_at, "window", item, flow_id) '
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
             "SELECT 'run-' || i, 'flow-' || (i % 7), dataset, "
             "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END, i, \"window\", "
-            "json_object('id', 'run-' || i) FROM n JOIN runs"
+            "json_object('id', 'run-' || i), flow_id('flow-' || (i % 7)) FROM n JOIN runs"
         )
         filling.commit()
         filling.close()
         flow, status = "flow-3", "Failed"
         for wanted, plan in (
             ((None, None), "SCAN runs USING INDEX runs_by_time"),
-            ((flow, None), "SEARCH runs USING INDEX runs_by_flow (flow=?)"),
+            ((flow, None), "SEARCH runs USING INDEX runs_by_flow (flow_id=?)"),
             ((None, status), "SEARCH runs USING INDEX runs_by_status (status=?)"),
-            (
-                (flow, status),
-                "SEARCH runs USING INDEX runs_by_flow_and_status (flow=? AND status=?)",
-            ),
+            ((flow, status), "SEARCH runs USING INDEX runs_by_status (status=?)"),
         ):
             took: list[float] = []
             queries: list[str] = []
@@ -392,7 +393,10 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
             runs(catalog, *wanted)
             catalog._connection.set_trace_callback(None)
             steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
-            assert [step[3] for step in steps] == [plan]
+            assert [step[3] for step in steps] == [
+                plan,
+                "USE TEMP B-TREE FOR RIGHT PART OF ORDER BY",  # of runs that began at one moment
+            ]
 
 
 def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
