@@ -8,6 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import __version__
+from engine.api import batches, health, runs
 from engine.api.docs import DOCS, describe, page
 from engine.api.edge import Calm, Telling, Whole, answer, empty
 from engine.api.plane import Plane
@@ -32,6 +33,9 @@ def app_of(plane: Plane) -> FastAPI:
         },
     )  # fmt: skip
     app.state.plane = plane
+    app.include_router(runs.router, prefix=FLOWSERVICE)
+    app.include_router(batches.router, prefix=EXPORT)
+    app.include_router(health.router)
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
     app.get(DOCS, include_in_schema=False)(lambda: page())
     app.add_middleware(Telling, changed=plane.changed)

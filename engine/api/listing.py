@@ -21,6 +21,7 @@ Key = list[Any]  # an item's place in an order
 
 DEFAULT_LIMIT = 20
 MOST = 1000  # the specification's `maximum` for a search
+MOST_TERMS = 50  # of one kind
 NEWEST_FIRST = "-createdAt"
 PARAMETERS = ("property", "orderby", "limit", "continuationToken", "count")
 
@@ -35,7 +36,7 @@ FIELDS = frozenset(
         "transformations", "options", "runs", "lastOperation", "lastRunDetails"
     }
 )  # fmt: skip
-NUMBERS = frozenset({"createdAt", "updatedAt"})  # and what ends in UTC: one number, also for ==
+NUMBERS = frozenset({"createdAt", "updatedAt"})  # and what ends in UTC
 TEXTS = FIELDS - NUMBERS - {"version"} | {"flowId", "status", "metrics.statusSummary.status"}
 
 _TERM = re.compile(r"\s*([^=<>!~]*?)\s*([=<>!~]+)\s*(.*?)\s*", re.DOTALL)
@@ -97,6 +98,34 @@ def links(kind: str, wanted: Listing, last: Key | None) -> Json:
     return {"next": {"href": f"/{kind}?continuationToken={token}"}}
 
 
+def documented(fields: Iterable[str] = ()) -> Json:
+    """The parameters of a list for its OpenAPI; `fields` are all that it is filtered by, if any."""
+    names = "|".join(map(re.escape, fields)) or _PATH.pattern
+    texts = {"type": "string"}
+    described = {
+        "property": (
+            "A filter: field, operator, value. Repeated ones must all be met; == takes a,b for or.",
+            {
+                "type": "array",
+                "items": texts | {"pattern": f"^({names})(==|<=?|>=?)[^,]+(,[^,]+)*$"},
+            },
+        ),
+        "orderby": (
+            "Fields, separated by commas; - before one of them: descending.",
+            texts | {"pattern": f"^[+-]?({names})(,[+-]?({names}))*$"},
+        ),
+        "limit": ("Not with count=true.", {"type": "integer", "minimum": 1, "maximum": MOST}),
+        "continuationToken": ("From the link to the next page.", texts),
+        "count": ("Only the number of items.", {"type": "boolean", "default": False}),
+    }
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "description": words, "schema": schema}
+            for name, (words, schema) in described.items()
+        ]
+    }
+
+
 # Reading what is asked ---------------------------------------------------------------------
 
 
@@ -124,6 +153,9 @@ def parse(
                 "continuationToken", token, "It is that of a list with other filters or order."
             )
         said = before
+    for name, texts in said.items():
+        if sum(text.count(",") + 1 if name == "orderby" else 1 for text in texts) > MOST_TERMS:
+            raise invalid("1400-400", f"There are more than {MOST_TERMS} terms in {name}.")
     order = _order(said.get("orderby", [NEWEST_FIRST]), known, fields)
     if after is not None and len(after) != len(order) + 1:
         raise _value("continuationToken", token)
@@ -133,8 +165,8 @@ def parse(
 
 def _count(given: Mapping[str, Sequence[str]]) -> bool:
     """aepp sends `limit` and `count=False` together: only a `true` is too much."""
-    word = given.get("count", [""])[-1].lower()
-    if word not in ("true", "false", ""):
+    word = given.get("count", ["false"])[-1].lower()
+    if word not in ("true", "false"):
         raise _value("count", word, "It is true or false.")
     if word == "true" and "limit" in given:
         raise invalid(
@@ -173,8 +205,7 @@ def _condition(text: str, known: Callable[[str], bool], fields: str) -> Conditio
             raise invalid("1443-400", f"Operator '{operator}' is not allowed for multiple values.")
         if field in TEXTS:
             raise invalid("1448-400", f"Operator {operator} not supported for field {field}.")
-    numeric = operator != "==" or field in NUMBERS or field.endswith("UTC")
-    if numeric and (len(values) > 1 or number(value) is None):
+    if (operator != "==" or is_number(field)) and (len(values) > 1 or number(value) is None):
         raise _value(field, value)
     return Condition(field, operator, values)
 
@@ -228,6 +259,11 @@ def _is_rank(rank: int, value: Any = None) -> bool:
 
 def _value(field: str, value: str, more: str = "") -> Problem:
     return invalid("1452-400", f"Invalid value {value} for field {field}. {more}".rstrip())
+
+
+def is_number(field: str) -> bool:
+    """Whether all that the field ever holds are numbers: a list of them is no value of it."""
+    return field in NUMBERS or field.endswith("UTC")
 
 
 def number(text: str) -> int | float | None:

@@ -1,6 +1,6 @@
 """What all routes share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +21,7 @@ class Plane:
     datasets  the folder of the tables that clients make
     now       the clock, in ms since the epoch
     changed   to be called after a change of what runs: it takes effect at once
+    unready   what the program cannot do at this moment, each in a sentence
     """
 
     home: Path
@@ -30,6 +31,7 @@ class Plane:
     environ: Mapping[str, str]
     now: Callable[[], int]
     changed: Callable[[], None]
+    unready: Callable[[], Sequence[str]] = tuple
 
     @property
     def resources(self) -> Resources:

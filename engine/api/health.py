@@ -1,0 +1,146 @@
+"""How the program is: whether it lives, what it cannot do, and its figures for Prometheus.
+
+The figures are read from the catalog when they are asked for; nothing is counted here.
+"""
+
+from collections import Counter
+from collections.abc import Container, Iterator, Mapping
+from uuid import UUID
+
+from fastapi import APIRouter, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from engine import figures, plan
+from engine.api.plane import Plane, Shared
+from engine.errors import EtlError
+from engine.report import IN_PROGRESS
+from engine.resources import Resource
+
+router = APIRouter(tags=["health"])
+
+UNFINISHED = (IN_PROGRESS, "scheduled")
+# The counters of each flow: name, meaning, a second label, and what of the totals it counts.
+COUNTERS: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
+    ("runs", "Runs that are over.", "status", figures.RUNS),
+    ("events_in", "Events that came: out, rejected and duplicate ones.", "", {"": "events in"}),
+    ("events_out", "Events that were put into the table.", "", {"": "events out"}),
+    ("events_rejected", "Events rejected, or of failed runs.", "", {"": "events rejected"}),
+    ("events_duplicate", "Events that had come before.", "", {"": "events duplicate"}),
+    ("read_bytes", "Bytes that came, after decompression.", "", {"": "bytes in"}),
+    ("written_bytes", "Bytes of files put into the table.", "", {"": "bytes out"}),
+    ("stage_seconds", "Seconds of runs, by stage.", "stage", figures.MS),
+)
+
+
+@router.get("/healthz")
+def healthz() -> dict[str, str]:
+    """Whether the program lives. It looks at nothing."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", responses={503: {"description": "What is not ready, in sentences."}})
+def readyz(response: Response, plane: Shared) -> dict[str, str | list[str]]:
+    """Whether all that is declared can run, and what cannot."""
+    problems = list(plane.unready())
+    try:
+        plane.catalog.read("SELECT id FROM runs LIMIT 1")
+    except EtlError as error:
+        problems.append(str(error))
+    response.status_code = 503 if problems else 200
+    return {"status": "not ready" if problems else "ready", "problems": problems}
+
+
+@router.get("/metrics", response_class=Response)
+def metrics(plane: Shared) -> Response:
+    """The figures, for Prometheus."""
+    registry = CollectorRegistry()
+    registry.register(Figures(plane))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Figures(Collector):
+    """What the catalog knows at the moment that it is asked.
+
+    The labels are flows that there are, projects, and closed lists. A flow that a client has
+    deleted is left out: its id would be a label forever.
+    """
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._read = plane.catalog.read
+
+    def collect(self) -> Iterator[Metric]:
+        """Every figure; the names and units are as Prometheus advises."""
+        flows = {_name(each): each for each in self._plane.resources.all("flows")}
+        totals: dict[str, Counter[str]] = {name: Counter() for name in flows}
+        for flow, what, value in self._read("SELECT flow, what, value FROM totals"):
+            if flow in flows or not _is_uuid(flow):
+                totals.setdefault(flow, Counter())[what] = value
+        for name, words, label, parts in COUNTERS:
+            labels = ["flow", label] if label else ["flow"]
+            counter = CounterMetricFamily(f"mixpanel_etl_{name}", words, labels=labels)
+            for flow, of in totals.items():
+                for part, what in parts.items():
+                    value = of[what] / plan.SECOND if what in figures.MS.values() else of[what]
+                    counter.add_metric([flow, part] if label else [flow], value)
+            yield counter
+        yield self._unfinished(totals)
+        yield self._lag(flows, totals)
+        yield from self._requests()
+
+    def _unfinished(self, known: Container[str]) -> Metric:
+        gauge = GaugeMetricFamily(
+            "mixpanel_etl_runs_unfinished", "Runs that are not over.", labels=["flow", "status"]
+        )
+        query = "SELECT flow, status, count(*) FROM runs WHERE status IN (?, ?) GROUP BY 1, 2"
+        for flow, status, count in self._read(query, UNFINISHED):
+            if flow in known or not _is_uuid(flow):
+                gauge.add_metric([flow, status], count)
+        return gauge
+
+    def _lag(self, flows: Mapping[str, Resource], totals: Mapping[str, Counter[str]]) -> Metric:
+        gauge = GaugeMetricFamily(
+            "mixpanel_etl_flow_lag_seconds",
+            "How long ago the moment is up to which an enabled flow has events; of one that has "
+            "brought nothing yet, how long ago it was made.",
+            labels=["flow"],
+        )
+        for name, resource in flows.items():
+            once = resource.body.get("scheduleParams", {}).get("frequency") == "once"
+            if not once and resource.body.get("state") != "disabled":
+                since = totals[name][figures.REACHED] or resource.created_at
+                gauge.add_metric([name], max(0, self._plane.now() - since) / plan.SECOND)
+        return gauge
+
+    def _requests(self) -> Iterator[Metric]:
+        asked = GaugeMetricFamily(
+            "mixpanel_etl_requests_last_hour",
+            "Requests to Mixpanel in the last hour.",
+            labels=["project"],
+        )
+        now = self._plane.now()
+        query = "SELECT project, total(at > ? AND at <= ?) FROM requests GROUP BY 1"
+        for project, count in self._read(query, [now - plan.HOUR, now]):
+            asked.add_metric([project], count)
+        yield asked
+        yield GaugeMetricFamily(
+            "mixpanel_etl_requests_hourly_budget",
+            "Requests that Mixpanel allows a project in an hour.",
+            value=plan.DEFAULT_BUDGET.per_hour,
+        )
+
+
+def _name(flow: Resource) -> str:
+    """Under which name a flow's runs are kept."""
+    return flow.id if flow.origin is None else str(flow.body["name"])
+
+
+def _is_uuid(name: str) -> bool:
+    try:
+        UUID(name)
+    except ValueError:
+        return False
+    return True
