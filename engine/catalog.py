@@ -336,7 +336,7 @@ def _count(
 
 def _row(item: Json, flow: str, dataset: str, window: Window) -> tuple[Any, ...]:
     metrics = item["metrics"]
-    took = metrics["durationSummary"]
+    took = metrics.get("durationSummary", {})  # nothing of the kind in a run that is to come
     return (
         item["id"],
         flow,

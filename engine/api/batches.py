@@ -136,7 +136,8 @@ def _listed(folder: Path) -> list[Path]:
     before there was anything to say.
     """
     with disk_error(f"read {folder}"):
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        return [each for each in found if not each.is_symlink()]  # those lead anywhere
 
 
 def _table_files(plane: Plane, batch: str) -> list[Path]:

@@ -26,7 +26,7 @@ COLUMNS = {
     "metrics.durationSummary.startedAtUTC": "begun_at",
     "metrics.durationSummary.completedAtUTC": "ended_at",
 }
-_FIELDS = f"Runs are filtered and ordered by {', '.join(COLUMNS)}."
+FIELDS = f"Runs are filtered and ordered by {', '.join(COLUMNS)}."
 # Where the planner would sort all that pass a filter, it is told to walk in the order instead.
 _WALKS = {
     "updated_at": "INDEXED BY runs_by_update",
@@ -39,7 +39,7 @@ _NONE = -1  # in a column of moments: there is none
 @router.get("/runs", openapi_extra=listing.documented(COLUMNS))
 def list_runs(request: Request, plane: Shared) -> Response:
     """The runs, the newest first: those that are over, that are running and that are to come."""
-    wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, _FIELDS)
+    wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
     if wanted.count:
         return _json({"count": count(plane.catalog, wanted)})
     found = find(plane.catalog, wanted)

@@ -1,0 +1,24 @@
+"""The control plane's application, served on loopback for as long as a test needs it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The address at which `app` answers."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
+    listening = server.config.bind_socket()
+    thread = threading.Thread(target=server.run, args=[[listening]], daemon=True)
+    thread.start()
+    host, port = listening.getsockname()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()

@@ -1,0 +1,497 @@
+"""Lists: what they are asked for, what is on a page, and that pages meet without gap or overlap."""
+
+import json
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cmp_to_key
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from engine.api import listing, runs
+from engine.api.problems import Problem
+from engine.catalog import Catalog
+from engine.flow import Connection, Flow, Run, Secret
+from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.window import Window
+
+Json = dict[str, Any]
+QUICK = settings(max_examples=40, deadline=None)
+
+
+def page(items: list[Json], query: str) -> Json:
+    """The answer to GET /things with that query."""
+    scope = {"type": "http", "query_string": query.encode(), "headers": []}
+    return listing.page(Request(scope), "things", items)
+
+
+def shown(items: list[Json], query: str) -> list[Any]:
+    return [item["id"] for item in page(items, query)["items"]]
+
+
+FLOW = {
+    "id": "a",
+    "createdAt": 5,
+    "name": "Orders",
+    "state": "enabled",
+    "sourceConnectionIds": ["s1", "S2"],
+    "scheduleParams": {"startTime": "1625040887", "interval": 15, "backfill": True},
+    "transformations": [{"name": "Mapping", "params": {"mappingId": "m1", "mappingVersion": "0"}}],
+    "lastRunDetails": {"startedAtUTC": 1670880253121},
+}
+
+# What the guide to sorting and filtering shows ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "property=state==enabled&orderby=createdAt",
+        "property=state%3D%3Denabled",
+        "property=state==ENABLED",
+        "property=id==x,A",
+        "property=createdAt>4&property=createdAt<6",
+        "property=createdAt>=5&property=createdAt<=5",
+        "property=createdAt==5",
+        "property=sourceConnectionIds[]==s2,q",
+        "property=transformations[].params.mappingId==m1",
+        "property=scheduleParams.startTime>=1625040887",
+        "property=scheduleParams.interval==15",
+        "property=scheduleParams.backfill==TRUE",
+        "property=lastRunDetails.startedAtUTC>=1670880253121",
+        "property=name%20==%20orders",
+        "limit=10&count=False",
+        "count=false",
+        "orderBy=%2Bname",
+        "orderby=+name,-createdAt",
+    ],
+)
+def test_what_the_guide_shows_is_found(query: str) -> None:
+    """Raw and escaped, in any case, in every operator; a `+` that came as a space."""
+    assert shown([FLOW], query) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "property=state==disabled",
+        "property=state==enabled&property=id==b",
+        "property=createdAt>5",
+        "property=createdAt<5",
+        "property=sourceConnectionIds==s1",
+        "property=sourceConnectionIds[]==s3",
+        "property=name[]==Orders",
+        "property=scheduleParams==15",
+        "property=scheduleParams.interval==x",
+        "property=scheduleParams.backfill>=0",
+        "property=description==x",
+        "property=state.x==enabled",
+    ],
+)
+def test_what_does_not_fit_is_not_found(query: str) -> None:
+    """An array needs its `[]`, a field that is not there equals nothing."""
+    assert shown([FLOW], query) == []
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "said"),
+    [
+        ("limit=5&count=true", "1401-400", "The limit and count parameters cannot be given"),
+        ("orderby=--name", "1432-400", "Sort order specified is not correct, prepend + for asc"),
+        ("orderby=name%20desc", "1432-400", "Sort order specified is not correct"),
+        ("orderby=", "1432-400", "Sort order specified is not correct"),
+        ("orderby=name,", "1432-400", "Sort order specified is not correct"),
+        ("orderby=%23id", "1433-400", "Incorrect field= #id passed in orderBy, example are +name"),
+        ("orderby=colour", "1433-400", "Incorrect field= colour passed in orderBy"),
+        ("orderby=sourceConnectionIds[]", "1433-400", "Incorrect field= sourceConnectionIds[] "),
+        ("property=name~x", "1440-400", "Operator '~' not implemented."),
+        ("property=name!=x", "1440-400", "Operator '!=' not implemented."),
+        ("property=createdAt<=1,2", "1443-400", "Operator '<=' is not allowed for multiple"),
+        ("property=id>=5", "1448-400", "Operator >= not supported for field id."),
+        ("property=connections==x", "1449-400", "Invalid field connections in filter params."),
+        ("property=a..b==x", "1449-400", "Invalid field a..b in filter params."),
+        ("property=createdAt!>5", "1450-400", "Invalid operator !> in filter params."),
+        ("property=state=enabled", "1450-400", "Invalid operator = in filter params."),
+        ("testParam=1", "1451-400", "Invalid params testParam provided in query params."),
+        (
+            "property=createdAt==1676643256,1676643210",
+            "1452-400",
+            "Invalid value 1676643256,1676643210 for field createdAt.",
+        ),
+        ("property=createdAt>now", "1452-400", "Invalid value now for field createdAt."),
+        ("property=createdAt>1e999", "1452-400", "Invalid value 1e999 for field createdAt."),
+        ("property=createdAt==", "1453-400", "Invalid query value createdAt== provided in query"),
+        ("property=", "1453-400", "Invalid query value  provided in query param."),
+        ("property=name", "1453-400", "Invalid query value name provided in query param."),
+        ("property=name==a,,b", "1453-400", "Invalid query value name==a,,b provided in"),
+        ("limit=0", "1452-400", "Invalid value 0 for field limit. It is a whole number from 1 to"),
+        ("limit=1001", "1452-400", "Invalid value 1001 for field limit."),
+        ("limit=ten", "1452-400", "Invalid value ten for field limit."),
+        ("count=maybe", "1452-400", "Invalid value maybe for field count. It is true or false."),
+        ("continuationToken=abc", "1452-400", "Invalid value abc for field continuationToken."),
+        ("&".join(["property=id==a"] * 51), "1400-400", "There are more than 50 terms in proper"),
+        ("orderby=" + ",".join(["id"] * 51), "1400-400", "There are more than 50 terms in orderby"),
+    ],
+)
+def test_every_mistake_has_its_code_and_sentence(query: str, code: str, said: str) -> None:
+    """Those of Flow Service's error catalogue, in its words."""
+    with pytest.raises(Problem) as caught:
+        page([FLOW], query)
+    assert (caught.value.code, caught.value.status) == (code, 400)
+    assert caught.value.detail.startswith(said)
+
+
+def test_a_count_is_of_all_pages_and_alone() -> None:
+    """No items, no links."""
+    items = [{"id": str(number), "state": "enabled"} for number in range(95)]
+    assert page(items, "count=true") == {"count": 95}
+    assert page(items, "count=True&property=state==disabled") == {"count": 0}
+    assert len(page(items, "")["items"]) == listing.DEFAULT_LIMIT
+
+
+def test_a_link_leads_to_the_next_page_and_the_last_has_none() -> None:
+    """Relative to the service's root, with a token that needs no escaping and keeps the rest."""
+    items = [{"id": str(number), "createdAt": 1, "name": "Ä=&?"} for number in range(3)]
+    first = page(items, "limit=2&orderby=-name&property=name==%C3%A4%3D%26%3F")
+    href = first["_links"]["next"]["href"]
+    path, _, token = href.partition("?continuationToken=")
+    assert path == "/things"
+    assert quote(token, safe="") == token
+    assert page(items, urlsplit(href).query) == {"items": [items[0]], "_links": {}}
+    assert page([], "") == {"items": [], "_links": {}}
+
+
+def test_beside_a_token_a_client_may_repeat_what_it_asked_and_change_the_limit() -> None:
+    """Another filter or order would be another list: that is told, not passed over."""
+    items = [{"id": str(number), "name": "x"} for number in range(9)]
+    asked = "property=name==x&orderby=id"
+    token = page(items, f"{asked}&limit=2")["_links"]["next"]["href"].partition("?")[2]
+    assert shown(items, token) == ["2", "3"]
+    assert shown(items, f"{token}&{asked}&limit=3") == ["2", "3", "4"]
+    assert page(items, f"{token}&count=true") == {"count": 9}
+    for other in ("property=name==y", "orderby=-id", "property=name==x"):
+        with pytest.raises(Problem, match="It is that of a list with other filters or order"):
+            page(items, f"{token}&{other}")
+
+
+TOKENS: list[Any] = [
+    None, 5, [], [{}, 2], {}, [{}, 2, []], [{}, 2, [[3, "a"]]], [{}, 2, [[3, "a"]] * 3],
+    [{}, 2, [[2, "a"], [3, "a"]]], [{}, 2, [[3, 5], [3, "a"]]], [{}, 2, [[5, 5], [3, "a"]]],
+    [{}, 2, [[-1, 5], [3, "a"]]], [{}, 2, [[2, 1 << 63], [3, "a"]]], [{}, 2, [[], [3, "a"]]],
+    [{}, 0, [[2, 5], [3, "a"]]], [{}, "x", [[2, 5], [3, "a"]]], [[], 2, [[2, 5], [3, "a"]]],
+    [{"limit": ["5"]}, 2, [[2, 5], [3, "a"]]], [{"property": [5]}, 2, [[2, 5], [3, "a"]]],
+    [{"property": 5}, 2, [[2, 5], [3, "a"]]], [{}, 2, [[2, float("nan")], [3, "a"]]],
+    [{}, 2, [[3, "\ud800"], [3, "a"]]], [{}, 2, [[2, 5, 5], [3, "a"]]],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("content", TOKENS)
+def test_a_token_of_somebody_s_own_making_is_refused(content: Any) -> None:
+    """None of them is a failure of ours, with the list of things as with that of runs."""
+    token = urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+    with pytest.raises(Problem, match="for field continuationToken"):
+        page([FLOW], f"continuationToken={token}")
+
+
+def code_of(query: str) -> str:
+    """Of the mistake in a query; empty where there is none."""
+    try:
+        page([FLOW], query)
+    except Problem as problem:
+        return problem.code
+    return ""
+
+
+@given(st.text() | st.binary().map(lambda made: urlsafe_b64encode(made).decode()))
+@QUICK
+def test_no_token_is_more_than_refused(token: str) -> None:
+    """Whatever it is."""
+    assert code_of(f"continuationToken={quote(token, errors='replace')}") in ("", "1452-400")
+
+
+@given(st.lists(st.sampled_from([*"abc=<>!~,.[]+- 1&%", "id", "createdAt", "=="])).map("".join))
+@QUICK
+def test_no_term_is_more_than_refused(text: str) -> None:
+    """A filter or an order is read, or is a mistake with a code of the catalogue."""
+    for name in ("property", "orderby"):
+        assert code_of(f"{name}={quote(text)}")[:2] in ("", "14")
+
+
+# The grammar beside a plain model ----------------------------------------------------------
+
+NAMES = ["name", "state", "createdAt", "params.a", "params.b.c", "labels[]", "transformations[].x"]
+WORDS = st.sampled_from(["a", "B", "ab", "5", "true", "ä"])
+SCALARS = st.none() | st.booleans() | st.integers(-3, 9) | st.floats(-3, 9, width=16) | WORDS
+ITEMS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": WORDS,
+        "state": SCALARS,
+        "createdAt": st.integers(0, 5),
+        "params": st.none() | st.fixed_dictionaries(
+            {}, optional={"a": SCALARS, "b": st.fixed_dictionaries({}, optional={"c": SCALARS})}
+        ),
+        "labels": st.lists(SCALARS, max_size=3) | SCALARS,
+        "transformations": st.lists(st.fixed_dictionaries({}, optional={"x": SCALARS}), max_size=3),
+    },
+)  # fmt: skip
+THINGS = st.lists(ITEMS, max_size=12).map(
+    lambda made: [{"id": f"i{number:02}", **item} for number, item in enumerate(made)]
+)
+
+
+@dataclass
+class Term:
+    """A filter, and what it means."""
+
+    name: str
+    operator: str
+    values: list[str]
+
+    def text(self) -> str:
+        return f"property={self.name}{self.operator}{quote(','.join(self.values))}"
+
+    def holds(self, item: Json) -> bool:
+        found: list[Any] = [item]
+        for step in self.name.split("."):
+            found = [each[step.rstrip("[]")] for each in found
+                     if isinstance(each, dict) and step.rstrip("[]") in each]  # fmt: skip
+            if step.endswith("[]"):
+                found = [one for each in found if isinstance(each, list) for one in each]
+        return any(self.fits(value) for value in found)
+
+    def fits(self, value: Any) -> bool:
+        if self.operator == "==":
+            return any(self.equals(value, wanted) for wanted in self.values)
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            return False
+        try:
+            is_less, is_more = (float(value) < float(self.values[0]),
+                                float(value) > float(self.values[0]))  # fmt: skip
+        except ValueError:
+            return False
+        return {"<": is_less, ">": is_more, "<=": not is_more, ">=": not is_less}[self.operator]
+
+    @staticmethod
+    def equals(value: Any, wanted: str) -> bool:
+        if isinstance(value, bool):
+            return json.dumps(value) == wanted.lower()
+        if isinstance(value, str):
+            return value.lower() == wanted.lower()
+        try:
+            return isinstance(value, int | float) and value == float(wanted)
+        except ValueError:
+            return False
+
+
+def terms(names: Sequence[str], numbers: Sequence[str], values: Any) -> st.SearchStrategy[Term]:
+    """Filters that are none of the mistakes."""
+    return st.one_of(
+        st.builds(
+            Term, st.sampled_from([name for name in names if name not in numbers]),
+            st.just("=="), st.lists(values, min_size=1, max_size=3),
+        ),
+        st.builds(
+            Term, st.sampled_from(numbers), st.sampled_from(["==", "<", ">", "<=", ">="]),
+            st.integers(-1, 9).map(lambda number: [str(number)]),
+        ),
+    )  # fmt: skip
+
+
+SOME = terms(NAMES, ["createdAt"], st.one_of(WORDS, st.sampled_from(["A", "b", "TRUE", "5.0"])))
+MORE = st.builds(
+    Term, st.sampled_from(["params.a", "params.b.c", "labels[]", "transformations[].x"]),
+    st.sampled_from(["<", ">", "<=", ">="]), st.just(["2.5"]),
+)  # fmt: skip
+
+
+@given(THINGS, st.lists(SOME | MORE, max_size=3))
+@settings(max_examples=200, deadline=None)
+def test_filters_mean_what_a_plain_model_says(items: list[Json], wanted: list[Term]) -> None:
+    """Whatever the items hold, missing fields and odd types among them."""
+    query = "&".join([*(term.text() for term in wanted), "limit=1000", "orderby=id"])
+    expected = [item["id"] for item in items if all(term.holds(item) for term in wanted)]
+    assert shown(items, query) == expected
+
+
+ORDERS = st.lists(
+    st.tuples(st.sampled_from(["name", "state", "createdAt", "params.a", "labels", "id"]),
+              st.sampled_from(["", "-", "+"])), min_size=1, max_size=3,
+).map(lambda made: ",".join(sign + name for name, sign in made))  # fmt: skip
+
+
+@given(THINGS, ORDERS | st.none(), st.integers(1, 5), st.data())
+@settings(max_examples=100, deadline=None)
+def test_pages_have_every_item_once(
+    items: list[Json], order: str | None, limit: int, data: st.DataObject
+) -> None:
+    """In any order, of any size, and while items come and go between two pages."""
+    query, visited, added = f"limit={limit}", list[str](), list[Json]()
+    query += f"&orderby={quote(order)}" if order else ""
+    while query:
+        answer = page([*items, *added], query)
+        assert len(answer["items"]) <= limit
+        visited += [item["id"] for item in answer["items"]]
+        query = urlsplit(answer["_links"].get("next", {"href": ""})["href"]).query
+        if data.draw(st.booleans()):
+            added.append(data.draw(ITEMS) | {"id": f"n{len(added)}"})
+    assert len(visited) == len(set(visited))
+    assert {item["id"] for item in items} <= set(visited)
+
+
+@given(THINGS, ORDERS, st.integers(1, 5))
+@settings(max_examples=100, deadline=None)
+def test_pages_together_are_in_the_order_of_the_list(
+    items: list[Json], order: str, limit: int
+) -> None:
+    """As if there were one page."""
+    whole = shown(items, f"limit=1000&orderby={quote(order)}")
+    query, visited = f"limit={limit}&orderby={quote(order)}", list[str]()
+    while query:
+        answer = page(items, query)
+        visited += [item["id"] for item in answer["items"]]
+        query = urlsplit(answer["_links"].get("next", {"href": ""})["href"]).query
+    assert visited == whole
+
+
+def test_order_is_by_value_without_case_and_what_is_missing_comes_first() -> None:
+    """A to Z, and Z to A with a minus; equal ones by the next field, at last by their ids."""
+    made = {"a": "pear", "b": "Apple", "c": None, "d": "apple", "e": 5, "f": True}
+    items = [{"id": id_, "name": name} for id_, name in made.items()]
+    assert shown(items, "orderby=name") == ["c", "f", "e", "b", "d", "a"]
+    assert shown(items, "orderby=-name") == ["a", "d", "b", "e", "f", "c"]
+    assert shown(items, "orderby=name,-id") == ["c", "f", "e", "d", "b", "a"]
+
+
+# Runs: the same, by SQLite -----------------------------------------------------------------
+
+MOMENTS = st.integers(0, 4)
+RUNS = st.lists(
+    st.tuples(st.sampled_from(["one", "two"]), st.sampled_from([SUCCESS, FAILED, IN_PROGRESS]),
+              MOMENTS, st.none() | MOMENTS, st.none() | MOMENTS, MOMENTS), max_size=14,
+)  # fmt: skip
+CONNECTION = Connection("https://h", "reader", Secret("s3cret"), 1)
+WINDOW = Window(date(2024, 3, 1), date(2024, 3, 2))
+TIMES = [name for name in runs.COLUMNS if listing.is_number(name)]
+ALIASES = {"state": "status", "status": "status"}
+FLOW_IDS = [flow_id("one"), flow_id("two")]
+VALUES = st.sampled_from(["Success", "failed", "INPROGRESS", *FLOW_IDS, FLOW_IDS[0].upper()])
+RUN_TERMS = terms(list(runs.COLUMNS), TIMES, VALUES | st.just("R01"))
+RUN_ORDERS = st.lists(
+    st.tuples(st.sampled_from(list(runs.COLUMNS)), st.sampled_from(["", "-"])), max_size=3
+).map(lambda made: ",".join(sign + name for name, sign in made))
+
+
+def run_item(number: int, made: tuple[str, str, int, int | None, int | None, int]) -> Json:
+    flow, status, created, begun, ended, updated = made
+    run = Run(f"r{number:02}", flow, WINDOW, f"B{number}", created)
+    outcome = Outcome(run, status, copy_started=begun, promotion_completed=ended)
+    return payload(outcome, Flow(flow, CONNECTION, "d"), updated)
+
+
+def save(catalog: Catalog, number: int, made: Any) -> Json:
+    item = run_item(number, made)
+    catalog.save(item, flow=made[0], dataset="d", window=WINDOW)
+    return item
+
+
+def wanted_of(query: str) -> listing.Listing:
+    return listing.parse(QueryParams(query).multi_items(), runs.COLUMNS.__contains__)
+
+
+def walk(catalog: Catalog, query: str) -> tuple[list[str], str]:
+    """A page of runs: their ids, and the query of the next one."""
+    wanted = wanted_of(query)
+    found = runs.find(catalog, wanted)
+    last = found[wanted.limit - 1][1] if len(found) > wanted.limit else None
+    href = listing.links("runs", wanted, last).get("next", {"href": ""})["href"]
+    ids = [json.loads(text)["id"] for text, _ in found[: wanted.limit]]
+    return ids, urlsplit(href).query
+
+
+@given(RUNS, st.lists(RUN_TERMS, max_size=3), RUN_ORDERS, st.integers(1, 5))
+@settings(max_examples=80, deadline=None)
+def test_sqlite_finds_what_the_predicate_finds(
+    made: list[Any], wanted: list[Term], order: str, limit: int
+) -> None:
+    """The same runs in the same order, page by page, and as many."""
+    with TemporaryDirectory() as home, Catalog(Path(home)) as catalog:
+        items = [save(catalog, number, each) for number, each in enumerate(made)]
+        query = "&".join(
+            [*(term.text() for term in wanted), *([f"orderby={order}"] if order else [])]
+        )
+        asked = wanted_of(query)
+        seen = [item | dict.fromkeys(ALIASES, item["metrics"]["statusSummary"]["status"])
+                for item in items]  # fmt: skip
+        found = [item for item in seen if listing.matches(item, asked.conditions)]
+        assert found == [item for item in seen if all(term.holds(item) for term in wanted)]
+        found.sort(
+            key=cmp_to_key(
+                lambda a, b: listing.compare(
+                    listing.place(a, asked.order), listing.place(b, asked.order), asked.order
+                )
+            )
+        )
+        visited, following = walk(catalog, f"{query}&limit={limit}".lstrip("&"))
+        while following:
+            more, following = walk(catalog, following)
+            assert len(more) <= limit
+            visited += more
+        assert visited == [item["id"] for item in found]
+        assert runs.count(catalog, asked) == len(found)
+
+
+@given(RUNS, st.lists(RUNS, max_size=4), RUN_ORDERS, st.integers(1, 5))
+@QUICK
+def test_pages_of_runs_have_every_run_once_while_runs_come(
+    made: list[Any], later: list[list[Any]], order: str, limit: int
+) -> None:
+    """What was there at the first page is visited once, what comes at most once."""
+    with TemporaryDirectory() as home, Catalog(Path(home)) as catalog:
+        before = {save(catalog, number, each)["id"] for number, each in enumerate(made)}
+        query, visited, number = f"limit={limit}&orderby={order or '-createdAt'}", [], len(made)
+        while query:
+            ids, query = walk(catalog, query)
+            visited += ids
+            for each in later.pop() if later else []:
+                save(catalog, number, each)
+                number += 1
+        assert len(visited) == len(set(visited))
+        assert before <= set(visited)
+
+
+@pytest.mark.parametrize("content", TOKENS)
+def test_a_forged_token_of_runs_is_refused(content: Any) -> None:
+    """SQLite is never asked."""
+    token = urlsafe_b64encode(json.dumps(content).encode()).decode()
+    with pytest.raises(Problem, match="for field continuationToken"):
+        wanted_of(f"continuationToken={token}")
+
+
+def test_any_order_that_a_token_may_have_is_no_failure_of_sqlite(tmp_path: Path) -> None:
+    """A place of the right form, whatever the types in it."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, 1, ("one", SUCCESS, 1, 2, 3, 4))
+        for rank in ([0], [1, True], [2, -(1 << 63) + 1], [2, 1e300], [3, "x\x00"], [4, "{}"]):
+            said = [{"orderby": ["status"]}, 5, [rank, rank]]
+            token = urlsafe_b64encode(json.dumps(said).encode()).decode().rstrip("=")
+            assert walk(catalog, f"continuationToken={token}")[0] in ([], ["r01"])
+
+
+def test_what_runs_are_not_listed_by_is_told_with_what_they_are(tmp_path: Path) -> None:
+    """The whole closed list, in the sentence."""
+    for query, code in (("property=etag==x", "1449-400"), ("orderby=etag", "1433-400")):
+        with pytest.raises(Problem) as caught:
+            listing.parse(QueryParams(query).multi_items(), runs.COLUMNS.__contains__, runs.FIELDS)
+        assert caught.value.code == code
+        assert all(name in caught.value.detail for name in runs.COLUMNS)
