@@ -18,13 +18,13 @@ import pyarrow as pa
 from benchmarks.process import ROOT
 from benchmarks.rounds import new_folder
 from benchmarks.server import CACHE, FIRST
-from engine import config
+from engine import given
 from engine.backfill import missing_days
 from engine.batch import Batch
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
 from engine.positions import app_id
-from engine.run import Rules, table_schema
+from engine.run import table_schema
 from engine.stages.writer import StagedFile, Writer
 
 BEGIN = date(1990, 1, 1)
@@ -44,8 +44,7 @@ class Table:
     def __init__(self, root: Path, made: Path) -> None:
         connection = Connection("http://127.0.0.1", "", Secret(""), 1)
         self.flow = Flow("events", connection, str(root), windows="day")
-        names = ("mapping", self.flow.mapping), ("schema", self.flow.schema)
-        self.schema = table_schema(Rules(*(config.find(*name) for name in names)))
+        self.schema = table_schema(given.rules_of(self.flow))
         self.root = root
         self._made = made
         made.mkdir()
