@@ -22,9 +22,9 @@ AUTH_SPECS = ("OAuth2 Refresh Code", "Basic Authentication")
 DATA_LAKE = "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
 FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
 SHOWN = {"host": "host", "username": "username"}
+ENABLED, DISABLED = "enabled", "disabled"
 MASK = "xxxx"
 """What stands in a body in the place of a secret (P7)."""
-
 _PROJECT = {"projectId": "project_id", "timezone": "timezone"}
 OPTIONS = {
     "partialIngestionPercent": "partial_ingestion_percent",

@@ -15,6 +15,7 @@ from engine import config
 from engine.bodies import (
     AUTH_SPECS,
     DATA_LAKE,
+    DISABLED,
     FLOW_SPEC,
     MASK,
     MIXPANEL,
@@ -38,8 +39,6 @@ from engine.report import flow_id, id_of, source_id, target_id
 from engine.resources import Json, Resource, Resources, new
 from engine.vault import Vault
 from engine.window import latest_day
-
-ENABLED, DISABLED = "enabled", "disabled"
 
 # What runs ----------------------------------------------------------------------------------
 
@@ -112,15 +111,18 @@ def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Pa
     )
 
 
-def uses(body: Json) -> list[str]:
-    """The ids that a body names: what is not to be deleted while it is there."""
-    params = body.get("params") or {}
-    named = [body.get("baseConnectionId"), params.get("dataSetId")]
-    named += body.get("sourceConnectionIds") or []
+def uses(body: Json, resources: Resources) -> list[str]:
+    """The ids that cannot be deleted while a resource with this body is there.
+
+    A base connection is a flow's, not a source connection's: the tutorial deletes it once the flow
+    is gone, and deletes no source connection ever.
+    """
+    named = [(body.get("params") or {}).get("dataSetId")]
+    for source in body.get("sourceConnectionIds") or []:
+        named += [source, resources.get("sourceConnections", source).body["baseConnectionId"]]
     named += body.get("targetConnectionIds") or []
-    for transformation in body.get("transformations") or []:
-        named.append((transformation.get("params") or {}).get("mappingId"))
-    return [each for each in named if isinstance(each, str)]
+    named += [each["params"]["mappingId"] for each in body.get("transformations") or []]
+    return [each for each in named if each is not None]
 
 
 # The parts of it ----------------------------------------------------------------------------
@@ -341,7 +343,7 @@ def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
 
 def _put(each: Wanted, resources: Resources, vault: Vault, now: int, origin: str) -> str:
     """Make a resource be as it is wanted; what was done, "" if nothing was."""
-    used = uses(each.body)
+    used = uses(each.body, resources)
     if each.kind == "dataSets":
         used.append(each.body["schemaRef"]["id"])
     secret = each.secret and vault.seal(each.secret)

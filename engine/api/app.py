@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import __version__
-from engine.api import batches, health, runs
+from engine.api import batches, connections, flows, health, runs
 from engine.api.docs import DOCS, describe, page
 from engine.api.edge import Calm, Telling, Whole, answer, empty
 from engine.api.plane import Plane
@@ -33,6 +33,8 @@ def app_of(plane: Plane) -> FastAPI:
         },
     )  # fmt: skip
     app.state.plane = plane
+    app.include_router(connections.router, prefix=FLOWSERVICE)
+    app.include_router(flows.router, prefix=FLOWSERVICE)
     app.include_router(runs.router, prefix=FLOWSERVICE)
     app.include_router(batches.router, prefix=EXPORT)
     app.include_router(health.router)
@@ -55,7 +57,7 @@ async def _error(_: Request, error: EtlError) -> JSONResponse:
 async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     """Never 422: Flow Service has no such answer."""
     first = error.errors()[0]
-    if first["loc"] == ("body",) and first["type"] == "missing":
+    if first["loc"] == ("body",) and first["input"] is None:
         return answer(empty())
     where = ".".join(str(part) for part in first["loc"])
     return answer(invalid("1400-400", f"{where}: {first['msg']}."))

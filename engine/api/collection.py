@@ -1,0 +1,129 @@
+"""A collection of resources: POST, GET, PATCH and DELETE, the same for all of Flow Service's."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Header, Request, Response
+
+from engine import declared
+from engine.api import listing
+from engine.api.items import READ_ONLY, made, single
+from engine.api.patch import etag_of, patched, replaces
+from engine.api.plane import Plane, Shared
+from engine.api.problems import invalid
+from engine.resources import Json, Resource, new
+
+Document = Annotated[dict[str, Any], Body()]
+Operations = Annotated[list[dict[str, Any]], Body()]
+IfMatch = Annotated[str | None, Header()]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What is its own of a collection.
+
+    kind    the last part of its path
+    fields  what of a body a patch may change
+    check   raises for what cannot be kept
+    show    a resource as an item
+    seal    (plane, body, what was before) -> the body without secrets, and these, encrypted
+    """
+
+    kind: str
+    fields: tuple[str, ...]
+    check: Callable[[Plane, Resource], None]
+    show: Callable[[Plane, Resource], Json]
+    seal: Callable[[Plane, Json, Resource | None], tuple[Json, bytes | None]]
+
+
+def router_of(collection: Collection) -> APIRouter:
+    """Its routes."""
+    kind, router = collection.kind, APIRouter(prefix=f"/{collection.kind}", tags=[collection.kind])
+
+    @router.post("", status_code=201)
+    def create(plane: Shared, body: Document) -> Json:
+        """Make one."""
+        if kind == "flows" and "state" in body:
+            raise invalid("1410-400", "`State` is not allowed in the create flow request.")
+        own = {name: value for name, value in body.items() if name not in READ_ONLY}
+        _check_texts(own)
+        own, secret = collection.seal(plane, own, None)
+        resource = new(kind, own, plane.now(), secret=secret)
+        collection.check(plane, resource)
+        plane.resources.create(resource, declared.uses(own, plane.resources))
+        return made(resource)
+
+    @router.get("")
+    def all_(plane: Shared, request: Request) -> Json:
+        """List them."""
+        items = [collection.show(plane, each) for each in plane.resources.all(kind)]
+        return listing.page(request, kind, items)
+
+    @router.get("/{id}")
+    def one(plane: Shared, id: str) -> Json:  # noqa: A002 - its name in the path
+        """Show one."""
+        return single(collection.show(plane, plane.resources.get(kind, id)))
+
+    @router.patch("/{id}")
+    def change(plane: Shared, id: str, operations: Operations, if_match: IfMatch = None) -> Json:  # noqa: A002
+        """Change one, by a JSON Patch."""
+
+        def edit(before: Resource) -> tuple[Resource, Iterable[str]]:
+            own = patched(before.body, operations, collection.fields)
+            _check_texts(own)
+            if replaces(operations, "/auth/params"):
+                own = _with_host(own, before.body)
+            own, secret = collection.seal(plane, own, before)
+            after = replace(before, body=own, secret=secret)
+            collection.check(plane, after)
+            return after, declared.uses(own, plane.resources)
+
+        return made(changed(plane, kind, id, etag_of(if_match), edit))
+
+    @router.delete("/{id}", status_code=204, response_class=Response)
+    def remove(plane: Shared, id: str) -> None:  # noqa: A002
+        """Delete one."""
+        _own(plane.resources.get(kind, id))
+        plane.resources.delete(kind, id)
+
+    return router
+
+
+def changed(
+    plane: Plane,
+    kind: str,
+    id_: str,
+    etag: str | None,
+    edit: Callable[[Resource], tuple[Resource, Iterable[str]]],
+) -> Resource:
+    """A resource once `edit` has changed it; what was applied from a file stays that file's."""
+
+    def guarded(before: Resource) -> tuple[Resource, Iterable[str]]:
+        _own(before)
+        return edit(before)
+
+    return plane.resources.change(kind, id_, etag, plane.now(), guarded)
+
+
+def _own(resource: Resource) -> None:
+    if resource.origin is not None:
+        raise invalid(
+            "1400-400",
+            f"This is kept by the configuration file {resource.origin}: "
+            "change that, and apply it again.",
+        )
+
+
+def _check_texts(body: Json) -> None:
+    for name in ("name", "description"):
+        if not isinstance(body.get(name, ""), str):
+            raise invalid("1400-400", f"{name}: must be a text.")
+
+
+def _with_host(body: Json, before: Json) -> Json:
+    """New credentials that name no host are for the one from before: the tutorial's have none."""
+    auth, host = body.get("auth"), before.get("auth", {}).get("params", {}).get("host")
+    if not isinstance(auth, dict) or not isinstance(auth.get("params"), dict) or host is None:
+        return body
+    return body | {"auth": auth | {"params": {"host": host} | auth["params"]}}

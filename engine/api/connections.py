@@ -1,0 +1,106 @@
+"""Connections to Mixpanel, what is read through them, and where it goes."""
+
+import re
+from typing import Any
+
+from fastapi import APIRouter
+
+from engine.api.collection import Collection, router_of
+from engine.api.items import item
+from engine.api.plane import Plane
+from engine.bodies import MASK, check_connection, check_source, check_target, has_project_as_zone
+from engine.errors import InputError
+from engine.log import log
+from engine.resources import Json, Resource
+
+PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
+_SHOWN = frozenset({"host", "username", "projectId", "timezone"})  # of the credentials, no other
+_SECRET = re.compile(r"password|secret|token|api.?key|credential|private.?key", re.IGNORECASE)
+
+
+def without_secrets(value: Any) -> Any:
+    """A body's value, without what is named like a secret: it has no business there (P7)."""
+    if isinstance(value, dict):
+        return {
+            key: MASK if _SECRET.search(key) else without_secrets(each)
+            for key, each in value.items()
+        }
+    return [without_secrets(each) for each in value] if isinstance(value, list) else value
+
+
+def plain(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None]:
+    """A body that has no secrets of its own."""
+    return without_secrets(body), None
+
+
+def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
+    """Everything in `auth.params` is a secret, but for what is known to be none.
+
+    What a client had shown, a mask, and sends back as it is, is the secret from before.
+    """
+    auth = body.get("auth")
+    params = auth.get("params") if isinstance(auth, dict) else None
+    if not isinstance(params, dict):
+        return without_secrets(body), None
+    given = {name: value for name, value in params.items() if name not in _SHOWN}
+    masked = {name for name, value in given.items() if value == MASK}
+    kept = _opened(plane, before) if masked else {}
+    secret = {name: value for name, value in given.items() if name not in masked}
+    secret |= {name: kept[name] for name in masked if name in kept}
+    shown = {name: MASK if name in given else value for name, value in params.items()}
+    body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
+    return body, plane.vault.seal(secret) if secret else None
+
+
+def _opened(plane: Plane, before: Resource | None) -> Json:
+    """The secrets from before; none where another key sealed them: they have to be given again."""
+    try:
+        kept: Json = plane.vault.open(before.secret) if before and before.secret else {}
+    except InputError:
+        return {}
+    return kept
+
+
+def _check_base(plane: Plane, resource: Resource) -> None:
+    check_connection(resource.body, plane.vault.open(resource.secret) if resource.secret else {})
+
+
+def _check_source(plane: Plane, resource: Resource) -> None:
+    check_source(resource.body)
+    plane.resources.get("connections", resource.body["baseConnectionId"])
+    if has_project_as_zone(resource.body):
+        log.warning("the time zone is the project's number: UTC is meant", source=resource.id)
+
+
+def _check_target(plane: Plane, resource: Resource) -> None:
+    check_target(resource.body)
+    plane.resources.get("dataSets", resource.body["params"]["dataSetId"])
+
+
+def _show(plane: Plane, resource: Resource) -> Json:
+    return item(resource)
+
+
+def _show_source(plane: Plane, resource: Resource) -> Json:
+    spec = resource.body["connectionSpec"]
+    base = {"id": resource.body["baseConnectionId"], "connectionSpec": spec}
+    return item(resource, providerRefId=PROVIDER, inheritedAttributes={"baseConnection": base})
+
+
+def _show_target(plane: Plane, resource: Resource) -> Json:
+    return item(resource, providerRefId=PROVIDER)
+
+
+router = APIRouter()
+for each in (
+    Collection("connections", ("name", "description", "auth"), _check_base, _show, _sealed),
+    Collection(
+        "sourceConnections", ("name", "description", "data", "params"),
+        _check_source, _show_source, plain,
+    ),
+    Collection(
+        "targetConnections", ("name", "description", "data", "params"),
+        _check_target, _show_target, plain,
+    ),
+):  # fmt: skip
+    router.include_router(router_of(each))

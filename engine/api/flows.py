@@ -1,0 +1,126 @@
+"""Flows: made only if they can run, and run from then on."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from engine import declared, given, upkeep
+from engine.api.collection import Collection, changed, router_of
+from engine.api.connections import plain
+from engine.api.items import item, made
+from engine.api.plane import Plane, Shared
+from engine.api.problems import invalid
+from engine.bodies import DISABLED, ENABLED
+from engine.errors import EtlError, InputError
+from engine.flow import Flow
+from engine.positions import check_owner
+from engine.resources import Json, Resource
+
+_ACTIONS = {"enable": ENABLED, "disable": DISABLED}
+_FIELDS = ("name", "description", "scheduleParams", "transformations", "options")
+
+
+def _check(plane: Plane, resource: Resource) -> None:
+    """Everything that a tick needs, but for Mixpanel's own word."""
+    flow = declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
+    _check_alone(plane, flow)
+    try:
+        rules = given.rules_of(flow)
+    except InputError as error:
+        raise invalid("1419-400", f"Error while validating mapping. {error}") from None
+    dataset = given.dataset_of(flow, rules)
+    check_owner(flow, dataset)
+    upkeep.check_kind(flow, dataset)
+
+
+def _check_alone(plane: Plane, flow: Flow) -> None:
+    """Two flows would replace each other's days, and each would append what arrives (P4)."""
+    place = declared.place_of(flow.dataset)
+    for other in plane.resources.all("flows"):
+        if declared.name_of(other) != flow.name and place == _place(plane, other):
+            raise invalid(
+                "1400-400",
+                f"The dataset of the target connection is the table of flow {other.id}: "
+                "two flows cannot share one. Make another dataset.",
+            )
+
+
+def _place(plane: Plane, resource: Resource) -> str | None:
+    try:
+        return declared.place_of(
+            declared.flow_of(resource, plane.resources, plane.vault, plane.datasets).dataset
+        )
+    except EtlError:  # it does not run
+        return None
+
+
+def _show(plane: Plane, resource: Resource) -> Json:
+    """As in the examples: with what it inherits, and its last run."""
+    return item(
+        resource,
+        inheritedAttributes=_inherited(plane, resource.body),
+        runs=f"/runs?property=flowId=={resource.id}",
+        lastOperation={
+            "started": resource.updated_at,
+            "updated": resource.updated_at,
+            "operation": "create" if resource.created_at == resource.updated_at else "update",
+        },
+        **_last_run(plane, resource),
+    )
+
+
+def _inherited(plane: Plane, body: Json) -> Json:
+    sources, targets = list[Json](), list[Json]()
+    for id_ in body["sourceConnectionIds"]:
+        source = plane.resources.get("sourceConnections", id_).body
+        base = plane.resources.get("connections", source["baseConnectionId"])
+        spec = base.body["connectionSpec"]
+        sources.append(
+            {
+                "id": id_,
+                "connectionSpec": source["connectionSpec"],
+                "baseConnection": {"id": base.id, "connectionSpec": spec},
+            }
+        )
+    for id_ in body["targetConnectionIds"]:
+        target = plane.resources.get("targetConnections", id_).body
+        targets.append({"id": id_, "connectionSpec": target["connectionSpec"]})
+    return {"sourceConnections": sources, "targetConnections": targets}
+
+
+def _last_run(plane: Plane, resource: Resource) -> Json:
+    history = plane.catalog.history(declared.name_of(resource), limit=1)
+    if not history:
+        return {}
+    run = history[0].item
+    details = {"id": run["id"], "state": history[0].status}
+    return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
+
+
+router = router_of(Collection("flows", _FIELDS, _check, _show, plain))
+
+
+@router.post("/{id}/action")
+def action(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
+    """Let a flow run (ENABLE), or let it rest (DISABLE)."""
+    state = _ACTIONS.get(op.lower())
+    if state is None:
+        raise invalid(
+            "1434-400",
+            f"Unsupported operation '{op}' received. Please use one of the supported operation "
+            "types (ENABLE, DISABLE) and try again.",
+        )
+
+    def edit(before: Resource) -> tuple[Resource, Iterable[str]]:
+        was = before.body.get("state", ENABLED)
+        if was == state:
+            raise invalid(
+                "1422-400",
+                f"The action {op.lower()} cannot be applied on the current state {was}. "
+                "Please update the action and try again.",
+            )
+        after = replace(before, body=before.body | {"state": state})
+        if state == ENABLED:
+            _check(plane, after)
+        return after, declared.uses(after.body, plane.resources)
+
+    return made(changed(plane, "flows", id, None, edit))
