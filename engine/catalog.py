@@ -185,6 +185,12 @@ class Catalog:
         )
         return [_entry(*row) for row in rows]
 
+    def run(self, id_: str) -> Entry | None:
+        """The run with that id; None if there is none."""
+        query = 'SELECT flow, dataset, status, started_at, "window", item FROM runs WHERE id = ?'
+        rows = self.read(query, [id_])
+        return _entry(*rows[0]) if rows else None
+
     def abandon(self, dataset: str, at: int) -> int:
         """Mark what is still `inProgress` on `dataset` as failed; how many those were.
 

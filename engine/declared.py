@@ -139,11 +139,11 @@ def connection_of(source: Resource, resources: Resources, vault: Vault) -> Conne
 
 def schema_of(dataset: Resource, resources: Resources) -> Resource:
     """The schema of a dataset, which names it by its id or by its `$id`."""
-    wanted = (dataset.body.get("schemaRef") or {}).get("id")
-    for schema in resources.all("schemas"):
-        if wanted in _names(schema):
-            return schema
-    raise NotThere("schemas", str(wanted))
+    wanted = dataset.body["schemaRef"]["id"]
+    found = [schema for schema in resources.all("schemas") if wanted in _names(schema)]
+    for schema in sorted(found, key=lambda each: each.id != wanted):
+        return schema
+    raise NotThere("schemas", wanted)
 
 
 def dataset_of(dataset: Resource, datasets: Path) -> str:

@@ -2,13 +2,27 @@
 
 from typing import Any
 
+from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow, Run
-from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
+from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, Outcome, abandoned, payload
 from engine.run import Staged
 
 Json = dict[str, Any]
+
+
+def scheduled(flow: Flow, run: Run, params: Json) -> Json:
+    """The record of a run that was asked for, and begins as soon as its flow has a turn."""
+    item = payload(Outcome(run, SCHEDULED), flow, run.started_at)
+    return item | {"params": params, "activities": []}
+
+
+def withdraw(catalog: Catalog, flow: str, at: int, why: str) -> None:
+    """Tell of the runs that were asked for of a flow that there will be none."""
+    for entry in catalog.history(flow, SCHEDULED):
+        item = abandoned(entry.item, at, why)
+        catalog.save(item, flow=entry.flow, dataset=entry.dataset, window=entry.window)
 
 
 def started(flow: Flow, run: Run, now: int) -> Json:

@@ -15,6 +15,7 @@ from engine.flow import Flow, Run
 Json = dict[str, Any]
 
 SUCCESS, FAILED, IN_PROGRESS = "success", "failed", "inProgress"
+SCHEDULED = "scheduled"  # asked for, and not begun
 COPY, PROMOTION = "copyActivity", "promotionActivity"
 
 PROGRAM = "mixpanel-etl"
@@ -158,9 +159,9 @@ def manifest(batch: str) -> Json:
     }
 
 
-def abandoned(item: Json, at: int) -> Json:
+def abandoned(item: Json, at: int, why: str = _KILLED) -> Json:
     """`item`, still `inProgress` though its process is gone, as the failed run that it is."""
-    errors = [{"code": CODE_PROCESS, "message": _KILLED}]
+    errors = [{"code": CODE_PROCESS, "message": why}]
     item = deepcopy(item)
     item |= {"updatedAt": at, "etag": _etag(item["id"], FAILED, at)}
     ended = {"status": FAILED, "errors": errors}

@@ -31,6 +31,7 @@ from engine.errors import (
     Unavailable,
 )
 from engine.flow import Flow, Run
+from engine.report import SCHEDULED
 from engine.run import Rules, Staged
 from engine.stages.export import DEFAULT_LIMITS, Limits
 from engine.window import Window
@@ -237,9 +238,16 @@ class Runs:
         if self._later and self._later[0].due <= time.monotonic():
             return self._later.pop(0)
         if window := self._windows.next():
-            name, batch = str(uuid4()), str(ULID())
-            return _Attempt(Run(name, self._flow.name, window, batch, self._now()))
+            run = Run(self._id(window), self._flow.name, window, str(ULID()), self._now())
+            return _Attempt(run)
         return self._later.pop(0) if self._later else None
+
+    def _id(self, window: Window) -> str:
+        """That of a run that was asked for, and that `window` is; else a new one."""
+        for entry in reversed(self._catalog.history(self._flow.name, SCHEDULED)):
+            if window.fulfils(entry.window):
+                return str(entry.item["id"])
+        return str(uuid4())
 
     # What came -----------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.plan import Due, Positions
-from engine.report import FAILED, IN_PROGRESS, SUCCESS
+from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
 from engine.upkeep import check_kind, check_still_there, counts, failed_days
 
 Json = dict[str, Any]
@@ -48,7 +48,7 @@ class FlowStatus:
         self._rests = failed_days(self.flow, catalog)[1]
         history = catalog.history(self.flow.name, limit=MOST_RUNS)
         self.last = history[0] if history else None
-        ended = [run for run in history if run.status != IN_PROGRESS]
+        ended = [run for run in history if run.status not in (IN_PROGRESS, SCHEDULED)]
         # A day that came well does not hide that nothing arrives any more.
         arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import given, plan, positions
+from engine import given, plan, positions, record
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.disk import local_path
@@ -24,8 +24,7 @@ from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused
 from engine.flow import Flow, Run
 from engine.plan import Due
 from engine.positions import ARRIVAL, app_id
-from engine.record import why_ended
-from engine.report import FAILED, SUCCESS, Outcome, payload
+from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, payload
 from engine.run import Rules
 from engine.runs import Event, Options, Runs, Waiting
 from engine.window import DAY, Window, each_day, latest_day
@@ -77,7 +76,7 @@ def tend(
             _record(flow, catalog, options.now(), error)
             raise
         except Exception as error:
-            _record(flow, catalog, options.now(), EtlError(why_ended(error)))
+            _record(flow, catalog, options.now(), EtlError(record.why_ended(error)))
             raise
 
 
@@ -135,15 +134,28 @@ class Upkeep:
         """The first that is due and not left alone, but no two arrival windows in a row.
 
         Where one of them takes longer than the interval the next is due at once: the history
-        would never come.
+        would never come. What somebody asked for goes before all that.
         """
+        asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
+        if days := [window for window in asked if not window.arrival]:
+            return replace(days[-1], before=self._reach(now))
         due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
-        awake = (each.window for each in due if not each.window.arrival or now >= self._again)
+        hurry = bool(asked) or now >= self._again
+        awake = (each.window for each in due if not each.window.arrival or hurry)
         first = next(awake, None)
+        if asked and not (first and first.arrival):
+            record.withdraw(self._catalog, self._flow.name, now, "All of it has come by now.")
         if first and first.arrival and self._arrived:
             other = next(awake, None)
             return other if other and not self._has_to_wait(other, now) else first
         return first
+
+    def _reach(self, now: int) -> int | None:
+        """Where arrival windows stand, or would begin: a day keeps to what they brought (P4)."""
+        arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
+        if arrived is None and self._flow.windows == "arrival":
+            return now - self._flow.delay_minutes * plan.MINUTE
+        return arrived
 
     def _has_to_wait(self, window: Window, now: int) -> bool:
         """Whether the budget of the hour is used up: others may have the turn meanwhile.
@@ -271,8 +283,10 @@ def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     """A tick that could not even begin is a run that failed."""
     today = latest_day(now, flow.connection.zone)
     # An empty span: it is no failure of that day, which must not rest for it.
-    window = Window(today, today, (now, now))
-    run = Run(str(uuid4()), flow.name, window, str(ULID()), now)
+    id_, window = str(uuid4()), Window(today, today, (now, now))
+    if asked := catalog.history(flow.name, SCHEDULED):
+        id_, window = asked[-1].item["id"], asked[-1].window
+    run = Run(id_, flow.name, window, str(ULID()), now)
     outcome = Outcome(
         run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
     )

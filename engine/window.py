@@ -46,6 +46,12 @@ class Window:
             return None
         return replace(self, to_date=self.to_date - DAY)
 
+    def fulfils(self, asked: "Window") -> bool:
+        """Whether it is what somebody asked for: the same days, or what arrived, up to now."""
+        if self.arrival or asked.arrival:
+            return bool(self.arrival and asked.arrival)
+        return (self.from_date, self.to_date) == (asked.from_date, asked.to_date)
+
     def __str__(self) -> str:
         if self.arrival:
             return " to ".join(

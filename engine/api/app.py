@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import __version__
-from engine.api import batches, connections, flows, health, runs
+from engine.api import batches, connections, flows, health, runs, triggers
 from engine.api.docs import DOCS, describe, page
 from engine.api.edge import Calm, Telling, Whole, answer, empty
 from engine.api.plane import Plane
@@ -36,6 +36,7 @@ def app_of(plane: Plane) -> FastAPI:
     app.include_router(connections.router, prefix=FLOWSERVICE)
     app.include_router(flows.router, prefix=FLOWSERVICE)
     app.include_router(runs.router, prefix=FLOWSERVICE)
+    app.include_router(triggers.router, prefix=FLOWSERVICE)
     app.include_router(batches.router, prefix=EXPORT)
     app.include_router(health.router)
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]

@@ -12,6 +12,7 @@ from engine.api.items import READ_ONLY, made, single
 from engine.api.patch import etag_of, patched, replaces
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid
+from engine.record import withdraw
 from engine.resources import Json, Resource, new
 
 Document = Annotated[dict[str, Any], Body()]
@@ -86,6 +87,7 @@ def router_of(collection: Collection) -> APIRouter:
         """Delete one."""
         _own(plane.resources.get(kind, id))
         plane.resources.delete(kind, id)
+        withdraw(plane.catalog, id, plane.now(), "Its flow was deleted.")
 
     return router
 
