@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Header, Request, Response
 
 from engine import declared
 from engine.api import listing
+from engine.api.fit import check_users
 from engine.api.items import READ_ONLY, made, single
 from engine.api.patch import etag_of, patched, replaces
 from engine.api.plane import Plane, Shared
@@ -78,6 +79,7 @@ def router_of(collection: Collection) -> APIRouter:
             own, secret = collection.seal(plane, own, before)
             after = replace(before, body=own, secret=secret)
             collection.check(plane, after)
+            check_users(plane, after)
             return after, declared.uses(own, plane.resources)
 
         return made(changed(plane, kind, id, etag_of(if_match), edit))

@@ -3,16 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from engine import declared, given, upkeep
+from engine import declared
 from engine.api.collection import Collection, changed, router_of
 from engine.api.connections import plain
+from engine.api.fit import check_flow
 from engine.api.items import item, made
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid
 from engine.bodies import DISABLED, ENABLED
-from engine.errors import EtlError, InputError
-from engine.flow import Flow
-from engine.positions import check_owner
 from engine.resources import Json, Resource
 
 _ACTIONS = {"enable": ENABLED, "disable": DISABLED}
@@ -20,37 +18,7 @@ _FIELDS = ("name", "description", "scheduleParams", "transformations", "options"
 
 
 def _check(plane: Plane, resource: Resource) -> None:
-    """Everything that a tick needs, but for Mixpanel's own word."""
-    flow = declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
-    _check_alone(plane, flow)
-    try:
-        rules = given.rules_of(flow)
-    except InputError as error:
-        raise invalid("1419-400", f"Error while validating mapping. {error}") from None
-    dataset = given.dataset_of(flow, rules)
-    check_owner(flow, dataset)
-    upkeep.check_kind(flow, dataset)
-
-
-def _check_alone(plane: Plane, flow: Flow) -> None:
-    """Two flows would replace each other's days, and each would append what arrives (P4)."""
-    place = declared.place_of(flow.dataset)
-    for other in plane.resources.all("flows"):
-        if declared.name_of(other) != flow.name and place == _place(plane, other):
-            raise invalid(
-                "1400-400",
-                f"The dataset of the target connection is the table of flow {other.id}: "
-                "two flows cannot share one. Make another dataset.",
-            )
-
-
-def _place(plane: Plane, resource: Resource) -> str | None:
-    try:
-        return declared.place_of(
-            declared.flow_of(resource, plane.resources, plane.vault, plane.datasets).dataset
-        )
-    except EtlError:  # it does not run
-        return None
+    check_flow(plane, resource, plane.resources)
 
 
 def _show(plane: Plane, resource: Resource) -> Json:

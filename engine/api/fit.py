@@ -1,0 +1,67 @@
+"""Whether a flow can run, as it is declared or would be: all that a tick needs, but Mixpanel's
+own word.
+"""
+
+from engine import declared, given, upkeep
+from engine.api.plane import Plane
+from engine.api.problems import invalid
+from engine.bodies import DISABLED
+from engine.errors import EtlError, InputError
+from engine.flow import Flow
+from engine.positions import check_owner
+from engine.resources import Resource, Resources
+
+
+def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
+    """Raise what would keep a flow from running."""
+    flow = declared.flow_of(resource, resources, plane.vault, plane.datasets)
+    _check_alone(plane, flow)
+    try:
+        rules = given.rules_of(flow)
+    except InputError as error:
+        raise invalid("1419-400", f"Error while validating mapping. {error}") from None
+    dataset = given.dataset_of(flow, rules)
+    check_owner(flow, dataset)
+    upkeep.check_kind(flow, dataset)
+
+
+def check_users(plane: Plane, changed: Resource) -> None:
+    """Raise what would keep the flows that use a resource from running once it is changed."""
+    resources = _With(plane, changed)
+    for kind, id_ in resources.users(changed.id):
+        user = resources.get(kind, id_)
+        if kind == "flows" and user.body.get("state") != DISABLED:
+            check_flow(plane, user, resources)
+
+
+class _With(Resources):
+    """The resources as they would be, with one of them changed."""
+
+    def __init__(self, plane: Plane, changed: Resource) -> None:
+        super().__init__(plane.catalog)
+        self._changed = changed
+
+    def get(self, kind: str, id_: str) -> Resource:
+        """The one of that kind and id; NotThere if there is none."""
+        changed = self._changed
+        return changed if (kind, id_) == (changed.kind, changed.id) else super().get(kind, id_)
+
+
+def _check_alone(plane: Plane, flow: Flow) -> None:
+    """Two flows would replace each other's days, and each would append what arrives (P4)."""
+    place = declared.place_of(flow.dataset)
+    for other in plane.resources.all("flows"):
+        if declared.name_of(other) != flow.name and place == _place(plane, other):
+            raise invalid(
+                "1400-400",
+                f"The dataset of the target connection is the table of flow {other.id}: "
+                "two flows cannot share one. Make another dataset.",
+            )
+
+
+def _place(plane: Plane, resource: Resource) -> str | None:
+    try:
+        flow = declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
+    except EtlError:  # it does not run
+        return None
+    return declared.place_of(flow.dataset)
