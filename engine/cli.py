@@ -298,7 +298,7 @@ def explore(
     day = given.latest(zone) - DAY
     if from_date is not None:
         day = given.day("--from-date", from_date, zone)
-    records = sample(flow, home, day, limit)
+    records = sample(flow, home, Window(day, day), limit)
     if not records:
         say(f"Mixpanel has no events of {day}.")
     answer_json(response(records))
@@ -331,7 +331,7 @@ def check(config_file: ConfigFile = None) -> int:
             asked.add(source)
             day = given.latest(flow.connection.zone) - DAY
             answers = f"{flow.connection.host} answers these credentials"
-            look(flow, answers, partial(sample, flow, home, day, 1))
+            look(flow, answers, partial(sample, flow, home, Window(day, day), 1))
         look(flow, f"dataset {flow.dataset} can be written", partial(probe, flow, rules))
     return max((console.status_of(error) for error in failures), default=0)
 

@@ -88,8 +88,9 @@ def apply(
 
 def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> None:
     """What the daemon would ask for now, and why; it asks nothing."""
+    from engine.clock import duration
     from engine.plan import DEFAULT_BUDGET
-    from engine.terminal import duration, table
+    from engine.terminal import table
 
     told, problems = _statuses(config_file, flow)
     if as_json:
@@ -128,7 +129,8 @@ def status(
 
     Without --config: the flows that the home keeps, which clients made or which were applied.
     """
-    from engine.terminal import duration, table
+    from engine.clock import duration
+    from engine.terminal import table
 
     told, problems = _statuses(config_file, flow, home)
     if as_json:

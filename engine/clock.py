@@ -19,3 +19,11 @@ class Clock:
     def machine(self, moment: int) -> int:
         """What the machine's own clock shows at `moment`, both in ms since the epoch."""
         return self.began + int((moment - self.first) / self.speed)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"

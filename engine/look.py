@@ -2,31 +2,35 @@
 
 import tempfile
 import time
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import given, plan
 from engine.catalog import Catalog
+from engine.clock import duration
 from engine.disk import local_path
-from engine.errors import TryAgain, disk_error
+from engine.errors import RateLimited, TryAgain, disk_error
 from engine.flow import Flow
-from engine.run import Rules
 from engine.stages import export, lines
-from engine.terminal import duration
 from engine.window import Window
 
+if TYPE_CHECKING:  # it brings Arrow, which the daemon does without
+    from engine.run import Rules
 
-def sample(flow: Flow, home: Path, day: date, limit: int) -> list[dict[str, Any]]:
-    """At most `limit` events of `day`: one request, which the budget counts.
 
-    TryAgain, with the moment when there is room for it, if the hour has none left.
+def sample(
+    flow: Flow, home: Path, window: Window, limit: int, now: Callable[[], int] = given.now
+) -> list[dict[str, Any]]:
+    """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
+
+    RateLimited, with the moment when there is room for it, if the hour has none left.
     """
-    window = Window(day, day)
     export.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
     with Catalog(home) as catalog:
-        asked_at = _take_slot(catalog, flow.project)
+        asked_at = _take_slot(catalog, flow.project, now)
         try:
             with export.stream(
                 flow.connection, window, events=flow.events, where=flow.where, limit=limit
@@ -38,27 +42,28 @@ def sample(flow: Flow, home: Path, day: date, limit: int) -> list[dict[str, Any]
             raise
 
 
-def _take_slot(catalog: Catalog, project: str) -> int:
+def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     """When the slot was given, in ms."""
     budget = plan.DEFAULT_BUDGET
     while True:
-        now = time.time_ns() // 1_000_000
+        at = now()
         pause = catalog.ask(
-            project, now, partial(plan.wait_for_slot, in_flight=0, now=now, budget=budget)
+            project, at, partial(plan.wait_for_slot, in_flight=0, now=at, budget=budget)
         )
         if not pause:
-            return now
+            return at
         if pause > plan.SECOND:
-            room = datetime.fromtimestamp((now + pause) / 1000, UTC)
-            raise TryAgain(
+            room = datetime.fromtimestamp((at + pause) / 1000, UTC)
+            raise RateLimited(
                 f"Mixpanel allows a project {budget.per_hour} requests an hour, and they are used "
                 f"up: there is room for the next one in {duration(pause / 1000)}, at "
-                f"{room:%H:%M:%S} UTC."
+                f"{room:%H:%M:%S} UTC.",
+                pause / 1000,
             )
         time.sleep(pause / 1000)
 
 
-def probe(flow: Flow, rules: Rules | None) -> None:
+def probe(flow: Flow, rules: "Rules | None") -> None:
     """Look whether the table of `flow` can be written and fits, and leave everything as it is."""
     if rules:
         given.dataset_of(flow, rules)

@@ -87,28 +87,45 @@ def parse(name: str, document: object, schema: Schema) -> list[Rule]:
     The form is Data Prep's: `mappings`, a list of `{sourceType, source, destination}`, also under
     the names `sourceAttribute` and `destinationXdmPath`.
     """
+    problems, rules, verdicts = _judged(document, schema)
+    problems += (f"{label}: {problem}" for label, found in verdicts for problem in found)
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise InputError(f"The mapping set {name} cannot be used with {schema.name}:{listed}")
+    return rules
+
+
+def verdicts(name: str, document: object, schema: Schema) -> list[list[str]]:
+    """What is wrong with each of the mappings in `document`; InputError if it is no such set."""
+    problems, _, found = _judged(document, schema)
+    if problems:
+        raise InputError(f"The mapping set {name} is none: {'; '.join(problems)}")
+    return [each for _, each in found]
+
+
+def _judged(
+    document: object, schema: Schema
+) -> tuple[list[str], list[Rule], list[tuple[str, list[str]]]]:
+    """What is wrong with the set itself, its good rules, and (label, problems) of each mapping."""
     problems: list[str] = []
-    rules: list[Rule] = []
     outer = document if isinstance(document, dict) else {}
     entries = outer.get("mappings")
     if not isinstance(entries, list) or not entries:
         problems.append("it is not an object with a list 'mappings' that holds at least one")
         entries = []
     problems += _unknown(outer, _SET_KEYS)
+    rules: list[Rule] = []
+    wrong: dict[str, list[str]] = {}
     for index, entry in enumerate(entries):
         label = f"mappings[{index}]"
         if isinstance(entry, dict) and entry.get("name"):
             label += f" ({entry['name']!r})"
         found = _rule(label, entry, schema)
-        if isinstance(found, Rule):
-            rules.append(found)
-        else:
-            problems += (f"{label}: {problem}" for problem in found)
-    problems += _overlaps(rules)
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems)
-        raise InputError(f"The mapping set {name} cannot be used with {schema.name}:{listed}")
-    return rules
+        wrong[label] = [] if isinstance(found, Rule) else found
+        rules += [found] if isinstance(found, Rule) else []
+    for rule, problem in _overlaps(rules):
+        wrong[rule.label].append(problem)
+    return problems, rules, list(wrong.items())
 
 
 def _rule(label: str, entry: object, schema: Schema) -> Rule | list[str]:
@@ -261,8 +278,8 @@ def _shown(path: Iterable[Step]) -> str:
     return repr("".join(steps).removeprefix("."))
 
 
-def _overlaps(rules: list[Rule]) -> Iterator[str]:
-    """Two rules that write the same place.
+def _overlaps(rules: list[Rule]) -> Iterator[tuple[Rule, str]]:
+    """Two rules that write the same place: the second, and what to do.
 
     Copying an object and writing one of its attributes besides is the documented object copy: the
     attribute's own rule wins. The same goes for a map and its keys.
@@ -276,4 +293,4 @@ def _overlaps(rules: list[Rule]) -> Iterator[str]:
             continue
         if len(outer.path) == len(inner.path) or outer.field.type not in ("object", "map"):
             first, second = pair
-            yield f"{second.label}: {first.label} writes {_shown(outer.path)} too; keep one of them"
+            yield second, f"{first.label} writes {_shown(outer.path)} too; keep one of them"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.catalog import Entry
+from engine.clock import duration
 from engine.report import FAILED, SUCCESS
 from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
 
@@ -126,14 +127,6 @@ def counted(item: Json) -> str:
 def megabytes(size: int) -> str:
     """Bytes as MB; nothing is known of a negative number."""
     return "- MB" if size < 0 else f"{size / 1e6:,.1f} MB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -1,0 +1,74 @@
+"""What the tests of the control plane's routes share: a plane, and a client of its application."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from starlette.testclient import TestClient
+
+from engine.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
+from engine.api.plane import Plane
+from engine.catalog import Catalog
+from engine.given import now as machine
+from engine.resources import new
+from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
+from engine.vault import vault_of
+
+CONNECTIONS = f"{FLOWSERVICE}/connections"
+DATASETS = f"{CATALOG}/dataSets"
+MAPPING_SETS = f"{CONVERSION}/mappingSets"
+SCHEMAS = f"{REGISTRY}/tenant/schemas"
+
+MIXPANEL = "6360f136-5980-4111-8bdf-15d29eab3b5a"  # the tutorial's id of its specification
+SHIPPED = "https://ns.adobe.com/extconndev/schemas/mixpanel-events"
+
+
+@contextmanager
+def served(
+    home: Path, environ: Mapping[str, str] | None = None, now: Callable[[], int] = machine
+) -> Iterator[tuple[TestClient, Plane]]:
+    """A client of the routes, and the plane that they share; nobody asks for a token."""
+    with Catalog(home) as catalog:
+        plane = Plane(
+            home, catalog, vault_of(home), home / "datasets", environ or {}, now, lambda: None
+        )
+        yield TestClient(app_of(plane)), plane
+
+
+def keep_connection(plane: Plane, host: str, password: str = PASSWORD, **params: str) -> str:
+    """A base connection to the sandbox at `host`; its id."""
+    body = {
+        "name": "shop",
+        "connectionSpec": {"id": MIXPANEL, "version": "1.0"},
+        "auth": {
+            "specName": "Basic Authentication",
+            "params": {"host": host, "username": USERNAME, "password": "xxxx", **params},
+        },
+    }
+    made = new("connections", body, plane.now(), secret=plane.vault.seal({"password": password}))
+    plane.resources.create(made)
+    return made.id
+
+
+def keep_source(plane: Plane, connection: str, project: str = str(PROJECT_ID)) -> str:
+    """A source connection of that base connection; its id."""
+    body = {
+        "name": "shop",
+        "baseConnectionId": connection,
+        "connectionSpec": {"id": MIXPANEL, "version": "1.0"},
+        "data": {"format": "json"},
+        "params": {"projectId": project, "timezone": "Pacific Standard Time"},
+    }
+    made = new("sourceConnections", body, plane.now())
+    plane.resources.create(made)
+    return made.id
+
+
+def problem(answer: Any, number: str) -> str:
+    """What the answer, which is a problem of that number, says of itself."""
+    body = answer.json()
+    assert body["type"] == f"https://ns.adobe.com/aep/errors/FLOW-{number}", body
+    assert answer.status_code == body["status"] == int(number[-3:])
+    assert body["errorMessage"] == body["errorDetails"] == body["report"]["detailed-message"]
+    return str(body["errorMessage"])
