@@ -10,10 +10,11 @@ from urllib.parse import quote
 import pytest
 from jsonschema import Draft7Validator
 
+from engine.api.app import FLOWSERVICE
 from engine.api.registry import keep_shipped
 from engine.resources import new
 from engine.schema import Schema
-from tests.planes import DATASETS, FLOWSERVICE, MIXPANEL, SCHEMAS, SHIPPED, problem, served
+from tests.planes import DATASETS, MIXPANEL, SCHEMAS, SHIPPED, problem, served
 
 Client = Any
 Json = dict[str, Any]
@@ -70,6 +71,19 @@ def test_a_new_program_brings_its_own(tmp_path: Path) -> None:
         plane.resources.create(old)
         keep_shipped(plane)
         assert client.get(at(SHIPPED)).json()["title"] == DOCUMENT["title"]
+
+
+def test_a_files_schema_beside_the_shipped_one(tmp_path: Path) -> None:
+    """What a file applied may have the shipped `$id`: it is listed once, and the id means ours."""
+    with served(tmp_path) as (client, plane):
+        plane.resources.delete("schemas", SHIPPED)
+        theirs = new("schemas", DOCUMENT, 0, origin="flows.toml")
+        plane.resources.create(theirs)
+        keep_shipped(plane)
+        assert len(client.get(SCHEMAS).json()["results"]) == 1
+        client.post(DATASETS, json={"name": "d", "schemaRef": {"id": SHIPPED}})
+        assert plane.resources.users(SHIPPED)
+        assert not plane.resources.users(theirs.id)
 
 
 def test_making_a_schema(client: Client) -> None:

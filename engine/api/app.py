@@ -8,7 +8,18 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from engine import __version__
-from engine.api import batches, connections, flows, health, runs, triggers
+from engine.api import (
+    batches,
+    connections,
+    explore,
+    flows,
+    health,
+    mappings,
+    registry,
+    runs,
+    specs,
+    triggers,
+)  # fmt: skip
 from engine.api.docs import DOCS, describe, page
 from engine.api.edge import Calm, Telling, Whole, answer, empty
 from engine.api.plane import Plane
@@ -33,10 +44,13 @@ def app_of(plane: Plane) -> FastAPI:
         },
     )  # fmt: skip
     app.state.plane = plane
-    app.include_router(connections.router, prefix=FLOWSERVICE)
-    app.include_router(flows.router, prefix=FLOWSERVICE)
-    app.include_router(runs.router, prefix=FLOWSERVICE)
-    app.include_router(triggers.router, prefix=FLOWSERVICE)
+    registry.keep_shipped(plane)
+    for router in (explore.router, connections.router, flows.router, runs.router, triggers.router):
+        app.include_router(router, prefix=FLOWSERVICE)
+    app.include_router(specs.router, prefix=FLOWSERVICE)
+    app.include_router(mappings.router, prefix=CONVERSION)
+    app.include_router(registry.schemas, prefix=REGISTRY)
+    app.include_router(registry.datasets, prefix=CATALOG)
     app.include_router(batches.router, prefix=EXPORT)
     app.include_router(health.router)
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]

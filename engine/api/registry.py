@@ -76,8 +76,8 @@ def keep_shipped(plane: Plane) -> None:
 
 
 def schema_named(resources: Resources, name: str) -> Resource:
-    """The schema with that id, `$id` or `meta:altId`; NotThere if there is none."""
-    for schema in resources.all("schemas"):
+    """The schema with that id, else with that `$id` or `meta:altId`; NotThere if there is none."""
+    for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
         if name in (schema.id, schema.body.get("$id"), schema.body.get("meta:altId")):
             return schema
     raise NotThere("schemas", name)

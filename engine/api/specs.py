@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from engine.api.listing import page
+from engine.api.listing import documented, page
 from engine.bodies import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL
 from engine.errors import NotThere
 from engine.flow import FREQUENCIES
@@ -139,7 +139,7 @@ FLOW_SPECS = [
 ]
 
 
-@router.get("/connectionSpecs")
+@router.get("/connectionSpecs", openapi_extra=documented())
 def list_connection_specs(request: Request) -> Json:
     """What can be connected: Mixpanel, under two ids, and the data lake."""
     return page(request, "connectionSpecs", CONNECTION_SPECS)
@@ -151,7 +151,7 @@ def get_connection_spec(connection_spec_id: str) -> Json:
     return _only("connectionSpecs", CONNECTION_SPECS, connection_spec_id)
 
 
-@router.get("/flowSpecs")
+@router.get("/flowSpecs", openapi_extra=documented())
 def list_flow_specs(request: Request) -> Json:
     """How data can flow: from Mixpanel to a dataset, on a schedule."""
     return page(request, "flowSpecs", FLOW_SPECS)
