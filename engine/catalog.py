@@ -18,7 +18,7 @@ from typing import Any, Self
 from engine import figures
 from engine.errors import EtlError, InputError
 from engine.plan import HOUR, SECOND
-from engine.report import IN_PROGRESS, Json, abandoned, batch_id, flow_id
+from engine.report import IN_PROGRESS, SCHEDULED, Json, abandoned, batch_id, flow_id
 from engine.window import Window
 
 VERSION = 3
@@ -190,6 +190,11 @@ class Catalog:
         query = 'SELECT flow, dataset, status, started_at, "window", item FROM runs WHERE id = ?'
         rows = self.read(query, [id_])
         return _entry(*rows[0]) if rows else None
+
+    def asked_for(self) -> set[str]:
+        """The flows of which runs are scheduled."""
+        query = "SELECT DISTINCT flow FROM runs WHERE status = ?"
+        return {flow for (flow,) in self.read(query, [SCHEDULED])}
 
     def abandon(self, dataset: str, at: int) -> int:
         """Mark what is still `inProgress` on `dataset` as failed; how many those were.

@@ -9,6 +9,7 @@ import os
 import select
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -94,6 +95,7 @@ class Daemon:
         self._problems: dict[str, str] = {}  # of those that cannot run
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
+        self._ticking = defaultdict[str, threading.Lock](threading.Lock)
         self._unwanted: set[str] = set()  # flows whose process was asked to end
         self._signals = self._signalling = -1  # handles
         self._api: Server | None = None
@@ -192,6 +194,7 @@ class Daemon:
             self._problems = problems
         before, self._flows = self._flows, self._config.flows | self._kept
         self._follow(before)
+        self._hurry()
 
     def _follow(self, before: Mapping[str, Flow]) -> None:
         """Make the jobs fit the flows: they are made from these, and kept nowhere else."""
@@ -208,6 +211,17 @@ class Daemon:
             else:
                 log.log.warning("this flow has no schedule: it is left alone", flow=name)
 
+    def _hurry(self) -> None:
+        """Give the flows a turn at once of which somebody asked for runs."""
+        try:
+            asked = given.asked_for(self._config.home)
+        except EtlError as error:
+            log.log.error("what was asked for cannot be read", error=str(error))
+            return
+        for name in asked & self._flows.keys():
+            id_ = f"{name}/asked"  # no flow has such a name
+            self._scheduler.add_job(self._tick, args=[name], id=id_, replace_existing=True)
+
     def _end(self, name: str) -> None:
         """P8: what runs for a flow that is not wanted any more drains, and no other turn comes."""
         with self._lock:
@@ -221,6 +235,10 @@ class Daemon:
 
     def _tick(self, name: str) -> None:
         """Bring a flow up to date, in turns with the others, and wait until that is done."""
+        with self._ticking[name]:  # its schedule, and who asks for runs of it
+            self._tend(name)
+
+    def _tend(self, name: str) -> None:
         flow = self._flows.get(name)
         began, status = self._clock.now(), MORE
         while status in (MORE, LATER) and not self._stopping.is_set():

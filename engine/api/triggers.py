@@ -76,7 +76,14 @@ def _flow(plane: Plane, resource: Resource) -> Flow:
             f"The flow={resource.id} is in state={state} and cannot be re-triggered. "
             "The flow must be in enabled state for re-triggering.",
         )
-    return declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
+    flow = declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
+    if flow.schedule is None:
+        raise invalid(
+            "1386-400",
+            f"The flowId={resource.id} has no scheduleParams: the daemon leaves it alone. "
+            "Give it a schedule and try again.",
+        )
+    return flow
 
 
 def _schedule(plane: Plane, flow: Flow, window: Window, params: Json) -> Json:
