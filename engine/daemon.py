@@ -9,7 +9,6 @@ import os
 import select
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -95,15 +94,19 @@ class Daemon:
         self._problems: dict[str, str] = {}  # of those that cannot run
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
-        self._ticking = defaultdict[str, threading.Lock](threading.Lock)
-        self._unwanted: set[str] = set()  # flows whose process was asked to end
+        self._due: set[str] = set()  # flows that had a tick, and no turn since
+        self._busy: dict[str, threading.Lock] = {}  # held while a flow is brought up to date
         self._signals = self._signalling = -1  # handles
         self._api: Server | None = None
         self._stopping = threading.Event()
         self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(MOST_FLOWS)},
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            job_defaults={
+                "coalesce": True,
+                "max_instances": MOST_FLOWS,
+                "misfire_grace_time": None,
+            },
             timezone=UTC,
         )
 
@@ -143,6 +146,7 @@ class Daemon:
                 self._reload()
             if sign == CHANGED:
                 self._read()
+                self._hurry()
             was, ahead = ahead, time.time() - time.monotonic()
             if ahead < was - WATCH:  # it was set back: the next ticks lie too far ahead
                 self._follow({})
@@ -194,7 +198,6 @@ class Daemon:
             self._problems = problems
         before, self._flows = self._flows, self._config.flows | self._kept
         self._follow(before)
-        self._hurry()
 
     def _follow(self, before: Mapping[str, Flow]) -> None:
         """Make the jobs fit the flows: they are made from these, and kept nowhere else."""
@@ -211,35 +214,43 @@ class Daemon:
             else:
                 log.log.warning("this flow has no schedule: it is left alone", flow=name)
 
-    def _hurry(self) -> None:
-        """Give the flows a turn at once of which somebody asked for runs."""
-        try:
-            asked = given.asked_for(self._config.home)
-        except EtlError as error:
-            log.log.error("what was asked for cannot be read", error=str(error))
-            return
-        for name in asked & self._flows.keys():
-            id_ = f"{name}/asked"  # no flow has such a name
-            self._scheduler.add_job(self._tick, args=[name], id=id_, replace_existing=True)
-
     def _end(self, name: str) -> None:
         """P8: what runs for a flow that is not wanted any more drains, and no other turn comes."""
         with self._lock:
             if process := self._running.get(name):
-                self._unwanted.add(name)
                 process.terminate()
+
+    def _hurry(self) -> None:
+        """A tick, now, of those flows that somebody asked for a run of."""
+        try:
+            asked = self._api.asked() if self._api else set()
+        except EtlError as error:
+            log.log.error("what was asked for cannot be read", error=str(error))
+            return
+        now = datetime.now(UTC)
+        for name in asked & self._flows.keys():
+            if job := self._scheduler.get_job(name):
+                job.modify(next_run_time=now)
+            else:
+                self._scheduler.add_job(self._tick, "date", [name], id=name, run_date=now)
 
     def _forget(self, name: str) -> None:
         if self._scheduler.get_job(name):
             self._scheduler.remove_job(name)
 
     def _tick(self, name: str) -> None:
-        """Bring a flow up to date, in turns with the others, and wait until that is done."""
-        with self._ticking[name]:  # its schedule, and who asks for runs of it
-            self._tend(name)
+        """Bring a flow up to date; a tick that falls into that makes it do so once more."""
+        self._due.add(name)
+        busy = self._busy.setdefault(name, threading.Lock())
+        while name in self._due and busy.acquire(blocking=False):
+            try:
+                self._due.discard(name)
+                self._keep_up(name)
+            finally:
+                busy.release()
 
-    def _tend(self, name: str) -> None:
-        flow = self._flows.get(name)
+    def _keep_up(self, name: str) -> None:
+        """Give a flow its turns, between those of others, until there is nothing more to do."""
         began, status = self._clock.now(), MORE
         while status in (MORE, LATER) and not self._stopping.is_set():
             before = status
@@ -254,9 +265,8 @@ class Daemon:
         if status not in (0, 1, 2):
             why = Signals(-status).name if status < 0 else f"exit status {status}"
             log.log.error("the run's process was ended from outside", flow=name, why=why)
-        again = self._flows.get(name)
-        # `once` has no next tick; and if it was changed meanwhile, its first fell into this run.
-        if again and (status or again != flow) and plan.is_once(again.schedule):
+        flow = self._flows.get(name)
+        if flow and status and plan.is_once(flow.schedule):  # it has no next tick
             at = self._clock.machine(self._clock.now() + AGAIN)
             self._scheduler.add_job(
                 self._tick, "date", [name], id=name, replace_existing=True,
@@ -276,9 +286,6 @@ class Daemon:
         process.join()
         with self._lock:
             self._running.pop(name, None)
-            if name in self._unwanted:  # its end says nothing, and it may be wanted again by now
-                self._unwanted.remove(name)
-                return MORE
         return process.exitcode or 0
 
     def _start(self, flow: Flow, began: int) -> BaseProcess | None:
@@ -286,7 +293,7 @@ class Daemon:
         work = partial(_work, flow, self._config.home, self._clock, self._options, began)
         process = context.Process(target=work, name=f"run of {flow.name}")
         with self._lock:
-            if self._stopping.is_set():
+            if self._stopping.is_set() or flow.name not in self._flows:
                 return None
             # A new process hears of a stop when it can deal with it: see `_work`.
             pthread_sigmask(SIG_BLOCK, STOPS)

@@ -96,14 +96,6 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
     return flows, problems
 
 
-def asked_for(home: Path) -> set[str]:
-    """The flows of a home of which somebody asked for runs that have not begun."""
-    from engine.catalog import Catalog
-
-    with Catalog(home) as catalog:
-        return catalog.asked_for()
-
-
 def origin_of(path: Path) -> str:
     """What a resource has as its origin that was applied from a configuration file."""
     return os.path.realpath(path)

@@ -61,6 +61,10 @@ class Server:
         self._guard.admit(api.token or token_of(plane.home), _names(api))
         declared.apply(config, plane.resources, plane.vault, plane.now(), origin)
 
+    def asked(self) -> set[str]:
+        """The flows that a run was asked for of."""
+        return self._plane.catalog.asked_for()
+
     def start(self) -> None:
         """Answer, from a thread of its own."""
         self._thread.start()
