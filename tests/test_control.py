@@ -1,0 +1,398 @@
+"""The control plane in the daemon: a door that is there with [api] alone, and what it lets in."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent
+
+import httpx
+import pytest
+
+from engine import daemon
+from engine.catalog import Catalog
+from engine.console import MORE
+from engine.daemon import Daemon
+from engine.errors import InputError
+from engine.report import flow_id
+from engine.resources import Resource, Resources
+from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from tests.commands import here, put
+from tests.daemons import Trial, alive_below, clock_of, until
+
+ROOT = Path(__file__).parents[1]
+HOUR = 3_600_000
+SPEC = Spec(shape="small", events_per_day=200)
+API = '[api]\nlisten = "127.0.0.1:0"\n'
+ENVIRON = {"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(SPEC) as running:
+        yield running
+
+
+@pytest.fixture
+def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
+    """A trial whose daemon has a control plane, and no flow of its own."""
+    clock = clock_of(3600)
+    sandbox.project.now = clock.now
+    tried = Trial(tmp_path, sandbox, clock)
+    tried.config.write_text(f'home = "{tried.home}"\n{API}')
+    return tried
+
+
+def other_file(tried: Trial, *names: str) -> Path:
+    """A file beside the daemon's own, with these flows."""
+    own = tried.config.read_text()
+    tried.write(*names)
+    path = tried.folder / "other.toml"
+    path.write_text(tried.config.read_text())
+    tried.config.write_text(own)
+    return path
+
+
+Apply = Callable[[Path], tuple[list[str], str]]
+
+
+@pytest.fixture
+def apply(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Apply:
+    """What `mixpanel-etl apply` prints on stdout and on stderr."""
+    put(ENVIRON, monkeypatch)
+
+    def apply(path: Path) -> tuple[list[str], str]:
+        said = here(capsys)("apply", str(path))
+        assert said.status == 0, said.err
+        return said.out.splitlines(), said.err
+
+    return apply
+
+
+@contextmanager
+def client_of(tried: Trial) -> Iterator[httpx.Client]:
+    """A client of the daemon that runs."""
+    until(lambda: tried.lines("started"))
+    token = (tried.home / "api.token").read_text()
+    address = tried.lines("listening")[-1]["address"]
+    with httpx.Client(base_url=address, headers={"x-api-key": token}) as client:
+        yield client
+
+
+def kept(tried: Trial, kind: str) -> list[Resource]:
+    with Catalog(tried.home) as catalog:
+        return Resources(catalog).all(kind)
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def test_the_door(tried: Trial) -> None:
+    """It is open while the daemon runs, for who has the token, whose value no log ever shows."""
+    with tried.daemon() as process:
+        with client_of(tried) as client:
+            assert client.get("/openapi.json").status_code == 200
+            assert client.get("/openapi.json", headers={"x-api-key": "no"}).status_code == 401
+            assert client.get("/openapi.json", headers={"Host": "evil"}).status_code == 403
+            assert "server" not in client.get("/openapi.json").headers
+        stop(process)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(str(client.base_url))
+    path = tried.home / "api.token"
+    assert path.stat().st_mode & 0o777 == 0o600
+    (line,) = tried.lines("listening")
+    assert line["token_file"] == str(path)
+    assert path.read_text() not in tried.log.read_text()
+    statuses = {line["event"] for line in tried.lines()}
+    assert statuses == {"listening", "started", "stopping", "stopped"}
+
+
+def test_a_port_that_is_taken(tried: Trial) -> None:
+    """One sentence, exit status 2, and nothing was begun."""
+    with tried.daemon(), client_of(tried) as client:
+        port = client.base_url.port
+        tried.home.rename(tried.folder / "first")
+        tried.config.write_text(f'home = "{tried.home}"\n[api]\nlisten = "127.0.0.1:{port}"\n')
+        done = subprocess.run(
+            [sys.executable, "-m", "engine", "daemon", "--config", str(tried.config)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            cwd=tried.folder, capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"Error: The control plane cannot listen on 127.0.0.1:{port} (")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("api", "loaded"), [("", []), (API, ["cryptography", "fastapi", "sqlite3", "uvicorn"])]
+)
+def test_what_it_costs(tmp_path: Path, api: str, loaded: list[str]) -> None:
+    """Nothing of it is even imported where it is not asked for, and never what pulls."""
+    heavy = ["cryptography", "fastapi", "httpx", "pyarrow", "deltalake", "sqlite3", "uvicorn"]
+    config = tmp_path / "etl.toml"
+    config.write_text(
+        f'home = "{tmp_path}/home"\n{api}'
+        "[connections.shop]\nusername = { env = 'WHO' }\npassword = { env = 'WHO' }\n"
+        "project_id = 1\n[flows.events]\nconnection = 'shop'\n"
+        f"dataset = '{tmp_path}/data'\n"
+    )
+    script = f"""
+        import sys
+        from pathlib import Path
+        from engine.daemon import Daemon
+        Daemon._watch = lambda _: None
+        assert Daemon(Path({str(config)!r}), {{"WHO": "x"}}).run() == 0
+        print([name for name in {sorted(heavy)!r} if name in sys.modules])
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(script)],
+        capture_output=True, text=True, check=True, cwd=ROOT, timeout=30,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[-1] == str(loaded)
+
+
+def test_a_request_that_hangs(tmp_path: Path) -> None:
+    """P8: it does not keep the daemon from ending, for a thread that waits cannot be ended."""
+    config = tmp_path / "etl.toml"
+    config.write_text(f'home = "{tmp_path}/home"\n{API}')
+    script = f"""
+        import os, threading, urllib.request
+        from pathlib import Path
+        from engine import daemon
+        from engine.api import server
+
+        reached, app_of = threading.Event(), server.app_of
+
+        def hang():
+            reached.set()
+            threading.Event().wait(60)
+
+        def with_one_that_hangs(plane):
+            app = app_of(plane)
+            app.get("/hang")(hang)
+            return app
+
+        def watch(self):
+            token = (Path({str(tmp_path)!r}) / "home" / "api.token").read_text()
+            address, headers = self._api.address + "/hang", {{"x-api-key": token}}
+            asked = urllib.request.Request(address, headers=headers)
+            threading.Thread(target=urllib.request.urlopen, args=[asked], daemon=True).start()
+            assert reached.wait(10)
+
+        server.app_of, daemon.Daemon._watch, daemon.GRACE = with_one_that_hangs, watch, 0.5
+        daemon.Daemon(Path({str(config)!r}), os.environ).run()
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(script)],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "stopped" in done.stdout + done.stderr
+
+
+def test_a_token_that_changes(tried: Trial) -> None:
+    """SIGHUP: the new one lets in, and the old one no more; where it listens cannot change."""
+    path = tried.folder / "token"
+    path.write_text("the-first-token-of-all\n")
+    own = f'home = "{tried.home}"\n{API}'
+    tried.config.write_text(f'{own}token = {{ file = "{path}" }}\n')
+    with tried.daemon() as process:
+        until(lambda: tried.lines("started"))
+        (line,) = tried.lines("listening")
+        assert "token_file" not in line
+        assert not (tried.home / "api.token").exists()
+
+        def status(token: str) -> int:
+            answer = httpx.get(f"{line['address']}/openapi.json", headers={"x-api-key": token})
+            return answer.status_code
+
+        assert status("the-first-token-of-all") == 200
+        path.write_text("the-second-token-of-all\n")
+        assert status("the-second-token-of-all") == 401
+        process.send_signal(signal.SIGHUP)
+        until(lambda: status("the-second-token-of-all") == 200)
+        assert status("the-first-token-of-all") == 401
+        for text in (own.replace(":0", ":1"), own + 'datasets = "elsewhere"\n'):
+            before = len(tried.lines("configuration refused, the old one stays"))
+            tried.config.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            until(lambda: len(tried.lines("configuration refused, the old one stays")) > before)  # noqa: B023
+        assert "api: cannot change" in tried.lines()[-1]["error"]
+        assert status("the-second-token-of-all") == 200
+        stop(process)
+
+
+# What runs -------------------------------------------------------------------------------
+
+
+def test_apply(tried: Trial, apply: Apply) -> None:
+    """The flows of a file run in a daemon without it, from then on, until they are not in it."""
+    with tried.daemon() as process:
+        until(lambda: tried.lines("started"))
+        path = other_file(tried, "events", "second")
+        lines, told = apply(path)
+        assert f"made flows {flow_id('events')}" in lines
+        assert f"process {process.pid}, follows" in told
+        until(lambda: tried.reached() and tried.reached("second"))
+        assert apply(path) == ([], "Nothing changed.\n")
+        other_file(tried, "second")
+        lines, _ = apply(path)
+        assert f"removed flows {flow_id('events')}" in lines
+        until(lambda: tried.lines("configuration read")[-1]["flows"] == 1)
+        until(lambda: not alive_below(process))
+        before, there = tried.reached(), tried.reached("second")
+        until(lambda: tried.reached("second") > there + HOUR)
+        assert tried.reached() == before
+        stop(process)
+    assert PASSWORD not in tried.log.read_text()
+    assert PASSWORD.encode() not in (tried.home / "catalog.sqlite3").read_bytes()
+
+
+def test_its_own_file(tried: Trial) -> None:
+    """Its flows are run from the file, and shown as what was applied from it; once."""
+    tried.write("events", "second")
+    text = tried.config.read_text() + API
+    tried.config.write_text(text)
+    with tried.daemon() as process:
+        until(tried.reached)
+        assert tried.lines("started")[0]["flows"] == 2
+        flows = kept(tried, "flows")
+        assert {flow.body["name"] for flow in flows} == {"events", "second"}
+        assert {flow.origin for flow in flows} == {os.path.realpath(tried.config)}
+        tried.write("events")
+        tried.config.write_text(tried.config.read_text() + API)
+        process.send_signal(signal.SIGHUP)
+        until(lambda: tried.lines("configuration read"))
+        assert [flow.body["name"] for flow in kept(tried, "flows")] == ["events"]
+        assert len(kept(tried, "connections")) == 1
+        stop(process)
+    assert not [line for line in tried.lines() if line["level"] == "error"]
+
+
+def test_a_flow_that_goes_while_it_runs(tried: Trial, sandbox: Sandbox, apply: Apply) -> None:
+    """Its window drains as at a stop, no other is begun, and the daemon goes on."""
+    path = other_file(tried)
+    apply(path)
+    sandbox.faults({"fault": "delay", "seconds": 1.5, "times": None})
+    with tried.daemon() as process:
+        until(lambda: any(tried.table().glob("_staging/*")))
+        with Catalog(tried.home) as catalog:
+            Resources(catalog).delete("flows", flow_id("events"))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: not alive_below(process), 12)
+        assert process.poll() is None
+        stop(process)
+    with Catalog(tried.home) as catalog:
+        (run,) = catalog.history()
+    assert run.status == "success"
+    assert len(sandbox.requests) == 1
+
+
+def test_what_cannot_run(tried: Trial, apply: Apply) -> None:
+    """A flow that has the table of another, or a connection of another key, is told of once."""
+    apply(other_file(tried, "events", "second"))
+    tried.write("third")
+    own = tried.config.read_text().replace(str(tried.table("third")), str(tried.table("second")))
+    tried.config.write_text(own + API)
+    with tried.daemon() as process:
+        until(lambda: tried.lines("started"))
+        process.send_signal(signal.SIGHUP)
+        until(lambda: tried.lines("configuration read"))
+        stop(process)
+    (line,) = tried.lines("this flow cannot run")
+    assert (line["flow"], line["level"]) == ("second", "error")
+    assert 'Flow "third"' in line["error"]
+    (tried.home / "secrets.key").unlink()
+    with tried.daemon() as process:
+        until(lambda: len(tried.lines("started")) == 2)
+        stop(process)
+    assert "another key" in tried.lines("this flow cannot run")[-1]["error"]
+
+
+# Without a process -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def idle(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """A daemon that was not started, with one flow."""
+    put(ENVIRON, monkeypatch)
+    tried.write()
+    return Daemon(tried.config, os.environ)
+
+
+def test_a_tick_that_falls_into_a_turn(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not lost: the flow is brought up to date once more, however many there were."""
+    turns: list[int] = []
+
+    def turn(name: str, began: int) -> int:
+        turns.append(began)
+        if len(turns) == 1:
+            idle._tick(name)
+            idle._tick(name)
+            return MORE
+        return 0
+
+    monkeypatch.setattr(idle, "_turn", turn)
+    idle._tick("events")
+    assert len(turns) == 3
+    idle._tick("events")
+    assert len(turns) == 4
+
+
+def test_a_flow_that_went_before_its_process_came(idle: Daemon) -> None:
+    """Between the decision to start one and its start, a flow may have been deleted."""
+    flow = idle._flows["events"]
+    idle._flows = {}
+    assert idle._start(flow, 0) is None
+    assert idle._turn("events", 0) == 0
+
+
+def test_changes_of_a_flow(idle: Daemon) -> None:
+    """A new schedule is followed from now on; anything else counts from the next turn on."""
+    idle._flows = {}
+    idle._read()
+    first = idle._scheduler.get_job("events")
+    flow = idle._config.flows["events"]
+    assert flow.schedule
+    other = {"one": replace(flow, where="true"), "two": replace(flow, schedule=None)}
+    other["three"] = replace(flow, schedule=replace(flow.schedule, interval=30))
+    for changed, same in zip(other.values(), (True, False, False), strict=True):
+        before, idle._flows = idle._flows, {"events": changed}
+        idle._follow(before)
+        job = idle._scheduler.get_job("events")
+        assert (job is first) is same
+        assert bool(job) is bool(changed.schedule)
+
+
+def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is none ends the daemon before it begins; its lock is free again."""
+    path = tmp_path / "etl.toml"
+    path.write_text(f'home = "{tmp_path}/home"\n{API}key = {{ env = "KEY" }}\n')
+    monkeypatch.setattr(daemon.Daemon, "_watch", lambda _: None)
+    with pytest.raises(InputError, match="key for secrets is none"):
+        Daemon(path, {"KEY": "x"}).run()
+
+
+def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that somebody asked for is begun at once, also of a flow that has no tick any more."""
+
+    class Asked:
+        def asked(self) -> set[str]:
+            return {"events", "gone"}
+
+    monkeypatch.setattr(idle, "_api", Asked())
+    idle._hurry()
+    (job,) = idle._scheduler.get_jobs()
+    assert (job.id, job.args) == ("events", ("events",))
+    idle._forget("events")
+    idle._flows = {}
+    idle._read()
+    idle._hurry()
+    (job,) = idle._scheduler.get_jobs()
+    assert job.id == "events"
