@@ -134,7 +134,11 @@ class Daemon:
             with suppress(BlockingIOError):  # so many are waiting that it will be read anyway
                 os.write(self._signalling, bytes([CHANGED]))
 
-        self._api = Server(self._config.home, api, self._environ, self._clock.now, changed)
+        def unready() -> list[str]:
+            return [f"Flow {name} cannot run: {why}" for name, why in self._problems.items()]
+
+        home, now = self._config.home, self._clock.now
+        self._api = Server(home, api, self._environ, now, changed, unready)
         told = {"token_file": str(self._api.token_file)} if self._api.token_file else {}
         log.log.info("listening", address=self._api.address, **told)
 

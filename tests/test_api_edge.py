@@ -61,10 +61,6 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
         def _typed(body: dict[str, int], limit: int = 1) -> Any:
             return body
 
-        @app.get("/healthz")
-        def _healthz() -> dict[str, str]:
-            return {"status": "ok"}
-
         guarded = Guard(app, Secret(TOKEN), ["etl.example.org"])
         headers = {"x-api-key": TOKEN}
         with TestClient(guarded, "http://127.0.0.1:8787", headers=headers) as client:
@@ -148,7 +144,9 @@ def test_who_may(client: TestClient, headers: dict[str, str]) -> None:
         ({"Authorization": "Bearer \xfc"}, "2115-401"),
     ],
 )
-@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/nowhere", "/healthz/x", "/"])
+@pytest.mark.parametrize(
+    "path", ["/openapi.json", "/docs", "/metrics", "/readyz", "/nowhere", "/healthz/x", "/"]
+)
 def test_who_may_not(client: TestClient, headers: dict[str, str], code: str, path: str) -> None:
     """No path tells anything, not even whether it is there."""
     del client.headers["x-api-key"]

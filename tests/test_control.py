@@ -304,6 +304,10 @@ def test_what_cannot_run(tried: Trial, apply: Apply) -> None:
         until(lambda: tried.lines("started"))
         process.send_signal(signal.SIGHUP)
         until(lambda: tried.lines("configuration read"))
+        with client_of(tried) as client:
+            answer = client.get("/readyz")
+            assert answer.status_code == 503
+            assert 'Flow "third"' in answer.json()["problems"][0]
         stop(process)
     (line,) = tried.lines("this flow cannot run")
     assert (line["flow"], line["level"]) == ("second", "error")

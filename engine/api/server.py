@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -29,12 +29,14 @@ class Server:
         environ: Mapping[str, str],
         now: Callable[[], int],
         changed: Callable[[], None],
+        unready: Callable[[], Sequence[str]],
     ) -> None:
         """InputError where the address cannot be had, or a secret is none."""
         vault = vault_of(home, api.key)
         self.token_file = None if api.token else home / NAME
         self._socket = _listening(api.host, api.port)
-        self._plane = Plane(home, Catalog(home), vault, api.datasets, environ, now, changed)
+        catalog = Catalog(home)
+        self._plane = Plane(home, catalog, vault, api.datasets, environ, now, changed, unready)
         self._guard = Guard(app_of(self._plane), api.token or token_of(home), _names(api))
         # Its log would hold traces; the application logs what goes wrong, and nobody else should.
         self._server = uvicorn.Server(
