@@ -1,13 +1,15 @@
 """The record of a run at each of its turns, as the catalog keeps it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.catalog import Catalog
-from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, Outcome, abandoned, payload
-from engine.run import Staged
+
+if TYPE_CHECKING:  # the control plane lists runs without what pulls them
+    from engine.dataset import Dataset
+    from engine.run import Staged
 
 Json = dict[str, Any]
 
@@ -30,7 +32,7 @@ def started(flow: Flow, run: Run, now: int) -> Json:
     return payload(Outcome(run, IN_PROGRESS, copy_started=now), flow, now)
 
 
-def succeeded(flow: Flow, dataset: Dataset, run: Run, staged: Staged, now: int) -> Json:
+def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "Staged", now: int) -> Json:
     """The record of a run that is committed, or is about to be."""
     outcome = Outcome(
         run,
@@ -45,7 +47,7 @@ def succeeded(flow: Flow, dataset: Dataset, run: Run, staged: Staged, now: int) 
     return payload(outcome, flow, now)
 
 
-def failed(flow: Flow, dataset: Dataset, run: Run, error: EtlError, now: int) -> Json:
+def failed(flow: Flow, dataset: "Dataset", run: Run, error: EtlError, now: int) -> Json:
     """The record of a run that ended with `error`; its diagnostics are kept by now, if any are."""
     batch = dataset.batch_directory(run.batch_id)
     outcome = Outcome(

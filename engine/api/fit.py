@@ -2,18 +2,20 @@
 own word.
 """
 
-from engine import declared, given, upkeep
+from engine import declared, given
 from engine.api.plane import Plane
 from engine.api.problems import invalid
 from engine.bodies import DISABLED
 from engine.errors import EtlError, InputError
 from engine.flow import Flow
-from engine.positions import check_owner
 from engine.resources import Resource, Resources
 
 
 def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
     """Raise what would keep a flow from running."""
+    from engine.positions import check_owner  # they bring Arrow, which no daemon at rest needs
+    from engine.upkeep import check_kind
+
     flow = declared.flow_of(resource, resources, plane.vault, plane.datasets)
     _check_alone(plane, flow)
     try:
@@ -22,7 +24,7 @@ def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
         raise invalid("1419-400", f"Error while validating mapping. {error}") from None
     dataset = given.dataset_of(flow, rules)
     check_owner(flow, dataset)
-    upkeep.check_kind(flow, dataset)
+    check_kind(flow, dataset)
 
 
 def check_users(plane: Plane, changed: Resource) -> None:
