@@ -94,6 +94,7 @@ class Daemon:
         self._problems: dict[str, str] = {}  # of those that cannot run
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
+        self._draining: set[BaseProcess] = set()  # those of flows that are not wanted any more
         self._due: set[str] = set()  # flows that had a tick, and no turn since
         self._busy: dict[str, threading.Lock] = {}  # held while a flow is brought up to date
         self._signals = self._signalling = -1  # handles
@@ -222,6 +223,7 @@ class Daemon:
         """P8: what runs for a flow that is not wanted any more drains, and no other turn comes."""
         with self._lock:
             if process := self._running.get(name):
+                self._draining.add(process)
                 process.terminate()
 
     def _hurry(self) -> None:
@@ -290,6 +292,9 @@ class Daemon:
         process.join()
         with self._lock:
             self._running.pop(name, None)
+            if process in self._draining:  # how it ended says nothing
+                self._draining.remove(process)
+                return 0
         return process.exitcode or 0
 
     def _start(self, flow: Flow, began: int) -> BaseProcess | None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from engine.catalog import Catalog
 from engine.console import MORE
 from engine.daemon import Daemon
 from engine.errors import InputError
+from engine.flow import Flow
 from engine.report import flow_id
 from engine.resources import Resource, Resources
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
@@ -47,10 +49,10 @@ def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
     return tried
 
 
-def other_file(tried: Trial, *names: str) -> Path:
+def other_file(tried: Trial, *names: str, more: str = "") -> Path:
     """A file beside the daemon's own, with these flows."""
     own = tried.config.read_text()
-    tried.write(*names)
+    tried.write(*names, more=more)
     path = tried.folder / "other.toml"
     path.write_text(tried.config.read_text())
     tried.config.write_text(own)
@@ -276,9 +278,11 @@ def test_its_own_file(tried: Trial) -> None:
 
 
 def test_a_flow_that_goes_while_it_runs(tried: Trial, sandbox: Sandbox, apply: Apply) -> None:
-    """Its window drains as at a stop, no other is begun, and the daemon goes on."""
-    path = other_file(tried)
-    apply(path)
+    """Its window drains as at a stop, and no other is begun; all this without [api], too."""
+    apply(other_file(tried, more='backfill_from = "2024-01-01"'))
+    tried.write("idle")
+    own = tried.config.read_text().splitlines()
+    tried.config.write_text("\n".join(line for line in own if not line.startswith("schedule")))
     sandbox.faults({"fault": "delay", "seconds": 1.5, "times": None})
     with tried.daemon() as process:
         until(lambda: any(tried.table().glob("_staging/*")))
@@ -400,3 +404,30 @@ def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> Non
     idle._hurry()
     (job,) = idle._scheduler.get_jobs()
     assert job.id == "events"
+
+
+class Ended:
+    """A process that ends by SIGTERM, as one does that was about to end anyway."""
+
+    exitcode = -signal.SIGTERM
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.join = meanwhile
+
+    def terminate(self) -> None: ...
+
+
+@pytest.mark.parametrize(("ours", "status"), [(True, 0), (False, -signal.SIGTERM)])
+def test_who_ended_it(
+    idle: Daemon, monkeypatch: pytest.MonkeyPatch, ours: bool, status: int
+) -> None:
+    """A process that we asked to end is no failure of its flow; any other one is told of."""
+
+    def start(flow: Flow, began: int) -> Any:
+        process: Any = Ended(lambda: idle._end(flow.name) if ours else None)
+        idle._running[flow.name] = process
+        return process
+
+    monkeypatch.setattr(idle, "_start", start)
+    assert idle._turn("events", 0) == status
+    assert not idle._draining
