@@ -1,6 +1,6 @@
 """A collection of resources: POST, GET, PATCH and DELETE, the same for all of Flow Service's."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from engine.api.items import READ_ONLY, made, single
 from engine.api.patch import etag_of, patched, replaces
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid
+from engine.errors import Stale
 from engine.record import withdraw
 from engine.resources import Json, Resource, new
 
@@ -71,7 +72,7 @@ def router_of(collection: Collection) -> APIRouter:
     def change(plane: Shared, id: str, operations: Operations, if_match: IfMatch = None) -> Json:  # noqa: A002
         """Change one, by a JSON Patch."""
 
-        def edit(before: Resource) -> tuple[Resource, Iterable[str]]:
+        def edit(before: Resource) -> Resource:
             own = patched(before.body, operations, collection.fields)
             _check_texts(own)
             if replaces(operations, "/auth/params"):
@@ -80,7 +81,7 @@ def router_of(collection: Collection) -> APIRouter:
             after = replace(before, body=own, secret=secret)
             collection.check(plane, after)
             check_users(plane, after)
-            return after, declared.uses(own, plane.resources)
+            return after
 
         return made(changed(plane, kind, id, etag_of(if_match), edit))
 
@@ -88,8 +89,8 @@ def router_of(collection: Collection) -> APIRouter:
     def remove(plane: Shared, id: str) -> None:  # noqa: A002
         """Delete one."""
         _own(plane.resources.get(kind, id))
-        plane.resources.delete(kind, id)
         withdraw(plane.catalog, id, plane.now(), "Its flow was deleted.")
+        plane.resources.delete(kind, id)
 
     return router
 
@@ -99,15 +100,20 @@ def changed(
     kind: str,
     id_: str,
     etag: str | None,
-    edit: Callable[[Resource], tuple[Resource, Iterable[str]]],
+    edit: Callable[[Resource], Resource],
 ) -> Resource:
-    """A resource once `edit` has changed it; what was applied from a file stays that file's."""
+    """A resource once `edit` has changed it; what was applied from a file stays that file's.
 
-    def guarded(before: Resource) -> tuple[Resource, Iterable[str]]:
-        _own(before)
-        return edit(before)
-
-    return plane.resources.change(kind, id_, etag, plane.now(), guarded)
+    Stale if there is another version than `etag` (None: any) before it, or another one after it:
+    `edit` may look at tables, and no writer waits for that.
+    """
+    before = plane.resources.get(kind, id_)
+    if etag not in (None, before.etag):
+        raise Stale(str(etag), before.etag)
+    _own(before)
+    after = edit(before)
+    uses = declared.uses(after.body, plane.resources)
+    return plane.resources.change(kind, id_, before.etag, plane.now(), lambda _: (after, uses))
 
 
 def _own(resource: Resource) -> None:

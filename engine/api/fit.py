@@ -2,29 +2,30 @@
 own word.
 """
 
-from engine import declared, given
+from pathlib import Path
+
+from engine import declared, given, rules
 from engine.api.plane import Plane
 from engine.api.problems import invalid
 from engine.bodies import DISABLED
 from engine.errors import EtlError, InputError
 from engine.flow import Flow
 from engine.resources import Resource, Resources
+from engine.schema import Schema
 
 
 def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
     """Raise what would keep a flow from running."""
-    from engine.positions import check_owner  # they bring Arrow, which no daemon at rest needs
-    from engine.upkeep import check_kind
-
     flow = declared.flow_of(resource, resources, plane.vault, plane.datasets)
     _check_alone(plane, flow)
+    assert isinstance(flow.mapping, tuple)
+    assert isinstance(flow.schema, tuple)
     try:
-        rules = given.rules_of(flow)
+        rules.parse(*flow.mapping, Schema.parse(*flow.schema))
     except InputError as error:
         raise invalid("1419-400", f"Error while validating mapping. {error}") from None
-    dataset = given.dataset_of(flow, rules)
-    check_owner(flow, dataset)
-    check_kind(flow, dataset)
+    if Path(declared.place_of(flow.dataset)).exists():
+        _check_table(flow)
 
 
 def check_users(plane: Plane, changed: Resource) -> None:
@@ -47,6 +48,15 @@ class _With(Resources):
         """The one of that kind and id; NotThere if there is none."""
         changed = self._changed
         return changed if (kind, id_) == (changed.kind, changed.id) else super().get(kind, id_)
+
+
+def _check_table(flow: Flow) -> None:
+    """A table that is there already has to be this flow's."""
+    from engine import positions, upkeep  # with Arrow, which the daemon at rest does without
+
+    dataset = given.dataset_of(flow, given.rules_of(flow))
+    positions.check_owner(flow, dataset)
+    upkeep.check_kind(flow, dataset)
 
 
 def _check_alone(plane: Plane, flow: Flow) -> None:

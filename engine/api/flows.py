@@ -1,6 +1,5 @@
 """Flows: made only if they can run, and run from then on."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from engine import declared
@@ -78,7 +77,7 @@ def action(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in
             "types (ENABLE, DISABLE) and try again.",
         )
 
-    def edit(before: Resource) -> tuple[Resource, Iterable[str]]:
+    def edit(before: Resource) -> Resource:
         was = before.body.get("state", ENABLED)
         if was == state:
             raise invalid(
@@ -89,6 +88,6 @@ def action(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in
         after = replace(before, body=before.body | {"state": state})
         if state == ENABLED:
             _check(plane, after)
-        return after, declared.uses(after.body, plane.resources)
+        return after
 
     return made(changed(plane, "flows", id, None, edit))
