@@ -1,7 +1,6 @@
 """What the tests of the control plane's routes share: a server of them, and who calls it."""
 
 import json
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import uvicorn
 
 from engine.api.app import FLOWSERVICE, app_of
 from engine.api.plane import Plane
+from engine.api.server import _listening
 from engine.catalog import Catalog
 from engine.config import find
 from engine.given import now
@@ -143,7 +143,7 @@ def tutorial(kind: str) -> Json:
 @contextmanager
 def serving(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
     """A control plane at home in `folder`, until the end."""
-    with Catalog(folder / "home") as catalog, socket.create_server(("127.0.0.1", 0)) as listening:
+    with Catalog(folder / "home") as catalog, _listening("127.0.0.1", 0) as listening:
         plane = Plane(
             folder / "home",
             catalog,

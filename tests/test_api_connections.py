@@ -1,6 +1,7 @@
 """Connections through HTTP: made, shown, patched, deleted; what is wrong is told by its number."""
 
 import json
+import time
 from collections.abc import Iterator
 from threading import Barrier, Thread
 from typing import Any
@@ -187,6 +188,16 @@ def test_a_project_in_the_zones_place_is_noted(
     id_ = api.source(timezone="2384945")
     said = capsys.readouterr()
     assert id_ in said.out + said.err
+
+
+def test_an_answer_does_not_wait_for_its_client(api: Served) -> None:
+    """A connection that is kept has the next answer at once, not 40 ms later (delayed ACK)."""
+    took = []
+    for _ in range(10):
+        began = time.monotonic()
+        api.call("GET", "/connections?count=true")
+        took.append(time.monotonic() - began)
+    assert min(took[1:]) < 0.03
 
 
 # Patched ------------------------------------------------------------------------------------
