@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import compare, memory, report, scale, stages, startup, throughput
+from benchmarks import compare, control, memory, report, scale, stages, startup, throughput
 from benchmarks.peers import NONE, PEERS, chosen
 from benchmarks.process import Failed
 from benchmarks.result import FOLDER, Result, warn
@@ -19,8 +19,9 @@ MEASURING: dict[str, Callable[[Settings], Result]] = {
     "stages": stages.measure,
     "scale": scale.measure,
     "startup": startup.measure,
+    "control": control.measure,
 }
-QUICK = {"events": 1_000, "memory": (1_000,), "batches": (3,), "runs": 1, "warm": 0}
+QUICK = {"events": 1_000, "memory": (1_000,), "batches": (3,), "history": 50, "runs": 1, "warm": 0}
 PANDAS = (
     "pandas is installed here: Arrow imports it into every command, at a fifth of a second and "
     "50 MiB. The program does not need it: measure in an environment without, as `make bench` does."
@@ -31,6 +32,7 @@ WORDS = {
     "stages": "each pure stage alone, ns an event",
     "scale": "how cost grows with events, properties, rules, rejects, duplicates, days, batches",
     "startup": "--help, check, an empty day, and what --help imports",
+    "control": "ms a page of the control plane's runs, and requests a second",
     "all": "every one of these, then the report",
 }
 
@@ -60,6 +62,7 @@ def _measuring(command: argparse.ArgumentParser) -> None:
     add("--events", type=int, metavar="N", help=f"a window; default {default.events:,}")
     add("--memory", type=int, nargs="+", metavar="N", help="events of windows for `memory`")
     add("--batches", type=int, nargs="+", metavar="N", help="batches in tables for `scale`")
+    add("--history", type=int, metavar="N", help=f"runs for `control`; default {default.history:,}")
     add("--runs", type=int, metavar="N", help=f"that count; default {default.runs}")
     add("--shapes", nargs="+", choices=SHAPES, metavar="S", help=f"of {', '.join(SHAPES)}")
     add("--parts", nargs="+", choices=PARTS, metavar="P", help=f"of `scale`: {', '.join(PARTS)}")
@@ -73,10 +76,10 @@ def _measuring(command: argparse.ArgumentParser) -> None:
 def settings(given: argparse.Namespace) -> Settings:
     """What was asked for; Failed for what nobody can measure."""
     values = dict(QUICK) if given.quick else {}
-    for name in ("events", "memory", "batches", "runs", "shapes", "parts", "peers"):
+    for name in ("events", "memory", "batches", "history", "runs", "shapes", "parts", "peers"):
         if getattr(given, name) is not None:
             values[name] = getattr(given, name)
-    for name in ("events", "memory", "batches", "runs"):
+    for name in ("events", "memory", "batches", "history", "runs"):
         asked = values.get(name, 1)
         if min(asked if isinstance(asked, Sequence) else (asked,)) < 1:
             raise Failed(f"--{name} must be at least 1")

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks import memory, scale, startup
+from benchmarks import control, memory, scale, startup
 from benchmarks.floors import DUCKDB
 from benchmarks.result import OURS, Measurement, Result, middle, ratios, told
 
 LARGE = 5_000_000  # events
+HISTORY = 100_000  # runs
 Results = Mapping[str, Result]
 Measured = tuple[bool, str]  # whether it is reached; what was measured
 
@@ -46,6 +47,7 @@ def all_goals() -> list[Goal]:
         Goal("half of the lines rejected, against none", "at most 3 times the time", _rejects),
         Goal("one more day, planned and committed, in a table of 10,000 batches",
              "at most 150 ms", _batches),
+        Goal("any page of 100,000 runs from the control plane", "at most 50 ms", _pages),
         Goal("`mixpanel-etl --help`", "at most 200 ms", _help),
         Goal("`mixpanel-etl --help` imports", "no pyarrow, no deltalake", _imports),
     ]  # fmt: skip
@@ -88,6 +90,15 @@ def _batches(results: Results) -> Measured | None:
         return None
     values = found["10,000"].figures["ms"]
     return middle(values) <= 150, f"{told(values)} ms"
+
+
+def _pages(results: Results) -> Measured | None:
+    found = _of(results, "control", control.PAGES)
+    if not found or results["control"].about["settings"].get("history", 0) < HISTORY:
+        return None
+    slowest = max(found, key=lambda each: middle(each.figures["ms"]))
+    values = slowest.figures["ms"]
+    return middle(values) <= 50, f"{told(values, 'ms')} ms: {slowest.name}"
 
 
 def _help(results: Results) -> Measured | None:

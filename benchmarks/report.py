@@ -17,13 +17,14 @@ from benchmarks.result import (
     told,
 )
 
-ORDER = ("throughput", "memory", "stages", "scale", "startup")
+ORDER = ("throughput", "memory", "stages", "scale", "startup", "control")
 TITLES = {
     "throughput": "Throughput of the whole command",
     "memory": "Peak memory",
     "stages": "Each stage alone",
     "scale": "How cost grows",
     "startup": "What is paid before the first event",
+    "control": "A long history of runs",
 }
 HEADINGS = {
     "seconds": "seconds",
@@ -38,11 +39,12 @@ SHOWN = {
     "stages": ("ns an event", "ns an event, less is better", ",.0f"),
     "scale": ("seconds", "seconds, of batches in ms, each group to its own scale", ",.2f"),
     "startup": ("ms", "milliseconds, less is better", ",.0f"),
+    "control": ("seconds", "pages in ms, requests in seconds, each to its own scale", ",.1f"),
 }
 QUICK = (
     "> Measured in the quick form: it shows that the harness works, and no figure means anything.\n"
 )
-ALONE = ("stages", "scale", "startup")  # the program is on its own there
+ALONE = ("stages", "scale", "startup", "control")  # the program is on its own there
 Table = Sequence[Sequence[str]]
 
 
@@ -120,7 +122,9 @@ def drawn(result: Result) -> str:
         ]
         if bars:
             groups.append((group, bars))
-    return chart.bars(TITLES[result.what], unit, groups, form, apart=result.what == "scale")
+    return chart.bars(
+        TITLES[result.what], unit, groups, form, apart=result.what in ("scale", "control")
+    )
 
 
 def _values(measurement: Measurement, figure: str) -> list[float]:

@@ -15,12 +15,14 @@ class Settings:
     """What a person asked for.
 
     `events` a window; `memory`, of several windows; `runs` that count, after `warm` that do not;
-    `batches` in tables that one more day is committed to. `quick`: tiny, to see that it works.
+    `batches` in tables that one more day is committed to; `history`, runs in a catalog.
+    `quick`: tiny, to see that it works.
     """
 
     events: int = 1_000_000
     memory: Sequence[int] = (200_000, 1_000_000, 5_000_000)
     batches: Sequence[int] = (10, 1_000, 10_000)
+    history: int = 100_000
     runs: int = 3
     warm: int = 1
     shapes: Sequence[str] = SHAPES
@@ -31,4 +33,6 @@ class Settings:
 
     def begin(self, what: str) -> Result:
         """An empty result of `what`."""
-        return begin(what, events=self.events, runs=self.runs, quick=self.quick)
+        return begin(
+            what, events=self.events, runs=self.runs, history=self.history, quick=self.quick
+        )

@@ -94,7 +94,7 @@ CREATE INDEX runs_by_end ON runs
 CREATE INDEX runs_by_batch ON runs (batch_id)
 """
 
-_SAVE = """
+_KEEP = """
 INSERT INTO runs (id, flow, dataset, status, started_at, "window", item,
     flow_id, batch_id, updated_at, begun_at, ended_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -166,7 +166,7 @@ class Catalog:
         `item` is its item of the runs payload, which also tells its status and its start.
         """
         with self.transaction() as connection:
-            _save(connection, item, flow, dataset, window)
+            keep(connection, item, flow, dataset, window)
 
     def history(
         self,
@@ -206,7 +206,7 @@ class Catalog:
             rows = connection.execute(left, (IN_PROGRESS, dataset)).fetchall()
             for item, flow, place, window in rows:
                 failed = abandoned(json.loads(item), at)
-                _save(connection, failed, flow, place, Window.from_json(json.loads(window)))
+                keep(connection, failed, flow, place, Window.from_json(json.loads(window)))
         return len(rows)
 
     def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
@@ -321,7 +321,7 @@ class Catalog:
             raise EtlError(f"The catalog {self.path} cannot be {verb} ({error}).") from error
 
 
-def _save(
+def keep(
     connection: sqlite3.Connection, item: Json, flow: str, dataset: str, window: Window
 ) -> None:
     """Keep a run, and add what it counts now, and did not before, to the totals of its flow.
@@ -333,7 +333,7 @@ def _save(
     before = connection.execute(query, [item["id"]]).fetchone()
     counted = figures.counts(json.loads(before[0])) if before else {}
     _count(connection, item, flow, window, counted)
-    connection.execute(_SAVE, _row(item, flow, dataset, window))
+    connection.execute(_KEEP, _row(item, flow, dataset, window))
 
 
 def _count(
@@ -380,7 +380,7 @@ def _fill(connection: sqlite3.Connection) -> None:
         for last, text, flow, dataset, window_text in rows:  # noqa: B007  # the next ones come after it
             item, window = json.loads(text), Window.from_json(json.loads(window_text))
             _count(connection, item, flow, window, {})
-            connection.execute(_SAVE, _row(item, flow, dataset, window))
+            connection.execute(_KEEP, _row(item, flow, dataset, window))
 
 
 # What every version adds to the one before it.

@@ -30,6 +30,7 @@ QUICK = {
     "stages": ["--events=3000", "--shapes", "small"],
     "scale": ["--events=300", "--batches=60", "--parts", "rejects", "batches"],
     "startup": [],
+    "control": ["--history=60"],
 }
 
 

@@ -413,9 +413,9 @@ def walk(catalog: Catalog, query: str) -> tuple[list[str], str]:
     """A page of runs: their ids, and the query of the next one."""
     wanted = wanted_of(query)
     found = runs.find(catalog, wanted)
-    last = found[wanted.limit - 1][1] if len(found) > wanted.limit else None
+    last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
     href = listing.links("runs", wanted, last).get("next", {"href": ""})["href"]
-    ids = [json.loads(text)["id"] for text, _ in found[: wanted.limit]]
+    ids = [json.loads(each.kept[0])["id"] for each in found[: wanted.limit]]
     return ids, urlsplit(href).query
 
 

@@ -1,10 +1,11 @@
 """The history of runs, as Flow Service lists it: read off the catalog's indexes, page by page."""
 
+import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import orjson
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from engine.api import batches, listing
 from engine.api.listing import Condition, Json, Key, Listing
@@ -41,21 +42,28 @@ def list_runs(request: Request, plane: Shared) -> Response:
     """The runs, the newest first: those that are over, that are running and that are to come."""
     wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
     if wanted.count:
-        return _json({"count": count(plane.catalog, wanted)})
+        return JSONResponse({"count": count(plane.catalog, wanted)})
     found = find(plane.catalog, wanted)
-    shown, places = found[: wanted.limit], [place for _, place in found]
-    last = places[wanted.limit - 1] if len(found) > wanted.limit else None
-    items = _items(request, [text for text, _ in shown])
-    return _json({"items": items, "_links": listing.links("runs", wanted, last)})
+    last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
+    links = listing.links("runs", wanted, last)
+    return _answer(request, (each.kept for each in found[: wanted.limit]), {"_links": links})
 
 
 @router.get("/runs/{run_id}")
 def get_run(run_id: str, request: Request, plane: Shared) -> Response:
     """One run."""
-    rows = plane.catalog.read("SELECT item FROM runs WHERE id = ?", [run_id])
+    query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
+    rows = plane.catalog.read(query, [run_id])
     if not rows:
         raise NotThere("runs", run_id)
-    return _json({"items": _items(request, [rows[0][0]])})
+    return _answer(request, rows, {})
+
+
+class Found(NamedTuple):
+    """A run in a list: its record as JSON, its table and its batch; and its place."""
+
+    kept: tuple[str, str, str]
+    place: Key
 
 
 def count(catalog: Catalog, wanted: Listing) -> int:
@@ -65,8 +73,8 @@ def count(catalog: Catalog, wanted: Listing) -> int:
     return number
 
 
-def find(catalog: Catalog, wanted: Listing) -> list[tuple[str, Key]]:
-    """A page of items, as JSON, with their places; and one item more, if there is one."""
+def find(catalog: Catalog, wanted: Listing) -> list[Found]:
+    """A page of runs; and one more, if there is one."""
     columns = [(COLUMNS[field], down) for field, down in wanted.order]
     columns.append(("id", columns[-1][1]))
     where, values = _where(wanted.conditions)
@@ -79,9 +87,10 @@ def find(catalog: Catalog, wanted: Listing) -> list[tuple[str, Key]]:
     # The items are long: they are fetched once it is known which.
     page = f"SELECT rowid AS run, {keys} FROM runs {walk}{_joined(where)} ORDER BY {order} LIMIT ?"  # noqa: S608
     names = ", ".join(f"k{n}" for n in range(len(columns)))
-    query = f"SELECT item, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608
+    kept = "item, dataset, batch_id"
+    query = f"SELECT {kept}, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608
     rows = catalog.read(query, [*values, wanted.limit + 1])
-    return [(item, [_ranked(value) for value in place]) for item, *place in rows]
+    return [Found(row[:3], [_ranked(value) for value in row[3:]]) for row in rows]
 
 
 def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
@@ -125,13 +134,9 @@ def _joined(where: Sequence[str]) -> str:
     return f" WHERE {' AND '.join(where)}" if where else ""
 
 
-def _items(request: Request, texts: Iterable[str]) -> list[Json]:
-    """Items as they are kept, with addresses of ours in place of the files that those lead to."""
-    items = [orjson.loads(text) for text in texts]
-    for item in items:
-        batches.address(request, item)
-    return items
-
-
-def _json(body: Json) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
+def _answer(request: Request, kept: Iterable[tuple[str, str, str]], more: Json) -> Response:
+    items = ",".join(batches.addressed(request, kept))
+    rest = json.dumps(more)[1:]  # without its brace
+    return Response(
+        f'{{"items":[{items}]{"," if more else ""}{rest}', media_type="application/json"
+    )
