@@ -1,5 +1,6 @@
 """The catalog: history and ledger survive, are shared between processes, and fail in sentences."""
 
+import json
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine.batch import Tally
 from engine.catalog import NAME, VERSION, Catalog
 from engine.errors import EtlError, InputError
 from engine.flow import Connection, Flow, Run, Secret
@@ -324,6 +326,143 @@ def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
         assert len(runs(catalog, status=IN_PROGRESS)) == 2
         save(catalog, "c")
         assert len(runs(catalog)) == 3
+
+
+# The tables of version 1, as that version made them.
+VERSION_1 = """
+CREATE TABLE runs (
+    id         TEXT PRIMARY KEY,
+    flow       TEXT NOT NULL,
+    dataset    TEXT NOT NULL,
+    status     TEXT NOT NULL COLLATE NOCASE,
+    started_at INTEGER NOT NULL,
+    "window"   TEXT NOT NULL,
+    item       TEXT NOT NULL
+);
+CREATE INDEX runs_by_time ON runs (started_at);
+CREATE INDEX runs_by_flow ON runs (flow, started_at);
+CREATE INDEX runs_by_status ON runs (status, started_at);
+CREATE INDEX runs_by_flow_and_status ON runs (flow, status, started_at);
+CREATE TABLE requests (project TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX requests_by_project ON requests (project, at);
+PRAGMA user_version = 1;
+"""
+
+
+def whole(home: Path) -> dict[str, Any]:
+    """Every table's rows and every index, as they are in the file."""
+    with closing(sqlite3.connect(home / NAME)) as file:
+        tables = [name for (name,) in file.execute("SELECT name FROM sqlite_master "
+                  "WHERE type = 'table' ORDER BY name")]  # fmt: skip
+        found = {name: file.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
+                 for name in tables}  # fmt: skip
+        found["schema"] = file.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+        found["version"] = file.execute("PRAGMA user_version").fetchall()
+    return found
+
+
+def done(run: str, status: str = SUCCESS, **other: Any) -> dict[str, Any]:
+    """A run that is over, with everything in its record."""
+    tally = Tally(lines=10, rows=7, rejected=2, duplicates=1, bytes_read=100, bytes_written=40)
+    failure = ("CONNECTOR-1001-500", "It failed.") if status == FAILED else None
+    made = Run(run, "events", DAY, f"batch-{run}", 1_000)
+    times = (1_000, 3_000, 3_000, 3_500)
+    return payload(Outcome(made, status, *times, tally, failure, **other), FLOW, 4_000)
+
+
+def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
+    """With more rows than are done at once, running and failed ones: as if each was saved now."""
+    (tmp_path / "old").mkdir()
+    items = [done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)]
+    items += [item("running", IN_PROGRESS), item("other", SUCCESS, flow="other")]
+    names = ["events"] * 1501 + ["other"]
+    with closing(sqlite3.connect(tmp_path / "old" / NAME)) as old, old:
+        old.executescript(VERSION_1)
+        for name, each in zip(names, items, strict=True):
+            status = each["metrics"]["statusSummary"]["status"]
+            row = (each["id"], name, "d", status, each["createdAt"], json.dumps(DAY.as_json()),
+                   json.dumps(each, separators=(",", ":")))  # fmt: skip
+            old.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        old.execute("INSERT INTO requests VALUES ('1', 5)")
+    with Catalog(tmp_path / "old") as catalog, Catalog(tmp_path / "new") as fresh:
+        assert len(runs(catalog, limit=2000)) == 1502
+        assert asked_once(catalog)
+        for name, each in zip(names, items, strict=True):
+            fresh.save(each, flow=name, dataset="d", window=DAY)
+        fresh.ask("1", 5, lambda _: 0)
+    assert whole(tmp_path / "old") == whole(tmp_path / "new")
+    with Catalog(tmp_path / "old") as again:
+        assert totals(again)["events", "runs success"] == 1500 - 214
+    assert whole(tmp_path / "old") == whole(tmp_path / "new")
+
+
+def asked_once(catalog: Catalog) -> bool:
+    return catalog.asked("1", 5) == [5]
+
+
+def totals(catalog: Catalog) -> dict[tuple[str, str], int]:
+    return {(flow, what): value for flow, what, value in catalog.read("SELECT * FROM totals")}
+
+
+def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
+    """All that a run counts, once, however often it is saved."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", IN_PROGRESS)
+        assert totals(catalog) == {}
+        for each in (done("a"), done("a"), done("b")):
+            catalog.save(each, flow="events", dataset="d", window=DAY)
+        expected = {
+            "runs success": 2, "events in": 20, "events out": 14, "events rejected": 4,
+            "events duplicate": 2, "bytes in": 200, "bytes out": 80, "ms copy": 4000,
+            "ms promotion": 1000, "reached": 9,
+        }  # fmt: skip
+        assert totals(catalog) == {("events", what): value for what, value in expected.items()}
+
+
+def test_totals_never_fall(tmp_path: Path) -> None:
+    """Not when the history is cut, and not when a failed run turns out to be committed."""
+    with Catalog(tmp_path) as catalog:
+        before: dict[tuple[str, str], int] = {}
+        save(catalog, "left", IN_PROGRESS)
+        for step in (
+            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
+            lambda: catalog.save(done("a"), flow="events", dataset="d", window=DAY),
+            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
+            lambda: catalog.abandon("data/events", 9_000),
+            lambda: catalog.read("DELETE FROM runs"),
+        ):
+            step()
+            after = totals(catalog)
+            assert all(after[name] >= value for name, value in before.items())
+            before = after
+        assert before["events", "runs success"] == 1
+        assert before["events", "runs failed"] == 3
+        assert before["events", "events out"] == 7
+        assert runs(catalog) == []
+
+
+@pytest.mark.parametrize(
+    ("window", "reached"),
+    [
+        (Window(date(2024, 3, 1), date(2024, 3, 2), (5, 900)), 900),
+        (Window(date(1970, 1, 1), date(1970, 1, 1)), 1_000),  # no later than the run began
+        (Window(date(1970, 1, 1), date(1970, 1, 1), before=700), 700),
+    ],
+)
+def test_how_far_a_flow_has_come_is_where_its_windows_end(
+    tmp_path: Path, window: Window, reached: int
+) -> None:
+    """A day's end may be yet to come, and beside arrival windows it holds what came before."""
+    made = Run("a", "events", window, "batch", 1_000)
+    with Catalog(tmp_path) as catalog:
+        for status in (FAILED, SUCCESS):
+            done_ = payload(Outcome(made, status, 1, 2, 3, 4), FLOW, 4)
+            catalog.save(done_, flow="events", dataset="d", window=window)
+            assert totals(catalog).get(("events", "reached")) == (
+                reached if status == SUCCESS else None
+            )
+        catalog.save(item("b"), flow="events", dataset="d", window=replace(DAY, arrival=(1, 2)))
+        assert totals(catalog)["events", "reached"] == reached
 
 
 def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
