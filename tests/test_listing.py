@@ -151,6 +151,24 @@ def test_every_mistake_has_its_code_and_sentence(query: str, code: str, said: st
     assert caught.value.detail.startswith(said)
 
 
+@pytest.mark.parametrize("fields", [(), tuple(runs.COLUMNS)])
+@given(st.data())
+@QUICK
+def test_what_the_openapi_document_allows_is_accepted(fields: Any, data: st.DataObject) -> None:
+    """Its patterns promise no filter and no order that is refused."""
+    schemas = {each["name"]: each["schema"] for each in listing.documented(fields)["parameters"]}
+    assert list(schemas) == list(listing.PARAMETERS)
+    for name, schema in (
+        ("property", schemas["property"]["items"]),
+        ("orderby", schemas["orderby"]),
+    ):
+        text = data.draw(st.from_regex(schema["pattern"], fullmatch=True))
+        if fields:
+            wanted_of(f"{name}={quote(text)}")
+        else:
+            page([], f"{name}={quote(text)}")
+
+
 def test_a_count_is_of_all_pages_and_alone() -> None:
     """No items, no links."""
     items = [{"id": str(number), "state": "enabled"} for number in range(95)]

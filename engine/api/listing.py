@@ -100,22 +100,29 @@ def links(kind: str, wanted: Listing, last: Key | None) -> Json:
 
 def documented(fields: Iterable[str] = ()) -> Json:
     """The parameters of a list for its OpenAPI; `fields` are all that it is filtered by, if any."""
-    names = "|".join(map(re.escape, fields)) or _PATH.pattern
-    texts = {"type": "string"}
-    described = {
+    all_of = {re.escape(name): is_number(name) for name in sorted(fields or FIELDS)}
+    numbers = "|".join(name for name, is_one in all_of.items() if is_one)
+    texts = "|".join(name for name, is_one in all_of.items() if not is_one)
+    names = f"({numbers}|{texts})"
+    if not fields:  # there may be more below each of them
+        texts = rf"({texts})(\[\])?(\.\w*[a-z](\[\])?)*"
+    value = r"[^\s,=<>!~][^\s,]*"
+    term = rf"^(({texts})=={value}(,{value})*|({numbers})(==|<=?|>=?)-?[0-9]{{1,15}})$"
+    described: dict[str, tuple[str, Json]] = {
         "property": (
             "A filter: field, operator, value. Repeated ones must all be met; == takes a,b for or.",
             {
                 "type": "array",
-                "items": texts | {"pattern": f"^({names})(==|<=?|>=?)[^,]+(,[^,]+)*$"},
+                "maxItems": MOST_TERMS,
+                "items": {"type": "string", "pattern": term},
             },
         ),
         "orderby": (
             "Fields, separated by commas; - before one of them: descending.",
-            texts | {"pattern": f"^[+-]?({names})(,[+-]?({names}))*$"},
+            {"type": "string", "pattern": f"^[+-]?{names}(,[+-]?{names}){{0,9}}$"},
         ),
         "limit": ("Not with count=true.", {"type": "integer", "minimum": 1, "maximum": MOST}),
-        "continuationToken": ("From the link to the next page.", texts),
+        "continuationToken": ("From the link to the next page.", {"type": "string"}),
         "count": ("Only the number of items.", {"type": "boolean", "default": False}),
     }
     return {
