@@ -6,7 +6,7 @@ As a program it serves that history, made once and kept in the cache, and prints
 import hashlib
 import json
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +29,7 @@ from benchmarks.settings import Settings
 PAGES, REQUESTS = "a page of runs", "requests for runs"
 MADE_BY = ("engine/catalog.py", "engine/figures.py", "engine/report.py", "benchmarks/control.py")
 RUNS = "/data/foundation/flowservice/runs"
+TOKEN = "benchmark"  # guards nothing
 FLOWS = 20
 BEGIN, EVERY = 1_700_000_000_000, 60_000  # ms
 OFTEN = 20  # times a page is fetched in a round; their median counts
@@ -54,9 +55,10 @@ def measure(settings: Settings) -> Result:
         show(result, PAGES)
         asked = max(20, ASKED // (100 if settings.quick else 1))
         for many in AT_ONCE:
-            name = f"the first 20 of {settings.history:,}, {many} at a time"
+            name = f"{asked:,} of the first 20, {many} at a time"
             taken = [_taken(host, port, asked, many) for _ in range(settings.runs)]
-            result.measurements.append(Measurement(REQUESTS, name, asked, {"seconds": taken}))
+            note = f"{asked / middle(taken):,.0f} requests a second"
+            result.measurements.append(Measurement(REQUESTS, name, 0, {"seconds": taken}, note))
         show(result, REQUESTS)
     return result
 
@@ -92,7 +94,7 @@ def addresses(host: str, port: int, history: int) -> dict[str, str]:
 
 
 def _get(client: HTTPConnection, address: str) -> bytes:
-    client.request("GET", address)
+    client.request("GET", address, headers={"x-api-key": TOKEN})
     answer = client.getresponse()
     body = answer.read()
     if answer.status != 200:
@@ -172,12 +174,9 @@ def fill(home: Path, history: int) -> None:
 
 def main(given: str) -> None:
     """Serve until told to stop."""
-    import uvicorn
-
-    from engine.api.app import app_of
-    from engine.api.plane import Plane
-    from engine.catalog import Catalog
-    from engine.vault import vault_of
+    from engine.api.server import Server
+    from engine.config import Api
+    from engine.flow import Secret
 
     key = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in MADE_BY)).hexdigest()[:12]
     kept = CACHE / "histories" / f"{given}-{key}"
@@ -186,14 +185,13 @@ def main(given: str) -> None:
         with new_folder(CACHE) as folder:
             fill(folder / "home", int(given))
             shutil.move(folder / "home", kept)
-    now, tables = BEGIN + int(given) * EVERY, kept / "tables"
-    plane = Plane(kept, Catalog(kept), vault_of(kept), tables, {}, lambda: now, lambda: None)
-    listening = socket.socket(proto=socket.IPPROTO_TCP)
-    listening.bind(("127.0.0.1", 0))
-    listening.listen()
-    print("http://{}:{}".format(*listening.getsockname()), flush=True)
-    options = uvicorn.Config(app_of(plane), http="h11", loop="asyncio", log_level="error")
-    uvicorn.Server(options).run([listening])
+    now = BEGIN + int(given) * EVERY
+    server = Server(
+        kept, Api(port=0, token=Secret(TOKEN)), {}, lambda: now, lambda: None, unready=tuple
+    )
+    server.start()
+    print(server.address, flush=True)
+    signal.pause()
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def router_of(collection: Collection) -> APIRouter:
         plane.resources.create(resource, declared.uses(own, plane.resources))
         return made(resource)
 
-    @router.get("")
+    @router.get("", openapi_extra=listing.documented())
     def all_(plane: Shared, request: Request) -> Json:
         """List them."""
         items = [collection.show(plane, each) for each in plane.resources.all(kind)]

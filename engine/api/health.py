@@ -15,13 +15,15 @@ from prometheus_client.registry import Collector
 
 from engine import figures, plan
 from engine.api.plane import Plane, Shared
+from engine.bodies import DISABLED
+from engine.declared import name_of
 from engine.errors import EtlError
-from engine.report import IN_PROGRESS
+from engine.report import IN_PROGRESS, SCHEDULED
 from engine.resources import Resource
 
 router = APIRouter(tags=["health"])
 
-UNFINISHED = (IN_PROGRESS, "scheduled")
+UNFINISHED = (IN_PROGRESS, SCHEDULED)
 # The counters of each flow: name, meaning, a second label, and what of the totals it counts.
 COUNTERS: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
     ("runs", "Runs that are over.", "status", figures.RUNS),
@@ -74,7 +76,7 @@ class Figures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every figure; the names and units are as Prometheus advises."""
-        flows = {_name(each): each for each in self._plane.resources.all("flows")}
+        flows = {name_of(each): each for each in self._plane.resources.all("flows")}
         totals: dict[str, Counter[str]] = {name: Counter() for name in flows}
         for flow, what, value in self._read("SELECT flow, what, value FROM totals"):
             if flow in flows or not _is_uuid(flow):
@@ -110,7 +112,7 @@ class Figures(Collector):
         )
         for name, resource in flows.items():
             once = resource.body.get("scheduleParams", {}).get("frequency") == "once"
-            if not once and resource.body.get("state") != "disabled":
+            if not once and resource.body.get("state") != DISABLED:
                 since = totals[name][figures.REACHED] or resource.created_at
                 gauge.add_metric([name], max(0, self._plane.now() - since) / plan.SECOND)
         return gauge
@@ -131,11 +133,6 @@ class Figures(Collector):
             "Requests that Mixpanel allows a project in an hour.",
             value=plan.DEFAULT_BUDGET.per_hour,
         )
-
-
-def _name(flow: Resource) -> str:
-    """Under which name a flow's runs are kept."""
-    return flow.id if flow.origin is None else str(flow.body["name"])
 
 
 def _is_uuid(name: str) -> bool:
