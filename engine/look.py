@@ -22,7 +22,12 @@ if TYPE_CHECKING:  # it brings Arrow, which the daemon does without
 
 
 def sample(
-    flow: Flow, home: Path, window: Window, limit: int, now: Callable[[], int] = given.now
+    flow: Flow,
+    home: Path,
+    window: Window,
+    limit: int,
+    now: Callable[[], int] = given.now,
+    limits: export.Limits = export.DEFAULT_LIMITS,
 ) -> list[dict[str, Any]]:
     """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
 
@@ -33,7 +38,12 @@ def sample(
         asked_at = _take_slot(catalog, flow.project, now)
         try:
             with export.stream(
-                flow.connection, window, events=flow.events, where=flow.where, limit=limit
+                flow.connection,
+                window,
+                events=flow.events,
+                where=flow.where,
+                limit=limit,
+                limits=limits,
             ) as chunks:
                 return [record for batch in lines.read(chunks) for record in batch.records]
         except TryAgain as error:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
+def serving(app: ASGIApp) -> Iterator[str]:
     """The address at which `app` answers."""
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     # Only of a socket whose protocol is named does asyncio send small answers at once.

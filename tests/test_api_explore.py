@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import plan
+from engine.api import explore
 from engine.api.explore import _decoded
 from engine.catalog import Catalog
 from engine.explore import LONG, infer
@@ -177,6 +178,20 @@ def test_nobody_answers(tmp_path: Path) -> None:
         said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
         assert "cannot be reached" in said
         assert not plane.catalog.asked(f"http://127.0.0.1:1/{PROJECT_ID}", plane.now())
+
+
+def test_mixpanel_takes_too_long(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client waits for minutes at most, not for as long as a run does."""
+    sandbox.reset()
+    sandbox.faults({"fault": "delay", "seconds": 60})
+    monkeypatch.setattr(explore, "PATIENCE", 0.2)
+    with served(tmp_path) as (client, plane):
+        connection = keep_connection(plane, sandbox.url)
+        keep_source(plane, connection)
+        said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
+        assert "0.2 seconds" in said
 
 
 def test_no_secret_is_told(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -188,8 +188,10 @@ def test_without_validation(client: Client) -> None:
     bad = TUTORIAL | {"mappings": [{}], "xdmSchema": "not made yet"}
     answer = client.post(f"{MAPPING_SETS}?validate=False", json=bad)
     assert answer.status_code == 200
-    shown = client.get(f"{MAPPING_SETS}/{answer.json()['id']}").json()
+    path = f"{MAPPING_SETS}/{answer.json()['id']}"
+    shown = client.get(path).json()
     assert shown["mappings"][0]["source"] is None
+    assert client.get(f"{path}?expandSchema=true").json() == shown
 
 
 def test_what_is_not_there(client: Client) -> None:

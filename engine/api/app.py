@@ -1,5 +1,6 @@
 """The routes together, and how failures are answered. Who may call them: see guard.py."""
 
+import re
 from functools import cache, partial
 
 from fastapi import FastAPI, Request
@@ -19,7 +20,7 @@ from engine.api import (
     runs,
     specs,
     triggers,
-)  # fmt: skip
+)
 from engine.api.docs import DOCS, describe, page
 from engine.api.edge import Calm, Telling, Whole, answer, empty
 from engine.api.plane import Plane
@@ -31,6 +32,7 @@ CONVERSION = "/data/foundation/conversion"
 REGISTRY = "/data/foundation/schemaregistry"
 CATALOG = "/data/foundation/catalog"
 EXPORT = "/data/foundation/export"
+_TEMPLATE = re.compile("{[^}]+}")
 
 
 def app_of(plane: Plane) -> FastAPI:
@@ -78,8 +80,19 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     return answer(invalid("1400-400", f"{where}: {first['msg']}."))
 
 
-async def _refused(_: Request, error: HTTPException) -> JSONResponse:
+async def _refused(request: Request, error: HTTPException) -> JSONResponse:
     """What is no route, or not with that method."""
     title = "Resource not found" if error.status_code == 404 else "Invalid request"
     problem = Problem(f"1400-{error.status_code}", title, f"{error.detail}.")
-    return answer(problem, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405 and (methods := _methods(request)):
+        headers["Allow"] = methods
+    return answer(problem, headers)
+
+
+def _methods(request: Request) -> str:
+    """All that the path of a request has: Starlette tells of those of one route."""
+    path, paths = request.scope["path"], request.app.openapi()["paths"]
+    alike = (each for each in paths if re.fullmatch(_TEMPLATE.sub("[^/]+", each), path))
+    calls = paths.get(path) or paths.get(next(alike, ""), {})
+    return ", ".join(method.upper() for method in calls)

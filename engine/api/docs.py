@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
 
+from engine.api.forms import ANSWERS, BODIES
+
 DOCS = "/docs"
 OPEN = ("/healthz",)  # what anybody may ask for
 
@@ -25,6 +27,15 @@ _ERROR = {
         "errorMessage": _TEXT, "errorDetails": _TEXT,
     },
 }  # fmt: skip
+_PROBLEMS = {
+    "400": "The request can be mended: errorMessage says how",
+    "401": "The token is missing or wrong",
+    "403": "The Host header is no name of this daemon",
+    "404": "There is no such resource",
+    "405": "There is no such method here",
+    "413": "The request body is too large",
+}
+_STALE = "The resource was changed meanwhile"
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -107,14 +118,32 @@ def describe(app: FastAPI) -> dict[str, Any]:
     parts["schemas"]["Error"] = _ERROR
     parts["securitySchemes"] = _SCHEMES
     document["security"] = [{name: []} for name in _SCHEMES]
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     for path, calls in document["paths"].items():
-        for call in calls.values():
-            call["responses"].pop("422", None)
-            call["responses"]["default"] = {"description": "What went wrong", "content": content}
+        for method, call in calls.items():
+            _describe(call, f"{method} {path.rpartition('/')[2]}")
             if path in OPEN:
                 call["security"] = []
     return document
+
+
+def _describe(call: dict[str, Any], name: str) -> None:
+    """Say what the types of a route do not; `name`: its method and the last part of its path."""
+    answers = call["responses"]
+    answers.pop("422", None)
+    for status, text in _PROBLEMS.items():
+        answers.setdefault(status, {"description": text})
+    for parameter in call.get("parameters", []):
+        if parameter["name"] == "if-match":
+            parameter |= {"required": True, "schema": _TEXT | {"minLength": 1}}
+            answers["412"] = {"description": _STALE}
+    for status, answer in answers.items():
+        if status >= "400":
+            error = {"schema": {"$ref": "#/components/schemas/Error"}}
+            answer.setdefault("content", {"application/json": error})
+        elif name in ANSWERS and status < "300":
+            answer["content"] = {"application/json": {"schema": ANSWERS[name]}}
+    if name in BODIES:
+        call["requestBody"]["content"]["application/json"]["schema"] = BODIES[name]
 
 
 def _hash(text: str) -> str:

@@ -22,12 +22,17 @@ Json = dict[str, Any]
 router = APIRouter(prefix="/connections/{connection_id}", tags=["Connections"])
 
 EVENTS = 10  # as many as the tutorial's answer has
+PATIENCE = 120.0  # seconds that Mixpanel may take, while a client waits
 _REST = {"pattern": "^[Rr][Ee][Ss][Tt]$"}
 _JSON = {"pattern": "^[Jj][Ss][Oo][Nn]$"}
+_ASKED: dict[int | str, Json] = {
+    429: {"description": "The hour's requests of the project are used up"},
+    503: {"description": "Mixpanel does not answer"},
+}
 WEEK = timedelta(days=7)  # that are looked at, so that a quiet day shows something too
 
 
-@router.get("/test")
+@router.get("/test", responses=_ASKED)
 def test(plane: Shared, connection_id: str) -> Json:
     """Whether Mixpanel answers these credentials; if not, the problem is Mixpanel's reason."""
     _sample(plane, connection_id, {}, 1)
@@ -35,7 +40,9 @@ def test(plane: Shared, connection_id: str) -> Json:
 
 
 @router.get(
-    "/explore", response_class=Response, responses={200: {"content": {"application/json": {}}}}
+    "/explore",
+    response_class=Response,
+    responses=_ASKED | {200: {"content": {"application/json": {}}}},
 )
 def explore(
     plane: Shared,
@@ -74,13 +81,15 @@ def explore(
 
 def _sample(plane: Plane, connection_id: str, given: Json, limit: int) -> list[Json]:
     from engine.look import sample  # with numpy and httpx, which the daemon at rest does without
+    from engine.stages.export import Limits
 
     connection = _connection(plane, connection_id, given)
     today = latest_day(plane.now(), connection.zone)
     days = Window(today - WEEK, today - DAY)
     flow = Flow("explore", connection, "")
     try:
-        return sample(flow, plane.home, days, limit, plane.now)
+        limits = Limits(PATIENCE, PATIENCE, PATIENCE, PATIENCE)
+        return sample(flow, plane.home, days, limit, plane.now, limits)
     except (TryAgain, GiveUp) as error:
         raise _problem(error) from error
 

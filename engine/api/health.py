@@ -37,14 +37,17 @@ COUNTERS: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
 )
 
 
+Ready = dict[str, str | list[str]]
+
+
 @router.get("/healthz")
 def healthz() -> dict[str, str]:
     """Whether the program lives. It looks at nothing."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "What is not ready, in sentences."}})
-def readyz(response: Response, plane: Shared) -> dict[str, str | list[str]]:
+@router.get("/readyz", responses={503: {"description": "What is not ready.", "model": Ready}})
+def readyz(response: Response, plane: Shared) -> Ready:
     """Whether all that is declared can run, and what cannot."""
     problems = list(plane.unready())
     try:

@@ -1,6 +1,7 @@
 """Mapping sets: Data Prep's calls. A set keeps all its versions; none of them ever changes."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID, uuid4, uuid5
@@ -139,8 +140,9 @@ def get(
     found = plane.resources.get(KIND, mapping_set_id)
     answer = _set(plane.resources, found, version)
     if expand:
-        schema = schema_named(plane.resources, answer["xdmSchema"])
-        answer["outputSchema"] |= {"jsonSchema": schema.body}
+        with suppress(NotThere):  # it was deleted, or never looked for
+            schema = schema_named(plane.resources, str(answer["xdmSchema"]))
+            answer["outputSchema"] |= {"jsonSchema": schema.body}
     return answer
 
 
