@@ -147,8 +147,15 @@ def schema_of(dataset: Resource, resources: Resources) -> Resource:
 
 
 def dataset_of(dataset: Resource, datasets: Path) -> str:
-    """Where the table of a dataset is."""
-    return str(dataset.body.get("uri") or datasets / dataset.id)
+    """Where the table of a dataset is: a client cannot choose, a configuration file can."""
+    return str(datasets / dataset.id if dataset.origin is None else dataset.body["uri"])
+
+
+def table_of(flow: Resource, resources: Resources, datasets: Path) -> str:
+    """The one name of the table of a flow."""
+    target = resources.get("targetConnections", flow.body["targetConnectionIds"][0])
+    dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
+    return place_of(dataset_of(dataset, datasets))
 
 
 def place_of(dataset: str) -> str:

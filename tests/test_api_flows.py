@@ -13,6 +13,7 @@ from engine import declared
 from engine.config import find
 from engine.flow import Flow, Schedule
 from engine.report import SCHEDULED
+from engine.resources import Resource, new
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.upkeep import tend
 from tests.pulling import QUICK
@@ -219,6 +220,20 @@ def test_one_flow_a_dataset(api: Served) -> None:
     assert (wrong.code, f"the table of flow {first}" in wrong.text) == ("1400-400", True)
     assert api.call("DELETE", f"/flows/{first}").status == 204
     api.make("flows", body)
+
+
+def test_a_client_does_not_say_where_a_table_is(api: Served, tmp_path: Path) -> None:
+    """Else it could write anywhere that the daemon may."""
+    body = api.flow_body()
+    target = api.show("targetConnections", body["targetConnectionIds"][0])
+    dataset = target["params"]["dataSetId"]
+
+    def move(before: Resource) -> tuple[Resource, list[str]]:
+        return replace(before, body=before.body | {"uri": str(tmp_path)}), []
+
+    api.plane.resources.change("dataSets", dataset, None, 0, move)
+    flow = flow_of(api, api.make("flows", body))
+    assert flow.dataset == str(api.plane.datasets / dataset)
 
 
 def test_a_table_of_other_events(api: Served, tmp_path: Path) -> None:
@@ -471,6 +486,22 @@ def test_a_run_that_cannot_be(api: Served, idle: str, body: Json, code: str) -> 
 @pytest.fixture(scope="module")
 def idle(api: Served) -> str:
     return api.make("flows", api.flow_body())
+
+
+def test_a_flow_of_a_file_is_the_files(api: Served) -> None:
+    """It is shown, and changed there; without a schedule it runs by hand alone."""
+    body = api.flow_body()
+    del body["scheduleParams"]
+    resource = new("flows", body | {"name": "by-hand"}, NOON, origin="/etc/flows.toml")
+    api.plane.resources.create(resource)
+    assert api.show("flows", resource.id)["name"] == "by-hand"
+    assert ask(api, resource.id, 0, 0).code == "1386-400"
+    for answer in (
+        patch(api, resource.id, ("replace", "/name", "x")),
+        api.call("POST", f"/flows/{resource.id}/action?op=DISABLE"),
+        api.call("DELETE", f"/flows/{resource.id}"),
+    ):
+        assert (answer.code, "/etc/flows.toml" in answer.text) == ("1400-400", True)
 
 
 def test_a_disabled_flow_runs_nothing(api: Served) -> None:

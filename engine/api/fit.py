@@ -8,7 +8,7 @@ from engine import declared, given, rules
 from engine.api.plane import Plane
 from engine.api.problems import invalid
 from engine.bodies import DISABLED
-from engine.errors import EtlError, InputError
+from engine.errors import InputError
 from engine.flow import Flow
 from engine.resources import Resource, Resources
 from engine.schema import Schema
@@ -63,17 +63,11 @@ def _check_alone(plane: Plane, flow: Flow) -> None:
     """Two flows would replace each other's days, and each would append what arrives (P4)."""
     place = declared.place_of(flow.dataset)
     for other in plane.resources.all("flows"):
-        if declared.name_of(other) != flow.name and place == _place(plane, other):
+        if declared.name_of(other) == flow.name:
+            continue
+        if place == declared.table_of(other, plane.resources, plane.datasets):
             raise invalid(
                 "1400-400",
                 f"The dataset of the target connection is the table of flow {other.id}: "
                 "two flows cannot share one. Make another dataset.",
             )
-
-
-def _place(plane: Plane, resource: Resource) -> str | None:
-    try:
-        flow = declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
-    except EtlError:  # it does not run
-        return None
-    return declared.place_of(flow.dataset)
