@@ -10,8 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.api.collection import changed
 from engine.api.patch import patched
 from engine.api.problems import Problem
+from engine.errors import Stale
+from engine.resources import Resource
 from tests.served import MIXPANEL, PASSWORD, Answer, Json, Served, serving, tutorial
 
 LATER = "fd2c8ff3-1de0-4f6b-8fa8-4264784870eb"
@@ -299,6 +302,20 @@ def test_of_two_writers_one_wins(api: Served) -> None:
     won, lost = sorted(answers, key=lambda answer: answer.status)
     assert (won.status, lost.status, lost.code) == (200, 412, "1404-412")
     assert api.show("connections", id_)["etag"] == won.body["etag"]
+
+
+def test_a_change_that_is_overtaken_is_stale(api: Served) -> None:
+    """What it was looked at for is no longer what is there."""
+    id_ = api.connection()
+
+    def edit(before: Resource) -> Resource:
+        patch = [{"op": "replace", "path": "/name", "value": "first"}]
+        assert api.call("PATCH", f"/connections/{id_}", patch, "*").status == 200
+        return before
+
+    with pytest.raises(Stale):
+        changed(api.plane, "connections", id_, None, edit)
+    assert api.show("connections", id_)["name"] == "first"
 
 
 def test_what_is_in_use_stays(api: Served) -> None:

@@ -14,7 +14,9 @@ from engine.config import find
 from engine.flow import Flow, Schedule
 from engine.report import SCHEDULED
 from engine.resources import Resource, new
+from engine.runs import Ended, Event
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
+from engine.status import FlowStatus
 from engine.upkeep import tend
 from tests.pulling import QUICK
 from tests.served import Json, Served, fresh, serving, tutorial
@@ -360,6 +362,13 @@ def ask(api: Served, id_: str, first: int, last: int) -> Any:
     return api.call("POST", "/runs", {"flowId": id_, "params": params})
 
 
+def demanding() -> Json:
+    """A schema that few events fit."""
+    schema: Json = json.loads(json.dumps(find("schema", "mixpanel-events")[1]))
+    schema["properties"]["_extconndev"]["required"] = ["import"]
+    return schema
+
+
 def status_of(api: Served, run: str) -> str:
     entry = api.plane.catalog.run(run)
     assert entry
@@ -407,19 +416,16 @@ def test_a_failed_run_once_more(api: Served, running: str) -> None:
     turn(api, running)
     asked = ask(api, running, NOON // 1000 - 86_400, NOON // 1000 - 86_400).body["id"]
     assert api.call("POST", f"/runs/{asked}/action?op=RE_TRIGGER").code == "1387-400"
-    spec = find("schema", "mixpanel-events")[1]
     target = api.show("flows", running)["targetConnectionIds"][0]
     dataset = api.show("targetConnections", target)["params"]["dataSetId"]
     schema = api.plane.resources.get("dataSets", dataset).body["schemaRef"]["id"]
-    needs = json.loads(json.dumps(spec))
-    needs["properties"]["_extconndev"]["required"] = ["import"]  # that few events have
 
     def put(document: Json) -> None:
         api.plane.resources.change(
             "schemas", schema, None, 0, lambda before: (replace(before, body=document), [])
         )
 
-    put(needs)
+    put(demanding())
     statuses = [
         run["metrics"]["statusSummary"]["status"] for run in turn(api, running, NOON + HOUR)
     ]
@@ -428,9 +434,11 @@ def test_a_failed_run_once_more(api: Served, running: str) -> None:
         run.item["id"] for run in api.plane.catalog.history(running, "failed") if run.window.arrival
     )
     assert status_of(api, asked) == "failed"
-    put(spec)
+    put(find("schema", "mixpanel-events")[1])
     again = [api.call("POST", f"/runs/{id_}/action?op=re_trigger") for id_ in (asked, arrival)]
     assert [answer.status for answer in again] == [201, 201]
+    told = FlowStatus(flow_of(api, running), api.plane.catalog, NOON + HOUR)
+    assert "rejected" in told.wrong  # what is to come hides nothing of what was
     ran = [run["id"] for run in turn(api, running, NOON + HOUR)]
     assert ran == [answer.body["id"] for answer in again]
     assert {status_of(api, id_) for id_ in ran} == {"success"}
@@ -441,6 +449,21 @@ def test_a_failed_run_once_more(api: Served, running: str) -> None:
     assert entry.item["metrics"]["statusSummary"]["errors"][0]["message"] == (
         "All of it has come by now."
     )
+
+
+def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str) -> None:
+    """It waits for no tick, though an arrival window that failed does."""
+    asked = list[str]()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Ended) and event.error and not asked:
+            again = api.call("POST", f"/runs/{event.run.id}/action?op=RE_TRIGGER")
+            asked.append(again.body["id"])
+
+    flow = replace(flow_of(api, running), schema=("s", demanding()))
+    ran = tend(flow, api.plane.home, replace(QUICK, now=lambda: NOON), listen)
+    assert asked[0] in [run["id"] for run in ran]
+    assert status_of(api, asked[0]) == "failed"
 
 
 def test_what_is_asked_for_ends_with_its_flow(api: Served, running: str) -> None:

@@ -282,6 +282,21 @@ def test_only_a_batch_has_files_to_review() -> None:
     assert words not in json.dumps(report.payload(replace(DONE, batch=None), FLOW, 3_100))
 
 
+def test_without_diagnostics_no_file_is_named() -> None:
+    """The count stays, under the code that Adobe has for that; so does the batch's own list."""
+    item = report.payload(DONE, replace(FLOW, diagnostics=False), 3_000)
+    summary = activities(item)[1]["statusSummary"]["extensions"]
+    assert summary == {
+        "errors": [
+            {
+                "code": "INGEST-1211-400",
+                "message": "Encountered 1 errors in the data. Successfully ingested 99 rows.",
+            },
+            {"code": INVALID, "recordCount": 1, "message": "Mapper Transform Error"},
+        ]
+    }
+
+
 def test_a_running_run_is_in_progress_and_its_end_unknown() -> None:
     """What has not happened yet is absent or -1, and nothing is an error."""
     item = report.payload(Outcome(RUN, report.IN_PROGRESS, copy_started=1_000), FLOW, 1_000)
