@@ -217,19 +217,21 @@ def spec(body: Json, key: str, allowed: tuple[str, ...], number: str = "1413-400
 def only(body: Json, key: str, what: str) -> str:
     """The one id of a list."""
     ids = body.get(key)
-    if not ids:
+    if not ids or ids in ([None], [""]):
         raise Unfit(
             "1338-400",
             f"The {what} connection ID can't be null in flowRequest. "
             f"Please provide valid {what} connection ID in flowRequest.",
         )
-    if not isinstance(ids, list) or len(ids) != 1 or not is_text(ids[0]):
+    if not isinstance(ids, list) or len(ids) != 1:
         size = len(ids) if isinstance(ids, list) else "unknown"
         raise Unfit(
             "1321-400",
             f"The length of {key} should be one, supplied size is {size}. "
             "Please provide valid size and try again.",
         )
+    if not is_text(ids[0]):
+        raise Unfit("1400-400", f"{key}: must be a list of one id")
     return str(ids[0])
 
 

@@ -118,6 +118,8 @@ RULES: Json = {"mappings": tutorial("mappingSets")["mappings"]}
         ({"state": "enabled"}, "1410-400"),
         ({"sourceConnectionIds": []}, "1338-400"),
         ({"sourceConnectionIds": None}, "1338-400"),
+        ({"sourceConnectionIds": [None]}, "1338-400"),
+        ({"sourceConnectionIds": [7]}, "1400-400"),
         ({"sourceConnectionIds": ["a", "b"]}, "1321-400"),
         ({"sourceConnectionIds": "a"}, "1321-400"),
         ({"sourceConnectionIds": ["a"]}, "1439-404"),
