@@ -22,7 +22,7 @@ def scheduled(flow: Flow, run: Run, params: Json) -> Json:
 
 def withdraw(catalog: Catalog, flow: str, at: int, why: str) -> None:
     """Tell of the runs that were asked for of a flow that there will be none."""
-    for entry in catalog.history(flow, SCHEDULED):
+    for entry in catalog.history(flow, SCHEDULED, limit=-1):  # all
         item = abandoned(entry.item, at, why)
         catalog.save(item, flow=entry.flow, dataset=entry.dataset, window=entry.window)
 

@@ -1,7 +1,19 @@
 """The control plane: Flow Service's calls, answered by the daemon. It decides nothing of its own:
 each route is a few lines on the resources, the planner and the history of runs.
 
-problems.py   what went wrong -> Flow Service's error bodies
-plane.py      what all routes share
-app.py        the routes together, and who may call them
+    server.py       the daemon's socket
+    guard.py        who may call
+    edge.py         what every request and answer meets
+    app.py          the routes together
+    docs.py, forms.py  /openapi.json, and its page
+
+    collection.py   POST, GET, PATCH, DELETE of a kind of resource: connections.py, flows.py
+    items.py, patch.py, listing.py  a resource as it is shown, changed, listed
+    fit.py          whether a flow can run
+    runs.py, triggers.py, batches.py  runs as they are listed, asked for, and what they left
+    explore.py, specs.py, registry.py, mappings.py  the tutorial's other calls
+    health.py       for those who watch it
+
+    plane.py        what all routes share
+    problems.py     what went wrong -> Flow Service's error bodies
 """
