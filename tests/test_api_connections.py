@@ -3,9 +3,11 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from threading import Barrier, Thread
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -231,6 +233,24 @@ def test_the_tutorials_new_credentials(api: Served) -> None:
     assert "host" not in api.show("connections", id_)["auth"]["params"]
 
 
+def test_a_lost_key_wants_the_password_again(api: Served) -> None:
+    """Nothing else can mend it; it is shown and deleted as before."""
+    id_ = api.connection()
+
+    def lose(before: Resource) -> tuple[Resource, list[str]]:
+        return replace(before, secret=b"sealed with another key"), []
+
+    api.plane.resources.change("connections", id_, None, 0, lose)
+    rename = [{"op": "replace", "path": "/name", "value": "new"}]
+    assert api.call("PATCH", f"/connections/{id_}", rename, "*").code == "1304-400"
+    mend = [{"op": "replace", "path": "/auth/params/password", "value": PASSWORD}]
+    assert api.call("PATCH", f"/connections/{id_}", mend, "*").status == 200
+    assert api.call("PATCH", f"/connections/{id_}", rename, "*").status == 200
+    api.plane.resources.change("connections", id_, None, 0, lose)
+    assert api.show("connections", id_)["auth"]["params"]["password"] == "xxxx"
+    assert api.call("DELETE", f"/connections/{id_}").status == 204
+
+
 @pytest.mark.parametrize(
     ("body", "etag", "code"),
     [
@@ -270,8 +290,6 @@ def test_a_patch_that_is_none(api: Served, body: Any, etag: Any, code: str) -> N
 
 def test_json_whatever_its_type(api: Served) -> None:
     """`curl -d` calls it a form."""
-    import httpx
-
     id_ = api.connection()
     etag = api.show("connections", id_)["etag"]
     answer = httpx.patch(
@@ -338,8 +356,6 @@ def test_what_is_in_use_stays(api: Served) -> None:
 
 def test_what_a_file_declares_is_the_files(api: Served) -> None:
     """It is shown, and changed where it was written."""
-    from dataclasses import replace
-
     id_ = api.connection()
 
     def apply(before: Any) -> Any:
