@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import compare, goals, peers, report, result, scale, throughput
+from benchmarks import compare, control, goals, peers, report, result, scale, throughput
 from benchmarks.__main__ import MEASURING, main
 from benchmarks.process import Failed, Spent, spend
 from benchmarks.result import OURS, Measurement, Result
@@ -177,7 +177,7 @@ ABOUT: dict[str, Any] = {
     "commit": "abc",
     "measured": "today",
     "load before": 0,
-    "settings": {"quick": False},
+    "settings": {"quick": False, "history": 100_000},
 }
 
 
@@ -227,6 +227,10 @@ def test_goals_are_ratios_of_rounds(ours: tuple[float, ...], verdict: str) -> No
         (of("scale", (scale.BATCHES, "10,000", 0, {"ms": [151.0]})), "one more day",
          "NOT reached"),
         (of("scale", (scale.BATCHES, "10", 0, {"ms": [1.0]})), "one more day", "not measured"),
+        (of("control", (control.PAGES, "all", 0, {"ms": [9.0]}),
+            (control.PAGES, "some", 0, {"ms": [50.0]})), "any page of 100,000", "reached"),
+        (of("control", (control.PAGES, "all", 0, {"ms": [9.0]}),
+            (control.PAGES, "some", 0, {"ms": [51.0]})), "any page of 100,000", "NOT reached"),
         (of("startup", ("before the first event", "--help", 0, seconds(0.2))),
          "`mixpanel-etl --help`", "reached"),
         (of("startup", ("before the first event", "--help", 0, seconds(0.21))),
@@ -247,6 +251,21 @@ def test_goals(result_: Result, beginning: str, verdict: str) -> None:
     found = reached(result_)
     assert found.pop(first.what) == verdict
     assert set(found.values()) == {"not measured"}
+
+
+def test_a_short_history_is_no_measure_of_a_long_one() -> None:
+    """Its pages are faster than the goal asks for."""
+    short = of("control", (control.PAGES, "all", 0, {"ms": [1.0]}))
+    short.about = ABOUT | {"settings": {"quick": False, "history": 99_999}}
+    assert set(reached(short).values()) == {"not measured"}
+
+
+def test_every_kind_of_page_is_measured(measured: dict[str, Result]) -> None:
+    """And the requests of one client, and of several."""
+    assert len(names_in(measured["control"], control.PAGES)) == 16
+    notes = [each.note for each in measured["control"].of(control.REQUESTS)]
+    assert len(notes) == 2
+    assert all(note.endswith(" requests a second") for note in notes)
 
 
 @pytest.mark.parametrize(

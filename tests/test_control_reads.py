@@ -240,6 +240,19 @@ def test_the_files_of_a_batch_are_its_files_in_the_table(control: Control) -> No
             assert body.headers["content-type"] == "application/octet-stream"
 
 
+def test_a_file_of_another_batch_is_none_of_this_one(control: Control) -> None:
+    """Though it is of the same day."""
+    (before,) = control.get(f"{EXPORT}/batches/{control.batch}/files")["data"]
+    (file,) = control.root.glob(f"*/{before['dataSetFileId']}.parquet")
+    other = file.with_name("OTHER-0.parquet")
+    other.write_bytes(b"PAR1")
+    try:
+        assert control.get(f"{EXPORT}/batches/{control.batch}/files")["data"] == [before]
+        control.get(f"{EXPORT}/files/OTHER-0", 404)
+    finally:
+        other.unlink()
+
+
 def test_a_long_list_of_files_comes_in_pages(control: Control) -> None:
     """Each tells where the next one is."""
     batch = f"{EXPORT}/batches/{control.batch}/meta"

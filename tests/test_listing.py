@@ -469,6 +469,27 @@ def test_sqlite_finds_what_the_predicate_finds(
         assert runs.count(catalog, asked) == len(found)
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("metrics.durationSummary.startedAtUTC<5", ["r02"]),
+        ("metrics.durationSummary.startedAtUTC<=5", ["r02"]),
+        ("metrics.durationSummary.startedAtUTC==-1", []),
+        ("metrics.durationSummary.completedAtUTC>-9", ["r02"]),
+        ("id==R01,r02", ["r02", "r01"]),
+        ("state==INPROGRESS", ["r01"]),
+    ],
+)
+def test_a_moment_that_has_not_come_is_no_number(
+    tmp_path: Path, query: str, found: list[str]
+) -> None:
+    """Whatever stands for it in a column; and ids are compared without case, as all texts are."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, 1, ("one", IN_PROGRESS, 1, None, None, 4))
+        save(catalog, 2, ("one", SUCCESS, 2, 3, 4, 4))
+        assert walk(catalog, f"property={query}")[0] == found
+
+
 @given(RUNS, st.lists(RUNS, max_size=4), RUN_ORDERS, st.integers(1, 5))
 @QUICK
 def test_pages_of_runs_have_every_run_once_while_runs_come(
