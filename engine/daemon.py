@@ -334,10 +334,9 @@ class Daemon:
             process.kill()
         for process in running:
             process.join()
-        answered = not self._api or self._api.join(max(until - time.monotonic(), 0))
+        if self._api:
+            self._api.join(max(until - time.monotonic(), 0))
         log.log.info("stopped")
-        if not answered:  # nothing is half done: a change is made in one transaction
-            os._exit(0)
 
     def _signal(self, seconds: float | None = None) -> int | None:
         """The next signal that was sent; None if there is none within so many seconds."""

@@ -376,6 +376,9 @@ def test_changes_of_a_flow(idle: Daemon) -> None:
         job = idle._scheduler.get_job("events")
         assert (job is first) is same
         assert bool(job) is bool(changed.schedule)
+    before, idle._flows = idle._flows, {}
+    idle._follow(before)
+    assert idle._scheduler.get_jobs() == []
 
 
 def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

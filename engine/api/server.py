@@ -75,13 +75,13 @@ class Server:
         """Take no more requests; those under way have STOP seconds. Returns at once."""
         self._server.should_exit = True
 
-    def join(self, seconds: float) -> bool:
-        """Wait for the last answer; whether it came. A thread cannot be ended, a process can."""
+    def join(self, seconds: float) -> None:
+        """Wait for the last answer. A thread that gives none ends with the program, as at a kill:
+        every change is one transaction.
+        """
         self._thread.join(seconds)
-        if self._thread.is_alive():
-            return False
-        self._plane.catalog.close()
-        return True
+        if not self._thread.is_alive():
+            self._plane.catalog.close()
 
 
 def _listening(host: str, port: int) -> socket.socket:
