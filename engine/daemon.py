@@ -95,7 +95,7 @@ class Daemon:
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
         self._draining: set[BaseProcess] = set()  # those of flows that are not wanted any more
-        self._due: set[str] = set()  # flows that had a tick, and no turn since
+        self._due: set[str] = set()  # flows that are to have a turn, whatever runs now
         self._busy: dict[str, threading.Lock] = {}  # held while a flow is brought up to date
         self._signals = self._signalling = -1  # handles
         self._api: Server | None = None
@@ -214,6 +214,7 @@ class Daemon:
                 continue
             self._forget(name)
             if flow.schedule:
+                self._due.add(name)
                 ticks = Ticks(flow.schedule, self._clock)
                 self._scheduler.add_job(self._tick, ticks, [name], id=name)
             else:
@@ -235,6 +236,7 @@ class Daemon:
             return
         now = datetime.now(UTC)
         for name in asked & self._flows.keys():
+            self._due.add(name)
             if job := self._scheduler.get_job(name):
                 job.modify(next_run_time=now)
             else:
@@ -245,15 +247,18 @@ class Daemon:
             self._scheduler.remove_job(name)
 
     def _tick(self, name: str) -> None:
-        """Bring a flow up to date; a tick that falls into that makes it do so once more."""
-        self._due.add(name)
+        """Bring a flow up to date. What runs already sees to a tick that falls into it, unless
+        something was changed or asked for since it began: then it is done once more.
+        """
         busy = self._busy.setdefault(name, threading.Lock())
-        while name in self._due and busy.acquire(blocking=False):
+        again = True
+        while again and busy.acquire(blocking=False):
             try:
                 self._due.discard(name)
                 self._keep_up(name)
             finally:
                 busy.release()
+            again = name in self._due
 
     def _keep_up(self, name: str) -> None:
         """Give a flow its turns, between those of others, until there is nothing more to do."""

@@ -896,7 +896,9 @@ def test_a_second_that_is_used_up(
         slept.append(seconds)
         now[0] += round(seconds * 1e9)
 
-    monkeypatch.setattr(look, "time", SimpleNamespace(time_ns=lambda: now[0], sleep=sleep))
+    clock = SimpleNamespace(time_ns=lambda: now[0], sleep=sleep)
+    monkeypatch.setattr(look, "time", clock)
+    monkeypatch.setattr(given, "time", clock)
     ask(sandbox, tmp_path, [now[0] // 1_000_000 - 300] * 3)
     assert run("explore").status == 0
     assert slept == [0.7]

@@ -334,23 +334,28 @@ def idle(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> Daemon:
     return Daemon(tried.config, os.environ)
 
 
-def test_a_tick_that_falls_into_a_turn(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not lost: the flow is brought up to date once more, however many there were."""
+@pytest.mark.parametrize(("news", "count"), [(False, 2), (True, 3)])
+def test_a_tick_that_falls_into_a_turn(
+    idle: Daemon, monkeypatch: pytest.MonkeyPatch, news: bool, count: int
+) -> None:
+    """What runs sees to it, unless it began before there was news: then it is done once more."""
     turns: list[int] = []
 
     def turn(name: str, began: int) -> int:
         turns.append(began)
-        if len(turns) == 1:
-            idle._tick(name)
-            idle._tick(name)
-            return MORE
-        return 0
+        if len(turns) > 1:
+            return 0
+        if news:
+            idle._due.add(name)
+        idle._tick(name)
+        idle._tick(name)
+        return MORE
 
     monkeypatch.setattr(idle, "_turn", turn)
     idle._tick("events")
-    assert len(turns) == 3
+    assert len(turns) == count
     idle._tick("events")
-    assert len(turns) == 4
+    assert len(turns) == count + 1
 
 
 def test_a_flow_that_went_before_its_process_came(idle: Daemon) -> None:
@@ -371,8 +376,10 @@ def test_changes_of_a_flow(idle: Daemon) -> None:
     other = {"one": replace(flow, where="true"), "two": replace(flow, schedule=None)}
     other["three"] = replace(flow, schedule=replace(flow.schedule, interval=30))
     for changed, same in zip(other.values(), (True, False, False), strict=True):
+        idle._due.clear()
         before, idle._flows = idle._flows, {"events": changed}
         idle._follow(before)
+        assert bool(idle._due) is bool(not same and changed.schedule)
         job = idle._scheduler.get_job("events")
         assert (job is first) is same
         assert bool(job) is bool(changed.schedule)
@@ -401,6 +408,7 @@ def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> Non
     idle._hurry()
     (job,) = idle._scheduler.get_jobs()
     assert (job.id, job.args) == ("events", ("events",))
+    assert idle._due == {"events"}
     idle._forget("events")
     idle._flows = {}
     idle._read()
