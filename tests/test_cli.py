@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import pytest
 from deltalake import DeltaTable
 
-from engine import config, look, plan
+from engine import config, given, look, plan
 from engine.catalog import Catalog
 from engine.cli import PROGRAM, main
 from engine.console import listen_to_signals
