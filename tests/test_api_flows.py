@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -224,6 +225,14 @@ def test_one_flow_a_dataset(api: Served) -> None:
     assert (wrong.code, f"the table of flow {first}" in wrong.text) == ("1400-400", True)
     assert api.call("DELETE", f"/flows/{first}").status == 204
     api.make("flows", body)
+
+
+def test_of_flows_made_at_once_one_has_the_dataset(api: Served) -> None:
+    """Whether it is free is true until the flow is there."""
+    body = json.dumps(api.flow_body())
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: api.call("POST", "/flows", body).status, range(8)))
+    assert sorted(made) == [201] + [400] * 7
 
 
 def test_a_client_does_not_say_where_a_table_is(api: Served, tmp_path: Path) -> None:

@@ -53,8 +53,9 @@ def router_of(collection: Collection) -> APIRouter:
         _check_texts(own)
         own, secret = collection.seal(plane, own, None)
         resource = new(kind, own, plane.now(), secret=secret)
-        collection.check(plane, resource)
-        plane.resources.create(resource, declared.uses(own, plane.resources))
+        with plane.making:
+            collection.check(plane, resource)
+            plane.resources.create(resource, declared.uses(own, plane.resources))
         return made(resource)
 
     @router.get("", openapi_extra=listing.documented())

@@ -1,8 +1,9 @@
 """What all routes share."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -22,6 +23,7 @@ class Plane:
     now       the clock, in ms since the epoch
     changed   to be called after a change of what runs: it takes effect at once
     unready   what the program cannot do at this moment, each in a sentence
+    making    held while something is made: what was checked for it is true until it is there
     """
 
     home: Path
@@ -32,6 +34,7 @@ class Plane:
     now: Callable[[], int]
     changed: Callable[[], None]
     unready: Callable[[], Sequence[str]] = tuple
+    making: Lock = field(default_factory=Lock)
 
     @property
     def resources(self) -> Resources:
