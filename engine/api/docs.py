@@ -130,6 +130,8 @@ def _describe(call: dict[str, Any], name: str) -> None:
     """Say what the types of a route do not; `name`: its method and the last part of its path."""
     answers = call["responses"]
     answers.pop("422", None)
+    if said := call.get("description"):
+        call["summary"] = said.partition(".")[0]  # the name of a function says less
     for status, text in _PROBLEMS.items():
         answers.setdefault(status, {"description": text})
     for parameter in call.get("parameters", []):
