@@ -27,7 +27,7 @@ def configure(**bound: Any) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             form,
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # as it is at each line
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**bound)
