@@ -51,7 +51,7 @@ class Dataset(Table):
 
     def create(self) -> None:
         """Make the table if there is none yet."""
-        if self._table is not None:
+        if self.exists:
             return
         assert self._schema
         with translated(f"create the table {self.root}"):
@@ -63,6 +63,7 @@ class Dataset(Table):
                 configuration={SOURCE: self._source},
                 raise_if_key_not_exists=False,
             )
+            self._seen = 0
             self._log.sync(0)
             sync(self.root)
 
@@ -101,8 +102,8 @@ class Dataset(Table):
                     "Wait until it is done, or stop it."
                 )
             with translated(f"write in {self.root}"):
-                if self._table is None or self._version != self._table.version():
-                    self._table = self._open()  # as it is now that nobody else changes it
+                if not self.exists or self._mark != self._log.mark(self._version):
+                    self._open()  # as it is now that nobody else changes it
                 self._sweep()
             yield
 
@@ -270,7 +271,7 @@ class Dataset(Table):
     def _settle(self, directory: Path) -> bool:
         """Bring a commit on its way to its end; whether it is in the table. May be done again."""
         path = directory / "intent.json"
-        if self._table is None or not path.exists():
+        if not self.exists or not path.exists():
             return False
         intent = json.loads(path.read_text())
         if not self._arrived(intent):
@@ -296,7 +297,7 @@ class Dataset(Table):
 
     def _live(self, paths: Sequence[str]) -> set[str]:
         """Those of `paths` that the table holds."""
-        if self._table is None or not paths:
+        if not self.exists or not paths:
             return set()
         return set(self._files("path", pa.array(paths, pa.string()))["path"].to_pylist())
 

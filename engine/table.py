@@ -46,7 +46,7 @@ class Table:
         self._schema = None if schema is None else Schema.from_arrow(schema)
         self._source = None if source is None else json.dumps(source, sort_keys=True)
         self._check_place()
-        self._table = self._open()
+        self._open()
 
     def _check_place(self) -> None:
         if odd := UNREACHABLE.search(str(self.root)):
@@ -69,18 +69,24 @@ class Table:
                 "Give an empty or a new directory for the dataset."
             )
 
-    def _open(self) -> DeltaTable | None:
-        self._log = Log(self.root)  # anew, for what it remembers is of the table as it was
-        if not self._log.has_table():
-            return None
+    def _open(self) -> None:
+        """Look at the table anew: whether there is one, and whether it is what it should be."""
+        self._log = Log(self.root)
+        self._table: DeltaTable | None = None  # once something asks for files
+        version = self._log.newest()
+        self._seen = -1 if version is None else version
+        self._mark = self._log.mark(self._seen)
+        if self._schema is None or not self.exists:
+            return
         with translated(f"open the table {self.root}"):
-            table = DeltaTable(self.root)
-            if self._schema is None:
-                return table
-            wrong = differences(
-                json.loads(table.schema().to_json()), json.loads(self._schema.to_json())
-            )
-            source = table.metadata().configuration.get(SOURCE)
+            state = self._log.state(self._seen)
+            if state is None or not state.is_plain:
+                table = self._current()  # refuses what it cannot read
+                has, configuration = table.schema().to_json(), table.metadata().configuration
+            else:
+                has, configuration = state.metadata["schemaString"], state.metadata["configuration"]
+            wrong = differences(json.loads(has), json.loads(self._schema.to_json()))
+            source = configuration.get(SOURCE)
         if wrong:
             raise InputError(
                 f"The table {self.root} has another schema: {'; '.join(wrong)}. "
@@ -91,17 +97,16 @@ class Table:
                 f"The table {self.root} holds other events: it was made for {source}, and now "
                 f"{self._source} is asked for. One table mirrors one source: use another --dataset."
             )
-        return table
 
     @property
     def exists(self) -> bool:
         """Whether there is a table already."""
-        return self._table is not None
+        return self._seen >= 0
 
     def held(self, days: Sequence[date]) -> dict[date, Held]:
         """What the table holds of each of `days`."""
         found = {day: Held(0, []) for day in days}
-        if self._table is None:
+        if not self.exists:
             return found
         if not self._log.has_table():
             raise DatasetError(
@@ -134,14 +139,16 @@ class Table:
 
     @property
     def _version(self) -> int:
-        """Of the table as its log is now. To load it takes a tenth of a second at 10,000 files."""
-        assert self._table is not None
-        return self._log.latest(self._table.version())
+        """Of the table as its log is now."""
+        assert self.exists
+        self._seen = self._log.latest(self._seen)
+        return self._seen
 
     def _current(self) -> DeltaTable:
-        """The table as its log is now."""
-        assert self._table is not None
-        if self._version != self._table.version():
+        """The table as its log is now. To load it takes a tenth of a second at 10,000 files."""
+        if self._table is None:
+            self._table = DeltaTable(self.root)
+        elif self._version != self._table.version():
             self._table.update_incremental()
         return self._table
 
@@ -152,7 +159,7 @@ class Table:
 
     def days(self) -> set[date]:
         """The days that the table holds rows of."""
-        if self._table is None:
+        if not self.exists:
             return set()
         with translated(f"read the log of {self.root}"):
             files = pa.table(self._current().get_add_actions(flatten=True))
@@ -160,7 +167,7 @@ class Table:
 
     def position(self, app_id: str) -> int | None:
         """The version last committed under `app_id`: for a day, when it was pulled (ms)."""
-        if self._table is None:
+        if not self.exists:
             return None
         with translated(f"read the log of {self.root}"):
             positions = self._log.positions(self._version)
@@ -171,7 +178,7 @@ class Table:
     @property
     def positions(self) -> Mapping[str, int]:
         """Every app id's version; empty where only deltalake could tell."""
-        if self._table is None:
+        if not self.exists:
             return {}
         with translated(f"read the log of {self.root}"):
             return self._log.positions(self._version) or {}
