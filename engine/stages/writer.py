@@ -330,7 +330,11 @@ def _reject_json(reject: Reject, filename: str) -> bytes:
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
-    """What Delta wants to know of a file: rows, nulls, and the bounds of its numbers."""
+    """What Delta wants to know of a file: its rows, and of its numbers the bounds and the nulls.
+
+    Of a text's nulls, which hardly anybody asks for, it would say more than of all the rest: each
+    reader has to parse it, of every file, to open the table.
+    """
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     nulls: dict[str, Any] = {}
@@ -342,13 +346,13 @@ def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
         ]
         if "list" in path or "key_value" in path or not all(chunks):
             continue
-        if all(chunk.has_null_count for chunk in chunks):
-            _put(nulls, path, sum(chunk.null_count for chunk in chunks))
         bounds = [(chunk.min, chunk.max) for chunk in chunks if chunk.has_min_max]
         # A bool is no bound, and a text's may be cut short: numbers alone are safe to compare.
         if bounds and all(type(value) in (int, float) for pair in bounds for value in pair):
             _put(low, path, min(pair[0] for pair in bounds))
             _put(high, path, max(pair[1] for pair in bounds))
+            if all(chunk.has_null_count for chunk in chunks):
+                _put(nulls, path, sum(chunk.null_count for chunk in chunks))
     return {
         "numRecords": metadata.num_rows,
         "minValues": low,
