@@ -38,6 +38,10 @@ class Reject:
     violations: tuple[dict[str, Any], ...] = ()
     part: int | None = None
 
+    def of(self, line: bytes) -> "Reject":
+        """The same of another line."""
+        return Reject(self.stage, self.code, self.message, line, self.violations, self.part)
+
 
 @dataclass(frozen=True, slots=True)
 class Note:

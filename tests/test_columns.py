@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.batch import Batch
 from engine.schema import Field, Schema
-from engine.stages.columns import CASTS, FAILED, Columns, cast
+from engine.stages.columns import CASTS, FAILED, Columns, cast, utc_day
 
 SHIPPED = Path(__file__).parent.parent / "schemas" / "mixpanel-events.json"
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 3)
@@ -395,22 +395,32 @@ def test_event_date_is_the_utc_day_of_time(times: list[Any], days: list[int], cl
     assert len(batch.clamped) == clamped
 
 
-@settings(deadline=None, max_examples=200)
+TIMES = st.integers(-(10**10), 10**10) | INTEGERS
+FRACTIONS = st.floats(-1e6, 1e6) | FLOATS | st.integers(1704000000, 1704400000)
+WORDS: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, "yesterday", "2024-01-02", "1704100000", [], 1 << 70]
+)
+
+
+@settings(deadline=None, max_examples=300)
 @given(
-    st.lists(st.integers(-(10**10), 10**10) | INTEGERS, max_size=4)
-    | st.lists(st.floats(-1e6, 1e6) | FLOATS | st.integers(1704000000, 1704400000), max_size=4),
+    st.lists(TIMES, max_size=4)
+    | st.lists(FRACTIONS, max_size=4)
+    | st.lists(st.integers(1704000000, 1704400000) | TIMES | FRACTIONS | WORDS, max_size=6),
     st.sampled_from([(FIRST, LAST), (EPOCH - timedelta(days=2), EPOCH + timedelta(days=2))]),
 )
 def test_event_date_of_a_batch_is_that_of_each_row(
     times: list[Any], days: tuple[date, date]
 ) -> None:
-    """How the times beside it are written changes no row's day."""
+    """How the times beside it are written changes no row's day: it is that of `utc_day`."""
     whole, _ = build(NODES["string"], [None] * len(times), times=times, days=days)
-    # A row beside a missing time is never computed as a whole array.
-    pairs = [[time, None] for time in times]
-    single = [build(NODES["string"], [None] * 2, times=pair, days=days)[0] for pair in pairs]
-    assert column(whole, "event_date") == [column(one, "event_date")[0] for one in single]
-    assert whole.clamped == {row for row, one in enumerate(single) if 0 in one.clamped}
+    first, last = ((each - EPOCH).days for each in days)
+    alone = [utc_day(time) for time in times]
+    held = [first if day is None else min(max(day, first), last) for day in alone]
+    assert column(whole, "event_date") == held
+    assert whole.clamped == {
+        row for row, pair in enumerate(zip(alone, held, strict=True)) if pair[0] != pair[1]
+    }
 
 
 def test_a_fraction_before_midnight_is_still_the_day_before() -> None:

@@ -196,6 +196,30 @@ def test_rejects_are_kept_verbatim(tmp_path: Path) -> None:
     assert len(samples) == 3
 
 
+def test_what_is_wrong_with_many_lines_is_said_of_each(tmp_path: Path) -> None:
+    """Lines that fail alike share the words of their reason; each keeps its own bytes, in order."""
+    kinds = [
+        Reject("check", REQUIRED, "no time", b"", ({"keyword": "required", "message": "é"},)),
+        Reject("check", REQUIRED, "no time", b"", ({"keyword": "required", "message": "no"},)),
+        Reject("check", REQUIRED, "no times", b""),
+    ]
+    rejects = [kinds[row % 3].of(b'{"row":"%d \xc3\xa9"}' % row) for row in range(9)]
+    write(tmp_path, [Batch(rejects=rejects[:5]), Batch(rejects=rejects[5:])])
+    name = "conversion_errors_0.json"
+    text = (tmp_path / "batch" / "row_errors" / name).read_bytes()
+    assert text.isascii()
+    plain = [
+        {
+            "_corrupt_record": reject.raw.decode(),
+            "_errors": [{"code": reject.code, "message": reject.message}],
+            "_filename": name,
+        }
+        | ({"_validationErrors": list(reject.violations)} if reject.violations else {})
+        for reject in rejects
+    ]
+    assert [json.loads(line) for line in text.splitlines()] == plain
+
+
 def test_nothing_in_nothing_out(tmp_path: Path) -> None:
     """A day without events leaves no file, and no diagnostics where nothing was rejected."""
     assert write(tmp_path, []) == StagedBatch([], 0)

@@ -112,8 +112,12 @@ class Checker:
             return
         batch.uncast.difference_update(found)
         batch.clamped.difference_update(found)
+        verdicts: dict[tuple[int, ...], Reject] = {}  # what is wrong is wrong with many
         for row in sorted(found):
-            batch.rejects.append(_reject(found[row], batch.lines[row]))
+            which = tuple(map(id, found[row]))
+            if which not in verdicts:
+                verdicts[which] = _reject(found[row])
+            batch.rejects.append(verdicts[which].of(batch.lines[row]))
         keep = np.ones(len(table), bool)
         keep[list(found)] = False
         batch.keep(keep)
@@ -268,14 +272,14 @@ def instance(at: Field, value: Any, *, element: bool = False) -> Any:
     return value.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
-def _reject(violations: list[Violation], line: bytes) -> Reject:
+def _reject(violations: list[Violation]) -> Reject:
     first, more = violations[0], len(violations) - 1
     others = f" (and {more} more)" if more else ""
     return Reject(
         stage="check",
         code=REQUIRED if any(v["keyword"] == "required" for v in violations) else INVALID,
         message=f"{first['pointerToViolation']}: {first['message']}{others}",
-        raw=line,
+        raw=b"",
         violations=tuple(violations),
     )
 

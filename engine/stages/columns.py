@@ -145,11 +145,7 @@ class Columns:
         times = batch.keys[2]
         days = whole_days(times)
         if days is None:
-            # One day too early stands for no day at all: it is clamped, and noted, as well.
-            listed = times.to_pylist() if isinstance(times, pa.Array) else times
-            found = [utc_day(time) for time in listed]
-            bounded = [first - 1 if d is None else min(max(d, first - 1), last + 1) for d in found]
-            days = np.array(bounded, np.int64)
+            days = each_day(times, first - 1, last + 1)
         held = np.clip(days, first, last)
         batch.clamped.update(np.flatnonzero(held != days).tolist())
         return pa.array(held.astype(np.int32)).view(pa.date32())
@@ -227,6 +223,21 @@ def whole_days(times: Any) -> Any:
     if len(numbers) and numbers.min() <= 0:
         return None  # cut towards zero, a fraction could land on the next day
     return np.where(numbers > SECONDS_END, numbers // 1000, numbers) // 86_400
+
+
+def each_day(times: Any, early: int, late: int) -> Any:
+    """As `whole_days`, for times of any kind; held within two days, `early` stands for none at all.
+
+    Those that are no plain numbers are looked at one by one, and the others are not kept waiting.
+    """
+    listed = times.to_pylist() if isinstance(times, pa.Array) else times
+    plain = [time if type(time) is int and 0 < time < 1 << 63 else None for time in listed]
+    days = whole_days([1 if time is None else time for time in plain])
+    days = np.clip(days, early, late)
+    for row in [row for row, time in enumerate(plain) if time is None]:
+        day = utc_day(listed[row])
+        days[row] = early if day is None else min(max(day, early), late)
+    return days
 
 
 # The casts, a value at a time: Adobe's table of conversions from inbound to target types.
@@ -376,6 +387,8 @@ def moment(text: str) -> int | None:
     The first pattern that fits and names a real date wins. A time without an offset is UTC;
     digits beyond the ms are cut off.
     """
+    if not text[:1].isdigit():  # every pattern begins so
+        return None
     for pattern in _PATTERNS:
         found = pattern.fullmatch(text)
         if found:

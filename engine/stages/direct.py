@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from engine.batch import KEYS, Batch, Lines, split
 from engine.exact import (
     Integers,
+    careful,
     each_line,
     ends_of_objects,
     has_huge_number,
@@ -178,7 +179,8 @@ class Direct:
     def _read_apart(self, block: bytes, form: _Form) -> Batch | None:
         """As `_read`; a few lines that are of no plain event leave the others their short way.
 
-        They are `batch.apart`. Not so the last line: it may be all there is of an answer cut off.
+        They are `batch.apart`. The last line only if it is an event: else it may be all there is of
+        an answer cut off (P1).
         """
         try:
             return self._read(block, form)
@@ -386,7 +388,15 @@ def _apart(block: bytes, form: _Form) -> list[int] | None:
             found.append(number)
             if 2 * len(found) > len(lines):
                 return None
-    return None if not found or found[-1] == len(lines) - 1 else found
+    return found if found and (found[-1] < len(lines) - 1 or _is_event(lines[-1])) else None
+
+
+def _is_event(line: bytes) -> bool:
+    try:
+        careful(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _json_type(field: Field) -> Any:

@@ -152,9 +152,13 @@ class MappingSet:
     def restore(self, batch: Batch, row: int, column: int) -> None:
         """Puts what `column` used of the record at `row` back into its `rest`, under its own name.
 
-        The line is decoded once more, exactly, since `apply` may have taken the record apart (P3).
-        Doing it again changes nothing.
+        A column that is one property has it still. Else the line is decoded once more, exactly,
+        since `apply` may have taken the record apart (P3). Doing it again changes nothing.
         """
+        names = [name for name in self._pops.get(column, ()) if name in batch.names]
+        if len(names) == 1 and (value := batch.columns[column][row]) is not None:
+            batch.rest[row][names[0]] = value
+            return
         record = _decoded(batch.lines[row])
         properties, rest = record["properties"], batch.rest[row]
         for rule in self._rules[column]:

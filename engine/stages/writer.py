@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import accumulate, count
+from itertools import accumulate, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -284,16 +284,22 @@ class _RejectFiles:
         self._samples: list[bytes] = []
 
     def write(self, rejects: list[Reject]) -> None:
+        written: dict[str, list[bytes]] = {}
+        reasons: dict[Any, bytes] = {}  # what is wrong with many lines is put in words once
         for reject in rejects:
             name = REJECT_FILES[reject.stage]
+            which = name, reject.code, reject.message, id(reject.violations), reject.part
+            if which not in reasons:
+                reasons[which] = _reason_json(reject, name)
+            written.setdefault(name, []).append(_reject_json(reject, reasons[which]))
+        for name, lines in written.items():
             if name not in self._files:
                 path = self._directory / "row_errors" / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files[name] = path.open("wb")
-            line = _reject_json(reject, name)
-            self._files[name].write(line + b"\n")
-            if len(self._samples) < SAMPLES and len(line) < 1 << 16:
-                self._samples.append(line)
+            self._files[name].write(b"\n".join(lines) + b"\n")
+            short = (line for line in lines if len(line) < 1 << 16)
+            self._samples += islice(short, SAMPLES - len(self._samples))
 
     def finish(self) -> None:
         for file in self._files.values():
@@ -310,11 +316,19 @@ class _RejectFiles:
                 stack.callback(file.close)
 
 
-def _reject_json(reject: Reject, filename: str) -> bytes:
-    # Bytes that are no UTF-8 travel as escaped lone surrogates: the line can be had back exactly
-    # with json.loads(...)["_corrupt_record"].encode("utf-8", "surrogateescape").
+def _reject_json(reject: Reject, reason: bytes) -> bytes:
+    """A reject as one JSON object; `reason` as `_reason_json` has it.
+
+    Bytes that are no UTF-8 travel as escaped lone surrogates: the line can be had back exactly with
+    json.loads(...)["_corrupt_record"].encode("utf-8", "surrogateescape").
+    """
+    line = _ascii_json(reject.raw.decode("utf-8", "surrogateescape"))
+    return b'{"_corrupt_record":%b,%b' % (line, reason)
+
+
+def _reason_json(reject: Reject, filename: str) -> bytes:
+    """All but the line itself: what follows it in the object."""
     entry: dict[str, Any] = {
-        "_corrupt_record": reject.raw.decode("utf-8", "surrogateescape"),
         "_errors": [{"code": reject.code, "message": reject.message}],
         "_filename": filename,
     }
@@ -322,11 +336,16 @@ def _reject_json(reject: Reject, filename: str) -> bytes:
         entry["_validationErrors"] = list(reject.violations)
     if reject.part is not None:
         entry["_part"] = reject.part
-    with suppress(TypeError):  # such a surrogate, or an integer beyond 64 bits
-        line = orjson.dumps(entry)
-        if line.isascii():  # a reader may take other characters than \n for the end of a line
-            return line
-    return json.dumps(entry).encode()
+    return _ascii_json(entry)[1:]
+
+
+def _ascii_json(value: Any) -> bytes:
+    try:
+        text = orjson.dumps(value)
+    except TypeError:  # such a surrogate, or an integer beyond 64 bits
+        return json.dumps(value).encode()
+    # A reader may take other characters than \n for the end of a line.
+    return text if text.isascii() else json.dumps(value).encode()
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
