@@ -111,6 +111,7 @@ class Batch:
     rest        what no rule read: a mapping a record                      from `mapping`,
                 or an Arrow array of their JSON text                       from `direct`
     keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
+    key_paths   where each of them stands in `table` as it is; empty where one of them does not
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
     uncast      the rows with a value that could not be cast   } numbered as `columns` counts
@@ -124,6 +125,7 @@ class Batch:
     columns: list[Any] = field(default_factory=list)
     rest: Any = field(default_factory=list)
     keys: list[Any] = field(default_factory=list)
+    key_paths: list[tuple[str, ...]] = field(default_factory=list)
     table: "pa.RecordBatch | None" = None
     rejects: list[Reject] = field(default_factory=list)
     uncast: set[int] = field(default_factory=set)

@@ -5,9 +5,10 @@ Mixpanel does not deduplicate its export; its own rule is that records with equa
 It knows no table and no mapping: only keys, numbered in the order in which they came.
 """
 
+import math
 import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from json import dumps as plain_dumps
 from json import loads as plain_loads
@@ -28,28 +29,37 @@ READ = 1 << 17  # hashes looked at together
 SIEVE = 1 << 22  # places of the sieve that most hashes fall through
 
 
+KINDS = [(str, pa.string()), (str, pa.string()), (int, pa.int64()), (str, pa.string())]
+
 Hashes = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+Keys = Sequence[Any]  # five parts, each a list of values or an Arrow array
+Part = tuple[Rows, Keys]
+Laid = Callable[[Rows], Iterable[Part]]
+"""Numbers of rows, ascending -> their keys, part by part, from where the rows were laid aside."""
 
 
 class _Block(NamedTuple):
-    """Where the keys of rows `first` to `end` (exclusive) lie in the file."""
+    """Where the keys of rows `first` to `end` (exclusive) lie in the file; no `pick`: not there."""
 
     first: int
     end: int
     offset: int
     length: int
-    pick: Callable[[bytes, list[int]], Iterator[tuple[Any, ...]]]  # (form, rows) -> their keys
+    pick: Callable[[bytes, Rows], Keys] | None  # (form, rows) -> their keys
 
 
 class Duplicates:
     """The keys of one day's rows, in the order of their writing.
 
     A 64-bit hash a row lies in one file, to be sorted at the end, and the keys in another, because
-    a hash alone decides nothing: two rows are one event when their keys are equal.
+    a hash alone decides nothing: two rows are one event when their keys are equal. Keys that are
+    among what is laid aside of a row anyway are not put down once more: `laid` reads them.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, laid: Laid = lambda _: ()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._laid = laid
         self._hashes = (directory / "hashes").open("w+b")
         self._file = (directory / "keys").open("w+b")
         self._pending: list[list[Any]] = [[], [], [], [], []]
@@ -57,13 +67,17 @@ class Duplicates:
         self._apart: set[int] = set()  # rows that never merge, besides those without a hash
         self._known: Hashes | None = None  # of what was added, once it is held against other rows
 
-    def add(self, keys: Sequence[Any]) -> None:
+    def add(self, keys: Keys, *, laid: bool = False) -> None:
         """Append rows: the four parts of the key, then when each row was processed.
 
-        Each of the five is a list of values, or all five are Arrow arrays.
+        Each of the five is a list of values, or all five are Arrow arrays; `laid` can read those.
         """
         hashes = _hashes(keys[3], keys[2])
         self._hashes.write(hashes.data)
+        if laid:
+            self._flush()
+            self._store(len(hashes), b"", None)
+            return
         if isinstance(keys[0], pa.Array):
             self._flush()
             columns = pa.RecordBatch.from_arrays(list(keys), names=["0", "1", "2", "3", "4"])
@@ -107,8 +121,11 @@ class Duplicates:
                         self._apart.add(first + row)
             self._store(rows, plain_dumps(pending).encode(), _pick_odd_json)
 
-    def _store(self, rows: int, form: Any, pick: Callable[..., Any]) -> None:
+    def _store(self, rows: int, form: Any, pick: Callable[[bytes, Rows], Keys] | None) -> None:
         first = self._blocks[-1].end if self._blocks else 0
+        if self._blocks and not pick and not self._blocks[-1].pick:
+            self._blocks[-1] = self._blocks[-1]._replace(end=first + rows)
+            return
         self._blocks.append(_Block(first, first + rows, self._file.tell(), len(form), pick))
         self._file.write(form)
 
@@ -126,11 +143,13 @@ class Duplicates:
             self._settle(rows, lost)
         return lost if lost.any() else None
 
-    def _settle(self, rows: npt.NDArray[np.int64], lost: npt.NDArray[np.bool_]) -> None:
+    def _settle(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> None:
         """Marks in `lost` every row of `rows` whose key another of them has, processed later.
 
         In several turns where they are many: a project may send one `$insert_id` for all (P6).
         """
+        if len(rows) <= 2 * SLICE and self._settle_at_once(rows, lost):
+            return
         turns = -(-len(rows) // (10 * SLICE))
         for turn in range(turns):
             digests, processed, owners = bytearray(), array("d"), array("q")
@@ -141,23 +160,45 @@ class Duplicates:
                     processed.append(moment)
                     owners.append(row)
             keys = np.frombuffer(digests, [("low", np.uint64), ("high", np.uint64)])
-            # Equal keys side by side, the one that stays before the others.
-            numbers = np.array(owners, np.int64)
-            order = np.lexsort((numbers, -np.array(processed), keys["low"], keys["high"]))
-            keys = keys[order]
-            lost[numbers[order][1:][keys[1:] == keys[:-1]]] = True
+            _mark(np.array(owners, np.int64), processed, [keys["low"], keys["high"]], lost)
 
-    def _read(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, list[Any], float]]:
-        """Row number, key and processing time of each of `rows` (ascending)."""
+    def _settle_at_once(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> bool:
+        """As `_settle`, a column at a time; False where keys are not all texts and integers.
+
+        Then equal numbers stand for equal values of a column, and no row is looked at.
+        """
+        parts: list[tuple[Rows, list[pa.Array]]] = []
+        for part, keys in self._parts(rows):
+            typed = _typed(keys)
+            if typed is None:
+                return False
+            parts.append((part, typed))
+        numbers = np.concatenate([part for part, _ in parts])
+        columns = [pa.chunked_array(column) for column in zip(*(k for _, k in parts), strict=True)]
+        encoded = [column.combine_chunks().dictionary_encode() for column in columns[:-1]]
+        codes = [column.indices.fill_null(-1).to_numpy() for column in encoded]
+        kept = ~np.isin(numbers, list(self._apart))
+        processed = columns[-1].to_numpy()
+        _mark(numbers[kept], processed[kept], [code[kept] for code in codes], lost)
+        return True
+
+    def _parts(self, rows: Rows) -> Iterator[Part]:
+        """Keys of `rows` (ascending) and their numbers, part by part."""
         owner = np.searchsorted([block.end for block in self._blocks], rows, side="right")
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
         for index, part in zip(owner[starts], np.split(rows, starts[1:]), strict=True):
             block = self._blocks[index]
+            if block.pick is None:
+                yield from self._laid(part)
+                continue
             self._file.seek(block.offset)
-            form = self._file.read(block.length)
-            wanted = part.tolist()
-            found = block.pick(form, [row - block.first for row in wanted])
-            for row, (*key, processed) in zip(wanted, found, strict=True):
+            yield part, block.pick(self._file.read(block.length), part - block.first)
+
+    def _read(self, rows: Rows) -> Iterator[tuple[int, list[Any], float]]:
+        """Row number, key and processing time of each of `rows` (ascending)."""
+        for part, keys in self._parts(rows):
+            listed = (k.to_pylist() if isinstance(k, pa.Array) else k for k in keys)
+            for row, *key, processed in zip(part.tolist(), *listed, strict=True):
                 yield row, key, _number(processed)
 
     def close(self) -> None:
@@ -194,20 +235,52 @@ def _slices(hashes: BinaryIO, suspects: Hashes) -> Iterator[npt.NDArray[np.int64
         yield np.concatenate(found)
 
 
-def _pick_arrow(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
+def _mark(
+    numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]], lost: npt.NDArray[np.bool_]
+) -> None:
+    """Marks in `lost` those of the rows `numbers` whose keys another one has, processed later."""
+    # Equal keys side by side, the one that stays before the others.
+    order = np.lexsort((numbers, -np.array(processed), *keys))
+    equal = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
+    lost[numbers[order][1:][equal]] = True
+
+
+def _typed(keys: Keys) -> list[pa.Array] | None:
+    """The keys as arrays of KINDS, the times of processing as doubles; None for another kind.
+
+    Asked for integers, Arrow would take True for 1.
+    """
+    found: list[pa.Array] = []
+    for values, (kind, arrow) in zip(keys, KINDS, strict=False):
+        if isinstance(values, pa.Array):
+            array = pa.nulls(len(values), arrow) if pa.types.is_null(values.type) else values
+        elif not set(map(type, values)) <= {kind, type(None)}:
+            return None
+        else:
+            try:
+                array = pa.array(values, arrow)
+            except (OverflowError, pa.ArrowException, UnicodeEncodeError):
+                return None
+        if array.type != arrow:
+            return None
+        found.append(array)
+    processed = keys[-1].to_pylist() if isinstance(keys[-1], pa.Array) else keys[-1]
+    return [*found, pa.array(list(map(_number, processed)), pa.float64())]
+
+
+def _pick_arrow(form: bytes, rows: Rows) -> Keys:
     with pa.ipc.open_stream(form) as stream:
-        picked = stream.read_all().take(pa.array(rows))
-    return zip(*(column.to_pylist() for column in picked.columns), strict=True)
+        (batch,) = stream
+    columns: list[Any] = batch.take(pa.array(rows)).columns
+    return columns
 
 
-def _pick_json(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
-    columns = orjson.loads(form)
-    return (tuple(column[row] for column in columns) for row in rows)
+def _pick_json(form: bytes, rows: Rows) -> Keys:
+    return [[column[row] for row in rows.tolist()] for column in orjson.loads(form)]
 
 
-def _pick_odd_json(form: bytes, rows: list[int]) -> Iterator[tuple[Any, ...]]:
-    columns = plain_loads(form)
-    return (tuple(column[row] for column in columns) for row in rows)
+def _pick_odd_json(form: bytes, rows: Rows) -> Keys:
+    return [[column[row] for row in rows.tolist()] for column in plain_loads(form)]
 
 
 def _hashes(ids: Any, times: Any) -> Hashes:
@@ -312,4 +385,7 @@ def _as_columns(key: list[Any]) -> list[Any]:
 
 
 def _number(processed: Any) -> float:
-    return processed if isinstance(processed, int | float) else -1.0
+    try:
+        return float(processed) if isinstance(processed, int | float) else -1.0
+    except OverflowError:  # an integer beyond any double
+        return math.inf if processed > 0 else -math.inf

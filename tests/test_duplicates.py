@@ -1,7 +1,7 @@
 """Records that are one event: found by their keys, never by a hash alone."""
 
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,27 +79,65 @@ def test_equals_the_rule_said_plainly(
     assert lost(directory, batches) == brute_force(flat)
 
 
+class Aside:
+    """Rows that were laid aside elsewhere, with their keys among their columns."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[int, list[Any]] = {}  # by the number of its first row
+
+    def read(self, rows: Any) -> Iterator[tuple[Any, list[Any]]]:
+        for first, columns in self.blocks.items():
+            part = rows[(rows >= first) & (rows < first + len(columns[0]))]
+            if len(part):
+                yield part, [column.take(pa.array(part - first)) for column in columns]
+
+
 @settings(deadline=None)
 @given(
     st.lists(
-        st.tuples(st.booleans(), st.lists(st.tuples(*[TEXT_OR_NONE] * 2), min_size=1, max_size=9)),
+        st.tuples(
+            st.sampled_from(["lists", "arrays", "laid"]),
+            st.lists(st.tuples(*[TEXT_OR_NONE] * 2), min_size=1, max_size=9),
+        ),
         max_size=6,
     )
 )
 def test_the_form_of_the_keys_makes_no_difference(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[bool, list[tuple[Any, Any]]]]
+    tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[str, list[tuple[Any, Any]]]]
 ) -> None:
-    """Rows are the same event whether their keys came as lists or as Arrow arrays."""
-    found = Duplicates(tmp_path_factory.mktemp("keys"))
+    """Rows are the same event whether their keys came as lists or arrays, or are read elsewhere."""
+    aside = Aside()
+    found = Duplicates(tmp_path_factory.mktemp("keys"), aside.read)
     flat: list[Row] = []
-    for as_arrow, pairs in batches:
+    for form, pairs in batches:
         block: list[Row] = [("e", user, 7, name, len(flat)) for user, name in pairs]
         columns = [list(column) for column in zip(*block, strict=True)]
-        found.add(arrays(*columns) if as_arrow else columns)
+        if form == "laid":
+            aside.blocks[len(flat)] = arrays(*columns)
+        found.add(columns if form == "lists" else arrays(*columns), laid=form == "laid")
         flat += block
     mask = found.superseded()
     found.close()
     assert ([] if mask is None else mask.nonzero()[0].tolist()) == brute_force(flat)
+
+
+@settings(deadline=None)
+@given(st.lists(rows, max_size=5))
+def test_at_once_or_one_by_one(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Row]]
+) -> None:
+    """Keys that are compared a column at a time give what the digest of each gives."""
+    at_once = lost(tmp_path_factory.mktemp("keys"), batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Duplicates, "_settle_at_once", lambda *_: False)
+        assert lost(tmp_path_factory.mktemp("keys"), batches) == at_once
+
+
+@pytest.mark.parametrize("kind", ["texts", "others"])
+def test_processed_beyond_any_double(tmp_path: Path, kind: str) -> None:
+    """An absurd processing time is a late one, and ends nothing."""
+    key = ("e", "u", 1 if kind == "texts" else 1.5, "x")
+    assert lost(tmp_path, [[(*key, 10**400), (*key, 9)], [(*key, -(10**400))]]) == [1, 2]
 
 
 def test_equal_hashes_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

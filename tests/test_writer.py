@@ -160,6 +160,68 @@ def test_files_and_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
         assert metadata.row_group(0).column(0).statistics.has_min_max
 
 
+KEYED = pa.schema(
+    [
+        ("_t", pa.struct([("e", pa.string()), ("i", pa.string()), ("t", pa.int64())])),
+        ("unmapped", pa.string()),
+        ("event_date", pa.date32()),
+    ]
+)
+PATHS: list[tuple[str, ...]] = [("_t", "e"), ("_t", "e"), ("_t", "t"), ("_t", "i"), ("_t", "t")]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.lists(
+                st.tuples(
+                    st.sampled_from([None, "a", "b"]), st.integers(0, 2), st.sampled_from(DAYS[:2])
+                ),
+                min_size=1,
+                max_size=9,
+            ),
+        ),
+        max_size=6,
+    )
+)
+def test_keys_among_the_columns_are_read_there(
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: list[tuple[bool, list[tuple[Any, int, date]]]],
+) -> None:
+    """The rows that stay are those that stay where every key is put down apart."""
+
+    def rows(*, among: bool) -> Any:
+        directory = tmp_path_factory.mktemp("batch")
+        writer = Writer(directory, "B", KEYED)
+        for known, block in batches:
+            ids = pa.array([name for name, _, _ in block], pa.string())
+            events = pa.array(["e"] * len(block), pa.string())
+            times = pa.array([time for _, time, _ in block], pa.int64())
+            record = pa.StructArray.from_arrays(
+                [events, ids, times], fields=list(KEYED.field(0).type)
+            )
+            days = pa.array([day for _, _, day in block], pa.date32())
+            table = pa.RecordBatch.from_arrays(
+                [record, pa.nulls(len(block), pa.string()), days], schema=KEYED
+            )
+            keys = [events, events, times, ids, times]
+            paths = PATHS if among and known else []
+            writer.write(Batch(table=table, keys=keys, key_paths=paths))
+        staged = writer.finish()
+        writer.close()
+        files = [(file.day, directory / file.path) for file in staged.files]
+        return [
+            (day, pq.read_table(path, partitioning=None).column("_t").to_pylist())
+            for day, path in files
+        ]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "SPOOL_ROWS", 4)
+        assert rows(among=True) == rows(among=False)
+
+
 def test_a_file_of_duplicates_only_vanishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

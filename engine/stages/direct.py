@@ -232,11 +232,14 @@ class Direct:
             if rule.root not in columns:
                 columns[rule.root] = pa.nulls(rows, _arrow_type(rule.field))
         named = {name: array for (name, _), array in zip(form.reads, values, strict=True)}
+        keys = [event, *(named[key] if key in named else pa.nulls(rows) for key in KEYS)]
+        paths = {id(column): path for path, column in columns.items()}
         return Batch(
             lines=Lines(block, rows),
             columns=[columns[path] for path in self._destinations],
             rest=kept,
-            keys=[event, *(named[key] if key in named else pa.nulls(rows) for key in KEYS)],
+            keys=keys,
+            key_paths=[paths[id(k)] for k in keys] if all(id(k) in paths for k in keys) else [],
         )
 
     def _is_sure(

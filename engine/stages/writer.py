@@ -68,7 +68,8 @@ class _Spool:
 
     def __init__(self, directory: Path, schema: pa.Schema, threads: ThreadPoolExecutor) -> None:
         self._threads = threads
-        self.duplicates = Duplicates(directory)
+        self._schema = schema
+        self.duplicates = Duplicates(directory, self._keys)
         self.rows: list[int] = []  # of each batch on the disk
         self.bytes = 0  # of all of them
         self.held: list[pa.RecordBatch] = []
@@ -78,9 +79,12 @@ class _Spool:
         self._file = pa.OSFile(str(self._path), "wb")
         self._stream = pa.ipc.new_file(self._file, schema)
         self._writing: Future[None] | None = None
+        self._key_paths: list[tuple[str, ...]] = []
 
-    def add(self, rows: pa.RecordBatch, keys: list[Any]) -> None:
-        self.duplicates.add(keys)
+    def add(self, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]) -> None:
+        """Take rows with their keys; `paths`: where those stand in them, if they do."""
+        self._key_paths = self._key_paths or paths
+        self.duplicates.add(keys, laid=bool(paths) and paths == self._key_paths)
         self.held.append(rows)
         self.held_rows += rows.num_rows
         self.held_bytes += rows.nbytes
@@ -117,6 +121,20 @@ class _Spool:
         wanted = ENCODERS if self.bytes >= HALVED else 1
         bounds = [len(self.rows) * part // wanted for part in range(wanted + 1)]
         return [range(*bounds[part : part + 2]) for part in range(wanted)]
+
+    def _keys(self, rows: Any) -> Iterator[tuple[Any, list[Any]]]:
+        """The keys of `rows`, a batch after the other: all that are to be read from here."""
+        starts = np.array([0, *accumulate(self.rows)])
+        owners = np.searchsorted(starts, rows, side="right") - 1
+        with pa.OSFile(str(self._path)) as file:
+            names = [path[0] for path in self._key_paths]
+            wanted = sorted({self._schema.get_field_index(name) for name in names})
+            options = pa.ipc.IpcReadOptions(included_fields=wanted)
+            batches = pa.ipc.open_file(file, options=options)
+            for index in np.unique(owners).tolist():
+                part = rows[owners == index]
+                at, batch = pa.array(part - starts[index]), batches.get_batch(index)
+                yield part, [_leaf(batch, path).take(at) for path in self._key_paths]
 
     def read(self, part: range, lost: Mask | None) -> Iterator[pa.RecordBatch]:
         """The batches of `part` without the rows that are `lost`."""
@@ -164,7 +182,7 @@ class Writer:
         table = table.drop_columns("event_date")
         distinct = pc.unique(days)
         if len(distinct) == 1:
-            self._take(distinct[0].as_py(), table, batch.keys)
+            self._take(distinct[0].as_py(), table, batch.keys, batch.key_paths)
             return
         for day in distinct:
             rows = np.flatnonzero(pc.equal(days, day).to_numpy(zero_copy_only=False))
@@ -175,13 +193,15 @@ class Writer:
                 else [column[row] for row in at]
                 for column in batch.keys
             ]
-            self._take(day.as_py(), table.take(pa.array(rows)), keys)
+            self._take(day.as_py(), table.take(pa.array(rows)), keys, batch.key_paths)
 
-    def _take(self, day: date, rows: pa.RecordBatch, keys: list[Any]) -> None:
+    def _take(
+        self, day: date, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]
+    ) -> None:
         if day not in self._days:
             folder = self._directory / "spool" / day.isoformat()
             self._days[day] = _Spool(folder, self._schema, self._encoders)
-        self._days[day].add(rows, keys)
+        self._days[day].add(rows, keys, paths)
         spools = self._days.values()
         if sum(spool.held_bytes + spool.writing_bytes for spool in spools) > HELD_BYTES:
             max(spools, key=lambda spool: spool.held_bytes).flush()
@@ -256,6 +276,14 @@ class Writer:
             for spool in self._days.values():
                 stack.callback(spool.close)
                 stack.callback(spool.duplicates.close)
+
+
+def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
+    """The column at `path`; an object on the way is always valid, so it hides no null."""
+    array = batch.column(path[0])
+    for name in path[1:]:
+        array = array.field(name)
+    return array
 
 
 def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
