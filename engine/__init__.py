@@ -12,4 +12,9 @@ speak, `look` and `status` what they ask), `sandbox` the stand-in for Mixpanel t
 its own command and the tests start.
 """
 
+import os
+
+# Nothing here multiplies matrices, for which numpy starts threads: 50 ms of each process.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 __version__ = "0.1.0"

@@ -3,25 +3,24 @@
 It knows neither the Delta table nor what a column means.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import accumulate, count, islice
+from itertools import accumulate, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.batch import Batch, Reject
+from engine.batch import Batch
+from engine.diagnostics import RejectFiles
+from engine.disk import sync
 from engine.duplicates import Duplicates
 
 FILE_BYTES = 128 << 20
@@ -32,8 +31,6 @@ ENCODERS = 2
 HALVED = 64 << 20  # Arrow bytes of a day from which on each encoder gets a part of it
 GROUP_ROWS = 122_880
 SAMPLE = 8_192  # rows that tell whether a column's values repeat
-REJECT_FILES = {"lines": "parsing_errors_0.json", "check": "conversion_errors_0.json"}
-SAMPLES = 100
 
 Mask = npt.NDArray[np.bool_]
 Keys = Callable[[date], Iterable[list[Any]]]
@@ -167,7 +164,7 @@ class Writer:
         self._schema = schema.remove(schema.get_field_index("event_date"))
         self._days: dict[date, _Spool] = {}
         self._numbers = count()
-        self._rejects = _RejectFiles(directory / "batch")
+        self._rejects = RejectFiles(directory / "batch")
         self._encoders = ThreadPoolExecutor(ENCODERS, "parquet")
         self._closed = False
 
@@ -258,11 +255,12 @@ class Writer:
             self._schema,
             compression="zstd",
             use_dictionary=_repeating(first.slice(0, SAMPLE)),
+            write_statistics=_ordered(self._schema),
             write_page_index=True,
         )
 
     def _describe(self, day: date, path: Path) -> StagedFile:
-        _sync(path)
+        sync(path)
         metadata = pq.read_metadata(path)
         name = path.relative_to(self._directory).as_posix()
         return StagedFile(name, day, metadata.num_rows, path.stat().st_size, _statistics(metadata))
@@ -303,79 +301,6 @@ def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa
         yield pa.Table.from_batches(held, schema)
 
 
-class _RejectFiles:
-    """Rejects as Adobe's diagnostics files hold them: one JSON object a line, the line verbatim."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._files: dict[str, Any] = {}
-        self._samples: list[bytes] = []
-
-    def write(self, rejects: list[Reject]) -> None:
-        written: dict[str, list[bytes]] = {}
-        reasons: dict[Any, bytes] = {}  # what is wrong with many lines is put in words once
-        for reject in rejects:
-            name = REJECT_FILES[reject.stage]
-            which = name, reject.code, reject.message, id(reject.violations), reject.part
-            if which not in reasons:
-                reasons[which] = _reason_json(reject, name)
-            written.setdefault(name, []).append(_reject_json(reject, reasons[which]))
-        for name, lines in written.items():
-            if name not in self._files:
-                path = self._directory / "row_errors" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._files[name] = path.open("wb")
-            self._files[name].write(b"\n".join(lines) + b"\n")
-            short = (line for line in lines if len(line) < 1 << 16)
-            self._samples += islice(short, SAMPLES - len(self._samples))
-
-    def finish(self) -> None:
-        for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
-        if self._files:
-            path = self._directory / "row_error_samples.json"
-            path.write_bytes(b"".join(line + b"\n" for line in self._samples))
-            _sync(path)
-
-    def close(self) -> None:
-        with ExitStack() as stack:
-            for file in self._files.values():
-                stack.callback(file.close)
-
-
-def _reject_json(reject: Reject, reason: bytes) -> bytes:
-    """A reject as one JSON object; `reason` as `_reason_json` has it.
-
-    Bytes that are no UTF-8 travel as escaped lone surrogates: the line can be had back exactly with
-    json.loads(...)["_corrupt_record"].encode("utf-8", "surrogateescape").
-    """
-    line = _ascii_json(reject.raw.decode("utf-8", "surrogateescape"))
-    return b'{"_corrupt_record":%b,%b' % (line, reason)
-
-
-def _reason_json(reject: Reject, filename: str) -> bytes:
-    """All but the line itself: what follows it in the object."""
-    entry: dict[str, Any] = {
-        "_errors": [{"code": reject.code, "message": reject.message}],
-        "_filename": filename,
-    }
-    if reject.violations:
-        entry["_validationErrors"] = list(reject.violations)
-    if reject.part is not None:
-        entry["_part"] = reject.part
-    return _ascii_json(entry)[1:]
-
-
-def _ascii_json(value: Any) -> bytes:
-    try:
-        text = orjson.dumps(value)
-    except TypeError:  # such a surrogate, or an integer beyond 64 bits
-        return json.dumps(value).encode()
-    # A reader may take other characters than \n for the end of a line.
-    return text if text.isascii() else json.dumps(value).encode()
-
-
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
     """What Delta wants to know of a file: its rows, and of its numbers the bounds and the nulls.
 
@@ -414,6 +339,22 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
     tree[path[-1]] = value
 
 
+def _ordered(fields: Iterable[pa.Field], above: str = "") -> list[str]:
+    """The columns whose bounds help a reader to skip rows, under Parquet's names: all but texts.
+
+    Events come in no order, so between the first and the last id of a row group lies every other;
+    to find those two costs a seventh of writing.
+    """
+    found: list[str] = []
+    for field in fields:
+        name = above + field.name
+        if pa.types.is_struct(field.type):
+            found += _ordered(field.type, f"{name}.")
+        elif not (pa.types.is_nested(field.type) or pa.types.is_string(field.type)):
+            found.append(name)
+    return found
+
+
 def _repeating(rows: pa.Table) -> list[str]:
     """The columns worth a dictionary, under the names by which Parquet knows them.
 
@@ -431,12 +372,3 @@ def _repeating(rows: pa.Table) -> list[str]:
 
     names = [walk(n, rows.column(n).combine_chunks()) for n in rows.column_names if n != "unmapped"]
     return [name for found in names for name in found]
-
-
-def _sync(path: Path) -> None:
-    """Force `path` to the disk: a commit must not outlive the files it names (P2)."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
