@@ -153,9 +153,11 @@ def has_huge_number(block: bytes) -> bool:
     for start in range(0, len(block), STEP):
         text = np.frombuffer(block[start : start + STEP + 8], np.uint8)
         digits = (text - ord("0")) < 10  # of unsigned bytes
-        found = (text[1:-2] | 0x20) == ord("e")
-        found &= digits[:-3]
-        found &= digits[3:]  # the second digit, or the first one after a sign
+        found = (text[1:-4] | 0x20) == ord("e")
+        found &= digits[:-5]
+        found &= digits[3:-2]  # the second digit, or the first one after a sign
+        found &= digits[4:-1]
+        found &= digits[2:-3] | (text[2:-3] == ord("+"))
         if any(EXPONENT.match(block, start + 1 + at) for at in np.flatnonzero(found).tolist()):
             return True
     return False

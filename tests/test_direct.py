@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.batch import Batch, split
 from engine.errors import Truncated
-from engine.exact import careful
+from engine.exact import careful, has_huge_number
 from engine.sandbox import Spec, day_lines
 from engine.schema import Schema
 from engine.stages import lines
@@ -531,3 +532,28 @@ def test_too_many_names() -> None:
     """Beyond so many properties a struct would cost more than it saves."""
     names = {f"p{number}" for number in range(MOST_NAMES)}
     assert direct(LINE, names | {"time", "item_id"}) is None
+
+
+def is_beyond_doubles(text: str) -> bool:
+    """Said plainly: a digit, an exponent of three digits or more, and the end of a value."""
+    return bool(re.search(r"\d[eE]\+?\d{3,}[],}\s]", text))
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.text("0123456789eE+-.,]} x", min_size=1, max_size=40), st.integers(0, 3))
+def test_exponents_are_found_wherever_they_stand(text: str, before: int) -> None:
+    """A number that no double holds is seen at any place of a block, across its parts too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.exact.STEP", 16)
+        block = b'{"a":' + b" " * before + text.encode() + b"}"
+        assert has_huge_number(block) or not is_beyond_doubles(block.decode())
+
+
+@pytest.mark.parametrize("number", ["1e400", "1E+400", "1.5e0400", "1e+0400", "-9E999"])
+@pytest.mark.parametrize("end", ["}", ",", "]", " "])
+def test_an_exponent_at_every_place(number: str, end: str) -> None:
+    """Whatever stands before it, and wherever one part of the block ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.exact.STEP", 16)
+        for before in range(40):
+            assert has_huge_number(b'{"a":' + b"x" * before + f":{number}{end}".encode() + b"}}")
