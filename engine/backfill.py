@@ -5,14 +5,14 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from engine import plan
+from engine import plan, positions
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.positions import ARRIVAL, app_id
 from engine.run import Rules
-from engine.runs import Event, Options, Runs
+from engine.runs import Event, GaveUp, Options, Runs
 from engine.window import Window, day_over
 
 
@@ -21,6 +21,17 @@ def missing_days(flow: Flow, dataset: Dataset, days: Sequence[date]) -> list[dat
     zone = flow.connection.zone
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
     return [day for day, at in pulled.items() if at is None or at < day_over(day, zone)]
+
+
+def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
+    """The first arrival window, where the flow has a schedule and that is still to come.
+
+    It would begin where days that were pulled before it end, and leave out all the others (P4).
+    """
+    if flow.schedule is None or dataset.position(app_id(flow, ARRIVAL)) is not None:
+        return None
+    due = plan.due(flow, positions.read(flow, dataset, now), now)
+    return next((each.window for each in due if each.window.arrival), None)
 
 
 class Backfill:
@@ -38,8 +49,11 @@ class Backfill:
         self._flow = flow
         self._dataset = dataset
         self._options = options
+        self._tell = tell
         self._runs = Runs(flow, rules, dataset, catalog, options, tell)
         self._days: list[date] = []
+        self._first: Window | None = None  # of arrival: it comes before every day
+        self._arriving = False
         self._before: int | None = None
         self._counts: list[float] = []  # events a day, of each window that came
         self.committed = 0  # days
@@ -53,13 +67,18 @@ class Backfill:
         with self._runs.prepared():
             due = days if self._options.force else missing_days(self._flow, self._dataset, days)
             self._days = sorted(due)
-            self._before = self._until()
+            if due:
+                self._first = first_arrival(self._flow, self._dataset, self._options.now())
+            self._before = self._reach()
             self.committed = len(days) - len(due)
             return self._runs.run(self)
 
     def next(self) -> Window | None:
         """The first days that are left, as many as one request should ask for."""
-        if not self._days:
+        if self._first:
+            first, self._first, self._arriving = self._first, None, True
+            return first
+        if self._arriving or not self._days:
             return None
         # Events a day: to be safe the most that a recent window had.
         expected = max(self._counts[-7:], default=None)
@@ -68,16 +87,18 @@ class Backfill:
         self._days = [day for day in self._days if day not in taken]
         return replace(window, before=self._before)
 
-    def _until(self) -> int | None:
+    def _reach(self) -> int | None:
         """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        if arrived is None and self._flow.windows == "arrival":
-            return self._options.now() - self._flow.delay_minutes * plan.MINUTE
-        return arrived
+        return plan.reach(self._flow, arrived, self._options.now())
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
-        """Learn how many events a day has."""
-        if error is None:
+        """Learn how many events a day has; without the first arrival window there are no days."""
+        if window.arrival:
+            self._arriving, self._before = False, self._reach()
+            if error and (left := self.give_up()):
+                self._tell(GaveUp(left))
+        elif error is None:
             self._counts.append(lines / len(window.days))
             self.committed += len(window.days)
 

@@ -213,13 +213,18 @@ def _backfill(
 
 def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, force: bool) -> int:
     from engine import plan
-    from engine.backfill import missing_days
+    from engine.backfill import first_arrival, missing_days
     from engine.stages.export import url
 
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
-    due = days if force else missing_days(flow, given.dataset_of(flow, rules), days)
+    dataset = given.dataset_of(flow, rules)
+    due = days if force else missing_days(flow, dataset, days)
     answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     fewest, most = plan.request_range(due, size)
+    if due and (first := first_arrival(flow, dataset, given.now())):
+        fewest, most = fewest + 1, most + 1
+        answer("Before them comes the flow's first arrival window:")
+        answer(f"GET {url(flow.connection, first, flow.events, flow.where)}")
     answer(_effort(fewest, most))
     if fewest != most:
         answer("How many days go into one is learned from the first answers; at the most:")

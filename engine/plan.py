@@ -253,14 +253,36 @@ def _span(flow: Flow, positions: Positions, tick: int) -> tuple[int, int] | None
     end = tick - flow.delay_minutes * MINUTE
     begin = positions.arrival
     if begin is None:
-        every = _interval(flow.schedule) if flow.schedule else None
-        begin = end - max(_lookback(flow), every or 0)
-        if flow.schedule and every:
-            begin = max(begin, flow.schedule.start_time * SECOND)
+        begin = _first(flow, end)
         # P4: days that were pulled before there were arrival windows hold what arrived until then.
         touched = last_over(begin - _lookback(flow), flow.connection.zone)
         begin = max([begin, *(at for day, at in positions.pulled.items() if day > touched)])
     return (begin, end) if begin < end else None
+
+
+def _first(flow: Flow, end: int) -> int:
+    """Where the first arrival window begins, if it ends there."""
+    every = _interval(flow.schedule) if flow.schedule else None
+    begin = end - max(_lookback(flow), every or 0)
+    if flow.schedule and every:
+        begin = max(begin, flow.schedule.start_time * SECOND)
+    return begin
+
+
+def reach(flow: Flow, arrival: int | None, now: int) -> int | None:
+    """Up to which arrival a day that is pulled now may hold events; None: all there are (P4).
+
+    M, where there are arrival windows. Where the first one is yet to come, a day may not go
+    further than where that will begin: it goes on from there, and what arrived of other days
+    between would be lost.
+    """
+    if arrival is not None or flow.windows == "day":
+        return arrival
+    until, tick = now - flow.delay_minutes * MINUTE, now
+    if flow.schedule is None:
+        return until
+    tick = last_tick(flow.schedule, now) or flow.schedule.start_time * SECOND
+    return min(until, _first(flow, tick - flow.delay_minutes * MINUTE))
 
 
 def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, list[date]]:

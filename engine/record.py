@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from engine.batch import Tally
 from engine.catalog import Catalog
 from engine.errors import EtlError
 from engine.flow import Flow, Run
@@ -25,6 +26,16 @@ def withdraw(catalog: Catalog, flow: str, at: int, why: str) -> None:
     for entry in catalog.history(flow, SCHEDULED, limit=-1):  # all
         item = abandoned(entry.item, at, why)
         catalog.save(item, flow=entry.flow, dataset=entry.dataset, window=entry.window)
+
+
+def nothing_left(catalog: Catalog, flow: Flow, at: int) -> None:
+    """Tell of the arrival windows that were asked for that all of it has come by now."""
+    for entry in catalog.history(flow.name, SCHEDULED, limit=-1):
+        if entry.window.arrival:
+            run = Run(entry.item["id"], flow.name, entry.window, "", at)
+            item = payload(Outcome(run, SUCCESS, at, at, at, at, Tally()), flow, at)
+            item |= {key: entry.item[key] for key in ("createdAt", "params")}
+            catalog.save(item, flow=flow.name, dataset=entry.dataset, window=entry.window)
 
 
 def started(flow: Flow, run: Run, now: int) -> Json:

@@ -79,7 +79,7 @@ class Bar:
             # What a failed run read was read, but none of its events is in the table.
             events = 0 if event.error else tally.lines
             self._done = (self._done[0] + events, self._done[1] + tally.bytes_read)
-            if not event.error:
+            if not (event.error or event.run.window.arrival):
                 self._progress.advance(self._task, len(event.run.window.days))
         line = describe(event)
         if line and not (isinstance(event, Ended) and not event.error):

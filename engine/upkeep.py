@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -134,28 +135,26 @@ class Upkeep:
         """The first that is due and not left alone, but no two arrival windows in a row.
 
         Where one of them takes longer than the interval the next is due at once: the history
-        would never come. What somebody asked for goes before all that.
+        would never come. What somebody asked for goes before all that, but no day before the
+        first arrival window: that would begin where the day ends, and leave out the other days.
         """
         asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
-        if days := [window for window in asked if not window.arrival]:
-            return replace(days[-1], before=self._reach(now))
+        days = [window for window in asked if not window.arrival]
         due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
-        hurry = bool(asked) or now >= self._again
-        awake = (each.window for each in due if not each.window.arrival or hurry)
-        first = next(awake, None)
-        if asked and not (first and first.arrival):
-            record.withdraw(self._catalog, self._flow.name, now, "All of it has come by now.")
-        if first and first.arrival and self._arrived:
-            other = next(awake, None)
-            return other if other and not self._has_to_wait(other, now) else first
-        return first
-
-    def _reach(self, now: int) -> int | None:
-        """Where arrival windows stand, or would begin: a day keeps to what they brought (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        if arrived is None and self._flow.windows == "arrival":
-            return now - self._flow.delay_minutes * plan.MINUTE
-        return arrived
+        first = next(due, None)
+        if days and not (arrived is None and first and first.window.arrival):
+            return replace(days[-1], before=plan.reach(self._flow, arrived, now))
+        hurry = len(asked) > len(days) or now >= self._again
+        windows = (each.window for each in chain([first] if first else [], due))
+        awake = (window for window in windows if not window.arrival or hurry)
+        urgent = next(awake, None)
+        if len(asked) > len(days) and not (urgent and urgent.arrival):
+            record.nothing_left(self._catalog, self._flow, now)
+        if urgent and urgent.arrival and self._arrived:
+            other = next(awake, None)
+            return other if other and not self._has_to_wait(other, now) else urgent
+        return urgent
 
     def _has_to_wait(self, window: Window, now: int) -> bool:
         """Whether the budget of the hour is used up: others may have the turn meanwhile.

@@ -14,9 +14,9 @@ from engine.backfill import Backfill
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError, InputError
-from engine.flow import Connection
+from engine.flow import Connection, Schedule
 from engine.run import table_schema
-from engine.runs import Runs
+from engine.runs import Event, GaveUp, Runs
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
 from engine.stages import export
@@ -187,6 +187,37 @@ def test_a_backfill_before_the_first_arrival(sandbox: Sandbox, root: Path) -> No
     assert {table.transaction_version(f"events/{name}") for name in ("start", "arrival")} == {until}
     assert bring(sandbox, root, arrived(until, NOON + 2 * HOUR)) == ["success"]
     assert held(root) == processed(NOON + 2 * HOUR)
+
+
+def test_a_backfill_before_the_daemon(sandbox: Sandbox, root: Path) -> None:
+    """With a schedule what arrives comes first: it would go on from there, without other days."""
+    schedule = Schedule("hour", 1, NOON // 1000 - 72 * 3600)
+    until = NOON + HOUR - 10 * 60_000
+    assert backfill(sandbox, root, windows="arrival", schedule=schedule) == ["success"] * 3
+    day = ("event_date", "in", [str(day) for day in DAYS])
+    table = DeltaTable(root).to_pyarrow_table(filters=[day])
+    times = table.column("_extconndev").combine_chunks().field("mp_processing_time_ms").to_pylist()
+    assert sorted(times) == processed(until)
+    assert set(backfill(sandbox, root, windows="arrival", schedule=schedule)) == {"success"}
+    options = replace(QUICK, now=lambda: NOON + HOUR)
+    flow = flow_of(sandbox.url, root, windows="arrival", schedule=schedule)
+    assert tend(flow, root.parent / "home", options) == []
+
+
+def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) -> None:
+    """No day is pulled then: it would be where arrival windows begin."""
+    told: list[Event] = []
+    schedule = Schedule("hour", 1, NOON // 1000 - 72 * 3600)
+    flow = flow_of(sandbox.url, tmp_path / "table", windows="arrival", schedule=schedule)
+    sandbox.faults({"fault": "answer", "status": 200, "body": "[]\n", "times": None})
+    options = replace(QUICK, now=lambda: NOON + HOUR)
+    with Catalog(tmp_path / "home") as catalog:
+        dataset = Dataset(tmp_path / "table", table_schema(RULES), flow.source)
+        (run,) = Backfill(flow, RULES, dataset, catalog, options, told.append).run(DAYS)
+    sandbox.reset()
+    assert run["metrics"]["statusSummary"]["status"] == "failed"
+    assert GaveUp(len(DAYS)) in told
+    assert not dataset.exists
 
 
 def test_a_backfill_by_another_name(sandbox: Sandbox, root: Path) -> None:

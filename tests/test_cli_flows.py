@@ -278,6 +278,18 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
     assert len(sandbox.requests) == before + 2
 
 
+def test_a_dry_run_tells_of_the_first_arrival_window(run: Run) -> None:
+    """It comes before every day."""
+    words = ("backfill", "--config=flows.toml", "--dry-run", "--flow")
+    days = ("--from-date=2024-01-08", "--to-date=2024-01-08", "--force")
+    said = run(*words, "events", *days).out
+    assert "Before them comes the flow's first arrival window:\nGET " in said
+    assert "Requests: 2." in said
+    assert "first arrival" not in run(*words, "daily", *days).out
+    keep("events")
+    assert "Requests: 1." in run(*words, "events", *days).out
+
+
 def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None:
     """Where a pull takes longer than the interval, the next arrival window is due at once."""
     flow, home = given.flow_of(Path("flows.toml"), "events")
