@@ -52,7 +52,7 @@ LATER_SECONDS = 60  # until a flow whose budget is used up gets another turn
 AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
 STOPS = (SIGINT, SIGTERM)
 SIGNALS = (*STOPS, SIGHUP)
-CHANGED = 0  # no signal has this number: the control plane sends it when something was changed
+CHANGED = 0  # no signal has this number: the control plane wakes the daemon with it
 
 
 class Ticks(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
@@ -99,6 +99,7 @@ class Daemon:
         self._busy: dict[str, threading.Lock] = {}  # held while a flow is brought up to date
         self._signals = self._signalling = -1  # handles
         self._api: Server | None = None
+        self._changed = threading.Event()  # something was, through the control plane
         self._stopping = threading.Event()
         self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
@@ -132,7 +133,10 @@ class Daemon:
         from engine.api.server import Server
 
         def changed() -> None:  # in a thread of the control plane's
-            with suppress(BlockingIOError):  # so many are waiting that it will be read anyway
+            if self._changed.is_set():  # P8: no stop waits for more than one reading
+                return
+            self._changed.set()
+            with suppress(BlockingIOError):  # so much is waiting that it is awake
                 os.write(self._signalling, bytes([CHANGED]))
 
         def unready() -> list[str]:
@@ -149,7 +153,8 @@ class Daemon:
         while (sign := self._signal(WATCH)) not in STOPS:
             if sign == SIGHUP:
                 self._reload()
-            if sign == CHANGED:
+            if self._changed.is_set():
+                self._changed.clear()  # what changes from now on is read after this
                 self._read()
                 self._hurry()
             was, ahead = ahead, time.time() - time.monotonic()

@@ -19,7 +19,9 @@ from engine.catalog import Catalog
 from engine.errors import InputError, InUse, NotThere, Stale
 from engine.flow import Secret
 from engine.vault import vault_of
+from tests.planes import MAPPING_SETS, SHIPPED
 
+ONE = {"sourceType": "ATTRIBUTE", "source": "event", "destination": "_extconndev.event_name"}
 TOKEN = "a-token-that-was-thought-of"
 SECRET = "hunter2"
 
@@ -285,6 +287,10 @@ def test_changes_are_told(client: TestClient, told: list[str]) -> None:
     client.get("/openapi.json")
     client.post("/echo", content="{")
     client.post("/nowhere", content="1")
+    mapping = {"mappings": [{}], "xdmSchema": SHIPPED}
+    assert client.post(f"{MAPPING_SETS}/validate/", json=mapping).status_code == 200
+    preview = {"data": [], "mappingSet": {"mappings": [ONE], "xdmSchema": SHIPPED}}
+    assert client.post(f"{MAPPING_SETS}/preview", json=preview).status_code == 200
     assert told == []
     client.post("/echo", content="1")
     client.patch("/echo", content="1")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,6 +17,7 @@ import pytest
 
 from engine import daemon
 from engine.catalog import Catalog
+from engine.config import Api
 from engine.console import MORE
 from engine.daemon import Daemon
 from engine.errors import InputError
@@ -386,6 +388,38 @@ def test_changes_of_a_flow(idle: Daemon) -> None:
     before, idle._flows = idle._flows, {}
     idle._follow(before)
     assert idle._scheduler.get_jobs() == []
+
+
+def test_many_changes_are_read_once(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: what clients change is read while they go on, and a stop waits for none of it; what
+    changes during a reading is read after it.
+    """
+    changed: list[Callable[[], None]] = []
+    reads: list[None] = []
+
+    def server(*given: Any) -> Any:
+        changed.append(given[4])
+        return SimpleNamespace(token_file=None, address="")
+
+    def read() -> None:
+        reads.append(None)
+        if len(reads) == 1:
+            changed[0]()
+
+    monkeypatch.setattr("engine.api.server.Server", server)
+    monkeypatch.setattr(idle, "_read", read)
+    monkeypatch.setattr(idle, "_hurry", lambda: None)
+    monkeypatch.setattr(idle._scheduler, "wakeup", lambda: None)
+    with daemon._heard() as (idle._signals, idle._signalling):
+        idle._listen(Api())
+        for _ in range(300):
+            changed[0]()
+        signal.raise_signal(signal.SIGTERM)
+        idle._watch()
+        assert len(reads) == 1
+        signal.raise_signal(signal.SIGTERM)
+        idle._watch()
+        assert len(reads) == 2
 
 
 def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from engine.log import log
 LARGEST = 1 << 20  # bytes of a body
 DEEPEST = 64  # lists and objects in one another: far less than what Python can print
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
+QUESTIONS = ("/validate", "/preview")  # ends of paths whose POST changes nothing
 
 
 class Calm:
@@ -89,7 +90,8 @@ class Telling:
                 self._changed()
             await send(message)
 
-        await self._app(scope, receive, watched if scope.get("method") in CHANGES else send)
+        told = scope.get("method") in CHANGES and not scope["path"].endswith(QUESTIONS)
+        await self._app(scope, receive, watched if told else send)
 
 
 def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
