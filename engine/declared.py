@@ -32,7 +32,7 @@ from engine.bodies import (
 )
 from engine.config import Config
 from engine.disk import local_path
-from engine.errors import EtlError, InputError, InUse, NotThere, Unfit
+from engine.errors import EtlError, InputError, InUse, NotThere, Unfit, disk_error
 from engine.flow import HOST, Connection, Flow, Secret
 from engine.keys import is_text
 from engine.report import flow_id, id_of, source_id, target_id
@@ -73,6 +73,14 @@ def flows(
 def name_of(resource: Resource) -> str:
     """The name that a flow has in the table and in the history: its id, or the file's name."""
     return resource.id if resource.origin is None else str(resource.body["name"])
+
+
+def is_left(resource: Resource) -> bool:
+    """Whether the configuration file that a resource was applied from is gone."""
+    if resource.origin is None:
+        return False
+    with disk_error(f"look for {resource.origin}"):  # a folder that we may not see into
+        return not Path(resource.origin).exists()
 
 
 def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Path) -> Flow:
@@ -338,12 +346,12 @@ def _document(kind: str, given: Any) -> Json:
 def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
     """A home has one flow of a name: that of a file that is gone may be taken over."""
     try:
-        other = resources.get("flows", id_).origin
+        other = resources.get("flows", id_)
     except NotThere:
         return
-    if other not in (None, origin) and Path(str(other)).exists():
+    if other.origin not in (None, origin) and not is_left(other):
         raise InputError(
-            f'There is a flow "{name}" already, applied from {other}. '
+            f'There is a flow "{name}" already, applied from {other.origin}. '
             "Give this one another name, or remove that one and apply its file again."
         )
 

@@ -359,7 +359,7 @@ def test_what_a_file_declares_is_the_files(api: Served) -> None:
     id_ = api.connection()
 
     def apply(before: Any) -> Any:
-        return replace(before, origin="/etc/flows.toml"), []
+        return replace(before, origin=__file__), []
 
     api.plane.resources.change("connections", id_, None, 0, apply)
     etag = api.show("connections", id_)["etag"]
@@ -368,7 +368,7 @@ def test_what_a_file_declares_is_the_files(api: Served) -> None:
         api.call("PATCH", f"/connections/{id_}", patch, etag),
         api.call("DELETE", f"/connections/{id_}"),
     ):
-        assert (answer.code, "/etc/flows.toml" in answer.text) == ("1400-400", True)
+        assert (answer.code, __file__ in answer.text) == ("1400-400", True)
 
 
 # Any patch ----------------------------------------------------------------------------------

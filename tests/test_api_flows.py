@@ -21,7 +21,7 @@ from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.status import FlowStatus
 from engine.upkeep import tend
 from tests.pulling import QUICK
-from tests.served import Json, Served, fresh, serving, tutorial
+from tests.served import Answer, Json, Served, fresh, serving, tutorial
 
 HOUR = 3_600_000
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
@@ -564,20 +564,34 @@ def idle(api: Served) -> str:
     return api.make("flows", api.flow_body())
 
 
-def test_a_flow_of_a_file_is_the_files(api: Served) -> None:
-    """It is shown, and changed there; without a schedule it runs by hand alone."""
+def test_a_flow_of_a_file_is_the_files(api: Served, tmp_path: Path) -> None:
+    """It is shown, and changed there; without a schedule it runs by hand alone. Once its file is
+    gone, anybody may delete it, unless it is the daemon's own, which runs it all the same.
+    """
     body = api.flow_body()
     del body["scheduleParams"]
-    resource = new("flows", body | {"name": "by-hand"}, NOON, origin="/etc/flows.toml")
+    file = tmp_path / "flows.toml"
+    file.touch()
+    resource = new("flows", body | {"name": "by-hand"}, NOON, origin=str(file))
     api.plane.resources.create(resource)
     assert api.show("flows", resource.id)["name"] == "by-hand"
     assert ask(api, resource.id, 0, 0).code == "1386-400"
-    for answer in (
-        patch(api, resource.id, ("replace", "/name", "x")),
-        api.call("POST", f"/flows/{resource.id}/action?op=DISABLE"),
-        api.call("DELETE", f"/flows/{resource.id}"),
-    ):
-        assert (answer.code, "/etc/flows.toml" in answer.text) == ("1400-400", True)
+
+    def refused(*others: Answer) -> bool:
+        answers = api.call("DELETE", f"/flows/{resource.id}"), *others
+        return {(each.code, str(file) in each.text) for each in answers} == {("1400-400", True)}
+
+    def changes() -> tuple[Answer, Answer]:
+        disabled = api.call("POST", f"/flows/{resource.id}/action?op=DISABLE")
+        return patch(api, resource.id, ("replace", "/name", "x")), disabled
+
+    assert refused(*changes())
+    file.unlink()
+    api.plane.files.add(str(file))
+    assert refused(*changes())
+    api.plane.files.clear()
+    assert {answer.code for answer in changes()} == {"1400-400"}
+    assert api.call("DELETE", f"/flows/{resource.id}").status == 204
 
 
 def test_a_disabled_flow_runs_nothing(api: Served) -> None:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from engine import daemon
+from engine.api.app import FLOWSERVICE
 from engine.catalog import Catalog
 from engine.config import Api
 from engine.console import MORE
@@ -275,6 +276,9 @@ def test_its_own_file(tried: Trial) -> None:
         until(lambda: tried.lines("configuration read"))
         assert [flow.body["name"] for flow in kept(tried, "flows")] == ["events"]
         assert len(kept(tried, "connections")) == 1
+        tried.config.unlink()  # what runs is what was read
+        with client_of(tried) as client:
+            assert client.delete(f"{FLOWSERVICE}/flows/{flow_id('events')}").status_code == 400
         stop(process)
     assert not [line for line in tried.lines() if line["level"] == "error"]
 

@@ -89,7 +89,9 @@ def router_of(collection: Collection) -> APIRouter:
     @router.delete("/{id}", status_code=204, response_class=Response)
     def remove(plane: Shared, id: str) -> None:  # noqa: A002
         """Delete one."""
-        _own(plane.resources.get(kind, id))
+        resource = plane.resources.get(kind, id)
+        if not declared.is_left(resource) or resource.origin in plane.files:
+            _own(resource)
         withdraw(plane.catalog, id, plane.now(), "Its flow was deleted.")
         plane.resources.delete(kind, id)
 

@@ -23,6 +23,7 @@ class Plane:
     now       the clock, in ms since the epoch
     changed   to be called after a change of what runs: it takes effect at once
     unready   what the program cannot do at this moment, each in a sentence
+    files     the daemon's own configuration file: its flows run, whether or not it is still there
     making    held while something is made: what was checked for it is true until it is there
     """
 
@@ -34,6 +35,7 @@ class Plane:
     now: Callable[[], int]
     changed: Callable[[], None]
     unready: Callable[[], Sequence[str]] = tuple
+    files: set[str] = field(default_factory=set)
     making: Lock = field(default_factory=Lock)
 
     @property

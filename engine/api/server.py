@@ -61,6 +61,7 @@ class Server:
         """Let in who a configuration says, and show its flows as resources of that origin."""
         api, plane = config.api or Api(), self._plane
         self._guard.admit(api.token or token_of(plane.home), _names(api))
+        plane.files.add(origin)
         declared.apply(config, plane.resources, plane.vault, plane.now(), origin)
 
     def asked(self) -> set[str]:
