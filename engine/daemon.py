@@ -156,7 +156,6 @@ class Daemon:
             if self._changed.is_set():
                 self._changed.clear()  # what changes from now on is read after this
                 self._read()
-                self._hurry()
             was, ahead = ahead, time.time() - time.monotonic()
             if ahead < was - WATCH:  # it was set back: the next ticks lie too far ahead
                 self._follow({})
@@ -208,6 +207,7 @@ class Daemon:
             self._problems = problems
         before, self._flows = self._flows, self._config.flows | self._kept
         self._follow(before)
+        self._hurry()
 
     def _follow(self, before: Mapping[str, Flow]) -> None:
         """Make the jobs fit the flows: they are made from these, and kept nowhere else."""
@@ -234,13 +234,14 @@ class Daemon:
 
     def _hurry(self) -> None:
         """A tick, now, of those flows that somebody asked for a run of."""
+        running = self._flows.keys()
         try:
-            asked = self._api.asked() if self._api else set()
+            asked = self._api.asked(running) if self._api else set()
         except EtlError as error:
             log.log.error("what was asked for cannot be read", error=str(error))
             return
         now = datetime.now(UTC)
-        for name in asked & self._flows.keys():
+        for name in asked:
             self._due.add(name)
             if job := self._scheduler.get_job(name):
                 job.modify(next_run_time=now)

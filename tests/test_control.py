@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
@@ -17,15 +19,18 @@ import pytest
 
 from engine import daemon
 from engine.api.app import FLOWSERVICE
+from engine.api.server import Server
 from engine.catalog import Catalog
 from engine.config import Api
 from engine.console import MORE
 from engine.daemon import Daemon
 from engine.errors import InputError
-from engine.flow import Flow
+from engine.flow import Flow, Run
+from engine.record import scheduled
 from engine.report import flow_id
-from engine.resources import Resource, Resources
+from engine.resources import Resource, Resources, new
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from engine.window import Window
 from tests.commands import here, put
 from tests.daemons import Trial, alive_below, clock_of, until
 
@@ -439,8 +444,8 @@ def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> Non
     """A run that somebody asked for is begun at once, also of a flow that has no tick any more."""
 
     class Asked:
-        def asked(self) -> set[str]:
-            return {"events", "gone"}
+        def asked(self, running: AbstractSet[str]) -> AbstractSet[str]:
+            return {"events"} & running
 
     monkeypatch.setattr(idle, "_api", Asked())
     idle._hurry()
@@ -453,6 +458,28 @@ def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> Non
     idle._hurry()
     (job,) = idle._scheduler.get_jobs()
     assert job.id == "events"
+
+
+def test_what_is_asked_for_of_a_flow_that_is_gone(tried: Trial, idle: Daemon) -> None:
+    """It is withdrawn, however the flow went and whoever was faster; that of others waits."""
+    server = Server(tried.home, Api(port=0), {}, lambda: 5, lambda: None, tuple)
+    catalog, flow = server._plane.catalog, idle._config.flows["events"]
+    with server._socket, catalog:
+        for name in ("off", "broken"):
+            body = {"name": name, "state": "disabled" if name == "off" else "enabled"}
+            made = new("flows", body, 0, id_=flow_id(name), origin="/etc/flows.toml")
+            server._plane.resources.create(made)
+        day = Window(date(2024, 1, 1), date(2024, 1, 1))
+        for name in ("events", "off", "broken", "gone", flow_id("deleted")):
+            run = Run(flow_id(f"run of {name}"), name, day, "", 0)
+            item = scheduled(replace(flow, name=name), run, {})
+            catalog.save(item, flow=name, dataset="data", window=day)
+        idle._flows, idle._api = {}, server
+        idle._read()
+        assert catalog.asked_for() == {"events", "off", "broken"}
+        withdrawn = {run.flow for run in catalog.history(status="failed")}
+        assert withdrawn == {"gone", flow_id("deleted")}
+        assert idle._due == {"events"}
 
 
 class Ended:

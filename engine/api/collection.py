@@ -14,7 +14,6 @@ from engine.api.patch import etag_of, patched, replaces
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid
 from engine.errors import Stale
-from engine.record import withdraw
 from engine.resources import Json, Resource, new
 
 Document = Annotated[dict[str, Any], Body()]
@@ -92,7 +91,6 @@ def router_of(collection: Collection) -> APIRouter:
         resource = plane.resources.get(kind, id)
         if not declared.is_left(resource) or resource.origin in plane.files:
             _own(resource)
-        withdraw(plane.catalog, id, plane.now(), "Its flow was deleted.")
         plane.resources.delete(kind, id)
 
     return router

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import uvicorn
@@ -14,6 +15,7 @@ from engine.api.plane import Plane
 from engine.catalog import Catalog
 from engine.config import Api, Config
 from engine.errors import InputError
+from engine.record import withdraw
 from engine.vault import vault_of
 
 STOP = 3  # seconds that answers under way may take, once the daemon is asked to end
@@ -64,9 +66,18 @@ class Server:
         plane.files.add(origin)
         declared.apply(config, plane.resources, plane.vault, plane.now(), origin)
 
-    def asked(self) -> set[str]:
-        """The flows that a run was asked for of."""
-        return self._plane.catalog.asked_for()
+    def asked(self, running: AbstractSet[str]) -> set[str]:
+        """Those of the flows that run of which a run was asked for.
+
+        What was asked for of one that is not there any more is withdrawn: no turn will take it.
+        """
+        plane = self._plane
+        asked = plane.catalog.asked_for()
+        if gone := asked - running:
+            gone -= {declared.name_of(each) for each in plane.resources.all("flows")}
+        for name in gone:
+            withdraw(plane.catalog, name, plane.now(), "Its flow was deleted.")
+        return asked & running
 
     def start(self) -> None:
         """Answer, from a thread of its own."""
