@@ -210,12 +210,17 @@ class Daemon:
         self._hurry()
 
     def _follow(self, before: Mapping[str, Flow]) -> None:
-        """Make the jobs fit the flows: they are made from these, and kept nowhere else."""
+        """Make the jobs fit the flows: they are made from these, and kept nowhere else. What
+        changed of a flow takes effect at once: it gets a turn, after the one that may be running.
+        """
         for name in before.keys() - self._flows.keys():
             self._forget(name)
             self._end(name)
         for name, flow in self._flows.items():
-            if name in before and before[name].schedule == flow.schedule:
+            was = before.get(name)
+            if was and was.schedule == flow.schedule:
+                if was != flow and flow.schedule:
+                    self._soon(name)
                 continue
             self._forget(name)
             if flow.schedule:
@@ -240,13 +245,13 @@ class Daemon:
         except EtlError as error:
             log.log.error("what was asked for cannot be read", error=str(error))
             return
-        now = datetime.now(UTC)
         for name in asked:
-            self._due.add(name)
-            if job := self._scheduler.get_job(name):
-                job.modify(next_run_time=now)
-            else:
-                self._scheduler.add_job(self._tick, "date", [name], id=name, run_date=now)
+            self._soon(name)
+
+    def _soon(self, name: str) -> None:
+        """A tick of a flow now, beside those that it has to come, if it has any."""
+        self._due.add(name)
+        self._scheduler.add_job(self._tick, "date", [name])
 
     def _forget(self, name: str) -> None:
         if self._scheduler.get_job(name):

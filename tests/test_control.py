@@ -377,26 +377,79 @@ def test_a_flow_that_went_before_its_process_came(idle: Daemon) -> None:
     assert idle._turn("events", 0) == 0
 
 
+def soon(idle: Daemon) -> list[str]:
+    """The flows of all ticks that were to be at once."""
+    return [job.args[0] for job in idle._scheduler.get_jobs() if job.id != job.args[0]]
+
+
 def test_changes_of_a_flow(idle: Daemon) -> None:
-    """A new schedule is followed from now on; anything else counts from the next turn on."""
+    """Whatever changes, a turn is due at once; a new schedule is followed from now on."""
     idle._flows = {}
     idle._read()
     first = idle._scheduler.get_job("events")
     flow = idle._config.flows["events"]
     assert flow.schedule
-    other = {"one": replace(flow, where="true"), "two": replace(flow, schedule=None)}
-    other["three"] = replace(flow, schedule=replace(flow.schedule, interval=30))
-    for changed, same in zip(other.values(), (True, False, False), strict=True):
+
+    def change(flow: Flow) -> Any:
+        """The job of its ticks, once it is this one."""
         idle._due.clear()
-        before, idle._flows = idle._flows, {"events": changed}
+        before, idle._flows = idle._flows, {"events": flow}
         idle._follow(before)
-        assert bool(idle._due) is bool(not same and changed.schedule)
-        job = idle._scheduler.get_job("events")
-        assert (job is first) is same
-        assert bool(job) is bool(changed.schedule)
+        return idle._scheduler.get_job("events")
+
+    assert change(replace(flow, where="true")) is first
+    assert (idle._due, soon(idle)) == ({"events"}, ["events"])
+    assert change(replace(flow, schedule=None)) is None
+    assert idle._due == set()
+    other = replace(flow, schedule=replace(flow.schedule, interval=30))
+    second = change(other)
+    assert second
+    assert second is not first
+    assert (idle._due, soon(idle)) == ({"events"}, ["events"])
+    change(other)
+    assert (idle._due, soon(idle)) == (set(), ["events"])
+    idle._forget("events")  # as it is of a flow that runs once, and has
+    assert change(replace(other, where="true")) is None
+    assert (idle._due, soon(idle)) == ({"events"}, ["events"] * 2)
+    change(flow)
     before, idle._flows = idle._flows, {}
     idle._follow(before)
-    assert idle._scheduler.get_jobs() == []
+    assert idle._scheduler.get_job("events") is None
+
+
+def test_a_change_during_a_turn(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs goes on with what it has, and one more turn follows, with what is new."""
+    idle._read()
+    turns: list[str | None] = []
+
+    def turn(name: str, began: int) -> int:
+        turns.append(idle._flows[name].where)
+        if len(turns) == 1:
+            before = idle._flows
+            idle._flows = {name: replace(before[name], where="true")}
+            idle._follow(before)
+        return 0
+
+    monkeypatch.setattr(idle, "_turn", turn)
+    monkeypatch.setattr(idle, "_end", pytest.fail)
+    idle._tick("events")
+    assert turns == [None, "true"]
+
+
+def test_what_the_home_keeps_changes(
+    tried: Trial, idle: Daemon, apply: Apply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To read it again makes nothing due; a new password makes all due that use it."""
+    path = other_file(tried, "second")
+    apply(path)
+    idle._read()
+    idle._due.clear()
+    idle._read()
+    assert idle._due == set()
+    monkeypatch.setenv("TRIAL_PASSWORD", "another")
+    apply(path)
+    idle._read()
+    assert idle._due == {"second"}
 
 
 def test_many_changes_are_read_once(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,15 +502,11 @@ def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(idle, "_api", Asked())
     idle._hurry()
-    (job,) = idle._scheduler.get_jobs()
-    assert (job.id, job.args) == ("events", ("events",))
+    assert soon(idle) == ["events"]
     assert idle._due == {"events"}
     idle._forget("events")
-    idle._flows = {}
-    idle._read()
     idle._hurry()
-    (job,) = idle._scheduler.get_jobs()
-    assert job.id == "events"
+    assert soon(idle) == ["events"] * 2
 
 
 def test_what_is_asked_for_of_a_flow_that_is_gone(tried: Trial, idle: Daemon) -> None:
