@@ -344,16 +344,21 @@ def _document(kind: str, given: Any) -> Json:
 
 
 def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
-    """A home has one flow of a name: that of a file that is gone may be taken over."""
+    """A home has one flow of a name: that of a file that is gone may be taken over.
+
+    What a client made has its id for a name.
+    """
     try:
         other = resources.get("flows", id_)
     except NotThere:
         return
-    if other.origin not in (None, origin) and not is_left(other):
-        raise InputError(
-            f'There is a flow "{name}" already, applied from {other.origin}. '
-            "Give this one another name, or remove that one and apply its file again."
-        )
+    if other.origin == origin or is_left(other):
+        return
+    whose = f"applied from {other.origin}" if other.origin else "made by a client"
+    away = "remove that one and apply its file again" if other.origin else "delete that one"
+    raise InputError(
+        f'There is a flow "{name}" already, {whose}. Give this one another name, or {away}.'
+    )
 
 
 def _put(each: Wanted, resources: Resources, vault: Vault, now: int, origin: str) -> str:

@@ -147,6 +147,19 @@ def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: Vault) 
     assert {each.origin for each in everything(resources)} == {str(elsewhere)}
 
 
+def test_a_flow_named_as_a_clients_id(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+    """What a client made is not a file's to change, whatever that calls its flows."""
+    loaded, origin = load(tmp_path)
+    declared.apply(loaded, resources, vault, NOW, origin)
+    made = new("flows", resources.get("flows", flow_id("events")).body, NOW)
+    resources.create(made)
+    before = everything(resources)
+    other, _ = load(tmp_path, FILE.replace("flows.by-hand", f"flows.{made.id}"))
+    with pytest.raises(InputError, match=f'flow "{made.id}" already, made by a client'):
+        declared.apply(other, resources, vault, NOW, origin)
+    assert everything(resources) == before
+
+
 def test_the_daemons_own_file_is_skipped(
     tmp_path: Path, resources: Resources, vault: Vault
 ) -> None:
