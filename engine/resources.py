@@ -100,17 +100,14 @@ class Resources:
             _tie(connection, after, uses)
         return after
 
-    def delete(self, kind: str, id_: str, etag: str | None = None) -> Resource:
-        """Forget one; what it was. InUse while another one uses it, Stale as in `change`."""
+    def delete(self, kind: str, id_: str) -> None:
+        """Forget one. InUse while another one uses it."""
         with self._catalog.transaction() as connection:
-            resource = self.get(kind, id_)
-            if etag is not None and etag != resource.etag:
-                raise Stale(etag, resource.etag)
+            self.get(kind, id_)
             if users := self.users(id_):
                 raise InUse(kind, id_, *users[0])
             connection.execute("DELETE FROM uses WHERE user = ?", [id_])
             connection.execute("DELETE FROM resources WHERE id = ?", [id_])
-        return resource
 
 
 def new(
