@@ -66,7 +66,7 @@ def apply(
     What was applied from the file before and is not in it any more goes. A daemon that runs there
     follows at once.
     """
-    from engine import declared
+    from engine import applied
     from engine.catalog import Catalog
     from engine.disk import holder
     from engine.resources import Resources
@@ -76,7 +76,7 @@ def apply(
     vault = vault_of(loaded.home, (loaded.api or Api()).key)
     with Catalog(loaded.home) as catalog:
         origin = given.origin_of(config_file)
-        changes = declared.apply(loaded, Resources(catalog), vault, given.now(), origin)
+        changes = applied.apply(loaded, Resources(catalog), vault, given.now(), origin)
     for change in changes:
         answer(change)
     if not changes:

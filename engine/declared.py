@@ -1,25 +1,16 @@
-"""Resources -> the flows that they declare, and a configuration file -> resources.
+"""Resources -> the flows that they declare.
 
 To read a resource is to check it: what cannot be run is an Unfit, with Flow Service's number. It
 knows no request and no answer, and runs nothing.
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-from uuid import UUID
+from typing import Any
 
-from engine import config
 from engine.bodies import (
-    AUTH_SPECS,
-    DATA_LAKE,
     DISABLED,
     FLOW_SPEC,
-    MASK,
-    MIXPANEL,
-    OPTIONS,
     check_source,
     credentials_of,
     integer,
@@ -30,13 +21,11 @@ from engine.bodies import (
     spec,
     table,
 )
-from engine.config import Config
 from engine.disk import local_path
-from engine.errors import EtlError, InputError, InUse, NotThere, Unfit, disk_error
+from engine.errors import EtlError, NotThere, Unfit, disk_error
 from engine.flow import HOST, Connection, Flow, Secret
 from engine.keys import is_text
-from engine.report import flow_id, id_of, source_id, target_id
-from engine.resources import Json, Resource, Resources, new
+from engine.resources import Json, Resource, Resources
 from engine.vault import Vault
 from engine.window import latest_day
 
@@ -93,7 +82,7 @@ def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Pa
     source = resources.get("sourceConnections", only(body, "sourceConnectionIds", "source"))
     target = resources.get("targetConnections", only(body, "targetConnectionIds", "target"))
     dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
-    schema = schema_of(dataset, resources)
+    schema = schema_named(resources, dataset.body["schemaRef"]["id"])
     mapping = _mapping(body, schema, resources)
     connection = connection_of(source, resources, vault)
     schedule, backfill = schedule_of(body, needed=resource.origin is None)
@@ -145,13 +134,12 @@ def connection_of(source: Resource, resources: Resources, vault: Vault) -> Conne
     return Connection(password=password, name=base.body.get("name") or "mixpanel", **values)
 
 
-def schema_of(dataset: Resource, resources: Resources) -> Resource:
-    """The schema of a dataset, which names it by its id or by its `$id`."""
-    wanted = dataset.body["schemaRef"]["id"]
-    found = [schema for schema in resources.all("schemas") if wanted in _names(schema)]
-    for schema in sorted(found, key=lambda each: each.id != wanted):
-        return schema
-    raise NotThere("schemas", wanted)
+def schema_named(resources: Resources, name: str) -> Resource:
+    """The schema with that id, else with that `$id` or `meta:altId`; NotThere if there is none."""
+    for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
+        if name in _names(schema):
+            return schema
+    raise NotThere("schemas", name)
 
 
 def dataset_of(dataset: Resource, datasets: Path) -> str:
@@ -208,192 +196,3 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
 
 def _names(schema: Resource) -> tuple[Any, ...]:
     return schema.id, schema.body.get("$id", schema.id), schema.body.get("meta:altId", schema.id)
-
-
-# From a configuration file ------------------------------------------------------------------
-
-
-class Wanted(NamedTuple):
-    """A resource that a configuration file asks for."""
-
-    kind: str
-    id: str
-    body: Json
-    secret: Json | None = None
-
-
-def apply(config: Config, resources: Resources, vault: Vault, now: int, origin: str) -> list[str]:
-    """Make, change and remove resources until they are those of `origin`; what was done.
-
-    `origin` is the path of the configuration file that `config` was read from. Ids grow from the
-    names of flows, so that doing it twice changes nothing; being killed in the midst of it leaves
-    what the next time completes. InputError where another file has a flow of that name.
-    """
-    wanted = [each for flow in config.flows.values() for each in _wanted(flow)]
-    for kind, id_, body, _ in wanted:
-        if kind == "flows":
-            _check_name(resources, id_, body["name"], origin)
-    done = [said for each in wanted if (said := _put(each, resources, vault, now, origin))]
-    kept = {each.id for each in wanted}
-    for kind in reversed(KINDS):
-        left = [each for each in resources.all(kind) if each.origin == origin]
-        done += [_remove(each, resources) for each in left if each.id not in kept]
-    return done
-
-
-KINDS = (
-    *("connections", "schemas", "dataSets", "mappingSets"),
-    *("sourceConnections", "targetConnections", "flows"),
-)  # each after those that it uses
-
-
-def _wanted(flow: Flow) -> Iterator[Wanted]:
-    """The resources that make up a flow, each after those that it uses."""
-    name = flow.name
-    connection, schema = id_of("connection", name), id_of("schema", name)
-    dataset = UUID(id_of("dataset", name)).hex[:24]  # as the ids of Adobe's catalog
-    mapping = UUID(id_of("mapping", name)).hex
-    yield Wanted(
-        "connections",
-        connection,
-        {
-            "name": flow.connection.name,
-            "connectionSpec": _version(MIXPANEL[-1]),
-            "auth": {
-                "specName": AUTH_SPECS[-1],
-                "params": {
-                    "host": flow.connection.host,
-                    "username": flow.connection.username,
-                    "password": MASK,
-                },
-            },
-        },
-        {"password": flow.connection.password.reveal()},
-    )
-    yield Wanted("schemas", schema, _document("schema", flow.schema))
-    yield Wanted(
-        "dataSets",
-        dataset,
-        {
-            "name": name,
-            "schemaRef": {"id": schema, "contentType": "application/vnd.adobe.xed+json;version=1"},
-            "uri": str(local_path(flow.dataset).absolute()),
-        },
-    )
-    rules = {k: v for k, v in _document("mapping", flow.mapping).items() if k != "outputSchema"}
-    rules |= {"id": mapping, "version": 0, "xdmSchema": schema}
-    yield Wanted("mappingSets", mapping, rules | {"versions": [rules]})
-    more = {"events": list(flow.events) or None, "where": flow.where}
-    yield Wanted(
-        "sourceConnections",
-        source_id(flow),
-        {
-            "name": name,
-            "baseConnectionId": connection,
-            "connectionSpec": _version(MIXPANEL[-1]),
-            "data": {"format": "json"},
-            "params": {
-                "projectId": str(flow.connection.project_id),
-                "timezone": flow.connection.timezone,
-                **{key: value for key, value in more.items() if value is not None},
-            },
-        },
-    )
-    yield Wanted(
-        "targetConnections",
-        target_id(flow),
-        {
-            "name": name,
-            "connectionSpec": _version(DATA_LAKE),
-            "data": {"format": "parquet_xdm"},
-            "params": {"dataSetId": dataset},
-        },
-    )
-    yield Wanted("flows", flow_id(name), _flow_body(flow, mapping))
-
-
-def _flow_body(flow: Flow, mapping: str) -> Json:
-    options = {theirs: getattr(flow, ours) for theirs, ours in OPTIONS.items()}
-    options["backfillFrom"] = flow.backfill_from and str(flow.backfill_from)
-    body: Json = {
-        "name": flow.name,
-        "flowSpec": _version(FLOW_SPEC),
-        "sourceConnectionIds": [source_id(flow)],
-        "targetConnectionIds": [target_id(flow)],
-        "transformations": [
-            {"name": "Mapping", "params": {"mappingId": mapping, "mappingVersion": "0"}}
-        ],
-        "options": {key: value for key, value in options.items() if value is not None},
-    }
-    if schedule := flow.schedule:
-        given = {"startTime": schedule.start_time, "frequency": schedule.frequency}
-        interval = {} if schedule.interval is None else {"interval": schedule.interval}
-        body["scheduleParams"] = given | interval
-    return body
-
-
-def _version(spec: str) -> Json:
-    return {"id": spec, "version": "1.0"}
-
-
-def _document(kind: str, given: Any) -> Json:
-    found = config.find(kind, given) if isinstance(given, str) else given
-    if not isinstance(found[1], dict):
-        raise InputError(f"The {kind} {found[0]} is not a JSON object.")
-    return found[1]
-
-
-def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
-    """A home has one flow of a name: that of a file that is gone may be taken over.
-
-    What a client made has its id for a name.
-    """
-    try:
-        other = resources.get("flows", id_)
-    except NotThere:
-        return
-    if other.origin == origin or is_left(other):
-        return
-    whose = f"applied from {other.origin}" if other.origin else "made by a client"
-    away = "remove that one and apply its file again" if other.origin else "delete that one"
-    raise InputError(
-        f'There is a flow "{name}" already, {whose}. Give this one another name, or {away}.'
-    )
-
-
-def _put(each: Wanted, resources: Resources, vault: Vault, now: int, origin: str) -> str:
-    """Make a resource be as it is wanted; what was done, "" if nothing was."""
-    used = uses(each.body, resources)
-    if each.kind == "dataSets":
-        used.append(each.body["schemaRef"]["id"])
-    secret = each.secret and vault.seal(each.secret)
-    try:
-        before = resources.get(each.kind, each.id)
-    except NotThere:
-        made = new(each.kind, each.body, now, id_=each.id, secret=secret or None, origin=origin)
-        resources.create(made, used)
-        return f"made {each.kind} {each.id}"
-    if (before.body, before.origin, _opened(before, vault)) == (each.body, origin, each.secret):
-        return ""
-    after = replace(before, body=each.body, secret=secret or None, origin=origin)
-    resources.change(each.kind, each.id, None, now, lambda _: (after, used))
-    return f"changed {each.kind} {each.id}"
-
-
-def _opened(resource: Resource, vault: Vault) -> Json | None:
-    """What a resource keeps secret; None where another key sealed it, too."""
-    if resource.secret is None:
-        return None
-    try:
-        opened: Json = vault.open(resource.secret)
-    except InputError:
-        return None
-    return opened
-
-
-def _remove(resource: Resource, resources: Resources) -> str:
-    try:
-        resources.delete(resource.kind, resource.id)
-    except InUse as error:
-        return f"kept {resource.kind} {resource.id}: {error}"
-    return f"removed {resource.kind} {resource.id}"

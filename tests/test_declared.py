@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import config, declared
+from engine import applied, config, declared
 from engine.catalog import Catalog
 from engine.config import Config, find
 from engine.errors import InputError
@@ -63,7 +63,7 @@ def load(folder: Path, text: str = FILE) -> tuple[Config, str]:
 
 
 def everything(resources: Resources) -> list[Resource]:
-    return [each for kind in declared.KINDS for each in resources.all(kind)]
+    return [each for kind in applied.KINDS for each in resources.all(kind)]
 
 
 def as_declared(flow: Flow) -> Flow:
@@ -82,7 +82,7 @@ def as_declared(flow: Flow) -> Flow:
 def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Every flow of a file is the same flow once it is resources."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     flows, problems = declared.flows(resources, vault, tmp_path, None)
     assert problems == {}
     assert {name: replace(flow, mapping="") for name, flow in flows.items()} == {
@@ -99,13 +99,13 @@ def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Va
 def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Applied again, a file changes nothing; what it no longer has goes."""
     loaded, origin = load(tmp_path)
-    assert len(declared.apply(loaded, resources, vault, NOW, origin)) == 21
+    assert len(applied.apply(loaded, resources, vault, NOW, origin)) == 21
     first = everything(resources)
-    assert declared.apply(loaded, resources, vault, NOW + 5, origin) == []
+    assert applied.apply(loaded, resources, vault, NOW + 5, origin) == []
     assert everything(resources) == first
     assert PASSWORD not in repr(first)
     fewer, _ = load(tmp_path, FILE.partition("[flows.by-hand]")[0].replace("15,", "30,"))
-    done = declared.apply(fewer, resources, vault, NOW + 9, origin)
+    done = applied.apply(fewer, resources, vault, NOW + 9, origin)
     assert done[0] == f"changed flows {flow_id('events')}"
     assert len(done) == 15
     assert {each.origin for each in everything(resources)} == {origin}
@@ -115,9 +115,9 @@ def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> No
 def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Only what changed is changed."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     fresh = config.load(Path(origin), ENVIRON | {"WHAT": "new"})
-    done = declared.apply(fresh, resources, vault, NOW, origin)
+    done = applied.apply(fresh, resources, vault, NOW, origin)
     assert [line.split()[:2] for line in done] == [["changed", "connections"]] * 3
     flows, _ = declared.flows(resources, vault, tmp_path, None)
     assert flows["events"].connection.password.reveal() == "new"
@@ -126,37 +126,37 @@ def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: Vau
 def test_a_lost_key_is_told_and_mended(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Flows whose passwords no key opens are problems, until their file is applied again."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     other = vault_of(tmp_path / "other")
     flows, problems = declared.flows(resources, other, tmp_path, None)
     assert (flows, list(problems)) == ({}, ["events", "by-hand", "once"])
     assert "another key" in problems["events"]
-    declared.apply(loaded, resources, other, NOW, origin)
+    applied.apply(loaded, resources, other, NOW, origin)
     assert len(declared.flows(resources, other, tmp_path, None)[0]) == 3
 
 
 def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Another file's flow of the same name is refused, as long as that file is there."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     elsewhere = tmp_path / "moved.toml"
     with pytest.raises(InputError, match=f'flow "events" already, applied from {origin}'):
-        declared.apply(loaded, resources, vault, NOW, str(elsewhere))
+        applied.apply(loaded, resources, vault, NOW, str(elsewhere))
     Path(origin).rename(elsewhere)
-    declared.apply(loaded, resources, vault, NOW, str(elsewhere))
+    applied.apply(loaded, resources, vault, NOW, str(elsewhere))
     assert {each.origin for each in everything(resources)} == {str(elsewhere)}
 
 
 def test_a_flow_named_as_a_clients_id(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """What a client made is not a file's to change, whatever that calls its flows."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     made = new("flows", resources.get("flows", flow_id("events")).body, NOW)
     resources.create(made)
     before = everything(resources)
     other, _ = load(tmp_path, FILE.replace("flows.by-hand", f"flows.{made.id}"))
     with pytest.raises(InputError, match=f'flow "{made.id}" already, made by a client'):
-        declared.apply(other, resources, vault, NOW, origin)
+        applied.apply(other, resources, vault, NOW, origin)
     assert everything(resources) == before
 
 
@@ -165,7 +165,7 @@ def test_the_daemons_own_file_is_skipped(
 ) -> None:
     """What is applied from the daemon's own file does not run twice; a disabled flow not at all."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     assert declared.flows(resources, vault, tmp_path, origin) == ({}, {})
 
     def disable(before: Resource) -> tuple[Resource, list[str]]:
@@ -178,7 +178,7 @@ def test_the_daemons_own_file_is_skipped(
 def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """One that cannot be read is told of, and so is one with the table of another."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     body = resources.get("flows", flow_id("events")).body
     twin = new("flows", body | {"options": {"backfillFrom": "2024-01-01"}}, NOW)
     broken = new("flows", body | {"options": {"lookbackdays": 5}}, NOW)
@@ -196,7 +196,7 @@ def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: 
 def test_backfill_is_from_the_start(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """`backfill` brings the history from the start time on; an option of ours says otherwise."""
     loaded, origin = load(tmp_path)
-    declared.apply(loaded, resources, vault, NOW, origin)
+    applied.apply(loaded, resources, vault, NOW, origin)
     made = resources.get("flows", flow_id("events"))
     schedule = {"startTime": "1625040887", "frequency": "DAY", "interval": "1", "backfill": "true"}
 

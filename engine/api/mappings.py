@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine import rules
 from engine.api.plane import Shared
 from engine.api.problems import invalid
-from engine.api.registry import SchemaRef, schema_named, writable
+from engine.api.registry import SchemaRef, writable
+from engine.declared import schema_named
 from engine.errors import InputError, NotThere
 from engine.report import PROGRAM
 from engine.resources import Resource, Resources, new

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from engine import config
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid
+from engine.declared import schema_named
 from engine.errors import InputError, NotThere
 from engine.report import PROGRAM
 from engine.resources import Resource, Resources, new
@@ -73,14 +74,6 @@ def keep_shipped(plane: Plane) -> None:
     if before.body != document:
         after = replace(before, body=document)
         resources.change("schemas", id_, None, plane.now(), lambda _: (after, ()))
-
-
-def schema_named(resources: Resources, name: str) -> Resource:
-    """The schema with that id, else with that `$id` or `meta:altId`; NotThere if there is none."""
-    for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
-        if name in (schema.id, schema.body.get("$id"), schema.body.get("meta:altId")):
-            return schema
-    raise NotThere("schemas", name)
 
 
 @schemas.post("", status_code=201)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
-from engine import declared
+from engine import applied, declared
 from engine.api.app import app_of
 from engine.api.guard import NAME, Guard, token_of
 from engine.api.plane import Plane
@@ -64,7 +64,7 @@ class Server:
         api, plane = config.api or Api(), self._plane
         self._guard.admit(api.token or token_of(plane.home), _names(api))
         plane.files.add(origin)
-        declared.apply(config, plane.resources, plane.vault, plane.now(), origin)
+        applied.apply(config, plane.resources, plane.vault, plane.now(), origin)
 
     def asked(self, running: AbstractSet[str]) -> set[str]:
         """Those of the flows that run of which a run was asked for.
