@@ -29,7 +29,8 @@ class Collection:
     fields  what of a body a patch may change
     check   raises for what cannot be kept
     show    a resource as an item
-    seal    (plane, body, what was before) -> the body without secrets, and these, encrypted
+    seal    (plane, body, what was before) -> the body without secrets, and these, encrypted;
+            raises for what nobody may send
     """
 
     kind: str
@@ -46,11 +47,9 @@ def router_of(collection: Collection) -> APIRouter:
     @router.post("", status_code=201)
     def create(plane: Shared, body: Document) -> Json:
         """Make one."""
-        if kind == "flows" and "state" in body:
-            raise invalid("1410-400", "`State` is not allowed in the create flow request.")
-        own = {name: value for name, value in body.items() if name not in READ_ONLY}
+        sealed, secret = collection.seal(plane, body, None)
+        own = {name: value for name, value in sealed.items() if name not in READ_ONLY}
         _check_texts(own)
-        own, secret = collection.seal(plane, own, None)
         resource = new(kind, own, plane.now(), secret=secret)
         with plane.making:
             collection.check(plane, resource)

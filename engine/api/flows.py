@@ -63,7 +63,14 @@ def _last_run(plane: Plane, resource: Resource) -> Json:
     return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
 
 
-router = router_of(Collection("flows", _FIELDS, _check, _show, plain))
+def _seal(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None]:
+    """It has no secrets; when it is made, nor a state: that is an action's."""
+    if before is None and "state" in body:
+        raise invalid("1410-400", "`State` is not allowed in the create flow request.")
+    return plain(plane, body, before)
+
+
+router = router_of(Collection("flows", _FIELDS, _check, _show, _seal))
 
 
 @router.post("/{id}/action")
