@@ -31,6 +31,7 @@ from signal import (
 from typing import TYPE_CHECKING
 
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -254,7 +255,7 @@ class Daemon:
         self._scheduler.add_job(self._tick, "date", [name])
 
     def _forget(self, name: str) -> None:
-        if self._scheduler.get_job(name):
+        with suppress(JobLookupError):  # it has none, or no more
             self._scheduler.remove_job(name)
 
     def _tick(self, name: str) -> None:

@@ -417,6 +417,27 @@ def test_changes_of_a_flow(idle: Daemon) -> None:
     assert idle._scheduler.get_job("events") is None
 
 
+def test_a_job_that_ends_while_it_is_forgotten(
+    idle: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scheduler removes a job whose last tick has come, from a thread of its own."""
+    idle._flows = {}
+    idle._read()
+    found = idle._scheduler.get_job
+
+    def get_job(name: str) -> Any:
+        job = found(name)
+        assert job
+        job.remove()
+        return job
+
+    monkeypatch.setattr(idle._scheduler, "get_job", get_job)
+    idle._forget("events")
+    monkeypatch.setattr(idle._scheduler, "get_job", found)
+    assert found("events") is None
+    idle._forget("events")
+
+
 def test_a_change_during_a_turn(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs goes on with what it has, and one more turn follows, with what is new."""
     idle._read()
