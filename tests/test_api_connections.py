@@ -222,15 +222,67 @@ def test_the_tutorials_new_credentials(api: Served) -> None:
     assert shown == {
         "host": "eu", "username": "u", "password": "xxxx", "securityToken": "xxxx",
     }  # fmt: skip
-    back = [{"op": "replace", "path": "/auth/params", "value": shown | {"username": "v"}}]
+    back = [{"op": "replace", "path": "/auth/params", "value": shown}]
     assert api.call("PATCH", f"/connections/{id_}", back, answer.body["etag"]).status == 200
     kept = api.plane.resources.get("connections", id_)
     assert kept.secret is not None
     secret = api.plane.vault.open(kept.secret)
     assert secret == {"password": "new-password", "securityToken": "new-token"}
-    gone = [{"op": "remove", "path": "/auth/params/host"}]
+    gone = [
+        {"op": "remove", "path": "/auth/params/host"},
+        {"op": "remove", "path": "/auth/params/securityToken"},
+        {"op": "replace", "path": "/auth/params/password", "value": PASSWORD},
+    ]
     assert api.call("PATCH", f"/connections/{id_}", gone, f'"{kept.etag}"').status == 200
     assert "host" not in api.show("connections", id_)["auth"]["params"]
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("/auth/params/host", "http://127.0.0.1:9"),
+        ("/auth/params/host", ...),
+        ("/auth/params/username", "v"),
+        ("/auth/params", {"host": "http://127.0.0.1:9"}),
+        ("/auth/params", {"username": "v"}),
+        ("/auth/params", {"host": "http://127.0.0.1:9", "password": "new"}),  # and not the token
+        ("/auth", {"host": "http://127.0.0.1:9"}),
+    ],
+)
+def test_a_stored_secret_goes_nowhere_else(api: Served, path: str, change: Any) -> None:
+    """It stays for the host and the user that it was given for; another one takes it again."""
+    id_ = api.connection("eu")
+    token = [{"op": "add", "path": "/auth/params/token", "value": "of-nobody"}]
+    assert api.call("PATCH", f"/connections/{id_}", token, "*").status == 200
+    before = api.show("connections", id_)
+    params = before["auth"]["params"]
+    value = params | change if isinstance(change, dict) else change
+    if path == "/auth":
+        value = before["auth"] | {"params": value}
+    patch = {"op": "remove"} if change is ... else {"op": "replace", "value": value}
+    answer = api.call("PATCH", f"/connections/{id_}", [patch | {"path": path}], before["etag"])
+    assert answer.code == "1304-400", answer.text
+    assert "provide it again" in answer.body["errorMessage"]
+    assert api.show("connections", id_) == before
+    again = [
+        patch | {"path": path},
+        {"op": "replace", "path": "/auth/params/password", "value": PASSWORD},
+        {"op": "replace", "path": "/auth/params/token", "value": "of-nobody"},
+    ]
+    assert api.call("PATCH", f"/connections/{id_}", again, before["etag"]).status == 200
+
+
+def test_a_secret_stays_where_nothing_else_is_changed(api: Served) -> None:
+    """By whatever name the same host is called; an absent one is the default."""
+    for before, after in (("eu", "https://data-eu.mixpanel.com"), ("us", None)):
+        id_ = api.connection(before)
+        params = api.show("connections", id_)["auth"]["params"] | {"host": after}
+        value = {"specName": "Basic Authentication", "params": params}
+        patch = [{"op": "replace", "path": "/auth", "value": value}]
+        assert api.call("PATCH", f"/connections/{id_}", patch, "*").status == 200
+        kept = api.plane.resources.get("connections", id_).secret
+        assert kept is not None
+        assert api.plane.vault.open(kept) == {"password": PASSWORD}
 
 
 def test_a_lost_key_wants_the_password_again(api: Served) -> None:

@@ -8,8 +8,17 @@ from fastapi import APIRouter
 from engine.api.collection import Collection, router_of
 from engine.api.items import item
 from engine.api.plane import Plane
-from engine.bodies import MASK, check_connection, check_source, check_target, has_project_as_zone
+from engine.api.problems import invalid
+from engine.bodies import (
+    MASK,
+    check_connection,
+    check_source,
+    check_target,
+    credentials_of,
+    has_project_as_zone,
+)
 from engine.errors import InputError
+from engine.flow import HOST
 from engine.log import log
 from engine.resources import Json, Resource
 
@@ -36,7 +45,9 @@ def plain(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None
 def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
     """Everything in `auth.params` is a secret, but for what is known to be none.
 
-    What a client had shown, a mask, and sends back as it is, is the secret from before.
+    What a client had shown, a mask, and sends back as it is, is the secret from before: for the
+    host and the user that it was given for, and no other. Else whoever knows the token, and not
+    the password, could have it sent to himself (P7).
     """
     auth = body.get("auth")
     params = auth.get("params") if isinstance(auth, dict) else None
@@ -45,11 +56,22 @@ def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, by
     given = {name: value for name, value in params.items() if name not in _SHOWN}
     masked = {name for name, value in given.items() if value == MASK}
     kept = _opened(plane, before) if masked else {}
+    if before and masked & kept.keys() and _receiver(body) != _receiver(before.body):
+        raise invalid(
+            "1304-400",
+            f"The mandatory field auth.params.{min(masked & kept.keys())} is not provided. It was "
+            "given for another host or another user name: please provide it again.",
+        )
     secret = {name: value for name, value in given.items() if name not in masked}
     secret |= {name: kept[name] for name in masked if name in kept}
     shown = {name: MASK if name in given else value for name, value in params.items()}
     body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
     return body, plane.vault.seal(secret) if secret else None
+
+
+def _receiver(body: Json) -> Json:
+    """Who gets the secrets: a host, and there a user."""
+    return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 
 def _opened(plane: Plane, before: Resource | None) -> Json:
