@@ -3,7 +3,9 @@
 import json
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import plan
+from engine import look, plan
 from engine.api import explore
 from engine.api.explore import _decoded
 from engine.catalog import Catalog
@@ -192,6 +194,32 @@ def test_mixpanel_takes_too_long(
         keep_source(plane, connection)
         said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
         assert "0.2 seconds" in said
+
+
+def test_few_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mixpanel that hangs takes no more than four threads from the other calls."""
+    inside, gate = Semaphore(0), Event()
+
+    def slow(*_: object) -> list[Any]:
+        inside.release()
+        assert gate.wait(30)
+        return []
+
+    monkeypatch.setattr(look, "sample", slow)
+    with served(tmp_path) as (client, plane), ThreadPoolExecutor(4) as clients:
+        connection = keep_connection(plane, "http://127.0.0.1:1")
+        keep_source(plane, connection)
+        path = f"{CONNECTIONS}/{connection}/test"
+        try:
+            waiting = [clients.submit(client.get, path) for _ in range(4)]
+            assert all(inside.acquire(timeout=30) for _ in waiting)
+            monkeypatch.setattr(look, "sample", lambda *_: [])
+            said = problem(client.get(path), "1400-429")
+        finally:
+            gate.set()
+        assert "4 clients are waiting" in said
+        assert [each.result().status_code for each in waiting] == [200] * 4
+        assert client.get(path).json() == {"result": True}
 
 
 def test_no_secret_is_told(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 
 import httpx
@@ -338,6 +340,26 @@ def samples(control: Control, name: str) -> dict[tuple[str, ...], float]:
 
 def test_it_lives(control: Control) -> None:
     assert control.get("/healthz") == {"status": "ok"}
+
+
+def test_it_lives_whatever_others_wait_for(control: Control) -> None:
+    """Every thread that answers calls is held, and it is not taken for dead."""
+    inside, gate = Semaphore(0), Event()
+
+    def waiting() -> tuple[str, ...]:
+        inside.release()
+        gate.wait(30)
+        return ()
+
+    app = app_of(replace(control.plane, unready=waiting))
+    with serving(app) as url, ThreadPoolExecutor(40) as callers, httpx.Client() as client:
+        try:
+            for _ in range(40):
+                callers.submit(client.get, f"{url}/readyz", timeout=30)
+            assert all(inside.acquire(timeout=30) for _ in range(40))
+            assert client.get(f"{url}/healthz", timeout=5).json() == {"status": "ok"}
+        finally:
+            gate.set()
 
 
 def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from datetime import timedelta
+from threading import BoundedSemaphore
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -23,10 +24,12 @@ router = APIRouter(prefix="/connections/{connection_id}", tags=["Connections"])
 
 EVENTS = 10  # as many as the tutorial's answer has
 PATIENCE = 120.0  # seconds that Mixpanel may take, while a client waits
+AT_ONCE = 4  # such clients: each holds a thread, and the other calls need some too
+_ROOM = BoundedSemaphore(AT_ONCE)
 _REST = {"pattern": "^[Rr][Ee][Ss][Tt]$"}
 _JSON = {"pattern": "^[Jj][Ss][Oo][Nn]$"}
 _ASKED: dict[int | str, Json] = {
-    429: {"description": "The hour's requests of the project are used up"},
+    429: {"description": "The hour's requests of the project are used up, or too many wait"},
     503: {"description": "Mixpanel does not answer"},
 }
 WEEK = timedelta(days=7)  # that are looked at, so that a quiet day shows something too
@@ -87,11 +90,16 @@ def _sample(plane: Plane, connection_id: str, given: Json, limit: int) -> list[J
     today = latest_day(plane.now(), connection.zone)
     days = Window(today - WEEK, today - DAY)
     flow = Flow("explore", connection, "")
+    if not _ROOM.acquire(blocking=False):
+        detail = f"{AT_ONCE} clients are waiting for Mixpanel at a time. Please try again later."
+        raise Problem("1400-429", "Too many requests", detail)
     try:
         limits = Limits(PATIENCE, PATIENCE, PATIENCE, PATIENCE)
         return sample(flow, plane.home, days, limit, plane.now, limits)
     except (TryAgain, GiveUp) as error:
         raise _problem(error) from error
+    finally:
+        _ROOM.release()
 
 
 def _problem(error: EtlError) -> Problem:

@@ -41,8 +41,8 @@ Ready = dict[str, str | list[str]]
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
-    """Whether the program lives. It looks at nothing."""
+async def healthz() -> dict[str, str]:
+    """Whether the program lives. It looks at nothing, and waits for no thread."""
     return {"status": "ok"}
 
 
