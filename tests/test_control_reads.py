@@ -26,6 +26,7 @@ from engine.resources import new
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.vault import vault_of
 from engine.window import Window
+from tests.planes import keep_connection, keep_source
 from tests.pulling import flow_of, pull
 from tests.serving import serving
 
@@ -423,16 +424,24 @@ def test_figures_are_named_as_prometheus_advises(control: Control) -> None:
 
 
 def test_requests_and_their_budget(control: Control) -> None:
-    """Of the last hour, by project."""
-    catalog = control.plane.catalog
-    assert set(samples(control, "requests_last_hour").values()) == {0}  # they are long ago
+    """Of the last hour, by the projects of flows; what else was looked into is no label."""
+    plane = control.plane
+    assert samples(control, "requests_last_hour") == {}
+    source = keep_source(plane, keep_connection(plane, "https://h"), "7")
+    made = [new("flows", {"name": "a", "sourceConnectionIds": [source]}, NOW) for _ in "ab"]
+    for each in made:
+        plane.resources.create(each)
     try:
+        assert samples(control, "requests_last_hour") == {("https://h/7",): 0}
         for at in (NOW - HOUR, NOW - HOUR + 1, NOW):
-            catalog.ask("https://h/7", at, lambda _: 0)
-        assert samples(control, "requests_last_hour")[("https://h/7",)] == 2
+            plane.catalog.ask("https://h/7", at, lambda _: 0)
+            plane.catalog.ask("https://elsewhere/8", at, lambda _: 0)
+        assert samples(control, "requests_last_hour") == {("https://h/7",): 2}
     finally:
-        with catalog.transaction() as connection:
-            connection.execute("DELETE FROM requests WHERE project = 'https://h/7'")
+        for each in made:
+            plane.resources.delete("flows", each.id)
+        with plane.catalog.transaction() as connection:
+            connection.execute("DELETE FROM requests WHERE at >= ?", [NOW - HOUR])
     assert samples(control, "requests_hourly_budget") == {(): 60}
 
 

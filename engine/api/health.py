@@ -4,7 +4,8 @@ The figures are read from the catalog when they are asked for; nothing is counte
 """
 
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -15,9 +16,10 @@ from prometheus_client.registry import Collector
 
 from engine import figures, plan
 from engine.api.plane import Plane, Shared
-from engine.bodies import DISABLED
-from engine.declared import name_of
+from engine.bodies import DISABLED, only
+from engine.declared import connection_of, name_of
 from engine.errors import EtlError
+from engine.flow import Flow
 from engine.report import IN_PROGRESS, SCHEDULED
 from engine.resources import Resource
 
@@ -69,7 +71,7 @@ def metrics(plane: Shared) -> Response:
 class Figures(Collector):
     """What the catalog knows at the moment that it is asked.
 
-    The labels are flows that there are, projects, and closed lists. A flow that a client has
+    The labels are flows that there are, their projects, and closed lists. A flow that a client has
     deleted is left out: its id would be a label forever.
     """
 
@@ -94,7 +96,7 @@ class Figures(Collector):
             yield counter
         yield self._unfinished(totals)
         yield self._lag(flows, totals)
-        yield from self._requests()
+        yield from self._requests(flows.values())
 
     def _unfinished(self, known: Container[str]) -> Metric:
         gauge = GaugeMetricFamily(
@@ -120,22 +122,31 @@ class Figures(Collector):
                 gauge.add_metric([name], max(0, self._plane.now() - since) / plan.SECOND)
         return gauge
 
-    def _requests(self) -> Iterator[Metric]:
+    def _requests(self, flows: Iterable[Resource]) -> Iterator[Metric]:
         asked = GaugeMetricFamily(
             "mixpanel_etl_requests_last_hour",
-            "Requests to Mixpanel in the last hour.",
+            "Requests to Mixpanel in the last hour, of each project that has a flow.",
             labels=["project"],
         )
         now = self._plane.now()
-        query = "SELECT project, total(at > ? AND at <= ?) FROM requests GROUP BY 1"
-        for project, count in self._read(query, [now - plan.HOUR, now]):
-            asked.add_metric([project], count)
+        for project in sorted(set(self._projects(flows))):
+            asked.add_metric([project], len(self._plane.catalog.asked(project, now)))
         yield asked
         yield GaugeMetricFamily(
             "mixpanel_etl_requests_hourly_budget",
             "Requests that Mixpanel allows a project in an hour.",
             value=plan.DEFAULT_BUDGET.per_hour,
         )
+
+    def _projects(self, flows: Iterable[Resource]) -> Iterator[str]:
+        """Those of flows: a client can look into any other, which would be a label forever."""
+        resources = self._plane.resources
+        for each in flows:
+            with suppress(EtlError):  # it cannot run, and asks nobody
+                source = only(each.body, "sourceConnectionIds", "source")
+                found = resources.get("sourceConnections", source)
+                connection = connection_of(found, resources, self._plane.vault)
+                yield Flow(each.id, connection, "").project
 
 
 def _is_uuid(name: str) -> bool:
