@@ -73,6 +73,7 @@ class Api:
     key       what secrets are encrypted with; None: one is made in the home
     datasets  the folder of the tables that clients make
     hosts     names that it is called by, beside the address that it listens on
+    url       how the addresses in its answers begin; "": as the one that was called
     """
 
     host: str = "127.0.0.1"
@@ -81,6 +82,7 @@ class Api:
     key: Secret | None = None
     datasets: Path = Path("data")
     hosts: tuple[str, ...] = ()
+    url: str = ""
 
     @property
     def fixed(self) -> tuple[str, int, Path]:
@@ -293,6 +295,7 @@ def _api(table: dict[str, Any], environ: Environ, problems: Problems) -> Api:
         "key": Key(f"{ELSEWHERE}, a Fernet key", secret(environ, "key"), shown=False),
         "datasets": Key("the path of a folder", fits(is_text, Path)),
         "hosts": Key('a list of names, as ["etl.example.org"]', fits(_are_texts, tuple)),
+        "url": Key('the scheme and host of a URL, as "https://etl.example.org"', _url, shown=False),
     }
     values = fields(table, keys, "api", problems, ())
     if "listen" in values:
@@ -343,7 +346,12 @@ def _date(given: Any) -> date:
 
 def _host(given: Any) -> str:
     text = str(a_text(given)).strip()
-    text = _REGIONS.get(text.lower().removeprefix("data-"), text)
+    return _url(_REGIONS.get(text.lower().removeprefix("data-"), text))
+
+
+def _url(given: Any) -> str:
+    """The scheme and the host of a URL that has nothing more."""
+    text = str(a_text(given)).strip()
     try:
         parts = urlsplit(text)
         named = parts.hostname and parts.port != 0

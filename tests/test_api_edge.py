@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Body
+from fastapi import Body, Request
 from starlette.testclient import TestClient
 
 from engine.api.app import app_of
@@ -63,6 +63,10 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
         def _typed(body: dict[str, int], limit: int = 1) -> Any:
             return body
 
+        @app.get("/where")
+        def _where(request: Request) -> Any:
+            return [str(request.url), str(request.url_for("batch_files", batch="b"))]
+
         guarded = Guard(app, Secret(TOKEN), ["etl.example.org"])
         headers = {"x-api-key": TOKEN}
         with TestClient(guarded, "http://127.0.0.1:8787", headers=headers) as client:
@@ -108,6 +112,22 @@ def test_a_defect_is_logged_without_its_text(
     said = capsys.readouterr()
     assert "RuntimeError" in said.out + said.err
     assert SECRET not in said.out + said.err
+
+
+def test_addresses_are_those_of_the_proxy(client: TestClient) -> None:
+    """Where one is named, whatever the name that it calls by; it may call by its own name."""
+    guard, headers = client.app, {"x-api-key": TOKEN}
+    assert isinstance(guard, Guard)
+    proxied = Guard(guard._app, Secret(TOKEN), [], "https://proxy.example.org:8443")
+    for called in ("http://127.0.0.1:8787", "http://proxy.example.org:8443"):
+        found = TestClient(proxied, called, headers=headers).get("/where?a=b").json()
+        assert found == [
+            "https://proxy.example.org:8443/where?a=b",
+            "https://proxy.example.org:8443/data/foundation/export/batches/b/files",
+        ]
+    elsewhere = TestClient(proxied, "http://etl.example.org", headers=headers)
+    check_form(elsewhere.get("/where"), 403, "2120-403")
+    assert client.get("/where").json()[0] == "http://127.0.0.1:8787/where"
 
 
 # Who may call ----------------------------------------------------------------------------

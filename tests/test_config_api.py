@@ -45,6 +45,7 @@ def test_every_key(tmp_path: Path) -> None:
         key = {{ env = "ETL_KEY" }}
         datasets = "/srv/tables"
         hosts = ["etl.example.org"]
+        url = "https://etl.example.org:8443/"
         """,
     )
     assert found.token
@@ -52,6 +53,7 @@ def test_every_key(tmp_path: Path) -> None:
     assert (found.token.reveal(), found.key.reveal()) == (TOKEN, "a key")
     assert (found.host, found.port) == ("0.0.0.0", 80)
     assert (found.datasets, found.hosts) == (Path("/srv/tables"), ("etl.example.org",))
+    assert found.url == "https://etl.example.org:8443"
     assert TOKEN not in repr(found)
 
 
@@ -101,6 +103,12 @@ def test_elsewhere(tmp_path: Path, listen: str) -> None:
         ('hosts = "x"', "must be a list of names"),
         ("hosts = []", "must be a list of names"),
         ("hosts = [1]", "must be a list of names"),
+        ('url = "etl.example.org"', r"api\.url: must be the scheme and host of a URL, as"),
+        ('url = "ftp://etl.example.org"', "must be the scheme and host"),
+        ('url = "https://etl.example.org/below"', "must be the scheme and host"),
+        ('url = "https://a:b@etl.example.org"', "must be the scheme and host"),
+        ('url = "us"', "must be the scheme and host"),
+        ("url = 5", "must be the scheme and host"),
     ],
 )
 def test_what_is_wrong(tmp_path: Path, line: str, told: str) -> None:

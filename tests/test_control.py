@@ -207,11 +207,14 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
 
 
 def test_a_token_that_changes(tried: Trial) -> None:
-    """SIGHUP: the new one lets in, and the old one no more; where it listens cannot change."""
+    """SIGHUP: the new one lets in, and the old one no more, and so with the address that it is
+    called by; where it listens cannot change.
+    """
     path = tried.folder / "token"
     path.write_text("the-first-token-of-all\n")
     own = f'home = "{tried.home}"\n{API}'
-    tried.config.write_text(f'{own}token = {{ file = "{path}" }}\n')
+    with_token = f'{own}token = {{ file = "{path}" }}\n'
+    tried.config.write_text(with_token)
     with tried.daemon() as process:
         until(lambda: tried.lines("started"))
         (line,) = tried.lines("listening")
@@ -228,6 +231,11 @@ def test_a_token_that_changes(tried: Trial) -> None:
         process.send_signal(signal.SIGHUP)
         until(lambda: status("the-second-token-of-all") == 200)
         assert status("the-first-token-of-all") == 401
+        named = {"x-api-key": "the-second-token-of-all", "Host": "etl.example.org"}
+        assert httpx.get(f"{line['address']}/readyz", headers=named).status_code == 403
+        tried.config.write_text(f'{with_token}url = "https://etl.example.org"\n')
+        process.send_signal(signal.SIGHUP)
+        until(lambda: httpx.get(f"{line['address']}/readyz", headers=named).status_code == 200)
         for text in (own.replace(":0", ":1"), own + 'datasets = "elsewhere"\n'):
             before = len(tried.lines("configuration refused, the old one stays"))
             tried.config.write_text(text)

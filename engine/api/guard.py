@@ -21,16 +21,22 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Guard:
-    """Lets in who has the token, as `Authorization: Bearer` or `x-api-key`."""
+    """Lets in who has the token, as `Authorization: Bearer` or `x-api-key`.
 
-    def __init__(self, app: ASGIApp, token: Secret, hosts: Iterable[str]) -> None:
+    With a `url` the application sees every request as one to that: the addresses in its answers
+    are those of the proxy that encrypts, and no client sends its token in clear to follow one.
+    """
+
+    def __init__(self, app: ASGIApp, token: Secret, hosts: Iterable[str], url: str = "") -> None:
         self._app = app
-        self.admit(token, hosts)
+        self.admit(token, hosts, url)
 
-    def admit(self, token: Secret, hosts: Iterable[str]) -> None:
+    def admit(self, token: Secret, hosts: Iterable[str], url: str = "") -> None:
         """Let others in from now on."""
         self._token = token.reveal().encode()
-        self._hosts = {host.lower() for host in (*LOCAL, *hosts)}
+        self._url = urlsplit(url)
+        names = (*LOCAL, *hosts, self._url.hostname)
+        self._hosts = {name.lower() for name in names if name}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
@@ -44,6 +50,10 @@ class Guard:
             shown = page(401) if how and path == DOCS and wants_page else answer(problem, how)
             await shown(scope, receive, send)
             return
+        if self._url.netloc:
+            others = [pair for pair in scope["headers"] if pair[0] != b"host"]
+            scope["headers"] = [*others, (b"host", self._url.netloc.encode())]
+            scope["scheme"] = self._url.scheme
         await self._app(scope, receive, send)
 
     def _problem(self, headers: Headers) -> Problem | None:

@@ -39,7 +39,8 @@ class Server:
         self._socket = _listening(api.host, api.port)
         catalog = Catalog(home)
         self._plane = Plane(home, catalog, vault, api.datasets, environ, now, changed, unready)
-        self._guard = Guard(app_of(self._plane), api.token or token_of(home), _names(api))
+        token = api.token or token_of(home)
+        self._guard = Guard(app_of(self._plane), token, _names(api), api.url)
         # Its log would hold traces; the application logs what goes wrong, and nobody else should.
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -62,7 +63,7 @@ class Server:
     def follow(self, config: Config, origin: str) -> None:
         """Let in who a configuration says, and show its flows as resources of that origin."""
         api, plane = config.api or Api(), self._plane
-        self._guard.admit(api.token or token_of(plane.home), _names(api))
+        self._guard.admit(api.token or token_of(plane.home), _names(api), api.url)
         plane.files.add(origin)
         applied.apply(config, plane.resources, plane.vault, plane.now(), origin)
 
