@@ -12,6 +12,7 @@ import pytest
 from deltalake import DeltaTable
 
 from engine import declared
+from engine.catalog import Catalog
 from engine.config import find
 from engine.flow import Flow, Schedule, Secret
 from engine.report import SCHEDULED
@@ -320,6 +321,24 @@ def test_a_part_of_it_changes(api: Served, running: str) -> None:
     assert api.call("PATCH", f"/targetConnections/{target}", change, "*").status == 200
     wrong = api.call("POST", f"/flows/{running}/action?op=ENABLE")
     assert "two flows cannot share one" in wrong.text
+
+
+def test_a_list_looks_at_what_it_shows(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs of a flow that is not on the page are none of its business."""
+    made = [api.make("flows", api.flow_body(name=f"listed {n}")) for n in range(3)]
+    looked, history = list[str](), Catalog.history
+
+    def counted(catalog: Catalog, flow: str, **more: Any) -> Any:
+        looked.append(flow)
+        return history(catalog, flow, **more)
+
+    monkeypatch.setattr(Catalog, "history", counted)
+    ids = ",".join(made)
+    answer = api.call("GET", f"/flows?limit=1&property=id=={ids}&orderby=createdAt").body
+    assert looked == made[:1]
+    assert answer["items"] == [api.show("flows", made[0])]
+    asked = f"/flows?property=id=={ids}&property=inheritedAttributes.sourceConnections[].id==x"
+    assert api.call("GET", asked).body["items"] == []
 
 
 def test_enabled_and_disabled(api: Served) -> None:

@@ -202,6 +202,30 @@ def test_beside_a_token_a_client_may_repeat_what_it_asked_and_change_the_limit()
             page(items, f"{token}&{other}")
 
 
+def test_what_is_gathered_is_gathered_for_the_page_alone() -> None:
+    """Unless the list is of that: then it is the list of whole items, page by page."""
+    items = [{"id": str(number), "createdAt": number} for number in range(9)]
+    seen: list[str] = []
+
+    def whole(item: Json) -> Json:
+        seen.append(item["id"])
+        return item | {"lastRunDetails": {"startedAtUTC": -item["createdAt"]}}
+
+    for query, gathered in (
+        ("limit=2", 2),
+        ("property=createdAt<3", 3),
+        ("count=true", 0),
+        ("limit=2&orderby=lastRunDetails.startedAtUTC", 9),
+        ("property=lastRunDetails.startedAtUTC>-2", 9),
+        ("count=true&property=lastRunDetails.startedAtUTC>-2", 9),
+    ):
+        seen.clear()
+        request = Request({"type": "http", "query_string": query.encode(), "headers": []})
+        found = listing.page(request, "things", items, whole)
+        assert len(seen) == gathered, query
+        assert found == page([whole(each) for each in items], query)
+
+
 TOKENS: list[Any] = [
     None, 5, [], [{}, 2], {}, [{}, 2, []], [{}, 2, [[3, "a"]]], [{}, 2, [[3, "a"]] * 3],
     [{}, 2, [[2, "a"], [3, "a"]]], [{}, 2, [[3, 5], [3, "a"]]], [{}, 2, [[5, 5], [3, "a"]]],

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Header, Request, Response
 from engine import declared
 from engine.api import listing
 from engine.api.fit import check_users
-from engine.api.items import READ_ONLY, made, single
+from engine.api.items import READ_ONLY, item, made, single
 from engine.api.patch import etag_of, patched, replaces
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid
@@ -59,8 +59,11 @@ def router_of(collection: Collection) -> APIRouter:
     @router.get("", openapi_extra=listing.documented())
     def all_(plane: Shared, request: Request) -> Json:
         """List them."""
-        items = [collection.show(plane, each) for each in plane.resources.all(kind)]
-        return listing.page(request, kind, items)
+        found = {each.id: each for each in plane.resources.all(kind)}
+        items = [item(each) for each in found.values()]
+        return listing.page(
+            request, kind, items, lambda each: collection.show(plane, found[each["id"]])
+        )
 
     @router.get("/{id}")
     def one(plane: Shared, id: str) -> Json:  # noqa: A002 - its name in the path

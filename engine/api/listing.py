@@ -36,6 +36,9 @@ FIELDS = frozenset(
         "transformations", "options", "runs", "lastOperation", "lastRunDetails"
     }
 )  # fmt: skip
+GATHERED = frozenset(
+    {"providerRefId", "inheritedAttributes", "runs", "lastOperation", "lastRunDetails"}
+)
 NUMBERS = frozenset({"createdAt", "updatedAt"})  # and what ends in UTC
 TEXTS = FIELDS - NUMBERS - {"version"} | {"flowId", "status", "metrics.statusSummary.status"}
 
@@ -69,13 +72,25 @@ class Listing:
     said: Json  # `property` and `orderby` as they came: a token repeats them
 
 
-def page(request: Request, kind: str, items: list[Json]) -> Json:
-    """The answer to a list of `kind`, the last part of its path, of which `items` are all."""
+def page(
+    request: Request,
+    kind: str,
+    items: list[Json],
+    whole: Callable[[Json], Json] = lambda item: item,
+) -> Json:
+    """The answer to a list of `kind`, the last part of its path, of which `items` are all.
+
+    `whole` adds to an item what is `GATHERED` from elsewhere: to those on the page, unless the list
+    is filtered or ordered by it.
+    """
     known = FIELDS.union(*items)
     wanted = parse(
         request.query_params.multi_items(),
-        lambda field: field.partition(".")[0].removesuffix("[]") in known,
+        lambda field: _top(field) in known,
     )
+    asked = [each.field for each in wanted.conditions] + [field for field, _ in wanted.order]
+    if not GATHERED.isdisjoint(map(_top, asked)):
+        items, whole = [whole(item) for item in items], lambda item: item
     found = [item for item in items if matches(item, wanted.conditions)]
     if wanted.count:
         return {"count": len(found)}
@@ -86,7 +101,12 @@ def page(request: Request, kind: str, items: list[Json]) -> Json:
     places.sort(key=lambda each: in_order(each[0]))
     shown = places[: wanted.limit]
     last = shown[-1][0] if len(places) > len(shown) else None
-    return {"items": [item for _, item in shown], "_links": links(kind, wanted, last)}
+    return {"items": [whole(item) for _, item in shown], "_links": links(kind, wanted, last)}
+
+
+def _top(field: str) -> str:
+    """What an item has under the first name of a path."""
+    return field.partition(".")[0].removesuffix("[]")
 
 
 def links(kind: str, wanted: Listing, last: Key | None) -> Json:
