@@ -29,18 +29,18 @@ def verdict(
     if status == 408 or status >= 500 or (status == 400 and "timeout error" in low):
         return Unavailable(told, retry_after(headers, now))
     if status == 401 or "unable to authenticate" in low:
-        hint = "Check MIXPANEL_USERNAME and MIXPANEL_PASSWORD (a service account), and the region."
+        hint = "Check the name and the secret of the service account, and the host: its region."
     elif status == 403 or "not a member of this project" in low:
-        hint = "Check MIXPANEL_PROJECT_ID, and that the service account may read the project."
+        hint = "Check the number of the project, and that the service account may read it."
     elif status == 402:
         hint = "The plan of the project does not include this export."
     elif status == 404:
-        hint = f"Check MIXPANEL_HOST: {connection.host} has no export endpoint."
+        hint = f"Check the host: {connection.host} has no export endpoint."
     elif "to_date cannot be later than today" in low:
-        hint = "Ask for days up to today, by the project's clock (MIXPANEL_TIMEZONE) or by UTC."
+        hint = "Ask for days up to today, by the clock of the project's time zone or by UTC."
         return TooLate(f"{told.rstrip('.')}. {hint}")
     elif 300 <= status < 400:
-        hint = "Check MIXPANEL_HOST."
+        hint = "Check the host."
     else:
         hint = "Check the days, the events and the `where` expression."
     return Refused(f"{told.rstrip('.')}. {hint}")

@@ -78,7 +78,8 @@ class InUse(EtlError):
     """A resource is used by another one."""
 
     def __init__(self, kind: str, id_: str, user_kind: str, user: str) -> None:
-        super().__init__(f"{id_} of the {kind} is used by {user} of the {user_kind}.")
+        used, using = kind.removesuffix("s"), user_kind.removesuffix("s")
+        super().__init__(f"The {used} {id_} is used by the {using} {user}.")
         self.kind, self.id, self.user_kind, self.user = kind, id_, user_kind, user
 
 

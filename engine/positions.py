@@ -69,7 +69,7 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
     if owners and flow.name not in owners:
         raise InputError(
             f'The table {dataset.root} is kept by the flow "{min(owners)}", as events '
-            "arrive. Name that flow, with its --config, or use another dataset."
+            "arrive. Let that flow pull them, or use another dataset."
         )
     others = {name for name, what in found if is_day(what) and name not in ours}
     if flow.windows == "arrival" and others and not owners:

@@ -399,7 +399,11 @@ def test_what_is_in_use_stays(api: Served) -> None:
         (f"/sourceConnections/{source}", "1447-400"),
         (f"/targetConnections/{target}", "1447-400"),
     ):
-        assert api.call("DELETE", path).code == code
+        answer = api.call("DELETE", path)
+        assert answer.code == code
+        kind, id_ = path[1:].split("/")
+        said = f"The {kind[:-1]} {id_} is used by the flow {flow}. Delete that first."
+        assert answer.body["errorMessage"] == said
     assert api.call("DELETE", f"/flows/{flow}").status == 204
     assert api.call("DELETE", f"/connections/{base}").status == 204
     again = api.call("POST", "/flows", body)

@@ -576,6 +576,15 @@ def test_a_run_that_cannot_be(api: Served, idle: str, body: Json, code: str) -> 
     assert api.plane.catalog.history(idle) == []
 
 
+def test_a_window_that_cannot_be_is_named(api: Served, idle: str) -> None:
+    """As it was asked for: one that has not begun has no end before its beginning."""
+    for start, end, told in (
+        (86_400, 86_400 * 40, "The window is 1970-01-01 to 1970-02-09. Please ask for at most 31"),
+        (99_999_999_999, 99_999_999_999, "The window begins on 5138-11-16. Please provide one"),
+    ):
+        assert told in ask(api, idle, start, end).body["errorMessage"]
+
+
 @pytest.fixture(scope="module")
 def idle(api: Served) -> str:
     return api.make("flows", api.flow_body())

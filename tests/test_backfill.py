@@ -405,7 +405,9 @@ def test_a_failure_of_its_own(
 
 
 EVERYONES = [
-    pytest.param(answer("Unable to authenticate request", 400), "MIXPANEL_USERNAME", 1, id="400"),
+    pytest.param(
+        answer("Unable to authenticate request", 400), "secret of the service account", 1, id="400"
+    ),
     pytest.param(answer("boom", 503), "503", QUICK.patience.tries, id="503"),
 ]
 

@@ -485,7 +485,7 @@ def test_a_failed_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run("backfill", *DAYS)
     assert said.status == 1
     assert said.out == "Nothing was committed to data/events: 1 run failed.\n"
-    assert "MIXPANEL_PASSWORD" in said.err
+    assert "secret of the service account" in said.err
     assert "Traceback" not in said.err
     said = run("backfill", *DAYS, "--json", "--debug")
     assert said.status == 1
@@ -857,7 +857,7 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         ["2024-01-02..2024-01-03", "success", "796"],
         ["2024-01-01", "success", "398"],
     ]
-    assert "MIXPANEL_PASSWORD" in lines[1][-1]
+    assert "secret of the service account" in lines[1][-1]
     assert len(run("runs", "--status=Failed").out.splitlines()) == 2
     assert len(run("runs", "--limit=2").out.splitlines()) == 3
     assert len(run("runs", "--flow=events").out.splitlines()) == 4
@@ -921,7 +921,7 @@ def test_check(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> N
     assert [line.split()[0] for line in said.out.splitlines() if line[0] != " "] == [
         "ok", "wrong", "ok",
     ]  # fmt: skip
-    assert "MIXPANEL_PASSWORD" in said.out
+    assert "secret of the service account" in said.out
 
 
 def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:

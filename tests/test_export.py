@@ -424,8 +424,8 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [
-        (400, AUTH, Refused, "Unable to authenticate.*MIXPANEL_USERNAME.*region"),
-        (400, b"to_date cannot be later than today", TooLate, "MIXPANEL_TIMEZONE"),
+        (400, AUTH, Refused, "Unable to authenticate.*secret of the serv.*region"),
+        (400, b"to_date cannot be later than today", TooLate, "project's time zone"),
         (400, b'{"request": "/x", "error": "Timeout Error."}', Unavailable, "Timeout Error"),
         (
             400,
@@ -433,12 +433,12 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
             Refused,
             "unknown function foo.*where",
         ),
-        (400, b"User is not a member of this project", Refused, "MIXPANEL_PROJECT_ID"),
+        (400, b"User is not a member of this project", Refused, "the number of the project"),
         (400, b"", Refused, "400"),
-        (401, b"no", Refused, "MIXPANEL_PASSWORD"),
+        (401, b"no", Refused, "secret of the service account"),
         (402, b'{"error": "Payment required"}', Refused, "Payment required.*plan"),
         (403, b"Permission denied", Refused, "Permission denied.*project"),
-        (404, b"<h1>Not\nFound</h1>", Refused, "Not.*MIXPANEL_HOST"),
+        (404, b"<h1>Not\nFound</h1>", Refused, "Not.*Check the host"),
         (408, b"", Unavailable, "408"),
         (410, b"gone", Refused, "gone"),
         (429, TOO_MANY, RateLimited, "Query rate limit exceeded"),
@@ -447,7 +447,7 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
         (503, b'{"error": {"code": 3, "message": "deep"}}', Unavailable, "503: deep$"),
         (504, b'{"a": [1]}', Unavailable, "a.*1"),
         (204, b"", Refused, "204"),
-        (304, b"", Refused, "MIXPANEL_HOST"),
+        (304, b"", Refused, "Check the host"),
         (302, b"", Refused, "302"),
     ],
 )

@@ -98,7 +98,7 @@ SILENT = [
 ]
 
 LASTING = [
-    pytest.param(answer(400), "MIXPANEL_USERNAME", id="400 credentials"),
+    pytest.param(answer(400), "secret of the service account", id="400 credentials"),
     pytest.param(answer(400, body='{"error":"bad where"}'), "bad where", id="400 where"),
     pytest.param(answer(402), "402.*Payment required", id="402"),
     pytest.param(answer(403), "403.*Permission denied", id="403"),

@@ -106,11 +106,15 @@ def _window(plane: Plane, zone: ZoneInfo, params: Json) -> Window:
     today = latest_day(plane.now(), zone)
     first = min(datetime.fromtimestamp(start, clock).date() for clock in (UTC, zone))
     last = min(latest_day(max(start, end - 1) * 1000, zone), today)
-    if first > today or (last - first).days >= DAYS_PER_REQUEST:
+    if first > today:
+        raise invalid(
+            "1384-400", f"The window begins on {first}. Please provide one that begins by {today}."
+        )
+    if (last - first).days >= DAYS_PER_REQUEST:
         raise invalid(
             "1384-400",
-            f"The window is {first} to {last}: one of at most {DAYS_PER_REQUEST} days, "
-            f"which begins on {today} or before, can be asked for at a time.",
+            f"The window is {first} to {last}. Please ask for at most {DAYS_PER_REQUEST} days at "
+            "a time.",
         )
     return Window(first, last)
 
