@@ -21,11 +21,14 @@ MIXPANEL = ("6360f136-5980-4111-8bdf-15d29eab3b5a", "fd2c8ff3-1de0-4f6b-8fa8-426
 AUTH_SPECS = ("OAuth2 Refresh Code", "Basic Authentication")
 DATA_LAKE = "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
 FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
-SHOWN = {"host": "host", "username": "username"}
+PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
 ENABLED, DISABLED = "enabled", "disabled"
 MASK = "xxxx"
 """What stands in a body in the place of a secret (P7)."""
+_ACCOUNT = {"host": "host", "username": "username"}
 _PROJECT = {"projectId": "project_id", "timezone": "timezone"}
+SHOWN = frozenset(_ACCOUNT | _PROJECT)
+"""What of `auth.params` is no secret."""
 OPTIONS = {
     "partialIngestionPercent": "partial_ingestion_percent",
     "windows": "windows",
@@ -156,8 +159,8 @@ def credentials_of(body: Json, secret: Json) -> Json:
     ):
         if not is_text(value):
             raise missing(field, "1304-400")
-    given = {name: params[name] for name in SHOWN if params.get(name) is not None}
-    return _values("auth.params", given, SHOWN, config.CONNECTION)
+    given = {name: params[name] for name in _ACCOUNT if params.get(name) is not None}
+    return _values("auth.params", given, _ACCOUNT, config.CONNECTION)
 
 
 def _interval(frequency: str, params: Json) -> int | None:

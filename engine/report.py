@@ -80,14 +80,7 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
     """
     copy, promotion = _copy(outcome, flow, at), _promotion(outcome, flow, at)
     return {
-        "createdAt": outcome.run.started_at,
-        "updatedAt": at,
-        "createdBy": PROGRAM,
-        "updatedBy": PROGRAM,
-        "createdClient": PROGRAM,
-        "updatedClient": PROGRAM,
-        "sandboxId": id_of("sandbox", SANDBOX),
-        "sandboxName": SANDBOX,
+        **signed(outcome.run.started_at, at),
         "id": outcome.run.id,
         "flowId": flow_id(flow.name),
         "etag": _etag(outcome.run.id, outcome.status, at),
@@ -110,6 +103,20 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
             },
         },
         "activities": [copy, promotion],
+    }
+
+
+def signed(created: int, updated: int) -> Json:
+    """Who made something, and when, in ms: what every item of Flow Service's begins with."""
+    return {
+        "createdAt": created,
+        "updatedAt": updated,
+        "createdBy": PROGRAM,
+        "updatedBy": PROGRAM,
+        "createdClient": PROGRAM,
+        "updatedClient": PROGRAM,
+        "sandboxId": id_of("sandbox", SANDBOX),
+        "sandboxName": SANDBOX,
     }
 
 

@@ -125,8 +125,8 @@ def resources(client: Any, host: str, item: Json) -> tuple[dict[str, str], dict[
         "dataset_id": dataset,
         "mapping_set_id": mapping,
         "schema_id": "_extconndev.schemas.mixpanel-events",
-        "connection_spec_id": MIXPANEL,
-        "flow_spec_id": FLOW,
+        f"{SERVICE}/connectionSpecs/{{id}}": MIXPANEL,
+        f"{SERVICE}/flowSpecs/{{id}}": FLOW,
     }
     return ids, bodies
 

@@ -11,6 +11,8 @@ from engine.api.plane import Plane
 from engine.api.problems import invalid
 from engine.bodies import (
     MASK,
+    PROVIDER,
+    SHOWN,
     check_connection,
     check_source,
     check_target,
@@ -22,8 +24,6 @@ from engine.flow import HOST
 from engine.log import log
 from engine.resources import Json, Resource
 
-PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
-_SHOWN = frozenset({"host", "username", "projectId", "timezone"})  # of the credentials, no other
 _SECRET = re.compile(r"password|secret|token|api.?key|credential|private.?key", re.IGNORECASE)
 
 
@@ -53,7 +53,7 @@ def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, by
     params = auth.get("params") if isinstance(auth, dict) else None
     if not isinstance(params, dict):
         return without_secrets(body), None
-    given = {name: value for name, value in params.items() if name not in _SHOWN}
+    given = {name: value for name, value in params.items() if name not in SHOWN}
     masked = {name for name, value in given.items() if value == MASK}
     kept = _opened(plane, before) if masked else {}
     if before and masked & kept.keys() and _receiver(body) != _receiver(before.body):

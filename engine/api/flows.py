@@ -8,7 +8,7 @@ from engine.api.connections import plain
 from engine.api.fit import check_flow
 from engine.api.items import item, made
 from engine.api.plane import Plane, Shared
-from engine.api.problems import invalid
+from engine.api.problems import invalid, unsupported
 from engine.bodies import DISABLED, ENABLED
 from engine.resources import Json, Resource
 
@@ -78,11 +78,7 @@ def action(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in
     """Let a flow run (ENABLE), or let it rest (DISABLE)."""
     state = _ACTIONS.get(op.lower())
     if state is None:
-        raise invalid(
-            "1434-400",
-            f"Unsupported operation '{op}' received. Please use one of the supported operation "
-            "types (ENABLE, DISABLE) and try again.",
-        )
+        raise unsupported(op, ("ENABLE", "DISABLE"))
 
     def edit(before: Resource) -> Resource:
         was = before.body.get("state", ENABLED)

@@ -118,8 +118,6 @@ ANSWERS: dict[str, Json] = {
     },
     "get {id}": _SINGLE,
     "get {run_id}": _SINGLE,
-    "get {connection_spec_id}": _SINGLE,
-    "get {flow_spec_id}": _SINGLE,
     "post mappingSets": _SET,
     "get {mapping_set_id}": _SET,
     "put {mapping_set_id}": _SET,

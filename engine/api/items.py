@@ -1,7 +1,7 @@
 """A resource as an item of an answer, in the form that the tutorial's examples have."""
 
 from engine.bodies import ENABLED
-from engine.report import PROGRAM, SANDBOX, id_of
+from engine.report import PROGRAM, signed
 from engine.resources import Json, Resource
 
 
@@ -10,14 +10,7 @@ def item(resource: Resource, **more: object) -> Json:
     etag = quoted(resource.etag)
     return {
         "id": resource.id,
-        "createdAt": resource.created_at,
-        "updatedAt": resource.updated_at,
-        "createdBy": PROGRAM,
-        "updatedBy": PROGRAM,
-        "createdClient": PROGRAM,
-        "updatedClient": PROGRAM,
-        "sandboxId": id_of("sandbox", SANDBOX),
-        "sandboxName": SANDBOX,
+        **signed(resource.created_at, resource.updated_at),
         "imsOrgId": PROGRAM,
         **{"state": ENABLED} | resource.body,
         "version": etag,

@@ -6,7 +6,7 @@ from copy import deepcopy
 from jsonpatch import JsonPatch, JsonPatchException
 from jsonpointer import JsonPointerException
 
-from engine.api.problems import Problem, invalid
+from engine.api.problems import Problem, invalid, unsupported
 from engine.resources import Json
 
 OPERATIONS = ("add", "replace", "remove")
@@ -57,11 +57,7 @@ def _operation(given: Json, fields: tuple[str, ...]) -> Json:
     """One operation, as the RFC writes it."""
     name, path = str(given.get("op", "")).lower(), given.get("path")
     if name not in OPERATIONS:
-        raise invalid(
-            "1434-400",
-            f"Unsupported operation '{given.get('op')}' received. Please use one of the supported "
-            f"operation types ({', '.join(OPERATIONS)}) and try again.",
-        )
+        raise unsupported(given.get("op"), OPERATIONS)
     first = path.split("/")[1] if isinstance(path, str) and path.startswith("/") else None
     if first == "connectionSpec":
         raise invalid("1414-400", "The connection spec of a connection cannot be updated.")

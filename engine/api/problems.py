@@ -4,6 +4,7 @@ The codes are those of its error catalogue (Adobe's "Flow Service API error mess
 resource of Flow Service's has them too, so that a client needs one way to read them.
 """
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -41,6 +42,15 @@ class Problem(Exception):
 def invalid(code: str, detail: str) -> Problem:
     """A request that can be mended."""
     return Problem(code, "Invalid request", detail)
+
+
+def unsupported(operation: object, allowed: Iterable[str]) -> Problem:
+    """An operation that there is not."""
+    return invalid(
+        "1434-400",
+        f"Unsupported operation '{operation}' received. Please use one of the supported operation "
+        f"types ({', '.join(allowed)}) and try again.",
+    )
 
 
 def problem_of(error: EtlError) -> Problem:

@@ -7,17 +7,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from engine.api.items import single
 from engine.api.listing import documented, page
-from engine.bodies import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL
+from engine.bodies import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
 from engine.errors import NotThere
 from engine.flow import FREQUENCIES
-from engine.report import PROGRAM, SANDBOX, id_of
+from engine.report import PROGRAM, signed
 
 Json = dict[str, Any]
 
 router = APIRouter(tags=["Specifications"])
 
-PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all of Adobe's own sources
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 _BORN = 1640995200000  # ms; they are older than whatever was made here
 
@@ -35,14 +35,7 @@ def _text(description: str, **more: Any) -> Json:
 def _item(id_: str, name: str, **more: Any) -> Json:
     return {
         "id": id_,
-        "createdAt": _BORN,
-        "updatedAt": _BORN,
-        "createdBy": PROGRAM,
-        "updatedBy": PROGRAM,
-        "createdClient": PROGRAM,
-        "updatedClient": PROGRAM,
-        "sandboxId": id_of("sandbox", SANDBOX),
-        "sandboxName": SANDBOX,
+        **signed(_BORN, _BORN),
         "imsOrgId": PROGRAM,
         "name": name,
         "providerId": PROVIDER,
@@ -139,32 +132,24 @@ FLOW_SPECS = [
 ]
 
 
-@router.get("/connectionSpecs", openapi_extra=documented())
-def list_connection_specs(request: Request) -> Json:
-    """What can be connected: Mixpanel, under two ids, and the data lake."""
-    return page(request, "connectionSpecs", CONNECTION_SPECS)
+def _offer(kind: str, items: list[Json], words: str) -> None:
+    """The two routes of a kind of specifications."""
+
+    @router.get(f"/{kind}", openapi_extra=documented(), description=words)
+    def all_(request: Request) -> Json:
+        return page(request, kind, items)
+
+    @router.get(f"/{kind}/{{id}}", description="One of them.")
+    def one(id: str) -> Json:  # noqa: A002 - its name in the path
+        for item in items:
+            if item["id"] == id:
+                return single(item)
+        raise NotThere(kind, id)
 
 
-@router.get("/connectionSpecs/{connection_spec_id}")
-def get_connection_spec(connection_spec_id: str) -> Json:
-    """One of them."""
-    return _only("connectionSpecs", CONNECTION_SPECS, connection_spec_id)
-
-
-@router.get("/flowSpecs", openapi_extra=documented())
-def list_flow_specs(request: Request) -> Json:
-    """How data can flow: from Mixpanel to a dataset, on a schedule."""
-    return page(request, "flowSpecs", FLOW_SPECS)
-
-
-@router.get("/flowSpecs/{flow_spec_id}")
-def get_flow_spec(flow_spec_id: str) -> Json:
-    """It."""
-    return _only("flowSpecs", FLOW_SPECS, flow_spec_id)
-
-
-def _only(kind: str, items: list[Json], id_: str) -> Json:
-    for item in items:
-        if item["id"] == id_:
-            return {"items": [item]}
-    raise NotThere(kind, id_)
+_offer(
+    "connectionSpecs",
+    CONNECTION_SPECS,
+    "What can be connected: Mixpanel, under two ids, and the data lake.",
+)
+_offer("flowSpecs", FLOW_SPECS, "How data can flow: from Mixpanel to a dataset, on a schedule.")

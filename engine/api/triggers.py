@@ -13,7 +13,7 @@ from engine import declared, record
 from engine.api.collection import Document
 from engine.api.connections import without_secrets
 from engine.api.plane import Plane, Shared
-from engine.api.problems import invalid
+from engine.api.problems import invalid, unsupported
 from engine.bodies import DISABLED, ENABLED, integer
 from engine.errors import NotThere
 from engine.flow import Flow, Run
@@ -50,11 +50,7 @@ def run_now(plane: Shared, body: Document) -> Json:
 def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
     """Pull the window of a run that failed once more (RE_TRIGGER); the new run."""
     if op.lower() != "re_trigger":
-        raise invalid(
-            "1434-400",
-            f"Unsupported operation '{op}' received. Please use one of the supported operation "
-            "types (RE_TRIGGER) and try again.",
-        )
+        raise unsupported(op, ["RE_TRIGGER"])
     run = plane.catalog.run(id)
     if run is None:
         raise NotThere("runs", id)
