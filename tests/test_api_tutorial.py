@@ -20,6 +20,9 @@ from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.daemons import Trial, clock_of, until
 from tests.served import curls
 
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+WALK = (ROOT / "docs/tutorial-walk.md").read_text("utf-8")
 SHIPPED = "https://ns.adobe.com/extconndev/schemas/mixpanel-events"
 CONFIG = """
 home = "{home}"
@@ -39,6 +42,7 @@ class Person:
     mixpanel: str
     ids: dict[str, str] = field(default_factory=dict)
     etags: dict[str, str] = field(default_factory=dict)
+    walk: list[tuple[str, int, Any]] = field(default_factory=list)
 
     def curl(self, command: str) -> tuple[int, Any]:
         """What a shell makes of a command: the status, and the answer."""
@@ -48,7 +52,8 @@ class Person:
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
         body, _, status = said.stdout.rpartition("\n")
-        return int(status), json.loads(body) if body.strip() else None
+        self.walk.append((command, int(status), json.loads(body) if body.strip() else None))
+        return self.walk[-1][1:]
 
     def call(self, printed: str) -> tuple[int, Any]:
         """The same, of a call as the tutorial prints it."""
@@ -155,6 +160,24 @@ def test_the_eleven_calls(person: Person) -> None:
     assert person.call(remove.replace("DELETE", "GET"))[0] == 404
     with Catalog(person.folder / "home") as catalog:
         assert PASSWORD not in repr(catalog.read("SELECT * FROM resources"))
+    walked = "".join(f"$ {command}\nHTTP {status}\n" for command, status, _ in person.walk)
+    assert calls_of(WALK) == list(dict.fromkeys(calls_of(walked)))
+    assert {call[:2] for call in calls_of("".join(f"$ {each}\nHTTP 0\n" for each in printed()))} < {
+        call[:2] for call in calls_of(WALK)
+    }
+    assert not {PASSWORD, person.token, USERNAME} & set(re.findall(r"[\w.-]+", WALK))
+
+
+def calls_of(transcript: str) -> list[tuple[str, str, int]]:
+    """Method, path and status of the calls in a transcript; what is an id there is `{}`."""
+    found = re.findall(r"^\$ (curl .*?)^HTTP (\d+)$", transcript, re.DOTALL | re.MULTILINE)
+    calls = []
+    for command, status in found:
+        method = re.search(r"-X ([A-Z]+)", command)
+        (path,) = re.findall(r"https?://[^/\s]+(/data/[^\s']+)", command)
+        path = re.sub(r"[0-9a-f-]{36}", "{}", path)
+        calls.append((method[1] if method else "POST", path, int(status)))
+    return calls
 
 
 def test_as_it_is_printed_a_patch_is_none(person: Person) -> None:
@@ -188,10 +211,14 @@ def test_a_run_that_is_asked_for(person: Person) -> None:
 
 
 def dataset_of(person: Person) -> str:
-    """Adobe's catalog, as the tutorial says elsewhere: a dataset of the shipped schema."""
-    body = json.dumps({"name": "events", "schemaRef": {"id": SHIPPED}})
-    where = f"{person.address}/data/foundation/catalog/dataSets"
-    status, answer = person.curl(f"curl -H 'x-api-key: {person.token}' {where} -d '{body}'")
+    """As the README makes one, of the shipped schema: the tutorial names one that is there."""
+    (command,) = re.findall(r"^curl [^`]*?/dataSets\b[^`]*?'$", README, re.MULTILINE)
+    assert SHIPPED in command
+    mine = {"$(cat .mixpanel-etl/api.token)": person.token, "http://127.0.0.1:8787": person.address}
+    for theirs, ours in mine.items():
+        assert theirs in command
+        command = command.replace(theirs, ours)
+    status, answer = person.curl(command)
     assert status == 201, answer
     return str(answer[0].removeprefix("@/dataSets/"))
 
