@@ -16,6 +16,8 @@ from urllib.parse import quote
 from engine.errors import RateLimited, Refused, TooLate, Unavailable
 from engine.flow import Connection
 
+SOME = 4  # characters at the end of a text that may be where a credential was cut off
+
 
 def verdict(
     status: int, headers: Mapping[str, str], body: bytes, connection: Connection, now: float
@@ -89,12 +91,18 @@ def sentence(body: bytes) -> str:
 
 
 def clean(text: str, connection: Connection) -> str:
-    """`text` as one may show it: printable, short, and without the credentials (P7)."""
+    """`text` as one may show it: printable, short, and without the credentials (P7).
+
+    Nor does it end in the beginning of one, as what was cut off may.
+    """
     user, password = connection.username, connection.password.reveal()
     both = base64.b64encode(f"{user}:{password}".encode()).decode()
     shapes = {shape for secret in (user, password, both) for shape in _shapes(secret) if shape}
     for shape in sorted(shapes, key=len, reverse=True):
         text = text.replace(shape, "***")
+    begun = (shape[:size] for shape in shapes for size in range(SOME, len(shape)))
+    if cut := max((part for part in begun if text.endswith(part)), key=len, default=""):
+        text = text.removesuffix(cut) + "***"
     text = "".join(char if char.isprintable() else " " for char in text)
     return text if len(text) <= 200 else text[:199] + "…"
 

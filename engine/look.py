@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import given, plan
+from engine.answer import clean
 from engine.catalog import Catalog
 from engine.clock import duration
 from engine.disk import local_path
@@ -45,7 +46,9 @@ def sample(
                 limit=limit,
                 limits=limits,
             ) as chunks:
-                return [record for batch in lines.read(chunks) for record in batch.records]
+                quoted = partial(clean, connection=flow.connection)
+                batches = lines.read(chunks, quoted=quoted)
+                return [record for batch in batches for record in batch.records]
         except TryAgain as error:
             if not error.reached:
                 catalog.give_back(flow.project, asked_at)

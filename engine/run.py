@@ -12,11 +12,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from engine.answer import clean
 from engine.batch import Batch, Tally
 from engine.errors import DatasetError, EtlError, TooLate, TooManyRejects, disk_error
 from engine.flow import Flow, Run
@@ -102,7 +104,12 @@ def pull(
                 ) as chunks,
                 closing(Reader(direct, directory, twin=twin)) as reader,
                 closing(
-                    lines.read(chunks, direct=reader.batches, whole=kept is not None)
+                    lines.read(
+                        chunks,
+                        direct=reader.batches,
+                        whole=kept is not None,
+                        quoted=partial(clean, connection=flow.connection),
+                    )
                 ) as batches,
             ):
                 for batch in batches:

@@ -231,9 +231,16 @@ def test_no_secret_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
         refused = client.get(f"{CONNECTIONS}/{connection}/test")
         assert "another-password" not in refused.text
         assert "Check" in problem(refused, "1400-400")
-        sandbox.faults({"fault": "answer", "status": 400, "body": "bad: another-password"})
-        assert "another-password" not in client.get(f"{CONNECTIONS}/{connection}/explore").text
         assert PASSWORD not in refused.text
+        known = keep_connection(plane, sandbox.url)
+        keep_source(plane, known)
+        for what in ("explore", "test"):
+            for status, number in ((400, "1400-400"), (200, "1400-503")):
+                body = f'{{"error": "bad credentials: {PASSWORD}"}}'
+                sandbox.faults({"fault": "answer", "status": status, "body": body})
+                said = problem(client.get(f"{CONNECTIONS}/{known}/{what}"), number)
+                assert "bad credentials: ***" in said
+                assert PASSWORD not in said
 
 
 def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:

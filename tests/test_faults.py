@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import date
@@ -16,7 +17,7 @@ import pytest
 
 from engine import dataset as dataset_module
 from engine.runs import Event, Waiting, wall_clock
-from engine.sandbox import Sandbox, Spec
+from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.window import day_start
 from tests.commands import environment, mounted
 from tests.pulling import DAYS, QUICK, Pull, pull, rows, undisturbed
@@ -128,6 +129,29 @@ def test_a_fault_that_stays(sandbox: Sandbox, root: Path, fault: Fault, cause: s
     done = pull(sandbox.url, root, [DAY])
     assert_failed(done, cause)
     assert rows(root) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"error": "bad credentials %s:%s"}',
+        '{"error": "bad credentials Basic %.0s%.0sBASIC"}',
+        "no event: %s:%s",
+        '{"error": "%.0s%.10s',  # cut off inside the password
+        '{"error": "Basic %.0s%.0sHALF',
+    ],
+)
+def test_a_response_that_repeats_the_credentials(sandbox: Sandbox, root: Path, body: str) -> None:
+    """P7: what a 200 says in place of events is told without them; so is where it ends in them."""
+    basic = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+    text = (body % (USERNAME, PASSWORD)).replace("BASIC", basic).replace("HALF", basic[:-6])
+    sandbox.faults(answer(200, body=text) | {"times": ALWAYS})
+    done = pull(sandbox.url, root, [DAY])
+    assert_failed(done, r"bad credentials|inside a line")
+    whole = json.dumps(done.items)
+    assert "***" in whole
+    for secret in (USERNAME, PASSWORD, PASSWORD[:8], basic, basic[:-6]):
+        assert secret not in whole
 
 
 @pytest.mark.parametrize(("fault", "cause"), LASTING)

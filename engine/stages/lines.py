@@ -55,6 +55,7 @@ def read(
     direct: Direct | None = None,
     *,
     whole: bool = False,
+    quoted: Callable[[str], str] = lambda _: "…",
 ) -> Generator[Batch, None, None]:
     """Batches of `lines`, `records` and `rejects` from the decompressed bytes of one response.
 
@@ -62,6 +63,7 @@ def read(
     Raises Truncated where the response shows that it is not whole: by Mixpanel's own line
     `terminated early`, or by a last line that is no event; GiveUp for a line beyond `absurd`.
     `whole`: the bytes are known to be all there are, and the last line is one like any other.
+    `quoted`: what an error may show of the response, short and without a credential (P7).
     """
     held: Reject | None = None  # a bad line that may turn out to be the last one
     seen = False
@@ -81,7 +83,7 @@ def read(
         if batch.lines or batch.rejects:
             yield batch
     if held and not (whole or _is_whole(held.raw)):
-        _cut_off(held.raw)
+        _cut_off(held.raw[:SAMPLE], quoted)
     if held:
         yield Batch(rejects=[held])
 
@@ -260,16 +262,11 @@ def _is_whole(line: bytes) -> bool:
     )
 
 
-def _cut_off(line: bytes) -> NoReturn:  # P1
+def _cut_off(line: bytes, quoted: Callable[[str], str]) -> NoReturn:  # P1
     """The last line of the response is no event: something is missing from here on."""
     try:
         said = orjson.loads(line)["error"]
     except (ValueError, TypeError, KeyError):
-        raise Truncated(f"The response ends inside a line: {_shown(line)}") from None
-    raise Truncated(f"Mixpanel ended the response with an error: {_shown(str(said).encode())}")
-
-
-def _shown(raw: bytes) -> str:
-    """The first 200 characters of `raw`, on one line and printable."""
-    text = raw[:800].decode(errors="replace")
-    return "".join(char if char.isprintable() else " " for char in text)[:200].strip()
+        shown = quoted(line.decode(errors="replace").strip())
+        raise Truncated(f"The response ends inside a line: {shown}") from None
+    raise Truncated(f"Mixpanel ended the response with an error: {quoted(str(said))}")
