@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import Any, Self
 
@@ -128,19 +128,24 @@ class Entry:
 class Catalog:
     """`<home>/catalog.sqlite3`, made where it is missing, readable by its owner only.
 
-    Safe to share between threads. InputError where the file cannot be used as it is, EtlError
+    Safe to share between threads: they write one after another, and read without waiting for that.
+    InputError where the file cannot be used as it is, EtlError
     where a later read or write fails. Nothing that is saved here may hold a secret (P7).
     """
 
     def __init__(self, home: Path) -> None:
         self.path = home / NAME
-        self._lock = RLock()
+        self._lock, self._read_lock = RLock(), Lock()
+        self._writer: int | None = None  # the thread that is in a transaction
         try:
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):  # to close it while it is open would free its locks
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._connection, self._reading = (
+                sqlite3.connect(
+                    self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+                for _ in range(2)
             )
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -243,10 +248,18 @@ class Catalog:
         with self.transaction() as connection:
             connection.execute(f"DELETE FROM requests WHERE rowid IN ({one})", (project, at))  # noqa: S608  # our own text only
 
-    def close(self) -> None:
-        """Let go of the file."""
-        with self._lock:
+    def close(self, seconds: float = -1) -> None:
+        """Let go of the file. Who still writes after so many seconds does so until the program
+        ends, as at a kill: every change is one transaction.
+        """
+        if not self._lock.acquire(timeout=seconds):
+            return
+        try:
+            with self._read_lock:
+                self._reading.close()
             self._connection.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -301,17 +314,21 @@ class Catalog:
         """Everything in it is kept, or nothing; no other process writes in between."""
         with self._lock, self._translated("written"):
             self._connection.execute("BEGIN IMMEDIATE")
+            self._writer = get_ident()
             try:
                 yield self._connection
                 self._connection.execute("COMMIT")
             finally:
+                self._writer = None
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """The rows that a query has."""
-        with self._lock, self._translated("read"):
-            return self._connection.execute(query, values).fetchall()
+        """The rows that a query has; in a transaction of this thread, as that has left them."""
+        writing = self._writer == get_ident()
+        connection = self._connection if writing else self._reading
+        with self._lock if writing else self._read_lock, self._translated("read"):
+            return connection.execute(query, values).fetchall()
 
     @contextmanager
     def _translated(self, verb: str) -> Iterator[None]:

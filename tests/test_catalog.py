@@ -248,6 +248,38 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     writer.close()
 
 
+def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path) -> None:
+    """Nor from closing the catalog in its time, while another process writes for long."""
+    catalog = Catalog(tmp_path)
+    save(catalog, "a")
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(save, catalog, "b")
+            while catalog._lock.acquire(blocking=False):  # it is not that far yet
+                catalog._lock.release()
+            started = perf_counter()
+            assert ids(runs(catalog)) == ["a"]
+            catalog.close(0)
+            assert perf_counter() - started < 5
+            assert not waiting.done()
+            other.execute("ROLLBACK")
+            waiting.result()
+    assert sorted(ids(runs(catalog))) == ["a", "b"]
+    catalog.close()
+
+
+def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
+    """Its own thread reads what it has changed, and others what was there before."""
+    with Catalog(tmp_path) as catalog, ThreadPoolExecutor(1) as pool:
+        save(catalog, "a")
+        with catalog.transaction() as connection:
+            connection.execute("DELETE FROM runs")
+            assert ids(runs(catalog)) == []
+            assert ids(pool.submit(runs, catalog).result()) == ["a"]
+        assert ids(runs(catalog)) == []
+
+
 def test_processes_share_one_file(tmp_path: Path) -> None:
     """Several processes make the file at once and write to it; not one write is lost."""
     code = (
@@ -528,9 +560,9 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
                 assert len(runs(catalog, wanted[0], wanted[1], limit=100)) == 100
                 took.append(perf_counter() - started)
             assert min(took) < 0.05, took
-            catalog._connection.set_trace_callback(queries.append)
+            catalog._reading.set_trace_callback(queries.append)
             runs(catalog, *wanted)
-            catalog._connection.set_trace_callback(None)
+            catalog._reading.set_trace_callback(None)
             steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
             assert [step[3] for step in steps] == [
                 plan,

@@ -2,22 +2,26 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from textwrap import dedent
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
-from engine import daemon
+from engine import daemon, given
+from engine.api import server
 from engine.api.app import FLOWSERVICE
 from engine.api.server import Server
 from engine.catalog import Catalog
@@ -25,7 +29,7 @@ from engine.config import Api
 from engine.console import MORE
 from engine.daemon import Daemon
 from engine.errors import InputError
-from engine.flow import Flow, Run
+from engine.flow import Flow, Run, Secret
 from engine.record import scheduled
 from engine.report import flow_id
 from engine.resources import Resource, Resources, new
@@ -33,6 +37,7 @@ from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.window import Window
 from tests.commands import here, put
 from tests.daemons import Trial, alive_below, clock_of, until
+from tests.planes import CONNECTIONS, MIXPANEL, problem
 
 ROOT = Path(__file__).parents[1]
 HOUR = 3_600_000
@@ -204,6 +209,46 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert "stopped" in done.stdout + done.stderr
+
+
+def is_writing(catalog: Catalog) -> bool:
+    """Whether one of its threads writes, or waits to."""
+    if catalog._lock.acquire(blocking=False):
+        catalog._lock.release()
+        return False
+    return True
+
+
+def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: while another process writes the catalog for long, everything is read, the end comes in
+    its time, and who waits to write hears of it in the form of every problem.
+    """
+    monkeypatch.setattr(server, "STOP", 0.1)
+    api = Api(port=0, token=Secret("a-token"))
+    served = server.Server(tmp_path, api, {}, given.now, lambda: None, tuple)
+    catalog = served._plane.catalog
+    served.start()
+    client = httpx.Client(base_url=served.address, headers={"x-api-key": "a-token"}, timeout=20)
+    params = {"username": USERNAME, "password": PASSWORD}
+    auth = {"specName": "Basic Authentication", "params": params}
+    body = {"name": "shop", "connectionSpec": {"id": MIXPANEL, "version": "1.0"}, "auth": auth}
+    with (
+        client,
+        closing(sqlite3.connect(catalog.path, isolation_level=None)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        asked = pool.submit(client.post, CONNECTIONS, json=body)
+        until(lambda: is_writing(catalog), 5)
+        started = perf_counter()
+        for path in (CONNECTIONS, "/readyz"):
+            assert client.get(path).status_code == 200
+        served.stop()
+        served.join(5)
+        assert perf_counter() - started < 4
+        assert "stops" in problem(asked.result(), "1400-503")
+        other.execute("ROLLBACK")
+    catalog.close()
 
 
 def test_a_token_that_changes(tried: Trial) -> None:

@@ -4,6 +4,7 @@ A path may end in a slash. A body is read whole, up to a limit, and is JSON what
 `curl -d` calls it a form. Whatever goes wrong unforeseen is an answer without a trace (P7).
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +39,10 @@ class Calm:
 
         try:
             await self._app(scope, receive, watched)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not begun:
+                await answer(_stopping())(scope, receive, send)
+            raise
         except Exception as error:  # noqa: BLE001 - P7: nobody knows what its text holds
             method, path = scope.get("method"), scope.get("path")
             log.error("a request failed", method=method, path=path, error=sentence_of(error))
@@ -105,6 +110,13 @@ def empty() -> Problem:
         "The request body cannot be null or empty. Please provide a request body and try again."
     )
     return invalid("1405-400", detail)
+
+
+def _stopping() -> Problem:
+    detail = (
+        "The program stops. Whether the request took effect is not known: ask once it runs again."
+    )
+    return Problem("1400-503", "Service unavailable", detail)
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes:

@@ -89,12 +89,12 @@ class Server:
         self._server.should_exit = True
 
     def join(self, seconds: float) -> None:
-        """Wait for the last answer. A thread that gives none ends with the program, as at a kill:
-        every change is one transaction.
+        """Wait for the last answer. A thread that gives none, or still waits to write, ends with
+        the program, as at a kill: every change is one transaction.
         """
         self._thread.join(seconds)
         if not self._thread.is_alive():
-            self._plane.catalog.close()
+            self._plane.catalog.close(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:
