@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import Any, Self
 
 from engine import figures
-from engine.errors import EtlError, InputError
+from engine.errors import EtlError, InputError, disk_error
 from engine.plan import HOUR, SECOND
 from engine.report import IN_PROGRESS, SCHEDULED, Json, abandoned, batch_id, flow_id
 from engine.window import Window
@@ -26,6 +27,7 @@ NAME = "catalog.sqlite3"
 
 _DAY_MS = 24 * HOUR
 _BUSY_SECONDS = 30
+_ROOM = 1 << 16  # bytes, more than a change takes
 
 _TABLES = """
 CREATE TABLE runs (
@@ -155,6 +157,7 @@ class Catalog:
             ) from error
         try:
             self._prepare()
+            self._file = _file(self.path)
         except sqlite3.OperationalError as error:  # busy, the disk is full, …
             self.close()
             raise EtlError(f"The catalog {self.path} cannot be opened ({error}).") from error
@@ -309,10 +312,29 @@ class Catalog:
         version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
         return version
 
+    def check(self) -> None:
+        """EtlError where nothing could be written now, as far as that shows without waiting."""
+        self._check_file()
+        with (
+            disk_error(f"write in {self.path.parent}"),
+            TemporaryFile(dir=self.path.parent) as file,
+        ):
+            file.write(bytes(_ROOM))
+        self.read("SELECT id FROM runs LIMIT 1")
+
+    def _check_file(self) -> None:
+        """What is written to a file that was deleted is lost. (To open it would free its locks.)"""
+        if _file(self.path) != self._file:
+            raise EtlError(
+                f"The catalog {self.path} was deleted or replaced while it was in use. Bring it "
+                "back, and restart the program."
+            )
+
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything in it is kept, or nothing; no other process writes in between."""
         with self._lock, self._translated("written"):
+            self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
             self._writer = get_ident()
             try:
@@ -336,6 +358,15 @@ class Catalog:
             yield
         except sqlite3.Error as error:
             raise EtlError(f"The catalog {self.path} cannot be {verb} ({error}).") from error
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Which file is there; None for none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def keep(

@@ -1,12 +1,13 @@
 """The catalog: history and ledger survive, are shared between processes, and fail in sentences."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,6 +23,7 @@ from engine.errors import EtlError, InputError
 from engine.flow import Connection, Flow, Run, Secret
 from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
 from engine.window import Window
+from tests.commands import mounted
 
 DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
 HOUR = 3_600_000
@@ -278,6 +280,34 @@ def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
             assert ids(runs(catalog)) == []
             assert ids(pool.submit(runs, catalog).result()) == ["a"]
         assert ids(runs(catalog)) == []
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
+    """Nothing is written into what nobody can read again; nor where another took its place."""
+    with Catalog(tmp_path / "home") as catalog:
+        save(catalog, "a")
+        catalog.check()
+        shutil.rmtree(tmp_path / "home")
+        if other:
+            Catalog(tmp_path / "home").close()
+        for use in (catalog.check, lambda: save(catalog, "b"), lambda: ask(catalog, "1", 1)):
+            with pytest.raises(EtlError, match="deleted or replaced"):
+                use()
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """It is told before anything is to be written; what is there is read all the same."""
+    home = tmp_path / "home"
+    with mounted(home, "1m"), Catalog(home) as catalog:
+        save(catalog, "a")
+        catalog.check()
+        with suppress(OSError), (home / "filling").open("wb", buffering=0) as filling:
+            while filling.write(bytes(4096)):
+                pass
+        with pytest.raises(EtlError, match="the disk is full"):
+            catalog.check()
+        assert ids(runs(catalog)) == ["a"]
 
 
 def test_processes_share_one_file(tmp_path: Path) -> None:
