@@ -93,6 +93,7 @@ class Daemon:
         self._lock = threading.Lock()
         self._kept: dict[str, Flow] = {}  # in the home
         self._problems: dict[str, str] = {}  # of those that cannot run
+        self._unread: list[str] = []  # why what the home keeps is not known
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
         self._draining: set[BaseProcess] = set()  # those of flows that are not wanted any more
@@ -141,7 +142,8 @@ class Daemon:
                 os.write(self._signalling, bytes([CHANGED]))
 
         def unready() -> list[str]:
-            return [f"Flow {name} cannot run: {why}" for name, why in self._problems.items()]
+            problems = [f"Flow {name} cannot run: {why}" for name, why in self._problems.items()]
+            return [*self._unread, *problems]
 
         home, now = self._config.home, self._clock.now
         self._api = Server(home, api, self._environ, now, changed, unready)
@@ -200,8 +202,10 @@ class Daemon:
         try:
             self._kept, problems = given.kept(self._config, self._path)
         except EtlError as error:
+            self._unread = [f"What the home keeps cannot be read: {error}"]
             log.log.error("what the home keeps cannot be read", error=str(error))
         else:
+            self._unread = []
             for name, why in problems.items():
                 if self._problems.get(name) != why:
                     log.log.error("this flow cannot run", flow=name, error=why)

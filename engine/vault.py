@@ -18,11 +18,27 @@ NAME = "secrets.key"
 
 
 class Vault:
-    """Seals and opens JSON documents. No `repr` of it shows its key (P7)."""
+    """Seals and opens JSON documents. No `repr` of it shows its key (P7).
 
-    def __init__(self, key: Secret) -> None:
+    The key is given, or the one of a home. That is looked for at each use, and made where something
+    is sealed and none is there: never to open what another one sealed.
+    """
+
+    def __init__(self, key: Secret | Path) -> None:
+        """InputError for a key that is none."""
+        self._key = key
+        if isinstance(key, Secret) or key.exists():
+            self._fernet()
+
+    def _fernet(self) -> Fernet:
+        key = self._key
         try:
-            self._fernet = Fernet(key.reveal())
+            return Fernet(key.reveal() if isinstance(key, Secret) else key.read_text("utf-8"))
+        except OSError as error:
+            raise InputError(
+                f"The key for secrets, {key}, cannot be read ({error.strerror}). Bring it back, or "
+                "give the connection its password again."
+            ) from error
         except ValueError:
             raise InputError(
                 "The key for secrets is none: it must be 32 bytes in URL-safe base64, as "
@@ -32,12 +48,15 @@ class Vault:
 
     def seal(self, document: Any) -> bytes:
         """A JSON document, so that only this key opens it."""
-        return self._fernet.encrypt(json.dumps(document).encode())
+        if isinstance(self._key, Path):
+            with disk_error(f"write {self._key}"):
+                keep(self._key, Fernet.generate_key().decode())
+        return self._fernet().encrypt(json.dumps(document).encode())
 
     def open(self, sealed: bytes) -> Any:
-        """The document; InputError if another key sealed it."""
+        """The document; InputError if another key sealed it, or the key is gone."""
         try:
-            return json.loads(self._fernet.decrypt(sealed))
+            return json.loads(self._fernet().decrypt(sealed))
         except InvalidToken:
             raise InputError(
                 "A password in the catalog was encrypted with another key. Bring the key back, or "
@@ -46,9 +65,5 @@ class Vault:
 
 
 def vault_of(home: Path, key: Secret | None = None) -> Vault:
-    """The vault of a home; its key is made there where none is given and none is there yet."""
-    if key:
-        return Vault(key)
-    path = home / NAME
-    with disk_error(f"write {path}"):
-        return Vault(Secret(keep(path, Fernet.generate_key().decode())))
+    """The vault of a home: of the key that is given, else of the one that is kept there."""
+    return Vault(key or home / NAME)

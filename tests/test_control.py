@@ -34,6 +34,7 @@ from engine.record import scheduled
 from engine.report import flow_id
 from engine.resources import Resource, Resources, new
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from engine.vault import NAME
 from engine.window import Window
 from tests.commands import here, put
 from tests.daemons import Trial, alive_below, clock_of, until
@@ -217,6 +218,25 @@ def is_writing(catalog: Catalog) -> bool:
         catalog._lock.release()
         return False
     return True
+
+
+def test_a_home_that_cannot_be_read(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told for as long as it is so: what runs meanwhile is what was known before."""
+    asked = Daemon(tried.config, {})
+    asked._listen(Api(port=0, token=Secret("a-token")))
+    assert asked._api
+    plane = asked._api._plane
+    plane.vault.seal(1)
+    key = (tried.home / NAME).read_text()
+    plane.resources.create(new("flows", {}, 1))
+    unread = ["What the home keeps cannot be read: The key for"]
+    for text, told in ((key, []), ("junk", unread), (key, [])):
+        (tried.home / NAME).write_text(text)
+        asked._read()
+        assert [each[:47] for each in plane.unready() if "home keeps" in each] == told
+    asked._api.start()
+    asked._api.stop()
+    asked._api.join(5)
 
 
 def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

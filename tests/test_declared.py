@@ -128,6 +128,7 @@ def test_a_lost_key_is_told_and_mended(tmp_path: Path, resources: Resources, vau
     loaded, origin = load(tmp_path)
     applied.apply(loaded, resources, vault, NOW, origin)
     other = vault_of(tmp_path / "other")
+    other.seal("what makes its key")
     flows, problems = declared.flows(resources, other, tmp_path, None)
     assert (flows, list(problems)) == ({}, ["events", "by-hand", "once"])
     assert "another key" in problems["events"]

@@ -34,7 +34,7 @@ def test_the_key_of_a_home(tmp_path: Path) -> None:
     sealed = vault_of(tmp_path / "given", key).seal(1)
     assert not (tmp_path / "given").exists()
     assert Vault(key).open(sealed) == 1
-    vault_of(tmp_path / "made")
+    vault_of(tmp_path / "made").seal(1)
     assert (tmp_path / "made" / NAME).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "made").iterdir()] == [NAME]
 
@@ -45,6 +45,24 @@ def test_what_is_no_key(text: str) -> None:
     with pytest.raises(InputError, match="32 bytes") as error:
         Vault(Secret(text))
     assert "hunter2" not in str(error.value)
+
+
+def test_a_key_that_is_lost(tmp_path: Path) -> None:
+    """To look makes no new one; what is sealed again then is opened again, by whoever runs."""
+    vault, path = vault_of(tmp_path), tmp_path / NAME
+    sealed = vault.seal(1)
+    key = path.read_text()
+    path.unlink()
+    for each in (vault, vault_of(tmp_path)):
+        with pytest.raises(InputError, match=r"cannot be read .* Bring it back"):
+            each.open(sealed)
+    assert not path.exists()
+    again = vault.seal(2)
+    assert vault_of(tmp_path).open(again) == 2
+    with pytest.raises(InputError, match="another key"):
+        vault.open(sealed)
+    path.write_text(key)
+    assert vault.open(sealed) == 1
 
 
 def test_made_by_many_at_once(tmp_path: Path) -> None:
@@ -73,7 +91,7 @@ import os, signal
 from pathlib import Path
 from engine.vault import vault_of
 {moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-vault_of(Path({str(tmp_path)!r}))
+vault_of(Path({str(tmp_path)!r})).seal(1)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -85,7 +103,7 @@ def test_where_none_can_be_made(tmp_path: Path) -> None:
     """It is said which file cannot be written."""
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=f"Cannot write .*{NAME}"):
-        vault_of(tmp_path / "file")
+        vault_of(tmp_path / "file").seal(1)
 
 
 def test_who_holds_a_lock(tmp_path: Path) -> None:
