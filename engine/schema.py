@@ -5,6 +5,7 @@ Pure: it is given the parsed document, and knows no file, no Arrow and no record
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ _BOUNDS = {
     for name, bits in (("byte", 7), ("short", 15), ("int", 31))
     for less in (0, 1)
 }
+MOST, DEEPEST = 10_000, 100  # subschemas that a schema may have, all in all and in one another
 _RESERVED = {"unmapped", "event_date"}
 _UNREADABLE = re.compile(r"[ ,;{}()\n\t=]")  # in a column name, refused by Delta readers
 
@@ -83,7 +85,8 @@ class Schema:
         """
         if not isinstance(document, dict):
             raise InputError(f"The schema {name} is not a JSON object.")
-        reader = _Reader(document)
+        _Weighing(name, document).weigh(document)
+        reader = _Reader(name, document)
         root = reader.field("", [("#", document, frozenset())])
         if root and root.type != "object":
             reader.add("#", f"is {root.type}; a record is an object")
@@ -95,17 +98,55 @@ class Schema:
         return cls(name, document, root)
 
 
+class _Weighing:
+    """Counts the subschemas that a value is held against, those behind references as often as they
+    are named: a small document can name them without end. Each is looked at once.
+    """
+
+    def __init__(self, name: str, document: dict[str, Any]) -> None:
+        self.name, self.document = name, document
+        self.weights: dict[int, tuple[int, int]] = {}
+
+    def weigh(self, node: Any, depth: int = 0) -> tuple[int, int]:
+        """How many they are, and how many levels of them; InputError for too many of either."""
+        if not isinstance(node, dict):
+            return 0, 0
+        if id(node) not in self.weights:
+            self.weights[id(node)] = 0, 0  # what contains itself is told of by who reads it
+            count = levels = 0
+            if depth <= DEEPEST:
+                for child in self.under(node):
+                    more, below = self.weigh(child, depth + 1)
+                    count, levels = count + more, max(levels, below)
+            self.weights[id(node)] = count + 1, levels + 1
+        count, levels = self.weights[id(node)]
+        if count > MOST or depth + levels > DEEPEST:
+            raise _too_much(self.name)
+        return count, levels
+
+    def under(self, node: dict[str, Any]) -> Iterator[Any]:
+        ref = node.get("$ref")
+        if isinstance(ref, str) and (ref == "#" or ref.startswith("#/")):
+            with suppress(LookupError):
+                yield follow(self.document, ref)
+        yield from (node[key] for key in _SCHEMA_IN if key in node)
+        for key in _SCHEMAS_UNDER:
+            under = node.get(key)
+            if key not in ("$defs", "definitions"):  # they count where they are named
+                yield from under if isinstance(under, list) else _mapping(under).values()
+
+
 class _Reader:
     """Reads one document; `problems` grows instead of raising, so that all are told at once."""
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self.document = document
-        self.problems: list[tuple[str, str]] = []
+    def __init__(self, name: str, document: dict[str, Any]) -> None:
+        self.name, self.document = name, document
+        self.problems: dict[tuple[str, str], None] = {}  # in their order, each once
+        self.gathered = 0
         self.dated: set[int] = set()  # subschemas whose format is the type of a column
 
     def add(self, at: str, text: str) -> None:
-        if (at, text) not in self.problems:
-            self.problems.append((at, text))
+        self.problems[at, text] = None
 
     def field(self, name: str, places: list[Located]) -> Field | None:
         """The field that the subschemas at `places` describe together; None if they fail to."""
@@ -156,6 +197,9 @@ class _Reader:
         """`node` and every subschema that `$ref` and `allOf` put in the same place."""
         if not isinstance(node, dict):
             return  # true and false say nothing of a type
+        self.gathered += 1
+        if self.gathered > MOST:  # weighed as less, for some of them contain themselves
+            raise _too_much(self.name)
         yield at, node, trail
         ref = node.get("$ref")
         if isinstance(ref, str) and ref in trail:
@@ -259,11 +303,18 @@ class _Reader:
         from jsonschema import Draft202012Validator as Validator
 
         meta = Validator(Validator.META_SCHEMA, format_checker=Validator.FORMAT_CHECKER)
+        known = {where for where, _ in self.problems}  # told already, in clearer words
         for error in meta.iter_errors(self.document):
             at = "/".join(["#", *(escape(str(part)) for part in error.absolute_path)])
-            known = {where for where, _ in self.problems}  # told already, in clearer words
             if not known & {at, at.removesuffix("/type")}:
                 self.add(at, error.message[:200])
+
+
+def _too_much(name: str) -> InputError:
+    return InputError(
+        f"The schema {name} cannot be used: with what its references name, it has more than "
+        f"{MOST:,} subschemas, or more than {DEEPEST} in one another."
+    )
 
 
 def follow(document: Any, ref: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -220,6 +221,51 @@ def test_the_same_part_may_be_used_in_two_places() -> None:
     }
     names = [field.name for field in Schema.parse("test", document).root.fields]
     assert names == ["a", "b", "c", "x"]
+
+
+def doubling(levels: int, key: str) -> Json:
+    """A small schema in which each part names the next one twice, under `key`."""
+    parts_of = {}
+    for level in range(levels):
+        both = [{"$ref": f"#/$defs/p{level + 1}"}] * 2
+        parts_of[f"p{level}"] = (
+            {"type": "object", "properties": dict(zip("lr", both, strict=True))}
+            if key == "properties"
+            else {"type": "string", key: both}
+        )
+    return one(
+        {"$ref": "#/$defs/p0"},
+        **{"$defs": parts_of | {f"p{levels}": {"type": "string"}}},
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        doubling(13, "properties"),
+        doubling(13, "allOf"),
+        doubling(13, "anyOf"),  # of which no column is made, and every record is held against it
+        one({"$ref": "#/$defs/p0"}, **{"$defs": {f"p{n}": {"$ref": f"#/$defs/p{n + 1}"}
+            for n in range(1000)}}),
+        one({"$ref": "#/$defs/p0"}, **{"$defs": {
+            f"p{n}": {"type": "object",
+                      "properties": {m: {"$ref": f"#/$defs/p{m}"} for m in "0123456"}}
+            for n in range(7)}}),
+        {"type": "object", "properties": {f"p{n}": {"type": "string"} for n in range(10_000)}},
+    ],
+    ids=["properties", "allOf", "anyOf", "deep", "in themselves", "wide"],
+)  # fmt: skip
+def test_a_schema_that_is_too_much(document: Json) -> None:
+    """Few bytes can name so much that to read it would have no end."""
+    started = perf_counter()
+    with pytest.raises(InputError, match="more than 10,000 subschemas, or more than 100 in one"):
+        Schema.parse("test", document)
+    assert perf_counter() - started < 1
+
+
+def test_a_large_schema() -> None:
+    """What is named often counts as often, and may do so thousands of times."""
+    assert len(Schema.parse("test", doubling(10, "properties")).root.fields) == 1
 
 
 @pytest.mark.parametrize("ref", ["#/a/2", "#/a/x", "#/b", "#/c/d"])
