@@ -319,6 +319,40 @@ def test_a_link_in_a_batch_s_folder_is_not_followed(control: Control) -> None:
         link.unlink()
 
 
+LISTS = ("meta?path=input_files", "meta?path=row_errors", "failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("input_files", LISTS[1:]), ("row_errors", LISTS[:1]), (".", ())]
+)
+def test_a_folder_that_is_a_link_is_not_followed(
+    control: Control, name: str, shown: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Nor what is below it."""
+    folder = (control.root / "_batches" / control.batch / name).resolve()
+    moved = folder.rename(tmp_path / "moved")
+    folder.symlink_to(moved)
+    try:
+        for path in LISTS:
+            found = control.get(f"{EXPORT}/batches/{control.batch}/{path}")["data"]
+            assert bool(found) is (path in shown)
+    finally:
+        folder.unlink()
+        moved.rename(folder)
+
+
+def test_a_name_that_is_not_utf_8_has_no_address(control: Control) -> None:
+    """Everything else is listed all the same."""
+    path = f"{EXPORT}/batches/{control.batch}/failed"
+    before = control.get(path)
+    odd = control.root / "_batches" / control.batch / "row_errors" / "\udcff.json"
+    odd.touch()
+    try:
+        assert control.get(path) == before
+    finally:
+        odd.unlink()
+
+
 # Health ----------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ A name in a path is only ever compared with what a folder lists: it is never mad
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,10 +37,10 @@ def batch_meta(
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """What was asked for a batch, and what was rejected: a list of files, or one of them."""
-    folder = _run(plane, batch)[0]
-    lists = {name: _listed(folder / name) for name in (INPUTS, ERRORS)}
+    root, folder, _ = _run(plane, batch)
+    lists = {name: _listed(root, *folder, name) for name in (INPUTS, ERRORS)}
     files = {f"{name}/{each.name}": each for name, found in lists.items() for each in found}
-    lists[""] = [each for each in _listed(folder) if each.name in (INPUTS, ERRORS, SAMPLES)]
+    lists[""] = [each for each in _listed(root, *folder) if each.name in (INPUTS, ERRORS, SAMPLES)]
     files |= {each.name: each for each in lists[""] if each.name == SAMPLES}
     wanted = (path or "").strip("/")
     if wanted in lists:
@@ -53,7 +54,8 @@ def batch_failed(
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """The records of a batch that were rejected: a list of files, or one of them."""
-    found = _listed(_run(plane, batch)[0] / ERRORS)
+    root, folder, _ = _run(plane, batch)
+    found = _listed(root, *folder, ERRORS)
     if path:
         return _file(batch, path, {each.name: each for each in found}.get(path))
     return _page(request, "", found, start, limit)
@@ -113,36 +115,36 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
 # Where things are --------------------------------------------------------------------------
 
 
-def _run(plane: Plane, batch: str) -> tuple[Path, Path, Window]:
-    """The folder of a batch, its table, and what was asked for; NotThere for no batch of ours."""
+def _run(plane: Plane, batch: str) -> tuple[Path, tuple[str, str], Window]:
+    """The table of a batch, its folder there, and what was asked for; NotThere for none of ours."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
     rows = plane.catalog.read(query, [batch])
     if not rows:
         raise NotThere("batches", batch)
     root, known, window = rows[0]
-    return (
-        Path(root) / "_batches" / known,
-        Path(root),
-        Window.from_json(json.loads(window)),
-    )
+    return Path(root), ("_batches", known), Window.from_json(json.loads(window))
 
 
-def _listed(folder: Path) -> list[Path]:
-    """What is in a folder, by name; nothing in one that is not there, as after a run that failed
-    before there was anything to say.
+def _listed(root: Path, *below: str) -> list[Path]:
+    """What is in a folder of a table, by name; nothing in one that is not there, as after a run
+    that failed before there was anything to say.
+
+    Links in a table are not followed: they lead anywhere. Nor is there an address for a name that
+    is not UTF-8, and none of ours is.
     """
+    folder = root.joinpath(*below)
     with disk_error(f"read {folder}"):
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
-        return [each for each in found if not each.is_symlink()]  # those lead anywhere
+        if not folder.is_dir() or folder.resolve() != root.resolve().joinpath(*below):
+            return []
+        found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
+    return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
 
 
 def _table_files(plane: Plane, batch: str) -> list[Path]:
     """A table may have very many days: only those of the batch are looked at."""
-    folder, root, window = _run(plane, batch)
-    days = (root / f"event_date={day}" for day in window.days)
-    return [
-        file for day in days for file in _listed(day) if file.name.startswith(f"{folder.name}-")
-    ]
+    root, (_, known), window = _run(plane, batch)
+    days = (_listed(root, f"event_date={day}") for day in window.days)
+    return [file for files in days for file in files if file.name.startswith(f"{known}-")]
 
 
 # Answers -----------------------------------------------------------------------------------
