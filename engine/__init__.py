@@ -9,9 +9,10 @@ much. `runs` brings windows into the table: those of a range of days from `backf
 due of a flow from `upkeep`, which `daemon` calls at every `tick`; `rejects` brings what was
 rejected, once it passes. `api` is the control plane, in the daemon: what clients make there are
 `resources`, their secrets in a `vault`; `bodies` checks what they say, `declared` makes flows of
-them, and `applied` makes them of a configuration file (`config`, read by `keys`). `cli`, `cli_flows` and `cli_rejects` are the commands (`console` how they
-speak, `look` and `status` what they ask), `sandbox` the stand-in for Mixpanel that only the demo,
-its own command and the tests start.
+them, and `applied` makes them of a configuration file (`config`, read by `keys`). `cli`,
+`cli_flows` and `cli_rejects` are the commands (`console` how they speak, `look` and `status` what
+they ask), `sandbox` the stand-in for Mixpanel that only the demo, its own command and the tests
+start.
 """
 
 import os
