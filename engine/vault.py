@@ -36,8 +36,9 @@ class Vault:
             return Fernet(key.reveal() if isinstance(key, Secret) else key.read_text("utf-8"))
         except OSError as error:
             raise InputError(
-                f"The key for secrets, {key}, cannot be read ({error.strerror}). Bring it back, or "
-                "give the connection its password again."
+                f"The key for secrets, {key}, cannot be read ({error.strerror}). Bring it back, "
+                "name the configuration whose [api] gives one, or give the connection its password "
+                "again."
             ) from error
         except ValueError:
             raise InputError(

@@ -145,7 +145,7 @@ def test_status_of_nothing(run: Run, words: list[str], told: str) -> None:
 
 
 def test_what_cannot_run(run: Run) -> None:
-    """A kept flow that would share a table, or has a password of another key, is told of."""
+    """A kept flow that would share a table, or whose password no key opens, is told of."""
     run("apply", "other.toml")
     text = Path("own.toml").read_text()
     Path("own.toml").write_text(text.replace("data/first", "data/third"))
@@ -154,10 +154,14 @@ def test_what_cannot_run(run: Run) -> None:
     assert 'third: Flow "first" of own.toml has its name or its table.' in said.err
     assert [line.split("\t")[0] for line in said.out.splitlines()[1:]] == ["first", "second"]
     assert "third: Flow" in run("plan", "--config=own.toml").err
-    (Path("home") / "secrets.key").unlink()
+    key = Path("home") / "secrets.key"
+    key.unlink()
     said = run("status", "--home=home")
     assert said.status == 1
-    assert said.err.count("another key") == 2
+    assert said.err.count("home/secrets.key, cannot be read") == 2
+    assert not key.exists()
+    key.write_bytes(Fernet.generate_key())
+    assert run("status", "--home=home").err.count("another key") == 2
 
 
 def test_the_key_of_the_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +173,8 @@ def test_the_key_of_the_configuration(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert run("apply", "other.toml").status == 0
     assert not (Path("home") / "secrets.key").exists()
     assert flows(run, "status", "--config=own.toml") == ["first", "second"]
-    assert "another key" in run("status", "--home=home").err
+    assert "name the configuration whose [api] gives one" in run("status", "--home=home").err
+    assert not (Path("home") / "secrets.key").exists()
 
 
 def test_a_flow_of_nobodys_file(run: Run) -> None:
