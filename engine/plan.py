@@ -278,7 +278,7 @@ def reach(flow: Flow, arrival: int | None, now: int) -> int | None:
     """
     if arrival is not None or flow.windows == "day":
         return arrival
-    until, tick = now - flow.delay_minutes * MINUTE, now
+    until = now - flow.delay_minutes * MINUTE
     if flow.schedule is None:
         return until
     tick = last_tick(flow.schedule, now) or flow.schedule.start_time * SECOND

@@ -55,7 +55,7 @@ def app_of(plane: Plane) -> FastAPI:
     app.include_router(registry.datasets, prefix=CATALOG)
     app.include_router(batches.router, prefix=EXPORT)
     app.include_router(health.router)
-    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]
+    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]  # as FastAPI has it
     app.get(DOCS, include_in_schema=False)(lambda: page())
     app.add_middleware(Telling, changed=plane.changed)
     app.add_middleware(Whole)

@@ -71,7 +71,7 @@ def router_of(collection: Collection) -> APIRouter:
         return single(collection.show(plane, plane.resources.get(kind, id)))
 
     @router.patch("/{id}")
-    def change(plane: Shared, id: str, operations: Operations, if_match: IfMatch = None) -> Json:  # noqa: A002
+    def change(plane: Shared, id: str, operations: Operations, if_match: IfMatch = None) -> Json:  # noqa: A002 - its name in the path
         """Change one, by a JSON Patch."""
 
         def edit(before: Resource) -> Resource:
@@ -88,7 +88,7 @@ def router_of(collection: Collection) -> APIRouter:
         return made(changed(plane, kind, id, etag_of(if_match), edit))
 
     @router.delete("/{id}", status_code=204, response_class=Response)
-    def remove(plane: Shared, id: str) -> None:  # noqa: A002
+    def remove(plane: Shared, id: str) -> None:  # noqa: A002 - its name in the path
         """Delete one."""
         resource = plane.resources.get(kind, id)
         if not declared.is_left(resource) or resource.origin in plane.files:

@@ -243,7 +243,7 @@ def _order(
     """A `+` in an address that was not escaped comes as a space."""
     found = []
     for text in ",".join(texts).split(","):
-        sign, field = _ORDER.fullmatch(text.strip()).groups()  # type: ignore[union-attr]
+        sign, field = _ORDER.fullmatch(text.strip()).groups()  # type: ignore[union-attr]  # it matches any text
         if not field or field[0] in "+-" or re.search(r"[\s:]", field):
             raise invalid(
                 "1432-400",

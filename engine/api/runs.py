@@ -85,10 +85,10 @@ def find(catalog: Catalog, wanted: Listing) -> list[Found]:
     order = ", ".join(f"k{n}{' DESC' if down else ''}" for n, (_, down) in enumerate(columns))
     walk = _WALKS.get(columns[0][0], "")
     # The items are long: they are fetched once it is known which.
-    page = f"SELECT rowid AS run, {keys} FROM runs {walk}{_joined(where)} ORDER BY {order} LIMIT ?"  # noqa: S608
+    page = f"SELECT rowid AS run, {keys} FROM runs {walk}{_joined(where)} ORDER BY {order} LIMIT ?"  # noqa: S608  # our own names only
     names = ", ".join(f"k{n}" for n in range(len(columns)))
     kept = "item, dataset, batch_id"
-    query = f"SELECT {kept}, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608
+    query = f"SELECT {kept}, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608  # our own names only
     rows = catalog.read(query, [*values, wanted.limit + 1])
     return [Found(row[:3], [_ranked(value) for value in row[3:]]) for row in rows]
 

@@ -360,7 +360,7 @@ def _clearing(fields: list[str]) -> Callable[[list[Any]], None]:
     assert all(re.fullmatch(r"f\d+", field) for field in fields)
     targets = " = ".join(f"struct.{field}" for field in fields)
     scope: dict[str, Any] = {}
-    exec(f"def clear(structs):\n for struct in structs:\n  {targets} = None", scope)  # noqa: S102
+    exec(f"def clear(structs):\n for struct in structs:\n  {targets} = None", scope)  # noqa: S102 - numbers of ours, see above
     clear: Callable[[list[Any]], None] = scope["clear"]
     return clear
 
@@ -405,7 +405,7 @@ def _is_event(line: bytes) -> bool:
 
 def _json_type(field: Field) -> Any:
     if field.items:
-        return list[TYPES[field.items.type][0] | None] | None  # type: ignore[misc]
+        return list[TYPES[field.items.type][0] | None] | None  # type: ignore[misc]  # a type made as it runs
     return TYPES[field.type][0] | None
 
 
