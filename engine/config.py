@@ -4,7 +4,6 @@ It knows no command and no network, and what the shipped files mean is not its b
 
 import ipaddress
 import json
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from zoneinfo import available_timezones
 
 from tzlocal.windows_tz import win_tz
 
+from engine.disk import canonical
 from engine.errors import InputError
 from engine.flow import FREQUENCIES, HOST, Connection, Flow, Schedule, Secret
 from engine.keys import (
@@ -231,13 +231,13 @@ def _one_flow_a_table(flows: Mapping[str, Flow | None], problems: Problems) -> N
     for name, flow in flows.items():
         if flow is None:
             continue
-        if (owner := owners.setdefault(place_of(flow), name)) != name:
+        try:
+            table = canonical(flow.dataset)
+        except InputError as error:
+            problems.add(f"flows.{name}.dataset", str(error))
+            continue
+        if (owner := owners.setdefault(table, name)) != name:
             problems.add(f"flows.{name}.dataset", f'is the table of flow "{owner}": give another')
-
-
-def place_of(flow: Flow) -> str:
-    """One table has one name, however a flow calls it."""
-    return os.path.realpath(flow.dataset.removeprefix("file://"))
 
 
 def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | None:

@@ -4,7 +4,6 @@ To read a resource is to check it: what cannot be run is an Unfit, with Flow Ser
 knows no request and no answer, and runs nothing.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from engine.bodies import (
     spec,
     table,
 )
-from engine.disk import local_path
+from engine.disk import canonical
 from engine.errors import EtlError, NotThere, Unfit, disk_error
 from engine.flow import HOST, Connection, Flow, Secret
 from engine.keys import is_text
@@ -52,7 +51,7 @@ def flows(
         except EtlError as error:
             problems[name] = str(error)
             continue
-        if (owner := owners.setdefault(place_of(flow.dataset), name)) != name:
+        if (owner := owners.setdefault(canonical(flow.dataset), name)) != name:
             problems[name] = f'The dataset is the table of flow "{owner}": give another one.'
             continue
         found[name] = flow
@@ -151,12 +150,7 @@ def table_of(flow: Resource, resources: Resources, datasets: Path) -> str:
     """The one name of the table of a flow."""
     target = resources.get("targetConnections", flow.body["targetConnectionIds"][0])
     dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
-    return place_of(dataset_of(dataset, datasets))
-
-
-def place_of(dataset: str) -> str:
-    """One table has one name, wherever we are."""
-    return os.path.realpath(local_path(dataset))
+    return canonical(dataset_of(dataset, datasets))
 
 
 def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, Any]:

@@ -84,6 +84,11 @@ def local_path(uri: str) -> Path:
     return Path(uri).expanduser() if uri.startswith("~/") else Path(uri)
 
 
+def canonical(uri: str) -> str:
+    """The one name of the table that `uri` names; two that share a table have the same one (P4)."""
+    return os.path.realpath(local_path(uri))
+
+
 def holder(lock: Path) -> int | None:
     """The process that holds a lock that `take` took; None if none does."""
     try:

@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 
 from engine import config
 from engine.config import Api, Config
+from engine.disk import canonical
 from engine.errors import InputError
 from engine.flow import Flow
 from engine.plan import DAYS_PER_REQUEST
@@ -87,9 +88,9 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
         vault = vault_of(own.home, api.key)
         origin = origin_of(path) if path else None
         flows, problems = declared.flows(resources, vault, api.datasets, origin)
-    owners = {config.place_of(flow): name for name, flow in own.flows.items()}
+    owners = {canonical(flow.dataset): name for name, flow in own.flows.items()}
     for name, flow in list(flows.items()):
-        owner = name if name in own.flows else owners.get(config.place_of(flow))
+        owner = name if name in own.flows else owners.get(canonical(flow.dataset))
         if owner:
             problems[name] = f'Flow "{owner}" of {path} has its name or its table.'
             del flows[name]

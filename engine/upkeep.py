@@ -4,7 +4,6 @@ It knows no schedule but the flow's and no process: it is told to stop, and tell
 """
 
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from ulid import ULID
 from engine import given, plan, positions, record
 from engine.catalog import Catalog
 from engine.dataset import Dataset
-from engine.disk import local_path
+from engine.disk import canonical
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
 from engine.flow import Flow, Run
 from engine.plan import Due
@@ -289,5 +288,5 @@ def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     outcome = Outcome(
         run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
     )
-    dataset = os.path.realpath(local_path(flow.dataset))
+    dataset = canonical(flow.dataset)
     catalog.save(payload(outcome, flow, now), flow=flow.name, dataset=dataset, window=run.window)

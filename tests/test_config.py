@@ -623,3 +623,36 @@ def test_any_table_is_flows_or_an_input_error(
     path.write_text(f"[connections.shop]\n{connection}\n[flows.events]\n{flow}\n")
     with suppress(InputError):
         assert set(load(path, ENVIRON).flows) == {"events"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("data/events", "./data/../data/events/"),
+        ("~/events", "{home}/events"),
+        ("~/events", "file://{home}/events"),
+        ("file:///tmp/a%20b", "/tmp/a b"),
+        ("file://localhost/tmp/x", "/tmp/x"),
+        ("file:///tmp/x", "file://localhost/tmp/x/"),
+        ("link/events", "{real}/events"),
+    ],
+)
+def test_two_flows_cannot_share_a_table_under_two_names(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: str, other: str
+) -> None:
+    """P4: whatever a table is called, it is the table of one flow."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    other = other.format(home=tmp_path, real=tmp_path / "real")
+    text = f"""
+[connections.shop]
+[flows.one]
+connection = "shop"
+dataset = "{one}"
+[flows.two]
+connection = "shop"
+dataset = "{other}"
+"""
+    assert problems(write(text)) == ['flows.two.dataset: is the table of flow "one": give another']

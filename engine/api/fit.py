@@ -8,6 +8,7 @@ from engine import declared, given, rules
 from engine.api.plane import Plane
 from engine.api.problems import invalid
 from engine.bodies import DISABLED
+from engine.disk import canonical
 from engine.errors import InputError
 from engine.flow import Flow
 from engine.resources import Resource, Resources
@@ -24,7 +25,7 @@ def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
         rules.parse(*flow.mapping, Schema.parse(*flow.schema))
     except InputError as error:
         raise invalid("1419-400", f"Error while validating mapping. {error}") from None
-    if Path(declared.place_of(flow.dataset)).exists():
+    if Path(canonical(flow.dataset)).exists():
         _check_table(flow)
 
 
@@ -61,7 +62,7 @@ def _check_table(flow: Flow) -> None:
 
 def _check_alone(plane: Plane, flow: Flow) -> None:
     """Two flows would replace each other's days, and each would append what arrives (P4)."""
-    place = declared.place_of(flow.dataset)
+    place = canonical(flow.dataset)
     for other in plane.resources.all("flows"):
         if declared.name_of(other) == flow.name:
             continue

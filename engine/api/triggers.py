@@ -15,6 +15,7 @@ from engine.api.connections import without_secrets
 from engine.api.plane import Plane, Shared
 from engine.api.problems import invalid, unsupported
 from engine.bodies import DISABLED, ENABLED, integer
+from engine.disk import canonical
 from engine.errors import NotThere
 from engine.flow import Flow, Run
 from engine.plan import DAYS_PER_REQUEST
@@ -85,7 +86,7 @@ def _flow(plane: Plane, resource: Resource) -> Flow:
 def _schedule(plane: Plane, flow: Flow, window: Window, params: Json) -> Json:
     run = Run(str(uuid4()), flow.name, window, "", plane.now())
     item = record.scheduled(flow, run, without_secrets(params))
-    place = declared.place_of(flow.dataset)
+    place = canonical(flow.dataset)
     plane.catalog.save(item, flow=flow.name, dataset=place, window=window)
     return item
 
