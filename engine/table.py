@@ -284,7 +284,7 @@ class Table:
             ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
             for file in files:
                 yield from (
-                    batch.columns
+                    [_plain(column) for column in batch.columns]
                     for batch in parquet.dataset(file).scanner(columns=wanted, **ahead).to_batches()
                 )
 
@@ -400,6 +400,14 @@ class Table:
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
             return sorted((path.name for path in found), reverse=True)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Texts as this program writes them: files of other programs have them in other forms."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    return column if kind is column.type else column.cast(kind)
 
 
 def _listed(files: pa.Table) -> Iterator[tuple[str, int, int | None, date]]:
