@@ -17,10 +17,12 @@ from engine.window import Window, day_over
 
 
 def missing_days(flow: Flow, dataset: Dataset, days: Sequence[date]) -> list[date]:
-    """Those of `days` that were never pulled, or were pulled before they were over."""
-    zone = flow.connection.zone
+    """Those of `days` that were never pulled, were pulled before they were over, or were undone."""
+    zone, lost = flow.connection.zone, positions.undone(flow, dataset)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
-    return [day for day, at in pulled.items() if at is None or at < day_over(day, zone)]
+    return [
+        day for day, at in pulled.items() if at is None or at < day_over(day, zone) or day in lost
+    ]
 
 
 def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:

@@ -26,6 +26,7 @@ from engine.flow import Flow
 from engine.window import DAY, Window, consecutive, each_day
 
 if TYPE_CHECKING:
+    from engine.dataset import Dataset
     from engine.run import Rules
 
 PROGRAM = "mixpanel-etl"
@@ -189,6 +190,8 @@ def _backfill(
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)
     debug, again = context.obj
     table = given.dataset_of(flow, rules)
+    table.mend()
+    _tell_changes(flow, table, days)
     due = days if options["force"] else missing_days(flow, table, days)
     show = progress(len(due))
     tell = console.with_tracebacks(show) if debug else show
@@ -211,6 +214,19 @@ def _backfill(
     return 1 if failed else 0
 
 
+def _tell_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
+    """P10: say what another program did to the days before any of them is called complete."""
+    from engine import positions
+    from engine.status import listed
+
+    changes, asked = table.changes(), set(days)
+    undone = positions.undone(flow, table)
+    if again := [change for day, change in undone.items() if day in asked]:
+        say(f"Not as it was pulled, and pulled again: {listed(again)}.")
+    if kept := [each for day, each in changes.items() if day in asked and not each.undone]:
+        say(f"Changed by another program, and left so without --force: {listed(kept)}.")
+
+
 def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, force: bool) -> int:
     from engine import plan
     from engine.backfill import first_arrival, missing_days
@@ -218,6 +234,9 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
 
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
     dataset = given.dataset_of(flow, rules)
+    if dataset.damage:
+        say(dataset.damage)
+    _tell_changes(flow, dataset, days)
     due = days if force else missing_days(flow, dataset, days)
     answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     fewest, most = plan.request_range(due, size)
@@ -312,7 +331,7 @@ def explore(
 @app.command(epilog=f"Example: {PROGRAM} check --config flows.toml")
 def check(config_file: ConfigFile = None) -> int:
     """Everything that can be wrong, at once: from file to table."""
-    from engine.look import probe, sample
+    from engine.look import look_at_files, probe, sample
 
     flows, home = given.flows_of(config_file)
     asked, failures = set(), list[EtlError]()
@@ -338,6 +357,10 @@ def check(config_file: ConfigFile = None) -> int:
             answers = f"{flow.connection.host} answers these credentials"
             look(flow, answers, partial(sample, flow, home, Window(day, day), 1))
         look(flow, f"dataset {flow.dataset} can be written", partial(probe, flow, rules))
+        if rules:
+            look(
+                flow, f"all files of {flow.dataset} are there", partial(look_at_files, flow, rules)
+            )
     return max((console.status_of(error) for error in failures), default=0)
 
 

@@ -105,6 +105,8 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         if rows:
             table(["flow", "why", "window"], rows)
     for s in told:
+        for note in filter(None, (s.undone, s.changed)):
+            say(f"{s.flow.name}: {note}")
         if s.problem or not s.flow.schedule:
             say(f"{s.flow.name}: {s.problem or 'it has no schedule: the daemon leaves it alone.'}")
             continue
@@ -161,7 +163,10 @@ def status(
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
-    return 1 if any(wrong.values()) else 0
+    for s in told:
+        for note in filter(None, (s.undone, s.changed)):
+            say(f"{s.flow.name}: {note}")
+    return 1 if any(wrong.values()) or any(s.undone for s in told) else 0
 
 
 @positions.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")

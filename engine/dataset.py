@@ -8,36 +8,52 @@ It knows no request and no mapping: it is handed finished files and tells who ho
     <root>/_staging/<batch-id>/                          a run that is not committed yet
     <root>/_staging/<batch-id>/intent.json               a commit on its way: what it adds, removes
     <root>/_superseded/<due-ms>-<batch-id>.json          replaced files that are kept for a while
+
+Other programs may commit to the table at any time. So each commit lands on the very version that
+was read for it, or reads again. What a crash or a hand has left below the root and cannot be read
+is set aside under the name `….damaged`, and named in `notices`.
 """
 
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import re2
 from deltalake import (
     CommitProperties,
     DeltaTable,
     PostCommitHookProperties,
     Transaction,
 )
+from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from engine.disk import sync, take, write_synced
+from engine import intent as intents
+from engine.contents import OURS, Contents, noted_after
+from engine.deltalog import columns_of, paths_in
+from engine.disk import set_aside, sync, take, write_synced
+from engine.duplicates import Duplicates
 from engine.errors import DatasetError, Shrunk, disk_error
-from engine.table import SOURCE, Held, Table, translated
+from engine.intent import Intent, is_inside
+from engine.table import COLUMNS, SOURCE, Held, Table, translated
 
 if TYPE_CHECKING:
     from engine.stages.writer import StagedFile
 
 NOTE = "batch.json"  # in the folder of a batch
+TRIES = 10  # commits of other programs that may come between, one after the other
+KEPT = re2.compile(r"([0-9]{1,15})-(.{1,100})\.json")  # a list of replaced files
+Planned = tuple[Mapping[date, Held], Mapping[str, int]]  # what a commit replaces, and its positions
 
 
 class Dataset(Table):
@@ -48,6 +64,9 @@ class Dataset(Table):
     ) -> None:
         super().__init__(root, schema, source)
         self.unreported: list[tuple[str, Any]] = []  # (batch id, record), after a crash
+        self.notices: list[str] = []  # what was found damaged, and what was done about it
+        self._locked = False
+        self._locked_id: str | None = None  # of the table that was there when it was locked
 
     def create(self) -> None:
         """Make the table if there is none yet."""
@@ -60,12 +79,16 @@ class Dataset(Table):
                 self.root,
                 self._schema,
                 partition_by=["event_date"],
-                configuration={SOURCE: self._source},
+                configuration={
+                    SOURCE: self._source,
+                    COLUMNS: json.dumps([*columns_of(json.loads(self._schema.to_json()))]),
+                },
                 raise_if_key_not_exists=False,
             )
-            self._seen = 0
+            self._seen, self._mark = 0, self._log.mark(0)
             self._log.sync(0)
             sync(self.root)
+            self._locked_id = self._id()
 
     def forget(self, batch_id: str, app_ids: Sequence[str]) -> None:
         """Put the positions of `app_ids` back to 0: nothing was ever pulled.
@@ -101,21 +124,73 @@ class Dataset(Table):
                     f"The dataset {self.root} is in use by process {holder}. "
                     "Wait until it is done, or stop it."
                 )
-            with translated(f"write in {self.root}"):
-                if not self.exists or self._mark != self._log.mark(self._version):
-                    self._open()  # as it is now that nobody else changes it
-                self._sweep()
-            yield
+            self._locked = True
+            try:
+                with translated(f"write in {self.root}"):
+                    if self._log.damage:
+                        self._mend()
+                    elif not self.exists or self._mark != self._log.mark(self._version):
+                        self._open()  # as it is now that nobody else changes it
+                    self._locked_id = self._id()
+                    self._sweep()
+                yield
+            finally:
+                self._locked = False
+
+    def mend(self) -> None:
+        """Set aside what a crash left of the log, if anything did: who only reads cannot do it."""
+        if not self.damage:
+            with suppress(DatasetError):  # another one is for whoever needs what it says
+                self.contents()
+        if self.damage:
+            with self.locked():
+                pass
+
+    def _mend(self) -> None:
+        """Set aside what a crash left of the log, and what files it left then in the table."""
+        if not self._locked:
+            super()._mend()
+        cut_off = bool(self._log.cut_off)
+        told = self._log.mend()
+        self.notices += told
+        self._open()
+        if cut_off and self.exists:
+            self._delete(self._orphans())
+
+    def _orphans(self) -> list[str]:
+        """Files of this program in the table's directory that nothing knows of.
+
+        An entry that was set aside may have added them; a glob would read them.
+        """
+        kept = self.root / "_superseded"
+        known = self._log.mentioned()
+        for path in kept.iterdir() if kept.is_dir() else ():
+            if KEPT.fullmatch(path.name) and (intent := intents.read(path)):
+                known.update(intent.remove)
+        files = self.root.glob("event_date=*/*.parquet")
+        paths = (path.relative_to(self.root).as_posix() for path in files)
+        return [path for path in paths if OURS.fullmatch(path) and path not in known]
 
     def _sweep(self) -> None:
         """Finish or undo what a crash left, without listing the table."""
         for directory in sorted((self.root / "_staging").iterdir()):
-            if directory.is_dir() and self._settle(directory):
-                intent = json.loads((directory / "intent.json").read_text())
-                self.unreported.append((directory.name, intent["record"]))
-            elif directory.is_dir():
+            if directory.name == "lock" or directory.name.endswith(".damaged"):
+                continue
+            if directory.is_symlink() or not directory.is_dir():
+                self._put_aside(directory)
+            elif self._settle(directory):
+                intent = intents.read(directory / "intent.json")
+                self.unreported.append((directory.name, intent and intent.record))
+            else:
                 self.discard(directory.name)
         self._delete_due()
+
+    def _put_aside(self, path: Path) -> None:
+        """Rename what cannot be read, and name it."""
+        name = set_aside(path)
+        self.notices.append(
+            f"{path} is nothing that this program left there: it is now {name}, and can be deleted."
+        )
 
     # Staging and commit --------------------------------------------------------------------
 
@@ -156,22 +231,49 @@ class Dataset(Table):
         self.discard(batch_id)
 
     def check_shrink(
-        self, held: Mapping[date, Held], files: Sequence["StagedFile"], percent: float
+        self,
+        held: Mapping[date, Held],
+        files: Sequence["StagedFile"],
+        percent: float,
+        keys: Callable[[], Sequence[tuple[str, ...]]] = lambda: (),
     ) -> None:
-        """P5: raise `Shrunk` if a day would keep less than `percent` of the rows it holds."""
+        """P5: raise `Shrunk` if a day would keep less than `percent` of the events it holds.
+
+        `keys` are the columns that tell events apart, if the table has them: of a day that holds
+        events twice, only one of each counts. That is read where the guard is about to refuse.
+        """
         fresh = Counter[date]()
         for file in files:
             fresh[file.day] += file.rows
-        worse = [
-            f"{day} holds {there.rows:,} rows and would hold {fresh[day]:,}"
-            for day, there in held.items()
-            if fresh[day] < there.rows * percent / 100
-        ]
+        worse = list[str]()
+        for day, there in held.items():
+            events = there.rows
+            if fresh[day] < events * percent / 100 and (columns := keys()):
+                events = min(events, self._distinct(day, columns))
+            if fresh[day] < events * percent / 100:
+                doubled = "" if events == there.rows else f" of {events:,} events"
+                worse.append(
+                    f"{day} holds {there.rows:,} rows{doubled} and would hold {fresh[day]:,}"
+                )
         if worse:
             raise Shrunk(
                 f"Mixpanel sent far fewer events than the table holds: {'; '.join(worse)}. "
                 "Nothing was changed; if the loss is meant, run again with --force --allow-shrink."
             )
+
+    def _distinct(self, day: date, columns: Sequence[tuple[str, ...]]) -> int:
+        """How many of the rows of `day` are another event than the rows before, by these keys."""
+        rows = 0
+        with (
+            disk_error(f"write in {self.root}"),
+            tempfile.TemporaryDirectory(dir=self.root / "_staging") as folder,
+            closing(Duplicates(Path(folder))) as keys,
+        ):
+            for part in self.read(day, columns):
+                keys.add([*part, pa.repeat(0.0, len(part[0]))])
+                rows += len(part[0])
+            twice = keys.superseded()
+        return rows - (0 if twice is None else int(twice.sum()))
 
     def commit(
         self,
@@ -181,37 +283,76 @@ class Dataset(Table):
         positions: Mapping[str, int],
         record: Any,
         keep_superseded_hours: float = 0,
+        again: Callable[[], Planned] | None = None,
     ) -> None:
         """P2: the files, the removal of what they replace, and the positions, or nothing.
 
         `positions` maps an app id to its new version, which differs from the one it has. `record`
         (JSON) is what to tell of the batch: should the process die before the caller has told it
         and called `discard`, the next one finds it in `unreported`, as (batch id, record).
+
+        It lands on the version of the table that `replaced` is true of. Where another program
+        changed the days or committed meanwhile, `again` says what is replaced by then and the
+        positions, or raises EtlError; without it, the same days are replaced.
         """
         self.create()  # no sooner: a first try in vain binds nobody to what it asked for
-        directory = self.root / "_staging" / batch_id
-        removed = [path for held in replaced.values() for path, _ in held.files]
-        due = int(time.time() * 1000 + keep_superseded_hours * 3_600_000)
-        intent = {
-            "add": [file.path for file in files],
-            "remove": removed,
-            "positions": dict(positions),
-            "due": due if keep_superseded_hours else 0,
-            "record": record,
-        }
+        due = 0
+        if keep_superseded_hours:
+            due = int(time.time() * 1000 + keep_superseded_hours * 3_600_000)
         try:
-            with disk_error(f"commit to {self.root}"):
-                write_synced(directory / "intent.json", json.dumps(intent))
-                self._move_in(directory, batch_id, files)
-            with translated(f"commit to {self.root}"):
-                self._write_log(batch_id, files, replaced, positions)
+            for tried in range(TRIES):
+                if tried:
+                    replaced, positions = again() if again else (self.held([*replaced]), positions)
+                if self._commit_once(batch_id, files, (replaced, positions), record, due):
+                    break
+            else:
+                raise DatasetError(
+                    f"Cannot commit to {self.root}: another program has changed the table "
+                    f"{TRIES} times meanwhile. Nothing was committed; run again when it is done."
+                )
         finally:
             # Committed or not is read from the table alone, here as after a crash.
             if not self.is_committed(batch_id):
                 self.discard(batch_id)
 
+    def _commit_once(
+        self,
+        batch_id: str,
+        files: Sequence["StagedFile"],
+        planned: Planned,
+        record: Any,
+        due: int,
+    ) -> bool:
+        """Commit to the table as it is, if `planned` is true of it; whether that was so."""
+        replaced, positions = planned
+        directory = self.root / "_staging" / batch_id
+        with translated(f"commit to {self.root}"):
+            self._check_same()
+            table = self._current()  # it stays at this version until the log is written
+            if not _is_same(self._held(table, list(replaced)), replaced):
+                return False
+        removed = [path for held in replaced.values() for path, _ in held.files]
+        added = [file.path for file in files]
+        intent = Intent(added, removed, dict(positions), due, record)
+        with disk_error(f"commit to {self.root}"):
+            write_synced(directory / "intent.json", intent.as_text())
+            self._move_in(directory, batch_id, files)
+        with translated(f"commit to {self.root}"):
+            return self._write_log(table, batch_id, files, replaced, positions)
+
+    def _check_same(self) -> None:
+        """Raise EtlError if the table is another one than was locked, or takes no files of ours."""
+        if self._id() != self._locked_id:
+            raise DatasetError(
+                f"The table {self.root} was replaced by another one meanwhile. Nothing was "
+                "committed; the next run starts from what is there now."
+            )
+        self._check_fit()
+
     def _move_in(self, directory: Path, batch_id: str, files: Sequence["StagedFile"]) -> None:
         moves = {directory / file.path: self.root / file.path for file in files}
+        if not any(source.exists() for source in moves):  # a try before this one moved them
+            moves = {}
         if (directory / "batch").is_dir():
             moves[directory / "batch"] = self.batch_directory(batch_id)
         for source, target in moves.items():
@@ -223,12 +364,15 @@ class Dataset(Table):
 
     def _write_log(
         self,
+        table: DeltaTable,
         batch_id: str,
         files: Sequence["StagedFile"],
         replaced: Mapping[date, Held],
         positions: Mapping[str, int],
-    ) -> None:
+    ) -> bool:
+        """Write the entry after the version that `table` is of; False if there is one already."""
         assert self._schema
+        noted = dict(positions) | self._notes(table, files, replaced)
         now = int(time.time() * 1000)
         actions: list[AddAction | RemoveAction] = [
             AddAction(
@@ -252,62 +396,110 @@ class Dataset(Table):
             for day, held in replaced.items()
             for path, size in held.files
         ]
-        table = self._current()
-        table.create_write_transaction(
-            actions,
-            "append",
-            self._schema,
-            ["event_date"],
-            commit_properties=CommitProperties(
-                custom_metadata={"batchId": batch_id},
-                app_transactions=[Transaction(*position) for position in positions.items()],
-            ),
-            # Entries that are too old go when the checkpoint that sums them up is on the disk.
-            post_commithook_properties=PostCommitHookProperties(
-                cleanup_expired_logs=None if self._log.has_checkpoint(table.version()) else False
-            ),
-        )
+        version = table.version()
+        try:
+            table.create_write_transaction(
+                actions,
+                "append",
+                self._schema,
+                ["event_date"],
+                commit_properties=CommitProperties(
+                    custom_metadata={"batchId": batch_id},
+                    app_transactions=[Transaction(*position) for position in noted.items()],
+                    # Else it would land after another program's commit, and remove what that
+                    # one has replaced already: rows of both would stay.
+                    max_commit_retries=0,
+                ),
+                # Entries that are too old go when the checkpoint that sums them up is on the disk.
+                post_commithook_properties=PostCommitHookProperties(
+                    cleanup_expired_logs=None if self._log.has_checkpoint(version) else False
+                ),
+            )
+        except CommitFailedError:
+            reached = all(self.position(app) == at for app, at in positions.items())
+            if reached or self._log.latest(version) == version:
+                raise
+            return False
+        return True
+
+    def _notes(
+        self, table: DeltaTable, files: Sequence["StagedFile"], replaced: Mapping[date, Held]
+    ) -> dict[str, int]:
+        """What a commit to `table` notes of the days that it touches (P10)."""
+        fresh: dict[date, list[tuple[str, int]]] = {day: [] for day in replaced}
+        for file in files:
+            fresh.setdefault(file.day, []).append((file.path, file.rows))
+        before, known, notes = self._contents_of(table, list(fresh)), self.positions, {}
+        for day, added in fresh.items():
+            whole, there = day in replaced, before.get(day, Contents())
+            after = Contents.of(added) if whole else there.plus(Contents.of(added))
+            notes.update(noted_after(day, there, after, known, whole=whole))
+        return notes
 
     def _settle(self, directory: Path) -> bool:
         """Bring a commit on its way to its end; whether it is in the table. May be done again."""
         path = directory / "intent.json"
-        if not self.exists or not path.exists():
+        if not os.path.lexists(path):
             return False
-        intent = json.loads(path.read_text())
+        intent = None if path.is_symlink() or not path.is_file() else intents.read(path)
+        if intent is None:
+            return self._settle_unread(directory)
+        if not self.exists:
+            return False
         if not self._arrived(intent):
-            self._delete(intent["add"])
+            self._delete(intent.add)
             shutil.rmtree(self.batch_directory(directory.name), ignore_errors=True)
             return False
         self._log.sync(self._version)  # before anything goes that it replaces
-        if intent["due"]:
+        if intent.due:
             kept = self.root / "_superseded"
             kept.mkdir(exist_ok=True)
             with suppress(FileExistsError):
-                os.link(path, kept / f"{intent['due']}-{directory.name}.json")
+                os.link(path, kept / f"{intent.due}-{directory.name}.json")
             sync(kept)
         else:
-            self._delete(intent["remove"])
+            self._delete(intent.remove)
         return True
 
-    def _arrived(self, intent: Mapping[str, Any]) -> bool:
+    def _settle_unread(self, directory: Path) -> bool:
+        """As `_settle`, where the intent cannot be read: what it said is in the table, or lost."""
+        batch_id = directory.name
+        aside = set_aside(directory / "intent.json", directory.parent / f"{batch_id}-intent.json")
+        entry = self._log.entry_of(batch_id) if self.exists else None
+        became = "it is in the table" if entry else "it never came into the table"
+        self.notices.append(
+            f"What batch {batch_id} was about could not be read: {became}. What was there is now "
+            f"{directory.parent / aside}, and can be deleted."
+        )
+        if entry:
+            self._log.sync(self._version)
+            self._delete(sorted(paths_in(entry, ["remove"])))
+            return True
+        if self.exists:
+            self._delete([path for path in self._orphans() if _batch_of(path) == batch_id])
+            shutil.rmtree(self.batch_directory(batch_id), ignore_errors=True)
+        return False
+
+    def _arrived(self, intent: Intent) -> bool:
         """Whether a commit is in the table, if only in part since a later one replaced the rest."""
-        positions = intent["positions"].items()
-        reached = all(self.position(app) == version for app, version in positions)
-        return reached or bool(self._live(intent["add"]))
+        reached = all(self.position(app) == at for app, at in intent.positions.items())
+        return reached or bool(self._live(intent.add))
 
     def _live(self, paths: Sequence[str]) -> set[str]:
         """Those of `paths` that the table holds."""
         if not self.exists or not paths:
             return set()
-        return set(self._files("path", pa.array(paths, pa.string()))["path"].to_pylist())
+        with translated(f"read the log of {self.root}"):
+            files = self._files(self._current())["path"]
+        return set(files.filter(pc.is_in(files, pa.array(paths, pa.string()))).to_pylist())
 
     def _delete(self, paths: Sequence[str]) -> None:
         """Delete those of `paths` that no reader of the table needs."""
         live = self._live(paths)
         for path in paths:
-            if path in live:
+            if path in live or not is_inside(path):  # that one is another table's too
                 continue
-            target = self.root / path
+            target = self._place(path)
             with suppress(FileNotFoundError, NotADirectoryError):
                 target.unlink()
             if target.parent.is_dir() and not any(target.parent.iterdir()):
@@ -318,7 +510,28 @@ class Dataset(Table):
         directory = self.root / "_superseded"
         if not directory.is_dir():
             return
-        for path in sorted(directory.glob("*-*.json")):
-            if int(path.name.split("-")[0]) <= time.time() * 1000:
-                self._delete(json.loads(path.read_text())["remove"])
-                path.unlink()
+        for path in sorted(directory.iterdir()):
+            if path.name.endswith(".damaged"):
+                continue
+            name = KEPT.fullmatch(path.name)
+            if name is None or path.is_symlink() or not path.is_file():
+                self._put_aside(path)
+            elif int(name[1]) <= time.time() * 1000:
+                if intent := intents.read(path):
+                    self._delete(intent.remove)
+                    path.unlink()
+                else:
+                    self._put_aside(path)
+
+
+def _is_same(there: Mapping[date, Held], planned: Mapping[date, Held]) -> bool:
+    """Whether days hold the same files, in whatever order."""
+    return all(
+        held.rows == there[day].rows and sorted(held.files) == sorted(there[day].files)
+        for day, held in planned.items()
+    )
+
+
+def _batch_of(path: str) -> str:
+    """The batch that a file of this program is of."""
+    return path.rpartition("/")[2].rpartition("-")[0]

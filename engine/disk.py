@@ -50,6 +50,17 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def set_aside(path: Path, beside: Path | None = None) -> str:
+    """Give what is at `path` a name that nothing reads, as if it were `beside`; that name."""
+    wanted = beside or path
+    name, number = f"{wanted.name}.damaged", 1
+    while os.path.lexists(wanted.with_name(name)):
+        number += 1
+        name = f"{wanted.name}.{number}.damaged"
+    path.rename(wanted.with_name(name))
+    return name
+
+
 def take(lock: TextIO) -> str:
     """Lock an open file, which names this process from then on; else who holds it, "?" if unknown.
 

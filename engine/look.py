@@ -13,7 +13,7 @@ from engine.answer import clean
 from engine.catalog import Catalog
 from engine.clock import duration
 from engine.disk import local_path
-from engine.errors import RateLimited, TryAgain, disk_error
+from engine.errors import DatasetError, RateLimited, TryAgain, disk_error
 from engine.flow import Flow
 from engine.stages import export, lines
 from engine.window import Window
@@ -74,6 +74,22 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
                 pause / 1000,
             )
         time.sleep(pause / 1000)
+
+
+def look_at_files(flow: Flow, rules: "Rules") -> None:
+    """Raise DatasetError unless the log and every file of the table of `flow` can be read."""
+    dataset = given.dataset_of(flow, rules)
+    if dataset.damage:
+        raise DatasetError(dataset.damage)
+    gone = {day: each.gone for day, each in dataset.contents().items() if each.gone}
+    if gone:
+        count = sum(gone.values())
+        files = "1 file of it is" if count == 1 else f"{count:,} files of it are"
+        days = ", ".join(map(str, sorted(gone)[:10])) + (" …" if len(gone) > 10 else "")
+        raise DatasetError(
+            f"{files} not on the disk, or cut off there: of {days}. Those days are due again: "
+            "the daemon or backfill pulls them."
+        )
 
 
 def probe(flow: Flow, rules: "Rules | None") -> None:

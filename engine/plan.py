@@ -154,11 +154,13 @@ class Positions:
     arrival     M, the end of the last arrival window; None before the first
     pulled      up to which moment each day was last pulled whole: a window's `before`, or where
                 it has none the moment of the pull
+    undone      days that the table does not hold any more as they were brought, none of `pulled`
     """
 
     start: int | None
     arrival: int | None
     pulled: Mapping[date, int]
+    undone: frozenset[date] = frozenset()
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.arrival is None):
@@ -167,7 +169,7 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A window to pull now. `why`: "arrival", "day", "settle" or "backfill"."""
+    """A window to pull now. `why`: "arrival", "undone", "day", "settle" or "backfill"."""
 
     window: Window
     why: str
@@ -218,7 +220,7 @@ def due(
     events_per_day: float | None = None,
     rests: Mapping[date, int] = NOTHING,
 ) -> Iterator[Due]:
-    """What to pull now, the most urgent first: arrival, day, settle, backfill.
+    """What to pull now, the most urgent first: arrival, undone, day, settle, backfill.
 
     It is a plan for these positions only: a commit makes another. `rests`: until when a day that
     failed is left alone; after that it travels alone, so that it holds up none of its neighbours.
@@ -236,7 +238,7 @@ def due(
         before = None
         wanted = _by_days(flow, positions.pulled, tick)
     most = fitting_days(events_per_day)
-    for why, days in wanted.items():
+    for why, days in _with_undone(flow, positions, wanted, now).items():
         awake = [day for day in days if rests.get(day, now) <= now]
         for part in _parts(awake, most, rests, newest_first=why == "backfill"):
             yield Due(Window(part[0], part[-1], before=before), why)
@@ -303,6 +305,23 @@ def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, li
         backfill = _never(pulled, flow.backfill_from, min(began, latest_day(now, zone)))
     settle = _never(pulled, began + DAY, ripe) + _unsettled(flow, pulled, ripe)
     return {"settle": settle, "backfill": backfill}
+
+
+def _with_undone(
+    flow: Flow, positions: Positions, wanted: Mapping[str, list[date]], now: int
+) -> dict[str, list[date]]:
+    """`wanted`, after the days that were undone: they are due whole, each once (P10).
+
+    Beside arrival windows up to M, and so once there is one.
+    """
+    if flow.windows == "arrival" and positions.arrival is None:
+        return dict(wanted)
+    last = latest_day(now, flow.connection.zone)
+    undone = [day for day in sorted(positions.undone) if day <= last]
+    rest = {
+        why: [day for day in days if day not in positions.undone] for why, days in wanted.items()
+    }
+    return {"undone": undone} | rest
 
 
 def _by_days(flow: Flow, pulled: Mapping[date, int], tick: int) -> dict[str, list[date]]:

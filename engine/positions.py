@@ -5,6 +5,7 @@
     <flow>/start      where its arrival windows began
     forgotten/…       that a day's position was put back, by `Dataset.forget`
 
+A position counts as long as the table holds what was brought with it: see `contents`.
 Moments in ms since the epoch. What a commit sets and replaces is decided here, so that there is no
 seam between arrival windows and days, and nothing twice (P4).
 """
@@ -13,6 +14,7 @@ from collections import Counter
 from datetime import date
 
 from engine import plan
+from engine.contents import Change
 from engine.dataset import Dataset
 from engine.errors import DatasetError, InputError
 from engine.flow import Flow, Run
@@ -39,6 +41,17 @@ def pulled(dataset: Dataset) -> Counter[str]:
     return sums
 
 
+def undone(flow: Flow, dataset: Dataset) -> dict[date, Change]:
+    """The days of `flow` that the table does not hold any more as they were brought (P10)."""
+    names = dataset.positions
+    ours = flow.windows == "arrival" or app_id(flow, ARRIVAL) in names
+    return {
+        day: each
+        for day, each in dataset.changes().items()
+        if each.undone and (ours or app_id(flow, day) in names)
+    }
+
+
 def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     """What the table says of `flow`, and it alone: the catalog may be lost any time."""
     start, arrival = (dataset.position(app_id(flow, name)) for name in (START, ARRIVAL))
@@ -55,9 +68,13 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
         if name.startswith(prefix) and is_day(name[len(prefix) :]):
             names[name] = date.fromisoformat(name[len(prefix) :])
     pulled = {day: dataset.position(name) for name, day in names.items()}
+    lost = undone(flow, dataset)
     # A moment to come was noted before the clock was set back: then it was pulled by now at most.
     return Positions(
-        start, arrival, {day: min(at, now) for day, at in sorted(pulled.items()) if at}
+        start,
+        arrival,
+        {day: min(at, now) for day, at in sorted(pulled.items()) if at and day not in lost},
+        frozenset(lost),
     )
 
 

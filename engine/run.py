@@ -54,6 +54,10 @@ class Rules:
         schema = Schema.parse(*self.schema)
         return schema, parse(*self.mapping, schema)
 
+    def key_columns(self) -> list[tuple[str, ...]]:
+        """The columns of the table that tell events apart; none where it lacks one of them."""
+        return self.compile()[1].key_columns
+
 
 @dataclass(frozen=True, slots=True)
 class Kept:

@@ -20,7 +20,7 @@ from ulid import ULID
 from engine import plan, positions, record
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
-from engine.dataset import Dataset
+from engine.dataset import Dataset, Planned
 from engine.errors import (
     DatasetError,
     EtlError,
@@ -75,7 +75,14 @@ class GaveUp:
     days: int
 
 
-Event = Advanced | Waiting | Ended | GaveUp
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something was found damaged, or not as this program left it; what is done about it."""
+
+    text: str
+
+
+Event = Advanced | Waiting | Ended | GaveUp | Noticed
 
 
 def wall_clock() -> int:
@@ -170,10 +177,13 @@ class Runs:
 
     def _recover(self) -> None:
         """Tell of commits whose process died before it could; other open runs died before."""
+        for notice in self._dataset.notices:
+            self._tell(Noticed(notice))
+        self._dataset.notices.clear()
         for batch_id, told in self._dataset.unreported:
-            if told:  # to forget positions is no run
-                flow, item, window = told
-                self._save(item, Window.from_json(window), flow)
+            if found := _told(told):
+                flow, item, window = found
+                self._save(item, window, flow)
             self._dataset.discard(batch_id)
         self._catalog.abandon(str(self._dataset.root), self._now())
 
@@ -322,10 +332,8 @@ class Runs:
 
     def _commit(self, attempt: _Attempt, staged: Staged) -> None:
         run = attempt.run
-        held = positions.replaced(self._flow, self._dataset, run.window)
-        if not self._options.allow_shrink:
-            self._dataset.check_shrink(held, staged.files, self._flow.shrink_guard_percent)
-        becomes = positions.after(self._flow, self._dataset, run)
+        planned = partial(self._planned, run, staged)
+        held, becomes = planned()
         self._note(run, staged.tally, becomes)
         item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
@@ -335,6 +343,7 @@ class Runs:
             becomes,
             (self._flow.name, item, run.window.as_json()),
             self._flow.keep_superseded_hours,
+            planned,
         )
         item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._save(item, run.window)
@@ -343,6 +352,14 @@ class Runs:
         self._ended.append(item)
         self._windows.ended(run.window, staged.tally.lines)
         self._tell(Ended(run, item, staged.tally, None))
+
+    def _planned(self, run: Run, staged: Staged) -> Planned:
+        """What the commit of a run replaces and sets, by the table as it is now (P5)."""
+        held = positions.replaced(self._flow, self._dataset, run.window)
+        if not self._options.allow_shrink:
+            percent = self._flow.shrink_guard_percent
+            self._dataset.check_shrink(held, staged.files, percent, self._rules.key_columns)
+        return held, positions.after(self._flow, self._dataset, run)
 
     def _note(self, run: Run, tally: Tally, becomes: Mapping[str, int] | None) -> None:
         """Leave beside a batch's rejects what tells later whether they still matter.
@@ -383,3 +400,16 @@ class Runs:
         self._catalog.save(
             item, flow=flow or self._flow.name, dataset=str(self._dataset.root), window=window
         )
+
+
+def _told(record: Any) -> tuple[str, Json, Window] | None:
+    """The flow, the item and the window of a run that was not told of; None for any other thing.
+
+    To forget positions is no run, and what a hand or a crash changed says nothing.
+    """
+    try:
+        flow, item, window = record
+        item["metrics"]["statusSummary"]["status"]
+        return str(flow), item, Window.from_json(window)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None

@@ -3,13 +3,15 @@
 It reads the table, the catalog and the clock, and changes none of them.
 """
 
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
 from functools import cached_property, partial
 from typing import Any
 
 from engine import given, plan, positions
 from engine.catalog import Catalog, Entry
+from engine.contents import Change
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
@@ -28,6 +30,8 @@ class FlowStatus:
         self.flow = flow
         self.now = now
         self.problem = ""
+        self.undone = ""  # which days are due again since another program changed them
+        self.changed = ""  # which others it changed, that stay as they are
         self.positions = Positions(None, None, {})
         self.days: set[date] = set()
         self.due: list[Due] = []
@@ -60,12 +64,37 @@ class FlowStatus:
                 self.rejected += records.get("failedRecordCount", 0)
 
     def _read(self, dataset: Dataset) -> None:
+        if dataset.damage:  # and the rest is told of what can be read
+            self.problem = dataset.damage
         self.days = dataset.days()
+        self._hold_against(dataset)
         self.positions = positions.read(self.flow, dataset, self.now)
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
+
+    def _hold_against(self, dataset: Dataset) -> None:
+        """P10: what another program did to the days of the flow."""
+        undone = positions.undone(self.flow, dataset)
+        kept = [each for each in dataset.changes().values() if not each.undone]
+        if not undone and not kept:
+            return
+        last = dataset.last_change()
+        by = f" ({last.operation}, {_moment(last.moment)})" if last else ""
+        if undone:
+            days = "1 day is" if len(undone) == 1 else f"{len(undone):,} days are"
+            self.undone = (
+                f"{days} due again, for the table does not hold what was pulled{by}: "
+                f"{listed(undone.values())}. "
+                + ("The next tick pulls" if self.flow.schedule else "backfill pulls")
+                + (" it." if len(undone) == 1 else " them.")
+            )
+        if kept:
+            self.changed = (
+                f"another program wrote to the table{by}: {listed(kept)}. That is left as it is; "
+                "backfill --force pulls a day again."
+            )
 
     def _due(self, events_per_day: float | None) -> list[Due]:
         """What the daemon would pull now, one after another: nothing without a schedule."""
@@ -77,7 +106,7 @@ class FlowStatus:
         found = list(plan_(self.positions))
         if found and (span := found[0].window.arrival):  # and what is due once that has come
             began = span[0] if self.positions.start is None else self.positions.start
-            found[1:] = plan_(Positions(began, span[1], self.positions.pulled))
+            found[1:] = plan_(replace(self.positions, start=began, arrival=span[1]))
         return found
 
     @property
@@ -123,8 +152,20 @@ class FlowStatus:
             "rejectedLastDay": self.rejected,
             "requestsLastHour": self.asked,
             "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
-            "problem": self.problem or self.wrong or None,
+            "problem": self.problem or self.undone or self.wrong or None,
+            "changed": self.changed or None,
         }  # fmt: skip
+
+
+def listed(changes: Iterable[Change], most: int = 3) -> str:
+    """The first of `changes`, and how many more there are."""
+    found = list(changes)
+    more = f"; and {len(found) - most:,} more" if len(found) > most else ""
+    return "; ".join(map(str, found[:most])) + more
+
+
+def _moment(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R} UTC"
 
 
 def error_of(run: Entry) -> str:
@@ -152,7 +193,7 @@ class Reset:
         """What would be due then, beside the arrival window."""
         found, asked = self.status.positions, set(self.asked)
         kept = {day: at for day, at in found.pulled.items() if day not in asked}
-        then = Positions(found.start, found.arrival, kept)
+        then = replace(found, pulled=kept)
         due = plan.due(self.status.flow, then, self.status.now)
         return [each for each in due if not each.window.arrival]
 

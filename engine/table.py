@@ -6,24 +6,34 @@ What is below its root is `dataset`'s to change; here it is only read.
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq  # counts rows, writes nothing
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
-from engine.deltalog import Log, differences
+from engine import features
+from engine.contents import Change, Contents, change, notes_of
+from engine.deltalog import Foreign, Log, State, columns_of, differences
 from engine.errors import DatasetError, InputError, disk_error
+from engine.intent import is_inside
+from engine.window import is_day
 
 SOURCE = "mixpanel-etl.source"  # the table property that tells whose events it holds
+COLUMNS = "mixpanel-etl.columns"  # the table property that names the columns it was made with
 OURS = {"_delta_log", "_staging", "_batches", "_superseded"}
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how deltalake passes on what the system says
+FILES = ["path", "size_bytes", "num_records", "partition.event_date"]
+UNDOING = {"RESTORE", "DELETE", "TRUNCATE", "WRITE", "CREATE", "REPLACE"}  # what takes rows away
 UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for deltalake
 
 
@@ -45,6 +55,7 @@ class Table:
         self.root = Path(os.path.realpath(root))  # one table has one name, wherever we are
         self._schema = None if schema is None else Schema.from_arrow(schema)
         self._source = None if source is None else json.dumps(source, sort_keys=True)
+        self._present = set[str]()  # files of the table that were found on the disk
         self._check_place()
         self._open()
 
@@ -73,30 +84,82 @@ class Table:
         """Look at the table anew: whether there is one, and whether it is what it should be."""
         self._log = Log(self.root)
         self._table: DeltaTable | None = None  # once something asks for files
+        self._listing: tuple[int, pa.Table] | None = None  # the files of a version
+        self._contents: tuple[int, dict[date, Contents]] | None = None
+        self._fits: Mapping[str, Any] | None = None  # the metadata that was found to fit
         version = self._log.newest()
         self._seen = -1 if version is None else version
         self._mark = self._log.mark(self._seen)
-        if self._schema is None or not self.exists:
-            return
+        if self._schema is not None and self.exists:
+            self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Raise InputError unless the table as it is now can take our files, and is ours."""
         with translated(f"open the table {self.root}"):
-            state = self._log.state(self._seen)
+            state = self._log.state(self._version)
+            if state is not None and state.is_plain and state.metadata is self._fits:
+                return
             if state is None or not state.is_plain:
                 table = self._current()  # refuses what it cannot read
-                has, configuration = table.schema().to_json(), table.metadata().configuration
-            else:
-                has, configuration = state.metadata["schemaString"], state.metadata["configuration"]
-            wrong = differences(json.loads(has), json.loads(self._schema.to_json()))
-            source = configuration.get(SOURCE)
+                state = _described(table)
+        has, properties = (
+            json.loads(state.metadata["schemaString"]),
+            state.metadata["configuration"],
+        )
+        wrong = self._differences(has, properties)
         if wrong:
             raise InputError(
                 f"The table {self.root} has another schema: {'; '.join(wrong)}. "
                 "Use the schema it was made with, or another --dataset."
             )
+        source = properties.get(SOURCE)
         if source is not None and source != self._source:
             raise InputError(
                 f"The table {self.root} holds other events: it was made for {source}, and now "
                 f"{self._source} is asked for. One table mirrors one source: use another --dataset."
             )
+        self._check_features(state, has)
+        self._fits = state.metadata
+
+    def _differences(self, has: Mapping[str, Any], properties: Mapping[str, Any]) -> list[str]:
+        """How the table's schema differs from ours, but for columns that somebody added.
+
+        Those may be null, and are in our rows.
+        """
+        assert self._schema
+        want = json.loads(self._schema.to_json())
+        made_with = properties.get(COLUMNS)
+        if made_with is None and self._fits is not None:  # it was made by a version that notes none
+            made_with = self._fits["configuration"].get(COLUMNS) or self._fits["schemaString"]
+        with suppress(ValueError, TypeError, KeyError):
+            known = json.loads(made_with) if made_with else None
+            if isinstance(known, dict):
+                known = [*columns_of(known)]
+            if known is not None:
+                return differences(has, want, set(known))
+        return differences(has, want)
+
+    def _check_features(self, state: State, schema: Mapping[str, Any]) -> None:
+        """Raise InputError if files cannot be added and removed rightly in such a table."""
+        why = features.obstacles(state.protocol, state.metadata["configuration"], schema)
+        if features.may_have_vectors(state.protocol) and self._has_vectors():
+            why.append(
+                "rows of its files are marked as deleted by deletion vectors, which this program "
+                "does not write: ALTER TABLE … SET TBLPROPERTIES "
+                "('delta.enableDeletionVectors' = false), then REORG TABLE … APPLY (PURGE)"
+            )
+        if why:
+            raise InputError(
+                f"The table {self.root} cannot be written rightly: {'; '.join(why)}. "
+                "Change the table back, or use another --dataset."
+            )
+
+    def _has_vectors(self) -> bool:
+        """Whether a file of the table has a deletion vector; so too if one cannot be read."""
+        try:
+            return any(batch.num_rows for batch in self._current().deletion_vectors())
+        except (DeltaError, OSError):
+            return True
 
     @property
     def exists(self) -> bool:
@@ -114,26 +177,114 @@ class Table:
                 "Put it back, or use another --dataset."
             )
         with translated(f"read the log of {self.root}"):
-            files = self._files("partition.event_date", pa.array(days, pa.date32()))
-        columns = ("path", "size_bytes", "num_records", "partition.event_date")
-        values = (files[column].to_pylist() for column in columns)
-        for path, size, rows, day in zip(*values, strict=True):
+            return self._held(self._current(), days)
+
+    def _held(self, table: DeltaTable, days: Sequence[date]) -> dict[date, Held]:
+        """What `table`, as it was loaded, holds of each of `days`."""
+        found = {day: Held(0, []) for day in days}
+        files = self._files(table)
+        files = files.filter(pc.is_in(files["partition.event_date"], pa.array(days, pa.date32())))
+        for path, size, rows, day in _listed(files):
             of_day = found[day]
             of_day.files.append((path, size))
-            found[day] = Held(of_day.rows + (rows or 0), of_day.files)
+            found[day] = Held(of_day.rows + self._count(path, rows), of_day.files)
         return found
+
+    def _count(self, path: str, rows: int | None) -> int:
+        """The rows of a file; of one whose writer noted none, by the file itself."""
+        if rows is None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                rows = pq.read_metadata(self._place(path)).num_rows
+        return rows or 0
+
+    def contents(self) -> dict[date, Contents]:
+        """What the table holds of every day that it has files of."""
+        if not self.exists:
+            return {}
+        with translated(f"read the log of {self.root}"):
+            table = self._current()
+            if self._contents is None or self._contents[0] != table.version():
+                self._contents = table.version(), self._contents_of(table)
+        return self._contents[1]
+
+    def _contents_of(
+        self, table: DeltaTable, days: Sequence[date] | None = None
+    ) -> dict[date, Contents]:
+        """What `table`, as it was loaded, holds of `days`, or of every day that it has files of."""
+        listing = self._files(table)
+        if days is not None:
+            wanted = pa.array(days, pa.date32())
+            listing = listing.filter(pc.is_in(listing["partition.event_date"], wanted))
+        files: dict[date, list[tuple[str, int]]] = {}
+        gone = Counter[date]()
+        for path, size, rows, day in _listed(listing):
+            files.setdefault(day, []).append((path, self._count(path, rows)))
+            gone[day] += not self._is_there(path, size)
+        return {day: replace(Contents.of(each), gone=gone[day]) for day, each in files.items()}
+
+    def changes(self) -> dict[date, Change]:
+        """The days that are not as this program left them, in order, and how they differ (P10)."""
+        if not self.exists:
+            return {}
+        there, noted = self.contents(), self.positions
+        days = there.keys() | {date.fromisoformat(day) for day in notes_of(noted) if is_day(day)}
+        found = [change(day, there.get(day, Contents()), noted) for day in sorted(days)]
+        return self._changes_unnoted(there, noted) | {each.day: each for each in found if each}
+
+    def _changes_unnoted(
+        self, there: Mapping[date, Contents], noted: Mapping[str, int]
+    ) -> dict[date, Change]:
+        """As `changes`, of days that a version of this program wrote which noted nothing."""
+        pulled = {name.rpartition("/")[2] for name in noted if "/" in name}
+        days = {day for day in pulled | set(map(str, there)) if is_day(day)} - notes_of(noted)
+        if not days:
+            return {}
+        found = {
+            date.fromisoformat(day)
+            for other in self._log.others(self._version)
+            if other.operation.split()[0] in UNDOING
+            for day in other.days & days
+        }
+        holds = {day: there.get(day, Contents()) for day in sorted(found)}
+        return {
+            day: Change(day, None, has.rows, has.gone, undone=True) for day, has in holds.items()
+        }
+
+    def last_change(self) -> Foreign | None:
+        """The last commit by which another program changed rows that stayed so, if it is known."""
+        with translated(f"read the log of {self.root}"):
+            others = self._log.others(self._version) if self.exists else ()
+        return next((other for other in others if other.days), None)
+
+    def _is_there(self, path: str, size: int) -> bool:
+        """Whether a file of the table is on the disk, wholly. One that was is not looked for."""
+        if path in self._present or not is_inside(path):
+            return True
+        try:
+            there = self._place(path).stat().st_size >= size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        if there:
+            self._present.add(path)
+        return there
+
+    def _place(self, path: str) -> Path:
+        """Where a file of the table is: the log may have its path as part of a URL."""
+        place = self.root / path
+        return place if "%" not in path or place.exists() else self.root / unquote(path)
 
     def read(self, day: date, columns: Sequence[tuple[str, ...]]) -> Iterator[list[pa.Array]]:
         """These columns, by their paths, of what the table holds of `day`, part by part (P6)."""
         from pyarrow import dataset as parquet  # 40 ms, that every pull saves
 
-        files = [str(self.root / path) for path, _ in self.held([day])[day].files]
+        held = self.held([day])[day].files  # P10: a day that lacks a file is pulled again, whole
+        files = [str(self._place(path)) for path, size in held if self._is_there(path, size)]
         with translated(f"read the table {self.root}"):
             wanted = {str(at): pc.field(*path) for at, path in enumerate(columns)}
             ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
             for file in files:
                 yield from (
-                    batch.columns
+                    [_plain(column) for column in batch.columns]
                     for batch in parquet.dataset(file).scanner(columns=wanted, **ahead).to_batches()
                 )
 
@@ -141,29 +292,84 @@ class Table:
     def _version(self) -> int:
         """Of the table as its log is now."""
         assert self.exists
-        self._seen = self._log.latest(self._seen)
+        if self._mark != self._log.mark(self._seen):
+            self._follow()
+        version = self._log.latest(self._seen)
+        if version != self._seen:
+            self._seen, self._mark = version, self._log.mark(version)
         return self._seen
+
+    def _follow(self) -> None:
+        """Find the newest version anew: the entry seen last was cleaned up, or is another one."""
+        log = Log(self.root)
+        version = log.newest()
+        if version is None:  # somebody is taking it away: what was read of it stays what it was
+            return
+        self._log, self._seen, self._mark = log, version, log.mark(version)
+        self._table = self._listing = self._contents = None
+
+    def _id(self) -> str | None:
+        """What tells the table from another one in its place."""
+        if not self.exists:
+            return None
+        with translated(f"read the log of {self.root}"):
+            state = self._log.state(self._version)
+            found = state and state.metadata.get("id")
+            return str(found or self._current().metadata().id)
 
     def _current(self) -> DeltaTable:
         """The table as its log is now. To load it takes a tenth of a second at 10,000 files."""
+        version = self._version
         if self._table is None:
-            self._table = DeltaTable(self.root)
-        elif self._version != self._table.version():
+            self._table = self._load()
+        elif version != self._table.version():
             self._table.update_incremental()
         return self._table
 
-    def _files(self, column: str, values: pa.Array) -> pa.Table:
-        """The files in the table whose `column` is one of `values`."""
-        files = pa.table(self._current().get_add_actions(flatten=True))
-        return files.filter(pc.is_in(files[column], values))
+    def _load(self) -> DeltaTable:
+        if self._log.state(self._seen) is None:
+            self._log.check(self._seen)  # an entry of nothing means nothing to deltalake
+        try:
+            return DeltaTable(self.root, version=self._seen if self._log.cut_off else None)
+        except DeltaError:
+            if not self._log.find_broken():
+                self._log.check(self._seen)
+                raise
+        self._mend()
+        return DeltaTable(self.root)
+
+    def _mend(self) -> None:
+        """Set aside what a crash left of the log; who only reads says so instead."""
+        raise DatasetError(f"{self._log.damage}. The next run sets it aside and goes on.")
+
+    @property
+    def damage(self) -> str:
+        """What the next run sets aside of the log, as a sentence; empty if nothing."""
+        damage = self._log.damage
+        return damage and f"{damage}. The next run sets it aside and goes on."
+
+    def _files(self, table: DeltaTable) -> pa.Table:
+        """The files of `table`, as it was loaded: their paths, sizes, rows and days."""
+        if self._listing is None or self._listing[0] != table.version():
+            actions = pa.table(table.get_add_actions(flatten=True))
+            if lacking := set(FILES) - set(actions.column_names):
+                if "partition.event_date" in lacking and len(actions):
+                    raise DatasetError(
+                        f"The table {self.root} is not partitioned by event_date any more: another "
+                        "program replaced it. Put it back, or use another --dataset."
+                    )
+                for name in lacking:
+                    kind = pa.date32() if name == "partition.event_date" else pa.int64()
+                    actions = actions.append_column(name, pa.nulls(len(actions), kind))
+            files = actions.select(FILES)
+            # Rows without a day are another program's: no day of ours can hold them.
+            files = files.filter(pc.is_valid(files["partition.event_date"]))
+            self._listing = table.version(), files
+        return self._listing[1]
 
     def days(self) -> set[date]:
         """The days that the table holds rows of."""
-        if not self.exists:
-            return set()
-        with translated(f"read the log of {self.root}"):
-            files = pa.table(self._current().get_add_actions(flatten=True))
-        return set(files["partition.event_date"].to_pylist())
+        return set(self.contents())
 
     def position(self, app_id: str) -> int | None:
         """The version last committed under `app_id`: for a day, when it was pulled (ms)."""
@@ -194,6 +400,38 @@ class Table:
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
             return sorted((path.name for path in found), reverse=True)
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    """Texts as this program writes them: files of other programs have them in other forms."""
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    return column if kind is column.type else column.cast(kind)
+
+
+def _listed(files: pa.Table) -> Iterator[tuple[str, int, int | None, date]]:
+    """Path, bytes, rows and day of each of `files`."""
+    return zip(*(files[column].to_pylist() for column in FILES), strict=True)
+
+
+def _described(table: DeltaTable) -> State:
+    """What deltalake says of a table whose log it alone can read."""
+    protocol, metadata = table.protocol(), table.metadata()
+    return State(
+        {},
+        {
+            "id": str(metadata.id),
+            "schemaString": table.schema().to_json(),
+            "configuration": metadata.configuration,
+        },
+        {
+            "minReaderVersion": protocol.min_reader_version,
+            "minWriterVersion": protocol.min_writer_version,
+            "readerFeatures": protocol.reader_features,
+            "writerFeatures": protocol.writer_features,
+        },
+    )
 
 
 @contextmanager

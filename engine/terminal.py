@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.catalog import Entry
 from engine.clock import duration
 from engine.report import FAILED, SUCCESS
-from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
+from engine.runs import Advanced, Ended, Event, GaveUp, Noticed, Waiting
 
 Json = dict[str, Any]
 
@@ -99,6 +99,8 @@ def describe(event: Event) -> str:
         return f"{event.days} more days were not tried: what failed would fail for them too."
     if isinstance(event, Waiting):
         return f"waiting {duration(event.seconds)}: {event.why}"
+    if isinstance(event, Noticed):
+        return event.text
     if isinstance(event, Ended):
         if event.error:
             return f"{event.run.window}  failed: {event.error}"

@@ -23,7 +23,7 @@ from engine.console import LATER, MORE, sentence_of, status_of
 from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.log import configure, log
-from engine.runs import Ended, Event, Options, Waiting
+from engine.runs import Ended, Event, Noticed, Options, Waiting
 from engine.upkeep import Turn, tend
 
 SECONDS = 600  # that a turn may take
@@ -70,6 +70,8 @@ class Told:
                 seconds = round(event.seconds)
                 log.warning("waiting", **_of(event.run), seconds=seconds, why=event.why)
             self._waited = event.why
+        elif isinstance(event, Noticed):
+            log.warning("noticed", what=event.text)
         elif isinstance(event, Ended):
             self._waited = ""
             metrics = event.item["metrics"]
