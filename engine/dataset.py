@@ -11,7 +11,6 @@ It knows no request and no mapping: it is handed finished files and tells who ho
 """
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
@@ -30,7 +29,7 @@ from deltalake import (
 )
 from deltalake.transaction import AddAction, RemoveAction
 
-from engine.disk import sync, take, write_synced
+from engine.disk import make_folder, sync, sync_tree, take, write_synced
 from engine.errors import DatasetError, Shrunk, disk_error
 from engine.table import SOURCE, Held, Table, translated
 
@@ -91,7 +90,7 @@ class Dataset(Table):
         """
         with disk_error(f"write in {self.root}"):
             staging = self.root / "_staging"
-            staging.mkdir(parents=True, exist_ok=True)
+            make_folder(staging)
             lock = (staging / "lock").open("a+", encoding="ascii")
         with lock:
             with disk_error(f"write in {self.root}"):
@@ -124,6 +123,7 @@ class Dataset(Table):
         directory = self.root / "_staging" / batch_id
         with disk_error(f"write in {self.root}"):
             directory.mkdir(parents=True)
+            sync(directory.parent)  # P2: an intent is found after a power cut
         return directory
 
     def is_committed(self, batch_id: str) -> bool:
@@ -134,8 +134,9 @@ class Dataset(Table):
     def discard(self, batch_id: str) -> None:
         """Throw away what is staged for a batch that is committed or will not be."""
         directory = self.root / "_staging" / batch_id
-        with disk_error(f"tidy up in {self.root}"):  # without it, the rest is no commit on its way
-            (directory / "intent.json").unlink(missing_ok=True)
+        with disk_error(f"tidy up in {self.root}"), suppress(FileNotFoundError):
+            (directory / "intent.json").unlink()  # without it, the rest is no commit on its way
+            sync(directory)
         shutil.rmtree(directory, ignore_errors=True)
 
     def describe(self, batch_id: str, note: Mapping[str, Any]) -> None:
@@ -151,8 +152,10 @@ class Dataset(Table):
         if source.is_dir():
             with disk_error(f"write in {self.root}"):
                 target = self.batch_directory(batch_id)
-                target.parent.mkdir(exist_ok=True)
+                make_folder(target.parent)
+                sync_tree(source)
                 source.rename(target)
+                sync(target.parent)
         self.discard(batch_id)
 
     def check_shrink(
@@ -213,6 +216,7 @@ class Dataset(Table):
     def _move_in(self, directory: Path, batch_id: str, files: Sequence["StagedFile"]) -> None:
         moves = {directory / file.path: self.root / file.path for file in files}
         if (directory / "batch").is_dir():
+            sync_tree(directory / "batch")  # P3: the rejects are as sure as the rows
             moves[directory / "batch"] = self.batch_directory(batch_id)
         for source, target in moves.items():
             target.parent.mkdir(exist_ok=True)
@@ -277,14 +281,14 @@ class Dataset(Table):
         if not self._arrived(intent):
             self._delete(intent["add"])
             shutil.rmtree(self.batch_directory(directory.name), ignore_errors=True)
+            if (self.root / "_batches").is_dir():
+                sync(self.root / "_batches")
             return False
         self._log.sync(self._version)  # before anything goes that it replaces
         if intent["due"]:
             kept = self.root / "_superseded"
-            kept.mkdir(exist_ok=True)
-            with suppress(FileExistsError):
-                os.link(path, kept / f"{intent['due']}-{directory.name}.json")
-            sync(kept)
+            make_folder(kept)
+            write_synced(kept / f"{intent['due']}-{directory.name}.json", path.read_text())
         else:
             self._delete(intent["remove"])
         return True
@@ -304,14 +308,17 @@ class Dataset(Table):
     def _delete(self, paths: Sequence[str]) -> None:
         """Delete those of `paths` that no reader of the table needs."""
         live = self._live(paths)
+        changed = dict.fromkeys((self.root / path).parent for path in paths if path not in live)
         for path in paths:
-            if path in live:
-                continue
-            target = self.root / path
-            with suppress(FileNotFoundError, NotADirectoryError):
-                target.unlink()
-            if target.parent.is_dir() and not any(target.parent.iterdir()):
-                target.parent.rmdir()
+            if path not in live:
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    (self.root / path).unlink()
+        for folder in changed:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        # P2: nobody deletes them once what names them is gone, and that goes next.
+        for folder in [*filter(Path.is_dir, changed), self.root]:
+            sync(folder)
 
     def _delete_due(self) -> None:
         """Delete replaced files whose time for keeping is over."""
