@@ -288,7 +288,10 @@ class Dataset(Table):
         if intent["due"]:
             kept = self.root / "_superseded"
             make_folder(kept)
-            write_synced(kept / f"{intent['due']}-{directory.name}.json", path.read_text())
+            noted = directory / "superseded.json"
+            write_synced(noted, path.read_text())
+            noted.rename(kept / f"{intent['due']}-{directory.name}.json")
+            sync(kept)
         else:
             self._delete(intent["remove"])
         return True

@@ -4,8 +4,10 @@ where they are.
 
 import errno
 import fcntl
+import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, TextIO
 from urllib.parse import unquote, urlsplit
@@ -14,6 +16,11 @@ from engine.errors import InputError
 
 # What a file system answers to a call that it does not have, at all or for such a file.
 LACKING = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+
+NO_LINKS = (
+    "its file system has no hard links, by which a Delta commit is made. Use a folder on another "
+    "file system"
+)
 
 
 def write_synced(path: Path, text: str) -> None:
@@ -70,7 +77,7 @@ def _rename_once(made: Path, path: Path) -> None:
     """The same on a file system without hard links: one process at a time looks and renames."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        _flock(folder, fcntl.LOCK_EX, path)
+        _lock(fcntl.flock, folder, fcntl.LOCK_EX, path.parent)
         if not path.exists():
             made.rename(path)
     finally:
@@ -126,13 +133,43 @@ def sync_tree(folder: Path) -> None:
         sync(Path(where))
 
 
+def can_share_memory(folder: Path) -> bool:
+    """Whether processes can share memory by a file there; on network file systems many cannot.
+
+    OSError where they cannot lock a file either.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        _lock(fcntl.lockf, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
+        file.truncate(mmap.PAGESIZE)
+        try:
+            mmap.mmap(file.fileno(), mmap.PAGESIZE).close()
+        except OSError:
+            return False
+    return True
+
+
+def try_out(folder: Path) -> None:
+    """Try there, with a file that is gone afterwards, what a table needs; OSError if it fails."""
+    with tempfile.NamedTemporaryFile("w", dir=folder) as file:
+        sync_written(file)
+        _lock(fcntl.flock, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
+        second = Path(f"{file.name}.link")
+        try:
+            os.link(file.name, second)
+        except OSError as error:
+            if error.errno not in LACKING:
+                raise
+            raise OSError(errno.ENOTSUP, NO_LINKS) from error
+        second.unlink()
+
+
 def take(lock: TextIO) -> str:
     """Lock an open file, which names this process from then on; else who holds it, "?" if unknown.
 
     The kernel lets go of it when the process ends, however it ends.
     """
     try:
-        _flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, Path(lock.name))
+        _lock(fcntl.flock, lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, Path(lock.name).parent)
     except BlockingIOError:
         lock.seek(0)
         return lock.read().strip() or "?"
@@ -142,20 +179,20 @@ def take(lock: TextIO) -> str:
     return ""
 
 
-def _flock(handle: int, how: int, path: Path) -> None:
-    """Lock an open file or directory; an OSError that says it where the file system has no locks.
+def _lock(call: Callable[[int, int], None], handle: int, how: int, folder: Path) -> None:
+    """Lock a file by `call`; OSError in words where the file system of `folder` has no locks.
 
     To go on without them would let two processes write at once.
     """
     try:
-        fcntl.flock(handle, how)
+        call(handle, how)
     except OSError as error:
         if error.errno not in (*LACKING, errno.ENOLCK):
             raise
         raise OSError(
             errno.ENOLCK,
-            f"the file system of {path.parent} cannot lock files (flock: {error.strerror}). Mount "
-            "it with locks, or use a folder on another one",
+            f"the file system of {folder} cannot lock files ({call.__name__}: {error.strerror}). "
+            "Mount it with locks, or use a folder on another one",
         ) from error
 
 
@@ -182,7 +219,7 @@ def holder(lock: Path) -> int | None:
     try:
         with lock.open(encoding="ascii") as file:
             try:
-                _flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB, lock)
+                _lock(fcntl.flock, file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB, lock.parent)
             except BlockingIOError:
                 return int(file.read() or 0) or None
     except FileNotFoundError:

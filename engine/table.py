@@ -3,6 +3,7 @@
 What is below its root is `dataset`'s to change; here it is only read.
 """
 
+import errno
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
 from engine.deltalog import Log, differences
+from engine.disk import LACKING, NO_LINKS
 from engine.errors import DatasetError, InputError, disk_error
 
 SOURCE = "mixpanel-etl.source"  # the table property that tells whose events it holds
@@ -205,6 +207,8 @@ def translated(doing: str) -> Iterator[None]:
         except (DeltaError, OSError) as error:
             if found := OS_ERROR.search(str(error)):
                 number = int(found[1])
+                if number in LACKING and "Unable to rename" in str(error):  # it makes a link
+                    raise OSError(errno.ENOTSUP, NO_LINKS) from error
                 raise OSError(number, os.strerror(number)) from error
             if isinstance(error, OSError) and error.errno is not None:
                 raise

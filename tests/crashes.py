@@ -153,7 +153,7 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
     try:
         pulled = pull(request["url"], base / "table", options=replace(QUICK, **how), **options)
     except EtlError as error:
-        return {"error": str(error), "statuses": []}
+        return {"error": str(error), "kind": type(error).__name__, "statuses": []}
     error = pulled.message if pulled.items else ""
     return {"statuses": pulled.statuses, "calls": shim.shim_count(), "error": error}
 
@@ -368,9 +368,10 @@ class Cut:
         """What a file holds."""
         if node.synced == node.data:
             return bytes(node.data)
+        synced, half = node.synced or b"", len(node.data) // 2
         choices = {
-            "synced": node.synced or b"",
-            "half": bytes(node.data[: len(node.data) // 2]),
+            "synced": synced,
+            "half": bytes(node.data[:half]) + synced[half:],
             "all": bytes(node.data),
         }
         how = self.contents
@@ -394,4 +395,3 @@ def build(base: Path, image: Mapping[str, bytes | None]) -> None:
             path.mkdir()
         else:
             path.write_bytes(data)
-

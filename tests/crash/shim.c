@@ -1,6 +1,7 @@
 /* Loaded before libc (LD_PRELOAD): counts the calls that change files below one directory.
  *
- * `shim_arm` starts it. Call number `kill_at` is not made: the process dies instead. A journal holds
+ * `shim_arm` starts it, or SHIM_BELOW in the environment, with SHIM_REFUSE as "link=1,flock=37". Call
+ * number `kill_at` is not made: the process dies instead. A journal holds
  * every call that succeeded, with what it wrote; tests/crashes.py reads it. `shim_refuse` makes one
  * kind of call fail, as a file system does that lacks it. Calls are made one at a time, so that the
  * order of the journal is the order on the disk. Linux only.
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -60,6 +62,17 @@ void shim_arm(const char *below, long at, const char *journal_path) {
     kill_at = at;
     snprintf(base, sizeof base, "%s", below);
     base_length = strlen(base);
+}
+
+__attribute__((constructor)) static void armed_by_environment(void) {
+    const char *below = getenv("SHIM_BELOW"), *wanted = getenv("SHIM_REFUSE");
+    char kind[24];
+    int error, length;
+    for (; wanted && sscanf(wanted, "%23[a-z0-9-]=%d%n", kind, &error, &length) == 2;
+         wanted += length + (wanted[length] == ','))
+        shim_refuse(kind, error);
+    if (below)
+        shim_arm(below, 0, "");
 }
 
 long shim_count(void) { return count; }
@@ -446,6 +459,15 @@ int fcntl(int fd, int command, ...) {
     void *value = va_arg(values, void *);
     va_end(values);
     return fcntl64(fd, command, value);
+}
+
+void *mmap64(void *address, size_t length, int protection, int flags, int fd, off64_t at) {
+    if ((flags & MAP_SHARED) && fd >= 0 && is_open_inside(fd) && is_refused("mmap"))
+        return MAP_FAILED;
+    return (void *)raw(SYS_mmap, address, length, protection, flags, fd, at);
+}
+void *mmap(void *address, size_t length, int protection, int flags, int fd, off_t at) {
+    return mmap64(address, length, protection, flags, fd, at);
 }
 
 /* Rust makes some calls by number. Those that change files have to come by here as well. */
