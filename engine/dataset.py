@@ -29,6 +29,7 @@ from deltalake import (
 )
 from deltalake.transaction import AddAction, RemoveAction
 
+from engine import batch_folders
 from engine.disk import make_folder, sync, sync_tree, take, write_synced
 from engine.errors import DatasetError, Shrunk, disk_error
 from engine.table import SOURCE, Held, Table, translated
@@ -117,6 +118,11 @@ class Dataset(Table):
         self._delete_due()
 
     # Staging and commit --------------------------------------------------------------------
+
+    def tidy_batches(self, keep_days: float, now: int) -> None:
+        """Remove what batches left that is older than so many days and no reject; once a day."""
+        with disk_error(f"tidy up in {self.root}"):
+            batch_folders.tidy(self.root / "_batches", keep_days, now)
 
     def staging(self, batch_id: str) -> Path:
         """A new directory, beside the table, for the files of a batch."""

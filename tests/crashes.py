@@ -29,8 +29,8 @@ def compiled(folder: Path) -> Path:
     """The shim, as a library in `folder`."""
     assert COMPILER
     library = folder / "shim.so"
-    command = [COMPILER, "-shared", "-fPIC", "-O1", "-o", library, SHIM, "-ldl", "-lpthread"]
-    subprocess.run(command, check=True)
+    options = ["-shared", "-fPIC", "-O1", "-ldl", "-lpthread"]
+    subprocess.run([COMPILER, str(SHIM), "-o", str(library), *options], check=True)
     return library
 
 
@@ -145,8 +145,8 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
 
     base, options = Path(request["base"]), dict(request["options"])
     shim = ctypes.CDLL(None)
-    for kind, error in request["refuse"].items():
-        shim.shim_refuse(kind.encode(), error)
+    for kind, number in request["refuse"].items():
+        shim.shim_refuse(kind.encode(), number)
     journal = request.get("journal", "").encode()
     shim.shim_arm(str(base).encode(), ctypes.c_long(request.get("kill_at", 0)), journal)
     how = {name: options.pop(name) for name in ("force", "days_per_request") if name in options}
@@ -154,8 +154,8 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
         pulled = pull(request["url"], base / "table", options=replace(QUICK, **how), **options)
     except EtlError as error:
         return {"error": str(error), "kind": type(error).__name__, "statuses": []}
-    error = pulled.message if pulled.items else ""
-    return {"statuses": pulled.statuses, "calls": shim.shim_count(), "error": error}
+    message = pulled.message if pulled.items else ""
+    return {"statuses": pulled.statuses, "calls": shim.shim_count(), "error": message}
 
 
 # The disk ----------------------------------------------------------------------------------
@@ -366,8 +366,6 @@ class Cut:
 
     def data(self, node: Node) -> bytes:
         """What a file holds."""
-        if node.synced == node.data:
-            return bytes(node.data)
         synced, half = node.synced or b"", len(node.data) // 2
         choices = {
             "synced": synced,

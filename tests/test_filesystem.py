@@ -155,7 +155,7 @@ def test_a_catalog_from_another_file_system(
 
 
 def test_a_catalog_that_needs_shared_memory(shim: Path, tmp_path: Path) -> None:
-    """A catalog in write-ahead logging, moved to where that cannot be, is named with the way out."""
+    """A catalog that was made with it and moved to where there is none is named, with a way out."""
     with Catalog(tmp_path / "home"):
         pass
     with Crasher(shim, "http://127.0.0.1:9") as crasher:
