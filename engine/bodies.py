@@ -38,6 +38,7 @@ OPTIONS = {
     "unmapped": "unmapped",
     "shrinkGuardPercent": "shrink_guard_percent",
     "keepSupersededHours": "keep_superseded_hours",
+    "keepBatchesDays": "keep_batches_days",
 }
 """A flow's options: what the configuration file calls them. Flow Service has the first alone."""
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine import figures
+from engine.disk import can_share_memory, make_folder
 from engine.errors import EtlError, InputError, disk_error
 from engine.plan import HOUR, SECOND
 from engine.report import IN_PROGRESS, SCHEDULED, Json, abandoned, batch_id, flow_id
@@ -140,7 +141,8 @@ class Catalog:
         self._lock, self._read_lock = RLock(), Lock()
         self._writer: int | None = None  # the thread that is in a transaction
         try:
-            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(home, 0o700)
+            self._journal = "WAL" if can_share_memory(home) else "TRUNCATE"
             with suppress(FileExistsError):  # to close it while it is open would free its locks
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._connection, self._reading = (
@@ -160,6 +162,12 @@ class Catalog:
             self._file = _file(self.path)
         except sqlite3.OperationalError as error:  # busy, the disk is full, …
             self.close()
+            if self._journal != "WAL" and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
+                raise InputError(
+                    f"The catalog {self.path} was made on another file system, and this one has no "
+                    "memory that processes share. Move it away, and a new one is made that can do "
+                    "without; or give MIXPANEL_ETL_HOME a folder on a local disk."
+                ) from error
             raise EtlError(f"The catalog {self.path} cannot be opened ({error}).") from error
         except sqlite3.DatabaseError as error:
             self.close()
@@ -280,7 +288,7 @@ class Catalog:
         until = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute(f"PRAGMA journal_mode = {self._journal}")
             except sqlite3.OperationalError as error:
                 busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > until:
@@ -290,7 +298,10 @@ class Catalog:
                 return
 
     def _prepare(self) -> None:
-        """Write-ahead logging, so that no reader ever waits for a writer; tables where missing."""
+        """Write-ahead logging, so that no reader ever waits for a writer; tables where missing.
+
+        Where a file system cannot do that, readers and writers wait for each other.
+        """
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if self._version() < VERSION:

@@ -420,4 +420,5 @@ FLOW = {
     "unmapped": one_of("keep", "drop"),
     "shrink_guard_percent": number(100),
     "keep_superseded_hours": number(100_000),
+    "keep_batches_days": number(100_000),
 }

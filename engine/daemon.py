@@ -38,7 +38,7 @@ from apscheduler.triggers.base import BaseTrigger
 from engine import config, given, log, plan
 from engine.clock import Clock
 from engine.console import LATER, MORE
-from engine.disk import take
+from engine.disk import make_folder, take
 from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow, Schedule
 
@@ -389,7 +389,7 @@ def _heard() -> Iterator[tuple[int, int]]:
 def _alone(home: Path) -> Iterator[None]:
     """Keep a second daemon off `home`. The kernel lets go of the lock however the first ends."""
     with disk_error(f"write in {home}"):
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(home, 0o700)
         lock = (home / given.LOCK).open("a+", encoding="ascii")
     with lock:
         with disk_error(f"write in {home}"):

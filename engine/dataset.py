@@ -38,10 +38,11 @@ from deltalake import (
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
+from engine import batch_folders
 from engine import intent as intents
 from engine.contents import OURS, Contents, noted_after
 from engine.deltalog import columns_of, paths_in
-from engine.disk import set_aside, sync, take, write_synced
+from engine.disk import make_folder, set_aside, sync, sync_tree, take, write_synced
 from engine.duplicates import Duplicates
 from engine.errors import DatasetError, Shrunk, disk_error
 from engine.intent import Intent, is_inside
@@ -114,7 +115,7 @@ class Dataset(Table):
         """
         with disk_error(f"write in {self.root}"):
             staging = self.root / "_staging"
-            staging.mkdir(parents=True, exist_ok=True)
+            make_folder(staging)
             lock = (staging / "lock").open("a+", encoding="ascii")
         with lock:
             with disk_error(f"write in {self.root}"):
@@ -194,11 +195,17 @@ class Dataset(Table):
 
     # Staging and commit --------------------------------------------------------------------
 
+    def tidy_batches(self, keep_days: float, now: int) -> None:
+        """Remove what batches left that is older than so many days and no reject; once a day."""
+        with disk_error(f"tidy up in {self.root}"):
+            batch_folders.tidy(self.root / "_batches", keep_days, now)
+
     def staging(self, batch_id: str) -> Path:
         """A new directory, beside the table, for the files of a batch."""
         directory = self.root / "_staging" / batch_id
         with disk_error(f"write in {self.root}"):
             directory.mkdir(parents=True)
+            sync(directory.parent)  # P2: an intent is found after a power cut
         return directory
 
     def is_committed(self, batch_id: str) -> bool:
@@ -209,8 +216,9 @@ class Dataset(Table):
     def discard(self, batch_id: str) -> None:
         """Throw away what is staged for a batch that is committed or will not be."""
         directory = self.root / "_staging" / batch_id
-        with disk_error(f"tidy up in {self.root}"):  # without it, the rest is no commit on its way
-            (directory / "intent.json").unlink(missing_ok=True)
+        with disk_error(f"tidy up in {self.root}"), suppress(FileNotFoundError):
+            (directory / "intent.json").unlink()  # without it, the rest is no commit on its way
+            sync(directory)
         shutil.rmtree(directory, ignore_errors=True)
 
     def describe(self, batch_id: str, note: Mapping[str, Any]) -> None:
@@ -226,8 +234,10 @@ class Dataset(Table):
         if source.is_dir():
             with disk_error(f"write in {self.root}"):
                 target = self.batch_directory(batch_id)
-                target.parent.mkdir(exist_ok=True)
+                make_folder(target.parent)
+                sync_tree(source)
                 source.rename(target)
+                sync(target.parent)
         self.discard(batch_id)
 
     def check_shrink(
@@ -354,6 +364,7 @@ class Dataset(Table):
         if not any(source.exists() for source in moves):  # a try before this one moved them
             moves = {}
         if (directory / "batch").is_dir():
+            sync_tree(directory / "batch")  # P3: the rejects are as sure as the rows
             moves[directory / "batch"] = self.batch_directory(batch_id)
         for source, target in moves.items():
             target.parent.mkdir(exist_ok=True)
@@ -449,13 +460,16 @@ class Dataset(Table):
         if not self._arrived(intent):
             self._delete(intent.add)
             shutil.rmtree(self.batch_directory(directory.name), ignore_errors=True)
+            if (self.root / "_batches").is_dir():
+                sync(self.root / "_batches")
             return False
         self._log.sync(self._version)  # before anything goes that it replaces
         if intent.due:
             kept = self.root / "_superseded"
-            kept.mkdir(exist_ok=True)
-            with suppress(FileExistsError):
-                os.link(path, kept / f"{intent.due}-{directory.name}.json")
+            make_folder(kept)
+            noted = directory / "superseded.json"
+            write_synced(noted, path.read_text())
+            noted.rename(kept / f"{intent.due}-{directory.name}.json")
             sync(kept)
         else:
             self._delete(intent.remove)
@@ -496,14 +510,18 @@ class Dataset(Table):
     def _delete(self, paths: Sequence[str]) -> None:
         """Delete those of `paths` that no reader of the table needs."""
         live = self._live(paths)
-        for path in paths:
-            if path in live or not is_inside(path):  # that one is another table's too
-                continue
-            target = self._place(path)
+        # A path that leads out of the root is another table's too.
+        places = [self._place(path) for path in paths if path not in live and is_inside(path)]
+        changed = dict.fromkeys(place.parent for place in places)
+        for place in places:
             with suppress(FileNotFoundError, NotADirectoryError):
-                target.unlink()
-            if target.parent.is_dir() and not any(target.parent.iterdir()):
-                target.parent.rmdir()
+                place.unlink()
+        for folder in changed:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+        # P2: nobody deletes them once what names them is gone, and that goes next.
+        for folder in [*filter(Path.is_dir, changed), self.root]:
+            sync(folder)
 
     def _delete_due(self) -> None:
         """Delete replaced files whose time for keeping is over."""

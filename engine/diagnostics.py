@@ -4,7 +4,6 @@ It writes them; `rejects` reads them.
 """
 
 import json
-import os
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import orjson
 
 from engine.batch import Reject
-from engine.disk import sync
+from engine.disk import sync, sync_written
 
 REJECT_FILES = {"lines": "parsing_errors_0.json", "check": "conversion_errors_0.json"}
 SAMPLES = 100
@@ -49,8 +48,7 @@ class RejectFiles:
     def finish(self) -> None:
         """Force all of it to the disk, with some samples beside."""
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
+            sync_written(file)
         if self._files:
             path = self._directory / "row_error_samples.json"
             path.write_bytes(b"".join(line + b"\n" for line in self._samples))

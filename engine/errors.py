@@ -146,6 +146,8 @@ _DISK = {
     errno.EROFS: "the file system is read-only",
     errno.EACCES: "this user may not write there",
     errno.EPERM: "this user may not write there",
+    errno.EXDEV: "a folder below it is a mount, or a link to another file system, and a table has "
+    "to be on one. Move it onto one",
 }
 
 

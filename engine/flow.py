@@ -82,6 +82,7 @@ class Flow:
     unmapped: str = "keep"
     shrink_guard_percent: float = 90.0
     keep_superseded_hours: float = 0.0
+    keep_batches_days: float = 30.0
     windows: str = "day"
     lookback_days: int = 5
     delay_minutes: int = 10

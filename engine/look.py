@@ -1,6 +1,5 @@
 """One small look at a project or at a place, for those who want to know before they pull."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from engine import given, plan
 from engine.answer import clean
 from engine.catalog import Catalog
 from engine.clock import duration
-from engine.disk import local_path
+from engine.disk import local_path, try_out
 from engine.errors import DatasetError, RateLimited, TryAgain, disk_error
 from engine.flow import Flow
 from engine.stages import export, lines
@@ -99,5 +98,5 @@ def probe(flow: Flow, rules: "Rules | None") -> None:
     with disk_error(f"look for {flow.dataset}"):
         root = local_path(flow.dataset).absolute()
         nearest = next(path for path in (root, *root.parents) if path.exists())
-    with disk_error(f"write in {nearest}"), tempfile.TemporaryFile(dir=nearest):
-        pass
+    with disk_error(f"write in {nearest}"):
+        try_out(nearest)

@@ -159,6 +159,7 @@ class Runs:
         with self._dataset.locked():
             positions.check_owner(self._flow, self._dataset)
             self._recover()
+            self._dataset.tidy_batches(self._flow.keep_batches_days, self._now())
             yield
 
     def run(self, windows: Windows) -> list[Json]:

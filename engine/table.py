@@ -3,6 +3,7 @@
 What is below its root is `dataset`'s to change; here it is only read.
 """
 
+import errno
 import json
 import os
 import re
@@ -21,9 +22,10 @@ import pyarrow.parquet as pq  # counts rows, writes nothing
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
-from engine import features
+from engine import batch_folders, features
 from engine.contents import Change, Contents, change, notes_of
 from engine.deltalog import Foreign, Log, State, columns_of, differences
+from engine.disk import LACKING, NO_LINKS
 from engine.errors import DatasetError, InputError, disk_error
 from engine.intent import is_inside
 from engine.window import is_day
@@ -399,7 +401,8 @@ class Table:
         folder = self.root / "_batches"
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
-            return sorted((path.name for path in found), reverse=True)
+            names = (path.name for path in found if path.name != batch_folders.MARK)
+            return sorted(names, reverse=True)
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -443,6 +446,8 @@ def translated(doing: str) -> Iterator[None]:
         except (DeltaError, OSError) as error:
             if found := OS_ERROR.search(str(error)):
                 number = int(found[1])
+                if number in LACKING and "Unable to rename" in str(error):  # it makes a link
+                    raise OSError(errno.ENOTSUP, NO_LINKS) from error
                 raise OSError(number, os.strerror(number)) from error
             if isinstance(error, OSError) and error.errno is not None:
                 raise

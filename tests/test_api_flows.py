@@ -90,7 +90,7 @@ def test_numbers_as_texts_and_options(api: Served) -> None:
     options = {
         "partialIngestionPercent": 20, "errorDiagnosticsEnabled": False, "lookbackDays": 3,
         "delayMinutes": 0, "windows": "day", "unmapped": "drop", "shrinkGuardPercent": 50.5,
-        "keepSupersededHours": 1,
+        "keepSupersededHours": 1, "keepBatchesDays": 90,
     }  # fmt: skip
     id_ = api.make("flows", api.flow_body(scheduleParams=schedule, options=options))
     flow = flow_of(api, id_)
@@ -98,7 +98,7 @@ def test_numbers_as_texts_and_options(api: Served) -> None:
     assert flow.backfill_from == date(2021, 6, 30)
     assert (flow.partial_ingestion_percent, flow.lookback_days, flow.delay_minutes) == (20, 3, 0)
     assert (flow.windows, flow.unmapped, flow.shrink_guard_percent) == ("day", "drop", 50.5)
-    assert flow.keep_superseded_hours == 1
+    assert (flow.keep_superseded_hours, flow.keep_batches_days) == (1, 90)
     assert flow.diagnostics  # they come with partial ingestion
     options = {"errorDiagnosticsEnabled": "false", "backfillFrom": "2024-01-01"}
     id_ = api.make("flows", api.flow_body(options=options))

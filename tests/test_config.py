@@ -118,6 +118,8 @@ def test_what_is_left_out_has_its_documented_value(write: Write) -> None:
         ('unmapped = "drop"', "unmapped", "drop"),
         ("shrink_guard_percent = 50", "shrink_guard_percent", 50.0),
         ("keep_superseded_hours = 168", "keep_superseded_hours", 168.0),
+        ("keep_batches_days = 0", "keep_batches_days", 0.0),
+        ("keep_batches_days = 100000", "keep_batches_days", 100_000.0),
     ],
 )
 def test_a_setting_of_a_flow_is_read(write: Write, line: str, name: str, value: object) -> None:
@@ -152,6 +154,7 @@ def test_a_setting_of_a_flow_is_read(write: Write, line: str, name: str, value: 
         ("partial_ingestion_percent = nan", "partial_ingestion_percent", "a number from 0 to 100"),
         ("shrink_guard_percent = -0.1", "shrink_guard_percent", "a number from 0 to 100"),
         ("keep_superseded_hours = inf", "keep_superseded_hours", "a number from 0"),
+        ("keep_batches_days = -1", "keep_batches_days", "a number from 0 to 100000"),
         ('unmapped = "keeep"', "unmapped", 'must be "keep" or "drop"'),
         ("schedule = 15", "schedule", "must be { frequency = …"),
         ('maping = "x"', "maping", 'is not known here; did you mean "mapping"? Allowed: connec'),

@@ -256,6 +256,47 @@ def test_a_file_of_another_batch_is_none_of_this_one(control: Control) -> None:
         other.unlink()
 
 
+def test_a_batch_that_was_tidied_away(control: Control) -> None:
+    """Its record still names it: there is nothing in it, and no file of it; the rest stays."""
+    batch = batch_of(control.items[1])
+    folder = control.root / "_batches" / batch
+    addresses = manifests(control, control.items[1])
+    (file,) = control.get(addresses["fileInfo"])["data"]
+    folder.rename(control.root / "elsewhere")
+    try:
+        nothing = {"_page": {"count": 0, "limit": 100}, "data": []}
+        assert control.get(f"{EXPORT}/batches/{batch}/meta") == nothing
+        assert control.get(f"{EXPORT}/batches/{batch}/failed") == nothing
+        assert control.get(addresses["fileInfo"]) == nothing
+        control.get(file["_links"]["self"]["href"], 404)
+        assert len(control.get(f"{EXPORT}/batches/{batch}/files")["data"]) == 1
+    finally:
+        (control.root / "elsewhere").rename(folder)
+
+
+def test_a_batch_that_is_tidied_away_meanwhile(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone between two looks, it is as if it had been gone before."""
+    batch = f"{EXPORT}/batches/{batch_of(control.items[1])}/meta"
+
+    def gone(path: Path) -> Iterator[Path]:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", gone)
+        assert control.get(batch)["data"] == []
+
+    def named(path: Path) -> Iterator[Path]:
+        return iter([path / "fileMetaData1.json", path / "fileMetaData9.json"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", named)
+        listed = control.get(f"{batch}?path=input_files")["data"]
+        assert [each["name"] for each in listed] == ["fileMetaData1.json"]
+        control.get(f"{batch}?path=input_files/fileMetaData9.json", 404)
+
+
 def test_a_long_list_of_files_comes_in_pages(control: Control) -> None:
     """Each tells where the next one is."""
     batch = f"{EXPORT}/batches/{control.batch}/meta"

@@ -37,6 +37,7 @@ where = 'true'
 connection = "shop"
 dataset = "data/by-hand"
 keep_superseded_hours = 5
+keep_batches_days = 7
 unmapped = "drop"
 [flows.once]
 connection = "shop"

@@ -6,7 +6,9 @@ A name in a path is only ever compared with what a folder lists: it is never mad
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -69,8 +71,9 @@ def batch_files(
     files = _table_files(plane, batch)
     data = []
     for file in files[start : start + limit]:
-        with disk_error(f"read {file}"):
-            status = file.stat()
+        status = _status(file)
+        if status is None:
+            continue
         made = str(int(status.st_mtime * 1000))
         data.append(
             {
@@ -127,7 +130,7 @@ def _run(plane: Plane, batch: str) -> tuple[Path, tuple[str, str], Window]:
 
 def _listed(root: Path, *below: str) -> list[Path]:
     """What is in a folder of a table, by name; nothing in one that is not there, as after a run
-    that failed before there was anything to say.
+    that failed before there was anything to say, or once it was tidied away (at any moment).
 
     Links in a table are not followed: they lead anywhere. Nor is there an address for a name that
     is not UTF-8, and none of ours is.
@@ -136,7 +139,10 @@ def _listed(root: Path, *below: str) -> list[Path]:
     with disk_error(f"read {folder}"):
         if not folder.is_dir() or folder.resolve() != root.resolve().joinpath(*below):
             return []
-        found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
+        try:
+            found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
+        except FileNotFoundError:
+            return []
     return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
 
 
@@ -152,10 +158,18 @@ def _table_files(plane: Plane, batch: str) -> list[Path]:
 
 def _file(owner: str, path: str, file: Path | None) -> FileResponse:
     """The file, as it comes off the disk; its name was found in a list."""
-    if file is None or not file.is_file():
+    status = _status(file) if file else None
+    if file is None or status is None or not S_ISREG(status.st_mode):
         raise NotThere("files", f"{owner}/{path}")
     kind = "application/x-ndjson" if file.suffix == ".json" else "application/octet-stream"
-    return FileResponse(file, media_type=kind)
+    return FileResponse(file, media_type=kind, stat_result=status)
+
+
+def _status(file: Path) -> os.stat_result | None:
+    """None for a file that is gone since it was listed."""
+    with disk_error(f"read {file}"), suppress(FileNotFoundError):
+        return file.stat()
+    return None
 
 
 def _page(request: Request, prefix: str, files: Iterable[Path], start: int, limit: int) -> Json:
@@ -163,9 +177,11 @@ def _page(request: Request, prefix: str, files: Iterable[Path], start: int, limi
     files = list(files)
     data = []
     for file in files[start : start + limit]:
-        with disk_error(f"read {file}"):
-            length = str(file.stat().st_size)
+        status = _status(file)
+        if status is None:
+            continue
         address = request.url.replace(query=f"path={prefix}{quote(file.name)}")
+        length = str(status.st_size)
         data.append(
             {"name": file.name, "length": length, "_links": {"self": {"href": str(address)}}}
         )
