@@ -284,7 +284,8 @@ def runs(
         with console.answering():
             history(entries)
     else:
-        say(f"No such runs in {home / NAME}. MIXPANEL_ETL_HOME says where to look.")
+        where = f"{home / NAME}" if home.exists() else f"{home / NAME}: {home} does not exist"
+        say(f"No such runs in {where}. MIXPANEL_ETL_HOME says where to look.")
 
 
 @app.command(epilog=f"Example: {PROGRAM} explore --from-date 2024-01-01 --limit 5")

@@ -12,6 +12,7 @@ from engine import config, given
 from engine.config import Api, Config
 from engine.console import AsJson, answer, answer_json, answering, say
 from engine.errors import InputError
+from engine.keys import reading
 
 if TYPE_CHECKING:
     from engine.status import FlowStatus
@@ -254,19 +255,32 @@ def _statuses(
 
     if config_file and home:
         raise InputError("--config says where its home is: leave --home out.")
-    own = given.loaded(config_file) if config_file else Config(home or config.home(os.environ), {})
+    own = given.loaded(config_file) if config_file else Config(_existing_home(home), {})
     kept, problems = given.kept(own, config_file)
     flows = own.flows | kept
     if name is not None:
         flows, problems = _only(flows, name), _only(problems, name)
     if not flows and not problems:
-        there = ", ".join((*own.flows, *kept)) or "none"
+        there = ", ".join((*own.flows, *kept))
         wanted = "flow" if name is None else f'flow "{name}"'
-        raise InputError(f"{config_file or own.home} has no {wanted}. It has: {there}.")
+        rest = f"It has: {there}." if there else "It has none: declare one, or apply a file."
+        raise InputError(f"{config_file or own.home} has no {wanted}. {rest}")
     if not (own.home / given.CATALOG).exists():
         return [FlowStatus(flow, None, given.now()) for flow in flows.values()], problems
     with Catalog(own.home) as catalog:
         return [FlowStatus(flow, catalog, given.now()) for flow in flows.values()], problems
+
+
+def _existing_home(home: Path | None) -> Path:
+    """The home that an option or the environment names; InputError where it is not a folder."""
+    path = home or config.home(os.environ)
+    with reading(path):
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise InputError(f"{path} is not a folder: --home names one that a daemon keeps.")
+    way = "" if home else " --home, --config or MIXPANEL_ETL_HOME says where to look."
+    raise InputError(f"{path} does not exist.{way}")
 
 
 def _only(found: dict[str, Any], name: str) -> dict[str, Any]:

@@ -259,7 +259,11 @@ def test_a_setting_of_a_connection_is_read(
         ('timezone = "Pacific Standart Time"', "timezone", "Pacific Standard Time"),
         ('password = { env = "NOT_THERE" }', "password", "variable NOT_THERE is not set"),
         ('password = { env = "EMPTY_ONE" }', "password", "variable EMPTY_ONE is not set"),
-        ('password = { file = "/no/such/file" }', "password", "No such file"),
+        ('password = { env = "P40" }', "password", "variable P40 is not set"),
+        ('password = { env = "TOKEN" }', "password", "variable TOKEN is not set"),
+        ('username = { env = "USER2" }', "username", "variable USER2 is not set"),
+        ('password = { file = "/no/such/file" }', "password", "file /no/such/file cannot be read"),
+        ('username = { file = "/no/such/file" }', "username", "(No such file or directory)"),
         ('password = { file = "/" }', "password", "cannot be read (Is a directory)"),
         ("password = {}", "password", 'must be { env = "NAME" } or { file = "PATH" }'),
         ('password = { env = "A", file = "B" }', "password", "must be { env ="),
@@ -290,7 +294,20 @@ def test_a_secrets_file_without_a_secret_is_a_problem(
     """An empty or unreadable file is no password."""
     (tmp_path / "secret").write_bytes(content)
     (problem,) = problems(write(short(f'password = {{ file = "{tmp_path}/secret" }}')))
-    assert problem.startswith("connections.shop.password: the file is ")
+    assert problem.startswith(f"connections.shop.password: the file {tmp_path}/secret is ")
+
+
+def test_a_variable_that_is_missing_has_one_line(write: Write) -> None:
+    """However many keys name it; and so has a file."""
+    text = short('password = { env = "P40" }\nusername = { file = "/no/such/file" }')
+    more = '[connections.other]\nproject_id = 1\nusername = { env = "P40" }\n'
+    found = problems(write(f'{text}\n{more}password = {{ file = "/no/such/file" }}'))
+    assert sorted(found) == [
+        "connections.shop.password, connections.other.username: "
+        "the environment variable P40 is not set",
+        "connections.shop.username, connections.other.password: "
+        "the file /no/such/file cannot be read (No such file or directory)",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -302,6 +319,8 @@ def test_a_secrets_file_without_a_secret_is_a_problem(
         'password = { env = "hunter2Secret" }',
         'password = { env = "HUNTER2SECRET" }',
         'password = { file = "hunter2Secret" }',
+        'password = { file = "/hunter2Secret" }',
+        'password = { env = "HUNTER2_secret" }',
         'password = { hunter = "hunter2Secret" }',
         'host = "https://reader:hunter2Secret@data.mixpanel.com"',
         'host = "https://reader:hunter2Secret"',
