@@ -19,7 +19,15 @@ from typing import Any, Self
 from engine import figures
 from engine.errors import EtlError, InputError, disk_error
 from engine.plan import HOUR, SECOND
-from engine.report import IN_PROGRESS, SCHEDULED, Json, abandoned, batch_id, flow_id
+from engine.report import (
+    IN_PROGRESS,
+    SCHEDULED,
+    Json,
+    abandoned,
+    batch_id,
+    flow_id,
+    is_stopped,
+)
 from engine.window import Window
 
 VERSION = 3
@@ -125,6 +133,11 @@ class Entry:
     started_at: int  # ms since the epoch
     window: Window
     item: Json
+
+    @property
+    def told(self) -> str:
+        """The status as people read it."""
+        return "stopped" if is_stopped(self.item) else self.status
 
 
 class Catalog:

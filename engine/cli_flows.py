@@ -147,7 +147,7 @@ def status(
                 _moment(s.positions.arrival),
                 "-" if s.behind is None else duration(s.behind / 1000),
                 _moment(s.last.started_at if s.last else None),
-                s.last.status if s.last else "-",
+                s.last.told if s.last else "-",
                 _moment(s.next_tick),
                 len(s.days),
                 s.to_fill,
@@ -158,11 +158,28 @@ def status(
         ]
         with answering():
             table(columns, rows)
-    wrong = {s.flow.name: s.problem or s.wrong for s in told} | problems
+    wrong = {s.flow.name: " ".join(s.faults) for s in told} | problems
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
+    if any(s.stale_since for s in told):
+        say(_who_runs(given.loaded(config_file).home if config_file else _existing_home(home)))
     return 1 if any(wrong.values()) else 0
+
+
+def _who_runs(home: Path) -> str:
+    """Whether a daemon runs on a home, and when the last run of any flow there was changed."""
+    from engine.catalog import Catalog
+    from engine.disk import holder
+
+    last = None
+    if (home / given.CATALOG).exists():
+        with Catalog(home) as catalog:
+            last = next((run.item["updatedAt"] for run in catalog.history(limit=1)), None)
+    did = f"Its last run was at {_moment(last)} UTC." if last else "There was no run yet."
+    if process := holder(home / given.LOCK):
+        return f"A daemon runs with the home {home}, process {process}: see its log. {did}"
+    return f"No daemon runs with the home {home}: start one. {did}"
 
 
 @positions.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")

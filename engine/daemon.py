@@ -98,6 +98,7 @@ class Daemon:
         self._unread: list[str] = []  # why what the home keeps is not known
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
+        self._says: dict[str, Connection] = {}  # what those say of themselves
         self._draining: set[BaseProcess] = set()  # those of flows that are not wanted any more
         self._due: set[str] = set()  # flows that are to have a turn, whatever runs now
         self._busy: dict[str, threading.Lock] = {}  # held while a flow is brought up to date
@@ -311,15 +312,16 @@ class Daemon:
         """Run what is due of a flow in a process of its own; its exit status."""
         flow = self._flows.get(name)
         try:
-            started = flow and self._start(flow, began)
+            process = flow and self._start(flow, began)
         except OSError as error:
             log.log.error("no process could be started", flow=name, error=error.strerror)
             return 1
-        if not started:
+        if not process:
             return 0
-        process, says = started
-        with says:
-            self._listen_to(name, process, says)
+        if says := self._says.pop(name, None):
+            with says:
+                self._listen_to(name, process, says)
+        process.join()
         with self._lock:
             self._running.pop(name, None)
             if process in self._draining:  # how it ended says nothing
@@ -338,9 +340,8 @@ class Daemon:
                 self._turns.waits(name)
             elif word == WORKS:
                 self._turns.works(name)
-        process.join()
 
-    def _start(self, flow: Flow, began: int) -> tuple[BaseProcess, Connection] | None:
+    def _start(self, flow: Flow, began: int) -> BaseProcess | None:
         context = get_context("spawn")
         says, speaks = context.Pipe(duplex=False)
         work = partial(_work, flow, self._config.home, self._clock, self._options, began, speaks)
@@ -359,7 +360,8 @@ class Daemon:
             finally:
                 pthread_sigmask(SIG_UNBLOCK, STOPS)
             self._running[flow.name] = process
-        return process, says
+            self._says[flow.name] = says
+        return process
 
     # The end --------------------------------------------------------------------------------
 

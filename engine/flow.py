@@ -9,6 +9,7 @@ from engine.window import Window
 
 HOST = "https://data.mixpanel.com"
 Given = str | tuple[str, Any]
+DELAY_MINUTES = 10
 FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
@@ -84,7 +85,7 @@ class Flow:
     keep_superseded_hours: float = 0.0
     windows: str = "day"
     lookback_days: int = 5
-    delay_minutes: int = 10
+    delay_minutes: int = DELAY_MINUTES
     backfill_from: date | None = None
     schedule: Schedule | None = None
     diagnostics: bool = True

@@ -21,6 +21,7 @@ Read = Callable[[Any], Any]
 ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'
 MOST_WHOLE = 100_000
 LONGEST_NAME, LONGEST_PATH = 64, 300  # characters of a variable or a file that errors show
+_UNSHOWN = " (its name is not shown: it may be a secret)"
 LEAST_PARTS = 2  # of a path that nobody takes for a password: "/", a folder and a name
 _LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
 
@@ -169,7 +170,7 @@ def _shown_variable(name: str) -> str:
     A password has digits between its letters, or small letters: P40 and MIXPANEL_PASSWORD have not.
     """
     words = re2.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|[A-Z]{1,20}[0-9]{0,3}", name)
-    return f" {name}" if words and len(name) <= LONGEST_NAME else " (its name is not shown: it may be a secret)"
+    return f" {name}" if words and len(name) <= LONGEST_NAME else _UNSHOWN
 
 
 def _shown_path(name: str) -> str:
@@ -180,7 +181,7 @@ def _shown_path(name: str) -> str:
     except OSError:  # its name is too long, or a folder that we may not see into
         there = False
     named = there or (path.is_absolute() and len(path.parts) > LEAST_PARTS)
-    return f" {name}" if named and len(name) <= LONGEST_PATH else " (its name is not shown: it may be a secret)"
+    return f" {name}" if named and len(name) <= LONGEST_PATH else _UNSHOWN
 
 
 def _is_folder(path: Path) -> bool:

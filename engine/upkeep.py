@@ -25,7 +25,7 @@ from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused
 from engine.flow import Flow, Run
 from engine.plan import Due
 from engine.positions import ARRIVAL, app_id
-from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, payload
+from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, is_stopped, payload
 from engine.run import Rules
 from engine.runs import Event, Options, Runs, Waiting
 from engine.window import DAY, Window, each_day, latest_day
@@ -247,7 +247,7 @@ def _arrival_failed(flow: Flow, catalog: Catalog, since: int) -> int | None:
     for run in catalog.history(flow.name, limit=REMEMBERED):  # the newest first
         if run.started_at < since:
             break
-        if run.window.arrival:
+        if run.window.arrival and not is_stopped(run.item):
             return run.started_at if run.status == FAILED else None
     return None
 

@@ -302,11 +302,11 @@ def test_a_variable_that_is_missing_has_one_line(write: Write) -> None:
     text = short('password = { env = "P40" }\nusername = { file = "/no/such/file" }')
     more = '[connections.other]\nproject_id = 1\nusername = { env = "P40" }\n'
     found = problems(write(f'{text}\n{more}password = {{ file = "/no/such/file" }}'))
+    unset = "the environment variable P40 is not set"
+    missing = "the file /no/such/file cannot be read (No such file or directory)"
     assert sorted(found) == [
-        "connections.shop.password, connections.other.username: "
-        "the environment variable P40 is not set",
-        "connections.shop.username, connections.other.password: "
-        "the file /no/such/file cannot be read (No such file or directory)",
+        f"connections.shop.password, connections.other.username: {unset}",
+        f"connections.shop.username, connections.other.password: {missing}",
     ]
 
 
