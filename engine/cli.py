@@ -179,7 +179,7 @@ def _backfill(
     as_json: bool,
 ) -> int:
     from engine.backfill import Backfill, missing_days
-    from engine.catalog import Catalog
+    from engine.history import RunHistory
     from engine.report import FAILED, envelope
     from engine.runs import Options
     from engine.stages.export import url
@@ -192,7 +192,7 @@ def _backfill(
     due = days if options["force"] else missing_days(flow, table, days)
     show = progress(len(due))
     tell = console.with_tracebacks(show) if debug else show
-    with Catalog(home) as catalog:
+    with RunHistory(home, say) as catalog:
         job = Backfill(flow, rules, table, catalog, Options(**options), tell)
         try:
             with show:

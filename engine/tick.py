@@ -54,7 +54,7 @@ def work(
     options = replace(options or Options(), now=clock.now)
     try:
         _listen(turn)
-        items = tend(flow, home, options, Told(), turn)
+        items = tend(flow, home, options, Told(), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -68,6 +68,10 @@ def work(
     if turn.more or turn.later:
         return MORE if turn.more else LATER
     return 1 if failed else 0
+
+
+def _warn(why: str) -> None:
+    log.warning("the history cannot be written", why=why)
 
 
 class Told:

@@ -23,6 +23,7 @@ from engine.dataset import Dataset
 from engine.disk import local_path
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
 from engine.flow import Flow, Run
+from engine.history import RunHistory
 from engine.plan import Due
 from engine.positions import ARRIVAL, app_id
 from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, is_stopped, payload
@@ -61,12 +62,14 @@ def tend(
     options: Options,
     tell: Callable[[Event], None] = lambda _: None,
     turn: Turn | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[Json]:
     """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
 
+    `warn` gets a sentence where the history cannot be written.
     Raises EtlError where it cannot even begin: that leaves a record of its own.
     """
-    with Catalog(home) as catalog:
+    with RunHistory(home, warn) as catalog:
         try:
             rules = given.rules_of(flow)
             dataset = given.dataset_of(flow, rules)
