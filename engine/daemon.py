@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
@@ -342,6 +343,8 @@ class Daemon:
                 self._turns.works(name)
 
     def _start(self, flow: Flow, began: int) -> BaseProcess | None:
+        # What was rotated since the daemon read it would be refused once at every tick.
+        flow = replace(flow, connection=config.read_again(flow.connection))
         context = get_context("spawn")
         says, speaks = context.Pipe(duplex=False)
         work = partial(_work, flow, self._config.home, self._clock, self._options, began, speaks)

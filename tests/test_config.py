@@ -297,6 +297,29 @@ def test_a_secrets_file_without_a_secret_is_a_problem(
     assert problem.startswith(f"connections.shop.password: the file {tmp_path}/secret is ")
 
 
+def test_credentials_in_files_are_read_again(write: Write, tmp_path: Path) -> None:
+    """As they are by now; not what a file cannot have, nor what is given by a variable."""
+    user, password = tmp_path / "user", tmp_path / "password"
+    user.write_text("before\n")
+    password.write_text("old\n")
+    text = short(f'password = {{ file = "{password}" }}\nusername = {{ file = "{user}" }}')
+    connection = load(write(text), ENVIRON).flows["events"].connection
+    assert config.read_again(connection) == connection
+    user.write_text("after\n")
+    password.write_text("new\n")
+    fresh = config.read_again(connection)
+    assert (fresh.username, fresh.password.reveal()) == ("after", "new")
+    for content in ("", "a:b\n"):  # the name of an account has no colon
+        user.write_text(content)
+        password.write_text("newer\n")
+        kept = config.read_again(fresh)
+        assert (kept.username, kept.password.reveal()) == ("after", "newer")
+    password.unlink()
+    assert config.read_again(fresh) == fresh
+    plain = load(write(short()), ENVIRON).flows["events"].connection
+    assert config.read_again(plain) == plain
+
+
 def test_a_variable_that_is_missing_has_one_line(write: Write) -> None:
     """However many keys name it; and so has a file."""
     text = short('password = { env = "P40" }\nusername = { file = "/no/such/file" }')

@@ -420,6 +420,22 @@ def test_a_run_ends_with_its_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
         until(lambda: not any(_alive(pid) for pid in runs), 10)
 
 
+def test_a_password_that_is_rotated(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A file is read again at the next tick at the latest: nobody has to send a signal."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write()
+    secret = tmp_path / "secret"
+    secret.write_text("not-any-more\n")
+    text = tried.config.read_text()
+    given = 'password = { env = "TRIAL_PASSWORD" }'
+    tried.config.write_text(text.replace(given, f'password = {{ file = "{secret}" }}'))
+    with tried.daemon() as process:
+        until(lambda: tried.lines("run failed"))
+        secret.write_text(f"{PASSWORD}\n")
+        until(tried.reached)
+        stop(process)
+
+
 def test_who_waits_holds_up_no_other_project(sandbox: Sandbox, tmp_path: Path) -> None:
     """A host that accepts and is silent has as many flows as there are turns: a flow of another
     project is brought up to date meanwhile, and the end comes in its time (P8).
