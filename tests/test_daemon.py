@@ -489,6 +489,34 @@ def test_flows_take_turns(
         thread.join()
 
 
+def test_hundreds_of_flows_that_wait(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many flows wait for the hour's budget, one that has not to wait has its turn."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    daemon = Daemon(tried.config, os.environ)
+    turns: list[str] = []
+
+    def turn(name: str, began: int) -> int:
+        turns.append(name)
+        return 0 if name == "short" else LATER
+
+    monkeypatch.setattr(daemon, "_turn", turn)
+    daemon._scheduler.start()
+    try:
+        for number in range(250):
+            daemon._soon(f"waiting{number}")
+        until(lambda: len(turns) >= 250, 20)
+        daemon._soon("short")
+        until(lambda: "short" in turns, 10)
+    finally:
+        daemon._stopping.set()
+        daemon._turns.close()
+        daemon._scheduler.shutdown()
+
+
 def test_what_a_process_says_of_itself() -> None:
     """Three quiet seconds in a row and it waits; it works again as soon as it does anything."""
     pulse = Pulse(used=10, at=0)
