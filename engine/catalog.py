@@ -20,7 +20,15 @@ from engine import figures
 from engine.disk import can_share_memory, make_folder
 from engine.errors import EtlError, InputError, disk_error
 from engine.plan import HOUR, SECOND
-from engine.report import IN_PROGRESS, SCHEDULED, Json, abandoned, batch_id, flow_id
+from engine.report import (
+    IN_PROGRESS,
+    SCHEDULED,
+    Json,
+    abandoned,
+    batch_id,
+    flow_id,
+    is_stopped,
+)
 from engine.window import Window
 
 VERSION = 3
@@ -97,6 +105,17 @@ CREATE INDEX runs_by_end ON runs
 CREATE INDEX runs_by_batch ON runs (batch_id)
 """
 
+# SQLite's codes for a file that others hold, or that cannot be written or read at this moment.
+_NOT_NOW = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+)
+
 _KEEP = """
 INSERT INTO runs (id, flow, dataset, status, started_at, "window", item,
     flow_id, batch_id, updated_at, begun_at, ended_at)
@@ -116,6 +135,10 @@ ON CONFLICT (flow, what) DO UPDATE SET value = max(value, excluded.value)
 """
 
 
+class CatalogUnavailable(EtlError):
+    """The file is locked, or cannot be written or read at this moment; it may be later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One run of the history: what it was, and its item of the runs payload."""
@@ -127,6 +150,11 @@ class Entry:
     window: Window
     item: Json
 
+    @property
+    def told(self) -> str:
+        """The status as people read it."""
+        return "stopped" if is_stopped(self.item) else self.status
+
 
 class Catalog:
     """`<home>/catalog.sqlite3`, made where it is missing, readable by its owner only.
@@ -136,8 +164,10 @@ class Catalog:
     where a later read or write fails. Nothing that is saved here may hold a secret (P7).
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, busy: float = _BUSY_SECONDS) -> None:
+        """`busy`: for how many seconds to wait while another process holds the file."""
         self.path = home / NAME
+        self._busy = busy
         self._lock, self._read_lock = RLock(), Lock()
         self._writer: int | None = None  # the thread that is in a transaction
         try:
@@ -147,7 +177,7 @@ class Catalog:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             self._connection, self._reading = (
                 sqlite3.connect(
-                    self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                    self.path, timeout=busy, isolation_level=None, check_same_thread=False
                 )
                 for _ in range(2)
             )
@@ -161,16 +191,16 @@ class Catalog:
             self._prepare()
             self._file = _file(self.path)
         except sqlite3.OperationalError as error:  # busy, the disk is full, …
-            self.close()
+            self._let_go()
             if self._journal != "WAL" and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise InputError(
                     f"The catalog {self.path} was made on another file system, and this one has no "
                     "memory that processes share. Move it away, and a new one is made that can do "
                     "without; or give MIXPANEL_ETL_HOME a folder on a local disk."
                 ) from error
-            raise EtlError(f"The catalog {self.path} cannot be opened ({error}).") from error
+            raise _error(error, f"The catalog {self.path} cannot be opened ({error}).") from error
         except sqlite3.DatabaseError as error:
-            self.close()
+            self._let_go()
             raise InputError(
                 f"The catalog {self.path} cannot be read ({error}). It holds only the history of "
                 "runs: move it away, and a new one is made."
@@ -263,6 +293,9 @@ class Catalog:
         """Let go of the file. Who still writes after so many seconds does so until the program
         ends, as at a kill: every change is one transaction.
         """
+        self._let_go(seconds)
+
+    def _let_go(self, seconds: float = -1) -> None:
         if not self._lock.acquire(timeout=seconds):
             return
         try:
@@ -285,7 +318,7 @@ class Catalog:
 
     def _write_ahead(self) -> None:
         """SQLite waits for others, but not here, where two processes make a catalog at once."""
-        until = time.monotonic() + _BUSY_SECONDS
+        until = time.monotonic() + self._busy
         while True:
             try:
                 self._connection.execute(f"PRAGMA journal_mode = {self._journal}")
@@ -313,7 +346,7 @@ class Catalog:
             self._connection.execute("COMMIT")
         version = self._version()
         if version > VERSION:
-            self.close()
+            self._let_go()
             raise InputError(
                 f"The catalog {self.path} was written by a newer mixpanel-etl (its version is "
                 f"{version}, this program knows {VERSION}). Update mixpanel-etl."
@@ -340,6 +373,12 @@ class Catalog:
                 f"The catalog {self.path} was deleted or replaced while it was in use. Bring it "
                 "back, and restart the program."
             )
+
+    def wait_for_others(self, seconds: float) -> None:
+        """For how long to wait, from now on, while another process holds the file."""
+        self._busy = seconds
+        for connection in (self._connection, self._reading):
+            connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -368,7 +407,13 @@ class Catalog:
         try:
             yield
         except sqlite3.Error as error:
-            raise EtlError(f"The catalog {self.path} cannot be {verb} ({error}).") from error
+            message = f"The catalog {self.path} cannot be {verb} ({error})."
+            raise _error(error, message) from error
+
+
+def _error(error: sqlite3.Error, message: str) -> EtlError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return CatalogUnavailable(message) if code in _NOT_NOW else EtlError(message)
 
 
 def _file(path: Path) -> tuple[int, int] | None:
@@ -393,6 +438,22 @@ def keep(
     counted = figures.counts(json.loads(before[0])) if before else {}
     _count(connection, item, flow, window, counted)
     connection.execute(_KEEP, _row(item, flow, dataset, window))
+
+
+def add(
+    connection: sqlite3.Connection, runs: Sequence[Entry], requests: Sequence[tuple[str, int]]
+) -> None:
+    """Keep runs and requests (project, moment), unless they, or newer records, are there."""
+    newer = "SELECT 1 FROM runs WHERE id = ? AND updated_at > ?"
+    for entry in runs:
+        item = entry.item
+        if not connection.execute(newer, (item["id"], item["updatedAt"])).fetchone():
+            keep(connection, item, entry.flow, entry.dataset, entry.window)
+    connection.executemany(
+        "INSERT INTO requests (project, at) SELECT ?1, ?2"
+        " WHERE NOT EXISTS (SELECT 1 FROM requests WHERE project = ?1 AND at = ?2)",
+        requests,
+    )
 
 
 def _count(

@@ -180,7 +180,7 @@ def _backfill(
     as_json: bool,
 ) -> int:
     from engine.backfill import Backfill, missing_days
-    from engine.catalog import Catalog
+    from engine.history import RunHistory
     from engine.report import FAILED, envelope
     from engine.runs import Options
     from engine.stages.export import url
@@ -195,7 +195,7 @@ def _backfill(
     due = days if options["force"] else missing_days(flow, table, days)
     show = progress(len(due))
     tell = console.with_tracebacks(show) if debug else show
-    with Catalog(home) as catalog:
+    with RunHistory(home, say) as catalog:
         job = Backfill(flow, rules, table, catalog, Options(**options), tell)
         try:
             with show:
@@ -303,7 +303,8 @@ def runs(
         with console.answering():
             history(entries)
     else:
-        say(f"No such runs in {home / NAME}. MIXPANEL_ETL_HOME says where to look.")
+        where = f"{home / NAME}" if home.exists() else f"{home / NAME}: {home} does not exist"
+        say(f"No such runs in {where}. MIXPANEL_ETL_HOME says where to look.")
 
 
 @app.command(epilog=f"Example: {PROGRAM} explore --from-date 2024-01-01 --limit 5")

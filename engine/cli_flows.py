@@ -12,6 +12,7 @@ from engine import config, given
 from engine.config import Api, Config
 from engine.console import AsJson, answer, answer_json, answering, say
 from engine.errors import InputError
+from engine.keys import reading
 
 if TYPE_CHECKING:
     from engine.status import FlowStatus
@@ -148,7 +149,7 @@ def status(
                 _moment(s.positions.arrival),
                 "-" if s.behind is None else duration(s.behind / 1000),
                 _moment(s.last.started_at if s.last else None),
-                s.last.status if s.last else "-",
+                s.last.told if s.last else "-",
                 _moment(s.next_tick),
                 len(s.days),
                 s.to_fill,
@@ -159,14 +160,31 @@ def status(
         ]
         with answering():
             table(columns, rows)
-    wrong = {s.flow.name: s.problem or s.wrong for s in told} | problems
+    wrong = {s.flow.name: " ".join(s.faults) for s in told} | problems
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
     for s in told:
-        for note in filter(None, (s.undone, s.changed)):
-            say(f"{s.flow.name}: {note}")
-    return 1 if any(wrong.values()) or any(s.undone for s in told) else 0
+        if s.changed:
+            say(f"{s.flow.name}: {s.changed}")
+    if any(s.stale_since for s in told):
+        say(_who_runs(given.loaded(config_file).home if config_file else _existing_home(home)))
+    return 1 if any(wrong.values()) else 0
+
+
+def _who_runs(home: Path) -> str:
+    """Whether a daemon runs on a home, and when the last run of any flow there was changed."""
+    from engine.catalog import Catalog
+    from engine.disk import holder
+
+    last = None
+    if (home / given.CATALOG).exists():
+        with Catalog(home) as catalog:
+            last = next((run.item["updatedAt"] for run in catalog.history(limit=1)), None)
+    did = f"Its last run was at {_moment(last)} UTC." if last else "There was no run yet."
+    if process := holder(home / given.LOCK):
+        return f"A daemon runs with the home {home}, process {process}: see its log. {did}"
+    return f"No daemon runs with the home {home}: start one. {did}"
 
 
 @positions.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")
@@ -259,19 +277,32 @@ def _statuses(
 
     if config_file and home:
         raise InputError("--config says where its home is: leave --home out.")
-    own = given.loaded(config_file) if config_file else Config(home or config.home(os.environ), {})
+    own = given.loaded(config_file) if config_file else Config(_existing_home(home), {})
     kept, problems = given.kept(own, config_file)
     flows = own.flows | kept
     if name is not None:
         flows, problems = _only(flows, name), _only(problems, name)
     if not flows and not problems:
-        there = ", ".join((*own.flows, *kept)) or "none"
+        there = ", ".join((*own.flows, *kept))
         wanted = "flow" if name is None else f'flow "{name}"'
-        raise InputError(f"{config_file or own.home} has no {wanted}. It has: {there}.")
+        rest = f"It has: {there}." if there else "It has none: declare one, or apply a file."
+        raise InputError(f"{config_file or own.home} has no {wanted}. {rest}")
     if not (own.home / given.CATALOG).exists():
         return [FlowStatus(flow, None, given.now()) for flow in flows.values()], problems
     with Catalog(own.home) as catalog:
         return [FlowStatus(flow, catalog, given.now()) for flow in flows.values()], problems
+
+
+def _existing_home(home: Path | None) -> Path:
+    """The home that an option or the environment names; InputError where it is not a folder."""
+    path = home or config.home(os.environ)
+    with reading(path):
+        if path.is_dir():
+            return path
+        if path.exists():
+            raise InputError(f"{path} is not a folder: --home names one that a daemon keeps.")
+    way = "" if home else " --home, --config or MIXPANEL_ETL_HOME says where to look."
+    raise InputError(f"{path} does not exist.{way}")
 
 
 def _only(found: dict[str, Any], name: str) -> dict[str, Any]:

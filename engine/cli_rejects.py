@@ -115,7 +115,7 @@ def replay(
     The kept lines go through mapping and schema once more; Mixpanel is asked nothing. A batch is
     replayed once: what fails again is in the batch of the replay.
     """
-    from engine.catalog import Catalog
+    from engine.history import RunHistory
     from engine.rejects import Replay
     from engine.report import FAILED, envelope
     from engine.terminal import Lines, summary
@@ -131,7 +131,7 @@ def replay(
     debug, again = context.obj
     tell = console.with_tracebacks(Lines()) if debug else Lines()
     table = given.dataset_of(chosen, rules)
-    with Catalog(home) as catalog:
+    with RunHistory(home, say) as catalog:
         job = Replay(chosen, rules, table, catalog, tell)
         try:
             item = job.run(batch)

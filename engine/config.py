@@ -199,7 +199,27 @@ def _connection(name: str, table: Any, environ: Environ, problems: Problems) -> 
     values = fields(table, keys, f"connections.{name}", problems, _CREDENTIALS)
     if not values.keys() >= set(_CREDENTIALS):
         return None
-    return Connection(**({"host": HOST} | values), name=name)
+    return Connection(**({"host": HOST} | values), name=name, files=_files(table))
+
+
+def _files(table: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Which credentials of a connection stand in files."""
+    given = ((key, table[key]) for key in ("username", "password"))
+    return tuple((key, each["file"]) for key, each in given if _is_in_file(each))
+
+
+def _is_in_file(given: Any) -> bool:
+    return isinstance(given, dict) and "file" in given
+
+
+def read_again(connection: Connection) -> Connection:
+    """The connection with what its files hold by now; a file that holds nothing changes nothing."""
+    keys = _connection_keys({})
+    fresh: dict[str, Any] = {}
+    for name, path in connection.files:
+        with suppress(ValueError):  # it may be just being written
+            fresh[name] = keys[name].read({"file": path})
+    return replace(connection, **fresh)
 
 
 def _flow(

@@ -23,6 +23,7 @@ from engine.errors import EtlError, InputError
 
 MORE = 75  # how a flow's process ends when its turn is over and something is left to do
 LATER = 76  # … and when it has to wait until Mixpanel may be asked again
+WAITS, WORKS = b"w", b"W"  # what a flow's process says of itself while it runs
 TIDYING = 5  # seconds in which a second Ctrl-C is not heard
 
 ConfigFile = Annotated[

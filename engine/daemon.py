@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import (
@@ -37,17 +39,18 @@ from apscheduler.triggers.base import BaseTrigger
 
 from engine import config, given, log, plan
 from engine.clock import Clock
-from engine.console import LATER, MORE
+from engine.console import LATER, MORE, WAITS, WORKS
 from engine.disk import make_folder, take
 from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow, Schedule
+from engine.turns import Turns
 
 if TYPE_CHECKING:
     from engine.api.server import Server
     from engine.runs import Options
 
 GRACE = 10  # seconds that running windows have to end in, once they are asked to (P8)
-MOST_FLOWS = 100  # that tick at the same moment; as many run as there are processors
+MOST_FLOWS = 10_000  # that tick at the same moment: threads, of which most wait for a turn
 WATCH = 60  # seconds between two looks at the clock
 LATER_SECONDS = 60  # until a flow whose budget is used up gets another turn
 AGAIN = 15 * plan.MINUTE  # after a tick of `once` that failed, for which there is no next
@@ -96,6 +99,7 @@ class Daemon:
         self._unread: list[str] = []  # why what the home keeps is not known
         self._flows: dict[str, Flow] = self._config.flows  # all that run
         self._running: dict[str, BaseProcess] = {}
+        self._says: dict[str, Connection] = {}  # what those say of themselves
         self._draining: set[BaseProcess] = set()  # those of flows that are not wanted any more
         self._due: set[str] = set()  # flows that are to have a turn, whatever runs now
         self._busy: dict[str, threading.Lock] = {}  # held while a flow is brought up to date
@@ -103,7 +107,7 @@ class Daemon:
         self._api: Server | None = None
         self._changed = threading.Event()  # something was, through the control plane
         self._stopping = threading.Event()
-        self._turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
+        self._turns = Turns(max(2, os.cpu_count() or 1))
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(MOST_FLOWS)},
             job_defaults={
@@ -218,6 +222,7 @@ class Daemon:
         """Make the jobs fit the flows: they are made from these, and kept nowhere else. What
         changed of a flow takes effect at once: it gets a turn, after the one that may be running.
         """
+        self._turns.projects = {flow.project for flow in self._flows.values()}
         for name in before.keys() - self._flows.keys():
             self._forget(name)
             self._end(name)
@@ -280,9 +285,13 @@ class Daemon:
         """Give a flow its turns, between those of others, until there is nothing more to do."""
         began, status = self._clock.now(), MORE
         while status in (MORE, LATER) and not self._stopping.is_set():
-            before = status
-            with self._turns:
+            before, flow = status, self._flows.get(name)
+            if not self._turns.take(name, flow.project if flow else ""):
+                return
+            try:
                 status = self._turn(name, began)
+            finally:
+                self._turns.give_back(name)
             if status == LATER != before:
                 log.log.info("waiting", flow=name, why="Mixpanel's hourly budget is used up")
             # Who waits for a turn is woken now, and would come too late.
@@ -310,6 +319,9 @@ class Daemon:
             return 1
         if not process:
             return 0
+        if says := self._says.pop(name, None):
+            with says:
+                self._listen_to(name, process, says)
         process.join()
         with self._lock:
             self._running.pop(name, None)
@@ -318,20 +330,40 @@ class Daemon:
                 return 0
         return process.exitcode or 0
 
+    def _listen_to(self, name: str, process: BaseProcess, says: Connection) -> None:
+        """Until a flow's process ends: what it says of itself moves its turn."""
+        while says in wait([process.sentinel, says]):
+            try:
+                word = says.recv_bytes(1)
+            except (EOFError, OSError):  # it closed its end, and does nothing else any more
+                break
+            if word == WAITS:
+                self._turns.waits(name)
+            elif word == WORKS:
+                self._turns.works(name)
+
     def _start(self, flow: Flow, began: int) -> BaseProcess | None:
+        # What was rotated since the daemon read it would be refused once at every tick.
+        flow = replace(flow, connection=config.read_again(flow.connection))
         context = get_context("spawn")
-        work = partial(_work, flow, self._config.home, self._clock, self._options, began)
+        says, speaks = context.Pipe(duplex=False)
+        work = partial(_work, flow, self._config.home, self._clock, self._options, began, speaks)
         process = context.Process(target=work, name=f"run of {flow.name}")
-        with self._lock:
+        with speaks, self._lock:
             if self._stopping.is_set() or flow.name not in self._flows:
+                says.close()
                 return None
             # A new process hears of a stop when it can deal with it: see `_work`.
             pthread_sigmask(SIG_BLOCK, STOPS)
             try:
                 process.start()
+            except BaseException:
+                says.close()
+                raise
             finally:
                 pthread_sigmask(SIG_UNBLOCK, STOPS)
             self._running[flow.name] = process
+            self._says[flow.name] = says
         return process
 
     # The end --------------------------------------------------------------------------------
@@ -341,6 +373,7 @@ class Daemon:
         with self._lock:
             self._stopping.set()
             running = list(self._running.values())
+        self._turns.close()
         if self._api:
             self._api.stop()
         self._scheduler.shutdown(wait=False)
@@ -402,9 +435,16 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-def _work(flow: Flow, home: Path, clock: Clock, options: "Options | None", began: int) -> None:
+def _work(
+    flow: Flow,
+    home: Path,
+    clock: Clock,
+    options: "Options | None",
+    began: int,
+    speaks: Connection,
+) -> None:
     """One turn of one flow: the whole of its process, which hears of a stop once it can obey."""
     from engine.tick import work
 
     signal(SIGHUP, SIG_IGN)
-    raise SystemExit(work(flow, home, clock, options, began))
+    raise SystemExit(work(flow, home, clock, options, began, speaks))

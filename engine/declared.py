@@ -47,15 +47,39 @@ def flows(
             continue
         name = name_of(resource)
         try:
-            flow = flow_of(resource, resources, vault, datasets)
+            flow = _current_flow(resource, resources, vault, datasets)
         except EtlError as error:
             problems[name] = str(error)
+            continue
+        if flow is None:
             continue
         if (owner := owners.setdefault(canonical(flow.dataset), name)) != name:
             problems[name] = f'The dataset is the table of flow "{owner}": give another one.'
             continue
         found[name] = flow
     return found, problems
+
+
+def _current_flow(
+    resource: Resource, resources: Resources, vault: Vault, datasets: Path
+) -> Flow | None:
+    """The flow that a resource declares; None where it was deleted or disabled since it was read.
+
+    What it names may be gone with it, or with the version of it that was read: that is no fault.
+    """
+    while True:
+        try:
+            return flow_of(resource, resources, vault, datasets)
+        except EtlError:
+            try:
+                now = resources.get("flows", resource.id)
+            except NotThere:
+                return None
+            if now.body.get("state") == DISABLED:
+                return None
+            if now.etag == resource.etag:
+                raise
+            resource = now
 
 
 def name_of(resource: Resource) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.report import COPY, FAILED, PROMOTION, SUCCESS
+from engine.report import COPY, FAILED, PROMOTION, SUCCESS, is_stopped
 from engine.window import Window
 
 Json = dict[str, Any]
@@ -20,10 +20,12 @@ REACHED = "reached"  # no count: until when the flow has its events, in ms since
 
 
 def counts(item: Json) -> dict[str, int]:
-    """What a run counts, by name; nothing before it has ended, and 0 for what nobody knows."""
+    """What a run counts, by name; nothing before it has ended, nor of one that
+    somebody stopped; 0 for what nobody knows.
+    """
     metrics = item["metrics"]
     status = metrics["statusSummary"]["status"]
-    if status not in RUNS:
+    if status not in RUNS or is_stopped(item):
         return {}
     found = {RUNS[status]: 1}
     for names, summary in ((RECORDS, "recordSummary"), (BYTES, "sizeSummary")):

@@ -1,6 +1,6 @@
 """What a person declares (Connection, Flow) and one attempt at it (Run). Pure data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,6 +9,7 @@ from engine.window import Window
 
 HOST = "https://data.mixpanel.com"
 Given = str | tuple[str, Any]
+DELAY_MINUTES = 10
 FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
@@ -38,7 +39,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A Mixpanel project and the service account that reads it. `timezone` is an IANA name."""
+    """A Mixpanel project and the service account that reads it. `timezone` is an IANA name.
+
+    `files`: which of its credentials stand in files, as field and path: those may change.
+    """
 
     host: str
     username: str
@@ -46,6 +50,7 @@ class Connection:
     project_id: int
     timezone: str = "UTC"
     name: str = "mixpanel"
+    files: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     @property
     def zone(self) -> ZoneInfo:
@@ -85,7 +90,7 @@ class Flow:
     keep_batches_days: float = 30.0
     windows: str = "day"
     lookback_days: int = 5
-    delay_minutes: int = 10
+    delay_minutes: int = DELAY_MINUTES
     backfill_from: date | None = None
     schedule: Schedule | None = None
     diagnostics: bool = True

@@ -3,13 +3,14 @@ What keys there are is config.py's business.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+import re2
 
 from engine.errors import InputError
 from engine.flow import Secret
@@ -19,7 +20,14 @@ Read = Callable[[Any], Any]
 
 ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'
 MOST_WHOLE = 100_000
+LONGEST_NAME, LONGEST_PATH = 64, 300  # characters of a variable or a file that errors show
+_UNSHOWN = " (its name is not shown: it may be a secret)"
+LEAST_PARTS = 2  # of a path that nobody takes for a password: "/", a folder and a name
 _LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
+
+
+class Unset(ValueError):
+    """A value stands in a variable or a file that is not there, or is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,14 @@ class Problems:
     def add(self, at: str, sentence: str) -> None:
         """`at` is the whole path of a key, as `flows.events.schedule.interval`."""
         self.found.append(f"{self.origin}: {at}: {sentence}")
+
+    def add_unset(self, at: str, sentence: str) -> None:
+        """A value that stands elsewhere and is not there: one line, whoever names that place."""
+        for number, line in enumerate(self.found):
+            if line.startswith(f"{self.origin}: ") and line.endswith(f": {sentence}"):
+                self.found[number] = f"{line.removesuffix(f': {sentence}')}, {at}: {sentence}"
+                return
+        self.add(at, sentence)
 
     def tell(self) -> None:
         """Raise InputError if anything was found, a line for each."""
@@ -107,6 +123,9 @@ def value_of(key: Key, given: Any, at: str, problems: Problems) -> Any:
     """The value that `key` makes of `given`; None, and one problem more, if it makes none."""
     try:
         return key.read(given)
+    except Unset as error:
+        problems.add_unset(at, str(error))
+        return None
     except ValueError as error:
         shown = f", not {json.dumps(given, default=str):.80}" if key.shown else ""
         problems.add(at, str(error) or f"must be {key.allowed}{shown}")
@@ -126,23 +145,47 @@ def fetch(given: dict[str, Any], environ: Environ) -> str:
     if kind not in ("env", "file") or more or not (isinstance(name, str) and name):
         raise ValueError(f"must be {ELSEWHERE}")
     if kind == "env":
-        # A password written in place of a variable's name must not be told (P7).
-        told = f" {name}" if re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", name) else ""
+        told = f"the environment variable{_shown_variable(name)}"
         text = environ.get(name, "")
-        missing = f"the environment variable{told} is not set"
         if not _is_utf8(text):
-            raise ValueError(f"the environment variable{told} is not a text in UTF-8")
-    else:
-        missing = "the file is empty"
-        try:
-            text = Path(name).read_text("utf-8").rstrip("\r\n")
-        except OSError as error:
-            raise ValueError(f"the file cannot be read ({error.strerror})") from error
-        except ValueError as error:
-            raise ValueError("the file is not a text in UTF-8") from error
+            raise ValueError(f"{told} is not a text in UTF-8")
+        if not text:
+            raise Unset(f"{told} is not set")
+        return text
+    told = f"the file{_shown_path(name)}"
+    try:
+        text = Path(name).read_text("utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise Unset(f"{told} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{told} is not a text in UTF-8") from error
     if not text:
-        raise ValueError(missing)
+        raise Unset(f"{told} is empty")
     return text
+
+
+def _shown_variable(name: str) -> str:
+    """The name of a variable for an error, unless it may be a password written in its place (P7).
+
+    A password has digits between its letters, or small letters: P40 and MIXPANEL_PASSWORD have not.
+    """
+    words = re2.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|[A-Z]{1,20}[0-9]{0,3}", name)
+    return f" {name}" if words and len(name) <= LONGEST_NAME else _UNSHOWN
+
+
+def _shown_path(name: str) -> str:
+    """The path of a file for an error, unless it may be a password written in its place (P7)."""
+    path = Path(name)
+    try:
+        there = "\0" not in name and (path.exists() or _is_folder(path.parent))
+    except OSError:  # its name is too long, or a folder that we may not see into
+        there = False
+    named = there or (path.is_absolute() and len(path.parts) > LEAST_PARTS)
+    return f" {name}" if named and len(name) <= LONGEST_PATH else _UNSHOWN
+
+
+def _is_folder(path: Path) -> bool:
+    return path not in (Path(), Path("/")) and path.is_dir()
 
 
 def is_text(given: Any) -> bool:

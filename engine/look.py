@@ -14,6 +14,7 @@ from engine.clock import duration
 from engine.disk import local_path, try_out
 from engine.errors import DatasetError, RateLimited, TryAgain, disk_error
 from engine.flow import Flow
+from engine.history import RunHistory
 from engine.stages import export, lines
 from engine.window import Window
 
@@ -34,7 +35,7 @@ def sample(
     RateLimited, with the moment when there is room for it, if the hour has none left.
     """
     export.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
-    with Catalog(home) as catalog:
+    with RunHistory(home) as catalog:
         asked_at = _take_slot(catalog, flow.project, now)
         try:
             with export.stream(

@@ -195,6 +195,11 @@ def next_tick(schedule: Schedule, now: int) -> int | None:
     return None if every is None else last + every
 
 
+def stale_after(schedule: Schedule, delay_minutes: int) -> int:
+    """Ms behind which a flow is stale: two intervals and its delay, the least ones for `once`."""
+    return 2 * (_interval(schedule) or 15 * MINUTE) + delay_minutes * MINUTE
+
+
 def is_once(schedule: Schedule | None) -> bool:
     """Whether there is a single tick."""
     return schedule is not None and schedule.frequency == "once"

@@ -6,7 +6,16 @@ from engine.batch import Tally
 from engine.catalog import Catalog
 from engine.errors import EtlError
 from engine.flow import Flow, Run
-from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, Outcome, abandoned, payload
+from engine.report import (
+    FAILED,
+    IN_PROGRESS,
+    SCHEDULED,
+    STOPPED,
+    SUCCESS,
+    Outcome,
+    abandoned,
+    payload,
+)
 
 if TYPE_CHECKING:  # the control plane lists runs without what pulls them
     from engine.dataset import Dataset
@@ -82,4 +91,4 @@ def why_ended(error: BaseException | None) -> str:
     if isinstance(error, Exception):  # P7: nobody knows what its text holds
         name = type(error).__name__
         return f"A defect of mixpanel-etl ended the program ({name}); nothing changed."
-    return "Stopped before this run ended; nothing changed."
+    return STOPPED

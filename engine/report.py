@@ -32,6 +32,7 @@ _SENTENCES = {
     INVALID: "Mapper Transform Error",
 }
 _KILLED = "The program was killed before this run ended. The same command again completes it."
+STOPPED = "Stopped before this run ended; nothing changed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +165,15 @@ def manifest(batch: str) -> Json:
         "failedRecords": f"{batch}/row_errors",
         "sampleErrors": f"{batch}/row_error_samples.json",
     }
+
+
+def is_stopped(item: Json) -> bool:
+    """Whether somebody stopped a run. Flow Service has no status for that, so it counts as
+    `failed` there, and nowhere else.
+    """
+    summary = item["metrics"]["statusSummary"]
+    messages = [error["message"] for error in summary.get("errors", [])]
+    return summary["status"] == FAILED and messages[:1] == [STOPPED]
 
 
 def abandoned(item: Json, at: int, why: str = _KILLED) -> Json:

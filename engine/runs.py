@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import plan, positions, record
+from engine import config, plan, positions, record
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
 from engine.dataset import Dataset, Planned
@@ -293,6 +293,10 @@ class Runs:
                 "A worker process was killed, perhaps for want of memory."
             ) from error
         except EtlError as error:
+            if isinstance(error, Refused) and self._read_credentials_again():
+                self._dataset.discard(batch_id)
+                self._later.append(attempt)
+                return
             if self._dataset.is_committed(batch_id):
                 raise  # it could not be told of; the next start does
             if staged:
@@ -306,6 +310,13 @@ class Runs:
             self._fail(attempt, error)
             if isinstance(error, Refused | DatasetError | InputError):
                 self._give_up()
+
+    def _read_credentials_again(self) -> bool:
+        """Whether the files of the credentials that were refused hold others by now."""
+        connection = self._flow.connection
+        fresh = config.read_again(connection)
+        self._flow = replace(self._flow, connection=fresh)
+        return fresh != connection
 
     def _retry(self, attempt: _Attempt, error: TryAgain) -> None:
         limited = isinstance(error, RateLimited)

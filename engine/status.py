@@ -11,12 +11,13 @@ from typing import Any
 
 from engine import given, plan, positions
 from engine.catalog import Catalog, Entry
+from engine.clock import duration
 from engine.contents import Change
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.plan import Due, Positions
-from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
+from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, is_stopped
 from engine.upkeep import check_kind, check_still_there, counts, failed_days
 
 Json = dict[str, Any]
@@ -52,7 +53,9 @@ class FlowStatus:
         self._rests = failed_days(self.flow, catalog)[1]
         history = catalog.history(self.flow.name, limit=MOST_RUNS)
         self.last = history[0] if history else None
-        ended = [run for run in history if run.status not in (IN_PROGRESS, SCHEDULED)]
+        # One that somebody stopped says nothing of the flow.
+        open_ = (IN_PROGRESS, SCHEDULED)
+        ended = [run for run in history if run.status not in open_ and not is_stopped(run.item)]
         # A day that came well does not hide that nothing arrives any more.
         arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
@@ -121,6 +124,40 @@ class FlowStatus:
         return None if arrival is None else self.now - arrival
 
     @property
+    def stale_since(self) -> int | None:
+        """Since when the flow has brought nothing though it should, in ms; None where all is well.
+
+        Whoever should run it: more than two intervals and its delay are gone by since.
+        """
+        schedule = self.flow.schedule
+        if schedule is None or self.problem:
+            return None
+        reached = [self.positions.arrival or 0]
+        if self.flow.windows == "day":
+            reached = list(self.positions.pulled.values())
+        since = max(reached, default=0)
+        if plan.is_once(schedule) and since:
+            return None
+        since = max(since, schedule.start_time * plan.SECOND)
+        late = self.now - since > plan.stale_after(schedule, self.flow.delay_minutes)
+        return since if late else None
+
+    @property
+    def faults(self) -> list[str]:
+        """All that is wrong with the flow, a sentence or two each."""
+        if self.problem:
+            return [self.problem]
+        found = [text for text in (self.undone, self.wrong) if text]
+        if since := self.stale_since:
+            moment = f"{datetime.fromtimestamp(since / 1000, UTC):%F %R} UTC"
+            behind = duration((self.now - since) / 1000)
+            if self.positions.arrival is None and not self.positions.pulled:
+                found.append(f"It never brought anything, though it should since {moment}.")
+            else:
+                found.append(f"It is behind: nothing was brought since {moment}, {behind} ago.")
+        return found
+
+    @property
     def to_fill(self) -> int:
         """Days that are still to be pulled whole."""
         return sum(len(due.window.days) for due in self.due if not due.window.arrival)
@@ -142,7 +179,7 @@ class FlowStatus:
             "behindMs": self.behind,
             "lastRun": last and {
                 "id": last.item["id"],
-                "status": last.status,
+                "status": last.told,
                 "startedAt": last.started_at,
                 "error": error_of(last) or None,
             },
@@ -152,8 +189,9 @@ class FlowStatus:
             "rejectedLastDay": self.rejected,
             "requestsLastHour": self.asked,
             "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
-            "problem": self.problem or self.undone or self.wrong or None,
             "changed": self.changed or None,
+            "problem": " ".join(self.faults) or None,
+            "staleSince": self.stale_since,
         }  # fmt: skip
 
 
@@ -169,9 +207,10 @@ def _moment(ms: int) -> str:
 
 
 def error_of(run: Entry) -> str:
-    """Why a run failed; empty for one that did not."""
+    """Why a run failed; empty for one that did not, or that somebody stopped."""
     errors = run.item["metrics"]["statusSummary"].get("errors", [])
-    return str(errors[0]["message"]) if errors and run.status == FAILED else ""
+    failed = run.status == FAILED and not is_stopped(run.item)
+    return str(errors[0]["message"]) if errors and failed else ""
 
 
 @dataclass(frozen=True)

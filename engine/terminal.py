@@ -188,7 +188,7 @@ def _told(entry: Entry) -> list[str]:
         datetime.fromtimestamp(entry.started_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
         entry.flow,
         str(entry.window),
-        entry.status,
+        entry.told,
         *(f"{records[name]:,}" if name in records else "-" for name in counts),
         duration(seconds) if seconds >= 0 else "-",
         errors[0]["message"] if errors and entry.status == FAILED else "",

@@ -2,9 +2,11 @@
 
 import os
 import threading
-from dataclasses import replace
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from signal import (
     ITIMER_REAL,
@@ -19,7 +21,7 @@ from signal import (
 from types import FrameType
 
 from engine.clock import Clock
-from engine.console import LATER, MORE, sentence_of, status_of
+from engine.console import LATER, MORE, WAITS, WORKS, sentence_of, status_of
 from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.log import configure, log
@@ -27,21 +29,32 @@ from engine.runs import Ended, Event, Noticed, Options, Waiting
 from engine.upkeep import Turn, tend
 
 SECONDS = 600  # that a turn may take
+LOOK = 1  # seconds between two looks at how much this process works
+QUIET = 3  # looks in a row at a process that does next to nothing: it waits for somebody else
+IDLE = 0.05  # of a processor: what a process uses that waits
 DRAIN = 8  # seconds in which a running window may end, after a stop was asked for (P8)
 
 
-def work(flow: Flow, home: Path, clock: Clock, options: Options | None, began: int) -> int:
+def work(
+    flow: Flow,
+    home: Path,
+    clock: Clock,
+    options: Options | None,
+    began: int,
+    speaks: Connection | None = None,
+) -> int:
     """Bring `flow` up to date; the exit status: 0, MORE or LATER, 1 a failure, 2 wrong input.
 
-    `began`: the tick that this is a turn of, in ms.
+    `began`: the tick that this is a turn of, in ms; `speaks`: where the daemon hears whether this
+    process works or waits.
     """
     configure(flow=flow.name)
-    _end_with_parent()
+    _follow_parent(speaks)
     turn = Turn(seconds=SECONDS, began=began)
     options = replace(options or Options(), now=clock.now)
     try:
         _listen(turn)
-        items = tend(flow, home, options, Told(), turn)
+        items = tend(flow, home, options, Told(), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -55,6 +68,10 @@ def work(flow: Flow, home: Path, clock: Clock, options: Options | None, began: i
     if turn.more or turn.later:
         return MORE if turn.more else LATER
     return 1 if failed else 0
+
+
+def _warn(why: str) -> None:
+    log.warning("the history cannot be written", why=why)
 
 
 class Told:
@@ -111,14 +128,45 @@ def _listen(turn: Turn) -> None:
     pthread_sigmask(SIG_UNBLOCK, (SIGINT, SIGTERM))
 
 
-def _end_with_parent() -> None:
-    """However the daemon ends, what it started does not outlive it."""
+@dataclass(slots=True)
+class Pulse:
+    """Tells from the processor time of a process whether it works or waits.
+
+    Whatever it waits for, a silent host, a slow disk, a lock of somebody else, shows alike.
+    """
+
+    used: float  # seconds of a processor, until the last look
+    at: float  # when that was, in seconds
+    quiet: int = 0  # looks in a row that found it idle
+    waits: bool = False
+
+    def look(self, used: float, at: float) -> bytes:
+        """WAITS or WORKS, where that changed; else nothing."""
+        idle = used - self.used < IDLE * (at - self.at)
+        self.used, self.at = used, at
+        self.quiet = self.quiet + 1 if idle else 0
+        if (waits := self.quiet >= QUIET) == self.waits:
+            return b""
+        self.waits = waits
+        return WAITS if waits else WORKS
+
+
+def _follow_parent(speaks: Connection | None) -> None:
+    """However the daemon ends, what it started does not outlive it; meanwhile it is told whether
+    this process works or waits.
+    """
     parent = parent_process()
     if parent is None:
         return
 
+    sentinel, pulse = parent.sentinel, Pulse(time.process_time(), time.monotonic())
+
     def follow() -> None:
-        wait([parent.sentinel])
+        while not wait([sentinel], LOOK):
+            word = pulse.look(time.process_time(), time.monotonic())
+            if word and speaks:
+                with suppress(OSError):  # the daemon is gone: the next look ends this
+                    speaks.send_bytes(word)
         os._exit(1)
 
     threading.Thread(target=follow, name="follow", daemon=True).start()

@@ -22,9 +22,10 @@ from engine.dataset import Dataset
 from engine.disk import canonical
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
 from engine.flow import Flow, Run
+from engine.history import RunHistory
 from engine.plan import Due
 from engine.positions import ARRIVAL, app_id
-from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, payload
+from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, is_stopped, payload
 from engine.run import Rules
 from engine.runs import Event, Options, Runs, Waiting
 from engine.window import DAY, Window, each_day, latest_day
@@ -60,12 +61,14 @@ def tend(
     options: Options,
     tell: Callable[[Event], None] = lambda _: None,
     turn: Turn | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> list[Json]:
     """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
 
+    `warn` gets a sentence where the history cannot be written.
     Raises EtlError where it cannot even begin: that leaves a record of its own.
     """
-    with Catalog(home) as catalog:
+    with RunHistory(home, warn) as catalog:
         try:
             rules = given.rules_of(flow)
             dataset = given.dataset_of(flow, rules)
@@ -246,7 +249,7 @@ def _arrival_failed(flow: Flow, catalog: Catalog, since: int) -> int | None:
     for run in catalog.history(flow.name, limit=REMEMBERED):  # the newest first
         if run.started_at < since:
             break
-        if run.window.arrival:
+        if run.window.arrival and not is_stopped(run.item):
             return run.started_at if run.status == FAILED else None
     return None
 

@@ -23,11 +23,12 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.disk import local_path
 from engine.errors import DatasetError, EtlError, InputError
+from engine.flow import Connection, Secret
 from engine.plan import Budget, Patience
 from engine.positions import app_id
 from engine.run import table_schema
 from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
-from engine.sandbox import Sandbox, Spec
+from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.stages.columns import Columns
 from engine.stages.export import Limits
 from engine.stages.writer import Writer
@@ -764,3 +765,22 @@ def test_every_disk_error_is_a_sentence(
         dataset = Dataset(root, table_schema(RULES), flow_of("", root).source)
         with pytest.raises(DatasetError, match="the disk is full"):
             dataset.staging("B")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("rotated", [True, False])
+def test_credentials_that_are_rotated(
+    sandbox: Sandbox, tmp_path: Path, workers: int, rotated: bool
+) -> None:
+    """A file is read again once its secret is refused, and the window asked for again; where it
+    holds the same, once was enough.
+    """
+    path = tmp_path / "secret"
+    path.write_text(PASSWORD if rotated else "old")
+    connection = Connection(
+        sandbox.url, USERNAME, Secret("old"), PROJECT_ID, files=(("password", str(path)),)
+    )
+    options = replace(QUICK, workers=workers, days_per_request=31)
+    done = pull(sandbox.url, tmp_path / "table", options=options, connection=connection)
+    assert done.statuses == (["success"] if rotated else ["failed"])
+    assert len(sandbox.requests) == 1 + rotated

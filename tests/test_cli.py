@@ -846,6 +846,7 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     said = run("runs")
     assert (said.status, said.out) == (0, "")
     assert "No such runs in .mixpanel-etl" in said.err
+    assert ".mixpanel-etl does not exist" in said.err
     run("backfill", *DAYS)
     with monkeypatch.context() as patch:
         patch.setenv("MIXPANEL_PASSWORD", "wrong")

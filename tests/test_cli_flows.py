@@ -1,6 +1,7 @@
 """The commands on flows: what is due, how far each is, and how days are pulled again."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from datetime import date
@@ -12,6 +13,7 @@ from deltalake import DeltaTable
 
 from engine import given, positions
 from engine.catalog import Catalog
+from engine.disk import take
 from engine.errors import InputError
 from engine.plan import Budget
 from engine.runs import Options
@@ -355,3 +357,96 @@ def test_a_position_that_lies_ahead(run: Run) -> None:
     flow, _ = given.flow_of(Path("flows.toml"), "daily")
     dataset = given.dataset_of(flow, given.rules_of(flow))
     assert max(positions.read(flow, dataset, NOON).pulled.values()) == NOON
+
+
+def set_schedule(name: str, schedule: str) -> None:
+    """Give one of the two flows another schedule."""
+    text = Path("flows.toml").read_text()
+    head, mark, rest = text.partition(f"[flows.{name}]")
+    before, _, after = rest.partition("schedule = ")
+    Path("flows.toml").write_text(
+        head + mark + before + f"schedule = {schedule}" + after[after.index("\n") :]
+    )
+
+
+@pytest.mark.parametrize(("name", "late"), [("events", 2 * 15 + 10), ("daily", 2 * 24 * 60 + 10)])
+def test_a_flow_that_nobody_runs_any_more(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, late: int
+) -> None:
+    """Once it is behind by more than two intervals and its delay, that is said, with who should
+    run it; a moment sooner, all is well. The next tick is never in the past.
+    """
+    keep(name)
+    words = ("status", "--config=flows.toml", f"--flow={name}")
+    reached = json.loads(run(*words, "--json").out)[0]["arrivedUntil"] or NOON
+    for ahead, status in ((0, 0), (60_000, 1), (3 * 24 * HOUR, 1)):
+        now = reached + late * 60_000 + ahead
+        monkeypatch.setattr(given, "now", lambda now=now: now)
+        said = run(*words)
+        assert (said.status, "It is behind" in said.err) == (status, status == 1), said.err
+        assert json.loads(run(*words, "--json").out)[0]["nextTick"] > now
+    assert "nothing was brought since 2024-01-10 1" in said.err
+    assert "No daemon runs with the home home: start one. Its last run was at 2024-01-1" in said.err
+    lock = Path("home", given.LOCK)
+    with lock.open("a+") as file:
+        take(file)
+        assert f"process {os.getpid()}: see its log" in run(*words).err
+
+
+@pytest.mark.parametrize(
+    ("schedule", "stale"),
+    [
+        ('{ frequency = "minute", interval = 15, start_time = 1704805200 }', True),
+        ('{ frequency = "once", start_time = 1704805200 }', True),
+        ('{ frequency = "minute", interval = 15, start_time = 1804805200 }', False),
+        ('{ frequency = "minute", interval = 15, start_time = 1704887900 }', False),
+        ('{ frequency = "week", interval = 1, start_time = 1704805200 }', False),
+    ],
+)
+def test_a_flow_that_never_ran(run: Run, schedule: str, stale: bool) -> None:
+    """It is behind as any other one is, from its first tick on; one that is to begin is not."""
+    set_schedule("events", schedule)
+    said = run("status", "--config=flows.toml", "--flow=events")
+    assert said.status == stale
+    assert ("It never brought anything, though it should since" in said.err) == stale
+    assert ("There was no run yet." in said.err) == stale
+
+
+@pytest.mark.parametrize("name", ["events", "daily"])
+def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """`once` was once, and without a schedule nobody is expected."""
+    set_schedule(name, '{ frequency = "once", start_time = 1704805200 }')
+    keep(name)
+    monkeypatch.setattr(given, "now", lambda: NOON + 1000 * HOUR)
+    words = ("status", "--config=flows.toml", f"--flow={name}")
+    assert run(*words).status == 0
+    text = Path("flows.toml").read_text()
+    lines = [line for line in text.splitlines() if "once" not in line]
+    lines.insert(lines.index("[flows.events]") + 1, 'windows = "arrival"')
+    Path("flows.toml").write_text("\n".join(lines) + "\n")
+    assert run(*words).status == 0
+
+
+def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: a clean stop is no failure of the flow: not in `status`, not in its figures."""
+    keep("events")
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.workers.pull", stop)
+        for name, now in (("events", NOON + HOUR // 4), ("daily", NOON)):
+            with pytest.raises(KeyboardInterrupt):
+                keep(name, now)
+    said = run("status", "--config=flows.toml", "--json")
+    assert said.status == 0
+    for told in json.loads(said.out):
+        assert told["problem"] is None
+        assert told["lastRun"]["status"] == "stopped"
+        assert told["lastRun"]["error"] is None
+    monkeypatch.setenv("MIXPANEL_ETL_HOME", "home")
+    assert run("runs", "--limit=1").out.splitlines()[1].split("\t")[3] == "stopped"
+    with Catalog(Path("home")) as catalog:
+        assert catalog.read("SELECT * FROM totals WHERE what = 'runs failed' AND value > 0") == []
+        assert len(catalog.history(status="failed")) == 2

@@ -127,16 +127,19 @@ def test_status_of_a_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--home=nowhere"], "nowhere has no flow. It has: none."),
+        (["--home=nowhere"], "Error: nowhere does not exist."),
+        (["--home=other.toml"], "Error: other.toml is not a folder"),
+        (["--home=empty"], "Error: empty has no flow. It has none"),
         (["--home=home", "--flow=x"], 'home has no flow "x". It has: second, third.'),
         (["--home=home", "--config=own.toml"], "leave --home out"),
-        ([], ".mixpanel-etl has no flow"),
+        ([], "Error: .mixpanel-etl does not exist."),
         (["--config="], "--config names no file"),
     ],
 )
 def test_status_of_nothing(run: Run, words: list[str], told: str) -> None:
     """There is a sentence for it, and no home is made by asking."""
     run("apply", "other.toml")
+    Path("empty").mkdir()
     said = run("status", *words)
     assert (said.status, said.out) == (2, "")
     assert told in said.err

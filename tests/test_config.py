@@ -262,7 +262,11 @@ def test_a_setting_of_a_connection_is_read(
         ('timezone = "Pacific Standart Time"', "timezone", "Pacific Standard Time"),
         ('password = { env = "NOT_THERE" }', "password", "variable NOT_THERE is not set"),
         ('password = { env = "EMPTY_ONE" }', "password", "variable EMPTY_ONE is not set"),
-        ('password = { file = "/no/such/file" }', "password", "No such file"),
+        ('password = { env = "P40" }', "password", "variable P40 is not set"),
+        ('password = { env = "TOKEN" }', "password", "variable TOKEN is not set"),
+        ('username = { env = "USER2" }', "username", "variable USER2 is not set"),
+        ('password = { file = "/no/such/file" }', "password", "file /no/such/file cannot be read"),
+        ('username = { file = "/no/such/file" }', "username", "(No such file or directory)"),
         ('password = { file = "/" }', "password", "cannot be read (Is a directory)"),
         ("password = {}", "password", 'must be { env = "NAME" } or { file = "PATH" }'),
         ('password = { env = "A", file = "B" }', "password", "must be { env ="),
@@ -293,7 +297,43 @@ def test_a_secrets_file_without_a_secret_is_a_problem(
     """An empty or unreadable file is no password."""
     (tmp_path / "secret").write_bytes(content)
     (problem,) = problems(write(short(f'password = {{ file = "{tmp_path}/secret" }}')))
-    assert problem.startswith("connections.shop.password: the file is ")
+    assert problem.startswith(f"connections.shop.password: the file {tmp_path}/secret is ")
+
+
+def test_credentials_in_files_are_read_again(write: Write, tmp_path: Path) -> None:
+    """As they are by now; not what a file cannot have, nor what is given by a variable."""
+    user, password = tmp_path / "user", tmp_path / "password"
+    user.write_text("before\n")
+    password.write_text("old\n")
+    text = short(f'password = {{ file = "{password}" }}\nusername = {{ file = "{user}" }}')
+    connection = load(write(text), ENVIRON).flows["events"].connection
+    assert config.read_again(connection) == connection
+    user.write_text("after\n")
+    password.write_text("new\n")
+    fresh = config.read_again(connection)
+    assert (fresh.username, fresh.password.reveal()) == ("after", "new")
+    for content in ("", "a:b\n"):  # the name of an account has no colon
+        user.write_text(content)
+        password.write_text("newer\n")
+        kept = config.read_again(fresh)
+        assert (kept.username, kept.password.reveal()) == ("after", "newer")
+    password.unlink()
+    assert config.read_again(fresh) == fresh
+    plain = load(write(short()), ENVIRON).flows["events"].connection
+    assert config.read_again(plain) == plain
+
+
+def test_a_variable_that_is_missing_has_one_line(write: Write) -> None:
+    """However many keys name it; and so has a file."""
+    text = short('password = { env = "P40" }\nusername = { file = "/no/such/file" }')
+    more = '[connections.other]\nproject_id = 1\nusername = { env = "P40" }\n'
+    found = problems(write(f'{text}\n{more}password = {{ file = "/no/such/file" }}'))
+    unset = "the environment variable P40 is not set"
+    missing = "the file /no/such/file cannot be read (No such file or directory)"
+    assert sorted(found) == [
+        f"connections.shop.password, connections.other.username: {unset}",
+        f"connections.shop.username, connections.other.password: {missing}",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -305,6 +345,8 @@ def test_a_secrets_file_without_a_secret_is_a_problem(
         'password = { env = "hunter2Secret" }',
         'password = { env = "HUNTER2SECRET" }',
         'password = { file = "hunter2Secret" }',
+        'password = { file = "/hunter2Secret" }',
+        'password = { env = "HUNTER2_secret" }',
         'password = { hunter = "hunter2Secret" }',
         'host = "https://reader:hunter2Secret@data.mixpanel.com"',
         'host = "https://reader:hunter2Secret"',

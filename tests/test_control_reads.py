@@ -26,7 +26,7 @@ from engine.resources import new
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.vault import vault_of
 from engine.window import Window
-from tests.planes import keep_connection, keep_source
+from tests.planes import keep_connection, keep_source, served
 from tests.pulling import flow_of, pull
 from tests.serving import serving
 
@@ -454,6 +454,36 @@ def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.Monkey
     assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
     assert answer.json()["problems"] == ["The scheduler does not run."]
     assert worse.json()["problems"][1] == "The catalog cannot be read."
+
+
+@pytest.mark.parametrize(
+    ("body", "minutes", "ready"),
+    [
+        ({"frequency": "minute", "interval": 15, "startTime": 1}, 40, True),
+        ({"frequency": "minute", "interval": 15, "startTime": 1}, 41, False),
+        ({"frequency": "MINUTE", "interval": "15", "startTime": "1"}, 41, False),
+        ({"frequency": "day", "interval": 1, "startTime": 1}, 41, True),
+        ({"frequency": "minute", "interval": 15, "startTime": NOW // SECOND}, 41, True),
+        ({"frequency": "once", "startTime": 1}, 41, False),
+        (None, 100_000, True),
+    ],
+)
+@pytest.mark.parametrize("state", ["enabled", "disabled"])
+def test_a_flow_that_is_behind_is_not_ready(
+    tmp_path: Path, body: Json | None, minutes: int, ready: bool, state: str
+) -> None:
+    """It brought nothing for more than two intervals and its delay, since it was made; a flow that
+    is disabled, or has no schedule, is never behind.
+    """
+    with served(tmp_path, now=lambda: NOW) as (client, plane):
+        params = {} if body is None else {"scheduleParams": body}
+        made = NOW - minutes * 60_000
+        plane.resources.create(new("flows", {"state": state, **params}, made, id_="flow-1"))
+        answer = client.get("/readyz")
+    told = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
+    well = ready or state == "disabled"
+    assert answer.json()["problems"] == ([] if well else told)
+    assert answer.status_code == (200 if well else 503)
 
 
 def test_figures_are_the_sums_of_the_run_records(control: Control) -> None:

@@ -15,7 +15,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,14 +26,15 @@ import pytest
 
 from engine import given
 from engine.catalog import Catalog
-from engine.console import LATER, MORE
+from engine.console import LATER, MORE, WAITS, WORKS
 from engine.daemon import Daemon
 from engine.dataset import Dataset
 from engine.flow import Flow
 from engine.log import configure
 from engine.runs import Options
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.tick import work
+from engine.tick import Pulse, work
+from engine.turns import Turns
 from engine.upkeep import tend
 from tests.commands import children, mounted, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
@@ -417,6 +420,43 @@ def test_a_run_ends_with_its_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
         until(lambda: not any(_alive(pid) for pid in runs), 10)
 
 
+def test_a_password_that_is_rotated(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A file is read again at the next tick at the latest: nobody has to send a signal."""
+    tried = trial(tmp_path, sandbox, 3600)
+    tried.write()
+    secret = tmp_path / "secret"
+    secret.write_text("not-any-more\n")
+    text = tried.config.read_text()
+    given = 'password = { env = "TRIAL_PASSWORD" }'
+    tried.config.write_text(text.replace(given, f'password = {{ file = "{secret}" }}'))
+    with tried.daemon() as process:
+        until(lambda: tried.lines("run failed"))
+        secret.write_text(f"{PASSWORD}\n")
+        until(tried.reached)
+        stop(process)
+
+
+def test_who_waits_holds_up_no_other_project(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A host that accepts and is silent has as many flows as there are turns: a flow of another
+    project is brought up to date meanwhile, and the end comes in its time (P8).
+    """
+    tried = trial(tmp_path, sandbox, 60)
+    silent = [f"silent{number}" for number in range(max(2, os.cpu_count() or 1))]
+    sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
+    with Sandbox(SPEC, now=tried.clock.now) as well:
+        tried.write(*silent)
+        first = tried.config.read_text()
+        other = replace(tried, sandbox=well)
+        other.write("other")
+        second = other.config.read_text().partition("[connections.shop]")[2]
+        more = second.replace('"shop"', '"well"')
+        tried.config.write_text(f"{first}[connections.well]{more}")
+        with tried.daemon() as process:
+            until(lambda: tried.reached("other"))
+            assert not tried.lines("run failed")
+            assert stop(process) < 11
+
+
 # Without a process -----------------------------------------------------------------------
 
 
@@ -447,6 +487,69 @@ def test_flows_take_turns(
     daemon._stopping.set()
     for thread in threads:
         thread.join()
+
+
+def test_hundreds_of_flows_that_wait(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many flows wait for the hour's budget, one that has not to wait has its turn."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    daemon = Daemon(tried.config, os.environ)
+    turns: list[str] = []
+
+    def turn(name: str, began: int) -> int:
+        turns.append(name)
+        return 0 if name == "short" else LATER
+
+    monkeypatch.setattr(daemon, "_turn", turn)
+    daemon._scheduler.start()
+    try:
+        for number in range(250):
+            daemon._soon(f"waiting{number}")
+        until(lambda: len(turns) >= 250, 20)
+        daemon._soon("short")
+        until(lambda: "short" in turns, 10)
+    finally:
+        daemon._stopping.set()
+        daemon._turns.close()
+        daemon._scheduler.shutdown()
+
+
+def test_what_a_process_says_of_itself() -> None:
+    """Three quiet seconds in a row and it waits; it works again as soon as it does anything."""
+    pulse = Pulse(used=10, at=0)
+    used = [10.9, 10.92, 10.93, 11.5, 11.5, 11.52, 11.53, 11.54, 12.4, 12.41]
+    words = [pulse.look(seconds, at) for at, seconds in enumerate(used, 1)]
+    assert words == [b"", b"", b"", b"", b"", b"", WAITS, b"", WORKS, b""]
+
+
+def test_what_a_process_says_moves_its_turn(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it waits another flow has the turn; and its end is seen, whatever it said before."""
+    tried = trial(tmp_path, sandbox, 1)
+    tried.write()
+    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
+    daemon = Daemon(tried.config, os.environ)
+    daemon._turns = Turns(1)
+    assert daemon._turns.take("events", "p")
+    says, speaks = get_context("spawn").Pipe(duplex=False)
+    ended, end = get_context("spawn").Pipe(duplex=False)
+    process: Any = SimpleNamespace(sentinel=ended)
+    thread = threading.Thread(target=daemon._listen_to, args=["events", process, says])
+    thread.start()
+    assert not daemon._turns.take("other", "p", timeout=0)
+    speaks.send_bytes(WAITS)
+    assert daemon._turns.take("other", "p", timeout=10)
+    speaks.send_bytes(WORKS)
+    until(lambda: "events" in daemon._turns._working, 10)
+    daemon._turns.give_back("other")
+    assert not daemon._turns.take("other", "p", timeout=0)
+    end.send_bytes(b".")
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_a_process_that_cannot_be_started(

@@ -195,6 +195,42 @@ def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: 
     )
 
 
+@pytest.mark.parametrize("changed", ["deleted", "disabled", "moved"])
+def test_a_flow_that_changes_while_it_is_read(
+    tmp_path: Path, resources: Resources, vault: Vault, changed: str
+) -> None:
+    """One that is deleted with what it names cannot run, and nobody has to be told of it; one that
+    names something else by now is read again.
+    """
+    loaded, origin = load(tmp_path)
+    applied.apply(loaded, resources, vault, NOW, origin)
+    flow = resources.get("flows", flow_id("events"))
+    (source,) = flow.body["sourceConnectionIds"]
+    listed = Resources.all
+
+    class Raced(Resources):
+        def all(self, kind: str) -> list[Resource]:
+            found = listed(self, kind)
+            if kind == "flows":
+                change()
+            return found
+
+    def change() -> None:
+        other = new("sourceConnections", resources.get("sourceConnections", source).body, NOW)
+        resources.create(other)
+        if changed == "deleted":
+            resources.delete("flows", flow.id)
+        else:
+            new_body = {"state": "disabled"} if changed == "disabled" else {}
+            body = flow.body | {"sourceConnectionIds": [other.id]} | new_body
+            resources.change("flows", flow.id, None, NOW, lambda was: (replace(was, body=body), []))
+        resources.delete("sourceConnections", source)
+
+    flows, problems = declared.flows(Raced(resources._catalog), vault, tmp_path, None)
+    assert problems == {}
+    assert ("events" in flows) == (changed == "moved")
+
+
 def test_backfill_is_from_the_start(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """`backfill` brings the history from the start time on; an option of ours says otherwise."""
     loaded, origin = load(tmp_path)

@@ -6,6 +6,7 @@ The figures are read from the catalog when they are asked for; nothing is counte
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from uuid import UUID
 
 from fastapi import APIRouter, Response
@@ -16,10 +17,10 @@ from prometheus_client.registry import Collector
 
 from engine import figures, plan
 from engine.api.plane import Plane, Shared
-from engine.bodies import DISABLED, only
+from engine.bodies import DISABLED, only, options_of, schedule_of
 from engine.declared import connection_of, name_of
 from engine.errors import EtlError
-from engine.flow import Flow
+from engine.flow import DELAY_MINUTES, Flow, Schedule
 from engine.report import IN_PROGRESS, SCHEDULED
 from engine.resources import Resource
 
@@ -54,10 +55,38 @@ def readyz(response: Response, plane: Shared) -> Ready:
     problems = list(plane.unready())
     try:
         plane.catalog.check()
+        problems += behind(plane)
     except EtlError as error:
         problems.append(str(error))
     response.status_code = 503 if problems else 200
     return {"status": "not ready" if problems else "ready", "problems": problems}
+
+
+def behind(plane: Plane) -> list[str]:
+    """The enabled flows that brought nothing for more than two intervals and their delay."""
+    query = "SELECT flow, value FROM totals WHERE what = ?"
+    reached = dict(plane.catalog.read(query, [figures.REACHED]))
+    found = []
+    for resource in plane.resources.all("flows"):
+        if resource.body.get("state") == DISABLED:
+            continue
+        with suppress(EtlError):  # it cannot run, and `unready` says so
+            schedule, _ = schedule_of(resource.body, needed=False)
+            options, _ = options_of(resource.body)
+            name = name_of(resource)
+            since = _since(schedule, reached.get(name, 0), resource.created_at)
+            delay = options.get("delay_minutes", DELAY_MINUTES)
+            if schedule and since and plane.now() - since > plan.stale_after(schedule, delay):
+                moment = f"{datetime.fromtimestamp(since / plan.SECOND, UTC):%F %R} UTC"
+                found.append(f"Flow {name} is behind: nothing was brought since {moment}.")
+    return found
+
+
+def _since(schedule: Schedule | None, reached: int, created: int) -> int | None:
+    """Since when a flow should have brought something, in ms; None where nobody waits for it."""
+    if schedule is None or (reached and plan.is_once(schedule)):
+        return None
+    return max(reached or created, schedule.start_time * plan.SECOND)
 
 
 @router.get("/metrics", response_class=Response)

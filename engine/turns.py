@@ -1,0 +1,89 @@
+"""Who of many flows may run at this moment: a turn is for work, and waiting takes none.
+
+It starts nothing and knows no process: whoever asks for a turn is a name and its project.
+"""
+
+import threading
+from collections import Counter
+from collections.abc import Collection
+
+# Processes for each turn. One that waits holds about 100 MB and no turn; without a bound, hundreds
+# of flows whose host is silent would fill the memory.
+PROCESSES = 4
+
+
+class Turns:
+    """Gives turns to flows, so that no project holds up another one.
+
+    At most `at_work` flows work at a time. One more may for each project of which none does, up to
+    twice as many. At most `places` run in all, working or waiting; of these one stays free for each
+    project that has none, as far as there are so many. First come, first served, but for a project
+    that has fewer flows at work.
+    """
+
+    def __init__(self, at_work: int, places: int | None = None) -> None:
+        self.at_work = at_work
+        self.places = places or PROCESSES * at_work
+        self.projects: Collection[str] = ()  # all that there are
+        self._changed = threading.Condition()
+        self._closed = False
+        self._queue: list[tuple[str, str]] = []  # flows that want a turn, and their projects
+        self._running: dict[str, str] = {}  # flow -> project
+        self._working: set[str] = set()  # those of the running that do not wait
+
+    def take(self, name: str, project: str, timeout: float | None = None) -> bool:
+        """Wait for a turn; False where there is none within `timeout` seconds, or ever again."""
+        entry = (name, project)
+        with self._changed:
+            self._queue.append(entry)
+            try:
+                self._changed.wait_for(lambda: self._closed or self._next() == entry, timeout)
+                if self._closed or self._next() != entry:
+                    return False
+                self._running[name] = project
+                self._working.add(name)
+            finally:
+                self._queue.remove(entry)
+                self._changed.notify_all()
+        return True
+
+    def give_back(self, name: str) -> None:
+        """The flow has ended."""
+        with self._changed:
+            self._running.pop(name, None)
+            self._working.discard(name)
+            self._changed.notify_all()
+
+    def waits(self, name: str) -> None:
+        """The flow waits for somebody else: its turn is free, its place is not."""
+        with self._changed:
+            self._working.discard(name)
+            self._changed.notify_all()
+
+    def works(self, name: str) -> None:
+        """What the flow waited for has come. It goes on at once: who sends does not wait for us."""
+        with self._changed:
+            if name in self._running:
+                self._working.add(name)
+
+    def close(self) -> None:
+        """Give no more turns: who waits for one hears so at once (P8)."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _next(self) -> tuple[str, str] | None:
+        """Whose turn is next; None while there is no room for any."""
+        running, working = Counter(self._running.values()), self._working_of_projects()
+        fitting = [entry for entry in self._queue if self._fits(entry[1], running, working)]
+        return min(fitting, key=lambda entry: working[entry[1]], default=None)
+
+    def _working_of_projects(self) -> Counter[str]:
+        return Counter(self._running[name] for name in self._working)
+
+    def _fits(self, project: str, running: Counter[str], working: Counter[str]) -> bool:
+        most = self.at_work if working[project] else 2 * self.at_work
+        if working.total() >= most or running.total() >= self.places:
+            return False
+        reserved = set(self.projects) - running.keys() - {project}
+        return not running[project] or running.total() + len(reserved) < self.places

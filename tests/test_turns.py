@@ -1,0 +1,101 @@
+"""Turns: waiting takes none, no project holds up another one, and there is a bound on processes."""
+
+import threading
+
+from engine.turns import Turns
+
+
+def took(turns: Turns, *flows: str) -> list[str]:
+    """Those of the flows that get a turn at once; a flow is its project's letter and a number."""
+    return [flow for flow in flows if turns.take(flow, flow[0], timeout=0)]
+
+
+def test_work_is_bounded() -> None:
+    """As many of a project work as there are turns; who ends makes room for another one."""
+    turns = Turns(2)
+    assert took(turns, "a1", "a2", "a3") == ["a1", "a2"]
+    turns.give_back("a1")
+    assert took(turns, "a3", "a4") == ["a3"]
+
+
+def test_who_waits_takes_no_turn() -> None:
+    """A flow that waits makes room; once what it waited for has come, it goes on without asking."""
+    turns = Turns(2)
+    assert took(turns, "a1", "a2", "a3") == ["a1", "a2"]
+    turns.waits("a1")
+    assert took(turns, "a3", "a4") == ["a3"]
+    turns.works("a1")
+    turns.give_back("a2")
+    assert took(turns, "a4") == []  # two work: a1 and a3
+    turns.give_back("a1")
+    assert took(turns, "a4") == ["a4"]
+
+
+def test_a_project_has_a_turn_beside_the_work_of_others() -> None:
+    """However much another project has to do; up to twice as many turns as there are."""
+    turns = Turns(2)
+    assert took(turns, "a1", "a2", "b1", "b2", "c1", "d1") == ["a1", "a2", "b1", "c1"]
+
+
+def test_processes_are_bounded_and_a_place_is_left_to_each_project() -> None:
+    """Those of a project that wait leave one place to every other project that has none."""
+    turns = Turns(2, places=4)
+    turns.projects = {"a", "b", "c"}
+    for flow in ("a1", "a2"):
+        assert took(turns, flow) == [flow]
+        turns.waits(flow)
+    assert took(turns, "a3") == []
+    assert took(turns, "b1") == ["b1"]
+    turns.waits("b1")
+    assert took(turns, "b2", "a3") == []
+    assert took(turns, "c1", "d1") == ["c1"]
+    turns.give_back("a1")
+    assert took(turns, "d1") == ["d1"]
+
+
+def test_more_projects_than_places() -> None:
+    """Then a project has one place at most, and all are used."""
+    turns = Turns(1, places=2)
+    turns.projects = {"a", "b", "c"}
+    assert took(turns, "a1") == ["a1"]
+    turns.waits("a1")
+    assert took(turns, "a2", "b1", "c1") == ["b1"]
+
+
+def test_the_queue_goes_by_projects() -> None:
+    """A project that has nothing at work comes before those that came first."""
+    turns = Turns(1)
+    assert took(turns, "a1", "b1") == ["a1", "b1"]
+    order: list[str] = []
+
+    def want(flow: str) -> None:
+        assert turns.take(flow, flow[0])
+        order.append(flow)
+        turns.give_back(flow)
+
+    threads = []
+    for flow in ("a2", "a3", "c1"):
+        threads.append(threading.Thread(target=want, args=[flow]))
+        threads[-1].start()
+        while flow not in [name for name, _ in turns._queue] and threads[-1].is_alive():
+            pass
+    turns.give_back("b1")
+    threads[2].join()
+    assert order == ["c1"]
+    turns.give_back("a1")
+    for thread in threads:
+        thread.join()
+    assert order == ["c1", "a2", "a3"]
+
+
+def test_the_end() -> None:
+    """P8: who waits for a turn hears of the end at once, and nobody gets one after it."""
+    turns = Turns(1)
+    assert took(turns, "a1") == ["a1"]
+    answers: list[bool] = []
+    thread = threading.Thread(target=lambda: answers.append(turns.take("a2", "a")))
+    thread.start()
+    turns.close()
+    thread.join(10)
+    assert answers == [False]
+    assert took(turns, "b1") == []
