@@ -161,12 +161,16 @@ def status(
     for name, why in wrong.items():
         if why:
             say(f"{name}: {why}")
+    for s in told:
+        for note in s.notes:
+            say(f"{s.flow.name}: {note}")
     return 1 if any(wrong.values()) else 0
 
 
 @positions.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")
 def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> None:
     """Up to when the table holds what arrived, and when each day was pulled whole."""
+    from engine.plan import UNKNOWN
     from engine.terminal import table
 
     told, _ = _statuses(config_file, flow)
@@ -181,7 +185,7 @@ def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         table(
             ["flow", "day", "pulled up to (UTC)"],
             [
-                (s.flow.name, name, _moment(at))
+                (s.flow.name, name, "unknown" if at == UNKNOWN else _moment(at))
                 for s in told
                 for name, at in [
                     ("arrivals from", s.positions.start),

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import plan, positions, record
+from engine import plan, positions, record, settling
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
 from engine.dataset import Dataset
@@ -321,11 +321,16 @@ class Runs:
         self._later = []
 
     def _commit(self, attempt: _Attempt, staged: Staged) -> None:
-        run = attempt.run
-        held = positions.replaced(self._flow, self._dataset, run.window)
+        run = replace(attempt.run, window=staged.window)
+        attempt.run = run
+        now = self._now() if staged.answered_at is None else staged.answered_at
+        held = positions.replaced(self._flow, self._dataset, run.window, now)
         if not self._options.allow_shrink:
             self._dataset.check_shrink(held, staged.files, self._flow.shrink_guard_percent)
-        becomes = positions.after(self._flow, self._dataset, run)
+        becomes = positions.after(
+            self._flow, self._dataset, run, now, sure=staged.answered_at is not None
+        )
+        staged.tally.missed = settling.missed(self._flow, self._dataset, run.window, staged, held)
         self._note(run, staged.tally, becomes)
         item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
@@ -351,11 +356,7 @@ class Runs:
         """
         if not tally.rejected:
             return
-        left, sums = {}, positions.pulled(self._dataset)
-        for day in run.window.days:
-            name = positions.app_id(self._flow, day)
-            held = self._dataset.position(name) or 0
-            left[day] = sums[day.isoformat()] - held + (becomes or {}).get(name, held)
+        left = {day: positions.left(self._dataset, day, becomes or {}) for day in run.window.days}
         codes = dict(tally.reject_codes)
         note = Note(run.flow, run.window, becomes is not None, left, tally.rejected, codes)
         self._dataset.describe(run.batch_id, note.as_json())

@@ -3,7 +3,8 @@
 It reads the table, the catalog and the clock, and changes none of them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property, partial
 from typing import Any
@@ -14,11 +15,18 @@ from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.plan import Due, Positions
-from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
-from engine.upkeep import check_kind, check_still_there, counts, failed_days
+from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, remarks
+from engine.upkeep import check_kind, check_still_there, comparable, counts, failed_days
+from engine.window import utc
 
 Json = dict[str, Any]
 MOST_RUNS = 1000  # of the last day
+NOTED = 7 * plan.FULL_DAY  # ms for which what a run has to tell is repeated
+NO_OVERLAP = (
+    "its mapping set does not keep event, distinct_id, time and $insert_id in columns, by which an "
+    "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when its "
+    "day settles."
+)
 
 
 class FlowStatus:
@@ -32,6 +40,7 @@ class FlowStatus:
         self.days: set[date] = set()
         self.due: list[Due] = []
         self.last: Entry | None = None  # run
+        self.notes: list[str] = []  # what is worth knowing, and is no failure
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
         self.rejected = 0  # records, in the runs of the last day
         self.asked = 0  # requests in the last hour, of all flows of the project
@@ -40,13 +49,19 @@ class FlowStatus:
         if catalog:
             self._read_catalog(catalog)
         try:
-            self._read(given.dataset_of(flow, given.rules_of(flow)))
+            rules = given.rules_of(flow)
+            self.flow = comparable(flow, rules)
+            if self.flow != flow and flow.windows == "arrival":
+                self.notes.append(NO_OVERLAP)
+            self._read(given.dataset_of(flow, rules))
         except EtlError as error:
             self.problem = str(error)
 
     def _read_catalog(self, catalog: Catalog) -> None:
-        self._rests = failed_days(self.flow, catalog)[1]
-        history = catalog.history(self.flow.name, limit=MOST_RUNS)
+        self._rests = failed_days(self.flow, catalog, self.now)[1]
+        # A run that began later than now was noted by a clock that was ahead.
+        until = plan.latest(self.now)
+        history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
         self.last = history[0] if history else None
         ended = [run for run in history if run.status not in (IN_PROGRESS, SCHEDULED)]
         # A day that came well does not hide that nothing arrives any more.
@@ -54,10 +69,17 @@ class FlowStatus:
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
         self.asked = len(catalog.asked(self.flow.project, self.now))
-        for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS):
+        self._remark(run for run in ended if run.started_at > self.now - NOTED)
+        for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
             if run.started_at > self.now - plan.FULL_DAY:
                 records = run.item["metrics"]["recordSummary"]
                 self.rejected += records.get("failedRecordCount", 0)
+
+    def _remark(self, runs: Iterable[Entry]) -> None:
+        """Note what runs have to tell; of those with the same windows' kind, the newest alone."""
+        missed = (run for run in runs if run.window.arrival is None)
+        found = (remarks(run.item, run.window, self.flow) for run in missed)
+        self.notes += next(filter(None, found), [])
 
     def _read(self, dataset: Dataset) -> None:
         self.days = dataset.days()
@@ -65,6 +87,8 @@ class FlowStatus:
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
+        if wrong := wrong_position(self.positions, self.now):
+            self.problem = wrong
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
 
     def _due(self, events_per_day: float | None) -> list[Due]:
@@ -77,7 +101,8 @@ class FlowStatus:
         found = list(plan_(self.positions))
         if found and (span := found[0].window.arrival):  # and what is due once that has come
             began = span[0] if self.positions.start is None else self.positions.start
-            found[1:] = plan_(Positions(began, span[1], self.positions.pulled))
+            then = replace(self.positions, start=began, arrival=span[1])
+            found[1:] = plan_(then)
         return found
 
     @property
@@ -124,7 +149,19 @@ class FlowStatus:
             "requestsLastHour": self.asked,
             "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
             "problem": self.problem or self.wrong or None,
+            "notes": self.notes,
         }  # fmt: skip
+
+
+def wrong_position(found: Positions, now: int) -> str:
+    """What is wrong with an M that is later than now; empty where it is not."""
+    if found.arrival is None or not plan.is_later(found.arrival, now):
+        return ""
+    return (
+        f"the table says that it holds what arrived until {utc(found.arrival)}, which is later than "
+        f"now ({utc(now)}). If this machine's clock was ahead, the next run asks again for what may "
+        "be missing; if it is behind, set it right."
+    )
 
 
 def error_of(run: Entry) -> str:
@@ -152,7 +189,7 @@ class Reset:
         """What would be due then, beside the arrival window."""
         found, asked = self.status.positions, set(self.asked)
         kept = {day: at for day, at in found.pulled.items() if day not in asked}
-        then = Positions(found.start, found.arrival, kept)
+        then = replace(found, pulled=kept)
         due = plan.due(self.status.flow, then, self.status.now)
         return [each for each in due if not each.window.arrival]
 
