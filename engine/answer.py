@@ -16,6 +16,7 @@ from urllib.parse import quote
 from engine.errors import RateLimited, Refused, TooLate, Unavailable
 from engine.flow import Connection
 
+MOST_DATE = 64  # characters of a date in a header that are looked at
 SOME = 4  # characters at the end of a text that may be where a credential was cut off
 
 
@@ -59,6 +60,12 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     until = _seconds(value)
     answered = _seconds(headers.get("date", ""))
     return None if until is None else max(0.0, until - (now if answered is None else answered))
+
+
+def answered_at(headers: Mapping[str, str]) -> int | None:
+    """The server's own clock by its `Date`, in ms since the epoch; None without a readable one."""
+    seconds = _seconds(headers.get("date", "")[:MOST_DATE])
+    return None if seconds is None else int(seconds * 1000)
 
 
 def _seconds(date: str) -> float | None:

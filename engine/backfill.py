@@ -16,12 +16,22 @@ from engine.runs import Event, GaveUp, Options, Runs
 from engine.window import Window, day_over
 
 
-def missing_days(flow: Flow, dataset: Dataset, days: Sequence[date]) -> list[date]:
-    """Those of `days` that were never pulled, were pulled before they were over, or were undone."""
+def missing_days(
+    flow: Flow, dataset: Dataset, days: Sequence[date], now: int | None = None
+) -> list[date]:
+    """Those of `days` that were never pulled, were pulled before they were over, or were undone.
+
+    One that was pulled later than `now` was so by a clock that was ahead: nobody knows when.
+    """
     zone, lost = flow.connection.zone, positions.undone(flow, dataset)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
     return [
-        day for day, at in pulled.items() if at is None or at < day_over(day, zone) or day in lost
+        day
+        for day, at in pulled.items()
+        if at is None
+        or at < day_over(day, zone)
+        or (now is not None and plan.is_later(at, now))
+        or day in lost
     ]
 
 
@@ -30,7 +40,9 @@ def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
 
     It would begin where days that were pulled before it end, and leave out all the others (P4).
     """
-    if flow.schedule is None or dataset.position(app_id(flow, ARRIVAL)) is not None:
+    arrived = dataset.position(app_id(flow, ARRIVAL))
+    wrong = arrived is not None and plan.is_later(arrived, now)  # it is put back first
+    if not wrong and (flow.schedule is None or arrived is not None):
         return None
     due = plan.due(flow, positions.read(flow, dataset, now), now)
     return next((each.window for each in due if each.window.arrival), None)
@@ -67,10 +79,12 @@ class Backfill:
         thrown away, and what is committed stays (P8).
         """
         with self._runs.prepared():
-            due = days if self._options.force else missing_days(self._flow, self._dataset, days)
+            now = self._options.now()
+            missing = missing_days(self._flow, self._dataset, days, now)
+            due = days if self._options.force else missing
             self._days = sorted(due)
             if due:
-                self._first = first_arrival(self._flow, self._dataset, self._options.now())
+                self._first = first_arrival(self._flow, self._dataset, now)
             self._before = self._reach()
             self.committed = len(days) - len(due)
             return self._runs.run(self)
@@ -87,7 +101,13 @@ class Backfill:
         window = plan.next_window(self._days, expected, self._options.days_per_request)
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
+        # The first day that is pulled before any arrival window says where those begin.
+        self._arriving = self._before is not None and not self._has_arrived
         return replace(window, before=self._before)
+
+    @property
+    def _has_arrived(self) -> bool:
+        return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
 
     def _reach(self) -> int | None:
         """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
@@ -96,8 +116,9 @@ class Backfill:
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Learn how many events a day has; without the first arrival window there are no days."""
-        if window.arrival:
+        if self._arriving:
             self._arriving, self._before = False, self._reach()
+        if window.arrival:
             if error and (left := self.give_up()):
                 self._tell(GaveUp(left))
         elif error is None:

@@ -86,6 +86,8 @@ class Tally:
     warnings: int = 0  # records with a value that could not be cast, and is kept in `unmapped`
     clamped: int = 0  # rows whose `time` lies outside the days that were asked for
     outside: int = 0  # records of another window, which has them: none of `lines`
+    known: int = 0  # records of the overlap that the table has already: none of `lines`
+    missed: int = 0  # rows that arrival windows should have brought and did not
     bytes_received: int = 0  # on the wire
     bytes_read: int = 0  # after decompression
     bytes_written: int = 0
@@ -114,6 +116,7 @@ class Batch:
     key_paths   where each of them stands in `table` as it is; empty where one of them does not
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
+    early       whether each record may be in the table already; empty: none may   from `span`
     uncast      the rows with a value that could not be cast   } numbered as `columns` counts
     clamped     the rows whose `time` lies outside the window  } them; without the rejected ones
     """
@@ -128,6 +131,7 @@ class Batch:
     key_paths: list[tuple[str, ...]] = field(default_factory=list)
     table: "pa.RecordBatch | None" = None
     rejects: list[Reject] = field(default_factory=list)
+    early: Any = field(default_factory=list)
     uncast: set[int] = field(default_factory=set)
     clamped: set[int] = field(default_factory=set)
 
@@ -138,6 +142,8 @@ class Batch:
         self.records = _filtered(self.records, rows)
         self.rest = _filtered(self.rest, rows)
         self.lines = _filtered(self.lines, rows)
+        if len(self.early):
+            self.early = self.early[rows]
         if self.table is not None:
             self.table = self.table.filter(rows)
 
@@ -146,6 +152,14 @@ def _filtered(values: Any, rows: "Mask") -> Any:
     if hasattr(values, "filter"):  # an Arrow array
         return values.filter(rows)
     return list(compress(values, rows.tolist()))
+
+
+def leaf(batch: "pa.RecordBatch", path: tuple[str, ...]) -> Any:
+    """The column at `path`; an object on the way is always valid, so it hides no null."""
+    array = batch.column(path[0])
+    for name in path[1:]:
+        array = array.field(name)
+    return array
 
 
 def split(block: bytes, apart: list[int]) -> tuple[bytes, bytes]:

@@ -34,6 +34,7 @@ OPTIONS = {
     "windows": "windows",
     "lookbackDays": "lookback_days",
     "delayMinutes": "delay_minutes",
+    "overlapMinutes": "overlap_minutes",
     "backfillFrom": "backfill_from",
     "unmapped": "unmapped",
     "shrinkGuardPercent": "shrink_guard_percent",

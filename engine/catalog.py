@@ -130,8 +130,9 @@ INSERT INTO totals (flow, what, value) VALUES (?, ?, ?)
 ON CONFLICT (flow, what) DO UPDATE SET value = value + excluded.value
 """
 _REACH = """
-INSERT INTO totals (flow, what, value) VALUES (?, ?, ?)
-ON CONFLICT (flow, what) DO UPDATE SET value = max(value, excluded.value)
+INSERT INTO totals (flow, what, value) VALUES (?1, ?2, ?3)
+ON CONFLICT (flow, what) DO UPDATE
+SET value = CASE WHEN value > ?4 THEN excluded.value ELSE max(value, excluded.value) END
 """
 
 
@@ -220,10 +221,18 @@ class Catalog:
         status: str | None = None,
         dataset: str | None = None,
         limit: int = 100,
+        until: int | None = None,
     ) -> list[Entry]:
-        """The newest runs first. Upper and lower case of `status` are the same."""
+        """The newest runs first. Upper and lower case of `status` are the same.
+
+        `until`: without those that began later, in ms. A run that began later than now was noted
+        by a clock that was ahead; it would hide all that came after it.
+        """
         id_ = flow and flow_id(flow)
         where, values = _filter(flow_id=id_, status=status, dataset=dataset)
+        if until is not None:
+            where += f"{' AND' if where else ' WHERE'} started_at <= ?"
+            values.append(until)
         rows = self.read(
             f'SELECT flow, dataset, status, started_at, "window", item FROM runs{where}'  # noqa: S608  # our own names only
             " ORDER BY started_at DESC, rowid DESC LIMIT ?",
@@ -462,7 +471,8 @@ def _count(
     for what, value in figures.counts(item).items():
         connection.execute(_ADD, (flow, what, max(0, value - counted.get(what, 0))))
     if moment := figures.reached(item, window):
-        connection.execute(_REACH, (flow, figures.REACHED, moment))
+        # What is later than now was reached by a clock that was ahead.
+        connection.execute(_REACH, (flow, figures.REACHED, moment, item["updatedAt"]))
 
 
 def _row(item: Json, flow: str, dataset: str, window: Window) -> tuple[Any, ...]:

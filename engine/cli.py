@@ -192,7 +192,7 @@ def _backfill(
     table = given.dataset_of(flow, rules)
     table.mend()
     _tell_changes(flow, table, days)
-    due = days if options["force"] else missing_days(flow, table, days)
+    due = days if options["force"] else missing_days(flow, table, days, given.now())
     show = progress(len(due))
     tell = console.with_tracebacks(show) if debug else show
     with RunHistory(home, say) as catalog:
@@ -234,10 +234,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
 
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
     dataset = given.dataset_of(flow, rules)
-    if dataset.damage:
-        say(dataset.damage)
-    _tell_changes(flow, dataset, days)
-    due = days if force else missing_days(flow, dataset, days)
+    due = days if force else missing_days(flow, dataset, days, given.now())
     answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     fewest, most = plan.request_range(due, size)
     if due and (first := first_arrival(flow, dataset, given.now())):

@@ -169,6 +169,9 @@ def status(
             say(f"{s.flow.name}: {s.changed}")
     if any(s.stale_since for s in told):
         say(_who_runs(given.loaded(config_file).home if config_file else _existing_home(home)))
+    for s in told:
+        for note in s.notes:
+            say(f"{s.flow.name}: {note}")
     return 1 if any(wrong.values()) else 0
 
 
@@ -190,6 +193,7 @@ def _who_runs(home: Path) -> str:
 @positions.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")
 def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False) -> None:
     """Up to when the table holds what arrived, and when each day was pulled whole."""
+    from engine.plan import UNKNOWN
     from engine.terminal import table
 
     told, _ = _statuses(config_file, flow)
@@ -204,7 +208,7 @@ def show(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         table(
             ["flow", "day", "pulled up to (UTC)"],
             [
-                (s.flow.name, name, _moment(at))
+                (s.flow.name, name, "unknown" if at == UNKNOWN else _moment(at))
                 for s in told
                 for name, at in [
                     ("arrivals from", s.positions.start),

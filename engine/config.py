@@ -430,6 +430,7 @@ FLOW = {
     "windows": one_of("arrival", "day"),
     "lookback_days": whole(1),
     "delay_minutes": whole(0),
+    "overlap_minutes": whole(0),
     "backfill_from": Key('a date, as "2024-01-01"', _date),
     "events": Key(
         'a list of names of events, as ["Items sold"]',

@@ -66,6 +66,9 @@ class Duplicates:
         self._blocks: list[_Block] = []
         self._apart: set[int] = set()  # rows that never merge, besides those without a hash
         self._known: Hashes | None = None  # of what was added, once it is held against other rows
+        self._first_known: int | None = None  # row
+        self.as_columns = False  # whether some keys come as a table's columns hold them
+        self.had: npt.NDArray[np.bool_] | None = None  # rows superseded by one that is known
 
     def add(self, keys: Keys, *, laid: bool = False) -> None:
         """Append rows: the four parts of the key, then when each row was processed.
@@ -103,6 +106,10 @@ class Duplicates:
         hashes = _hashes(keys[3], keys[2])
         rows = pa.array(np.flatnonzero((hashes != NO_HASH) & np.isin(hashes, self._known)))
         if len(rows):
+            self._flush()
+            if self._first_known is None:
+                self._first_known = self._blocks[-1].end if self._blocks else 0
+                self.as_columns = True
             self.add([*(column.take(rows) for column in keys), pa.repeat(np.inf, len(rows))])
 
     def _flush(self) -> None:
@@ -139,6 +146,7 @@ class Duplicates:
         if not len(suspects):
             return None
         lost = np.zeros(count, np.bool_)
+        self.had = np.zeros(count, np.bool_)
         for rows in _slices(self._hashes, suspects):
             self._settle(rows, lost)
         return lost if lost.any() else None
@@ -154,13 +162,13 @@ class Duplicates:
         for turn in range(turns):
             digests, processed, owners = bytearray(), array("d"), array("q")
             for row, key, moment in self._read(rows):
-                digest = _digest(key if self._known is None else _as_columns(key))
+                digest = _digest(_as_columns(key) if self.as_columns else key)
                 if row not in self._apart and digest[0] % turns == turn:
                     digests += digest
                     processed.append(moment)
                     owners.append(row)
             keys = np.frombuffer(digests, [("low", np.uint64), ("high", np.uint64)])
-            _mark(np.array(owners, np.int64), processed, [keys["low"], keys["high"]], lost)
+            self._mark(np.array(owners, np.int64), processed, [keys["low"], keys["high"]], lost)
 
     def _settle_at_once(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> bool:
         """As `_settle`, a column at a time; False where keys are not all texts and integers.
@@ -179,8 +187,17 @@ class Duplicates:
         codes = [column.indices.fill_null(-1).to_numpy() for column in encoded]
         kept = ~np.isin(numbers, list(self._apart))
         processed = columns[-1].to_numpy()
-        _mark(numbers[kept], processed[kept], [code[kept] for code in codes], lost)
+        self._mark(numbers[kept], processed[kept], [code[kept] for code in codes], lost)
         return True
+
+    def _mark(
+        self, numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]], lost: Any
+    ) -> None:
+        """Mark in `lost` the rows that another supersedes, in `had` those that a known one does."""
+        lose, win = _pairs(numbers, processed, keys)
+        lost[lose] = True
+        if self._first_known is not None and self.had is not None:
+            self.had[lose] = win >= self._first_known
 
     def _parts(self, rows: Rows) -> Iterator[Part]:
         """Keys of `rows` (ascending) and their numbers, part by part."""
@@ -235,14 +252,15 @@ def _slices(hashes: BinaryIO, suspects: Hashes) -> Iterator[npt.NDArray[np.int64
         yield np.concatenate(found)
 
 
-def _mark(
-    numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]], lost: npt.NDArray[np.bool_]
-) -> None:
-    """Marks in `lost` those of the rows `numbers` whose keys another one has, processed later."""
+def _pairs(numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]]) -> tuple[Rows, Rows]:
+    """Those of the rows `numbers` whose keys another one has, processed later; and which has."""
     # Equal keys side by side, the one that stays before the others.
     order = np.lexsort((numbers, -np.array(processed), *keys))
     equal = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
-    lost[numbers[order][1:][equal]] = True
+    places = np.arange(len(order))
+    firsts = np.maximum.accumulate(np.where(np.concatenate(([True], ~equal)), places, 0))
+    lose = places[1:][equal]
+    return numbers[order[lose]], numbers[order[firsts[lose]]]
 
 
 def _typed(keys: Keys) -> list[pa.Array] | None:
@@ -302,6 +320,15 @@ def _hashes(ids: Any, times: Any) -> Hashes:
     if ids.null_count:
         hashes[ids.is_null().to_numpy(zero_copy_only=False)] = NO_HASH
     return hashes
+
+
+def fingerprints(keys: Keys) -> Hashes:
+    """A hash a row of all four parts of the key, as a table's columns hold them: to count by."""
+    event, distinct_id, time, insert_id = keys
+    found = _hashes(insert_id, time)
+    for texts in (event, distinct_id):
+        found = _mix(found * MULTIPLIER + _hash_texts(texts.cast(pa.string())))
+    return found
 
 
 def _texts(values: Sequence[Any]) -> pa.Array:

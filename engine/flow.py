@@ -91,6 +91,7 @@ class Flow:
     windows: str = "day"
     lookback_days: int = 5
     delay_minutes: int = DELAY_MINUTES
+    overlap_minutes: int = 60
     backfill_from: date | None = None
     schedule: Schedule | None = None
     diagnostics: bool = True

@@ -61,12 +61,13 @@ class RunHistory(Catalog):
         status: str | None = None,
         dataset: str | None = None,
         limit: int = 100,
+        until: int | None = None,
     ) -> list[Entry]:
         """The newest runs first, also those that are not written yet."""
         found: list[Entry] = []
         if self._opened():
             try:
-                found = super().history(flow, status, dataset, limit)
+                found = super().history(flow, status, dataset, limit, until)
             except CatalogUnavailable as error:
                 self._fails(error)
         if not self._runs:
@@ -75,7 +76,8 @@ class RunHistory(Catalog):
         for entry in self._runs.values():
             of_flow = flow is None or flow_id(entry.flow) == flow_id(flow)
             of_status = status is None or entry.status.lower() == status.lower()
-            if of_flow and of_status and dataset in (None, entry.dataset):
+            is_later = until is not None and entry.started_at > until
+            if of_flow and of_status and dataset in (None, entry.dataset) and not is_later:
                 merged.append(entry)
         merged.sort(key=lambda entry: entry.started_at, reverse=True)
         return merged if limit < 0 else merged[:limit]

@@ -14,6 +14,7 @@ from engine.window import (
     DAY,
     Window,
     consecutive,
+    day_begin,
     day_over,
     each_day,
     last_over,
@@ -25,6 +26,8 @@ UNITS = {"minute": MINUTE, "hour": HOUR, "day": FULL_DAY, "week": 7 * FULL_DAY}
 EVENTS_PER_REQUEST = 1_000_000  # Mixpanel's own advice: keep a request under one to two million
 DAYS_PER_REQUEST = 31
 NOTHING: Mapping[date, int] = MappingProxyType({})
+TOLERANCE = MINUTE  # how much later than now another process, or a clock that is trimmed, may note
+UNKNOWN = 1  # ms: a day's position, where the clock that noted it was wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +156,15 @@ class Positions:
     start       where its arrival windows began; None before the first
     arrival     M, the end of the last arrival window; None before the first
     pulled      up to which moment each day was last pulled whole: a window's `before`, or where
-                it has none the moment of the pull
-    undone      days that the table does not hold any more as they were brought, none of `pulled`
+                it has none the moment of the pull; UNKNOWN where a clock that was ahead noted it
+    doubtful    up to which moment the table may hold events beyond M; 0: M is as far as it goes
+    undone      days that the table does not hold any more as they were brought (P10)
     """
 
     start: int | None
     arrival: int | None
     pulled: Mapping[date, int]
+    doubtful: int = 0
     undone: frozenset[date] = frozenset()
 
     def __post_init__(self) -> None:
@@ -173,6 +178,16 @@ class Due:
 
     window: Window
     why: str
+
+
+def is_later(moment: int, now: int) -> bool:
+    """Whether `moment` (ms) was noted by a clock that was ahead, or `now` is by one behind."""
+    return moment > latest(now)
+
+
+def latest(now: int) -> int:
+    """The last moment (ms) that counts as past at `now`."""
+    return now + TOLERANCE
 
 
 def last_tick(schedule: Schedule, now: int) -> int | None:
@@ -229,24 +244,62 @@ def due(
 
     It is a plan for these positions only: a commit makes another. `rests`: until when a day that
     failed is left alone; after that it travels alone, so that it holds up none of its neighbours.
+    A rest that lasts longer than any was noted by a clock that was ahead.
     """
     tick = now if flow.schedule is None else last_tick(flow.schedule, now)
     if tick is None:
         return
     if flow.windows == "arrival":
-        if span := _span(flow, positions, tick):
-            first = last_over(span[0] - _lookback(flow), flow.connection.zone) + DAY
-            yield Due(Window(first, latest_day(now, flow.connection.zone), span), "arrival")
+        if window := _arrival(flow, positions, tick, now):
+            yield Due(window, "arrival")
         before = positions.arrival
         wanted = _beside_arrivals(flow, positions, now)
     else:
         before = None
-        wanted = _by_days(flow, positions.pulled, tick)
+        wanted = _by_days(flow, positions, tick)
     most = fitting_days(events_per_day)
     for why, days in _with_undone(flow, positions, wanted, now).items():
-        awake = [day for day in days if rests.get(day, now) <= now]
+        awake = [day for day in days if not now < rests.get(day, now) <= now + FULL_DAY]
         for part in _parts(awake, most, rests, newest_first=why == "backfill"):
             yield Due(Window(part[0], part[-1], before=before), why)
+
+
+def _arrival(flow: Flow, positions: Positions, tick: int, now: int) -> Window | None:
+    """The arrival window that is due at `tick`, if one is.
+
+    An M later than now was noted by a clock that was ahead. When it was noted nobody knows, so all
+    that days which have not settled may lack is asked for once more, and M is put back.
+    """
+    zone, again = flow.connection.zone, False
+    if positions.arrival is not None and is_later(positions.arrival, now):
+        again, end = True, tick - flow.delay_minutes * MINUTE
+        span = (day_begin(last_over(end - _lookback(flow), zone) + DAY, zone), end)
+        if positions.start is not None and span[0] < positions.start < end:
+            span = (positions.start, end)
+    elif found := _span(flow, positions, tick):
+        span = found
+        again = positions.arrival is None and UNKNOWN in positions.pulled.values()
+    else:
+        return None
+    overlap = 0 if again else _overlap(flow, positions, span[0])
+    first = last_over(span[0] - overlap - _lookback(flow), zone) + DAY
+    doubtful = positions.doubtful if positions.doubtful > span[0] else 0
+    return Window(first, latest_day(now, zone), span, None, overlap, doubtful, again)
+
+
+def _overlap(flow: Flow, positions: Positions, begin: int) -> int:
+    """How far before `begin` the next arrival window asks as well, in ms.
+
+    Not before the first one began, unless all that is asked for then was pulled whole: what came
+    before that is no part of the table.
+    """
+    overlap, start, zone = flow.overlap_minutes * MINUTE, positions.start, flow.connection.zone
+    if start is None or start <= begin - overlap:
+        return 0 if start is None else overlap
+    first = last_over(begin - overlap - _lookback(flow), zone) + DAY
+    history = each_day(first, latest_day(start, zone))
+    whole = all(positions.pulled.get(day, UNKNOWN) > UNKNOWN for day in history)
+    return overlap if whole else max(0, begin - start)
 
 
 def _span(flow: Flow, positions: Positions, tick: int) -> tuple[int, int] | None:
@@ -298,7 +351,7 @@ def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, li
     Only once there are such windows: M tells how much of a day to keep, and when it has settled.
     """
     start, arrival, pulled = positions.start, positions.arrival, positions.pulled
-    if start is None or arrival is None:
+    if start is None or arrival is None or is_later(arrival, now):
         return {}
     zone = flow.connection.zone
     began = latest_day(start, zone)  # the last day of which arrival windows may lack something
@@ -319,7 +372,9 @@ def _with_undone(
 
     Beside arrival windows up to M, and so once there is one.
     """
-    if flow.windows == "arrival" and positions.arrival is None:
+    if flow.windows == "arrival" and (
+        positions.arrival is None or is_later(positions.arrival, now)
+    ):
         return dict(wanted)
     last = latest_day(now, flow.connection.zone)
     undone = [day for day in sorted(positions.undone) if day <= last]
@@ -329,12 +384,13 @@ def _with_undone(
     return {"undone": undone} | rest
 
 
-def _by_days(flow: Flow, pulled: Mapping[date, int], tick: int) -> dict[str, list[date]]:
+def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date]]:
     """The days that a flow with day windows pulls at `tick`, by why.
 
     Without `backfill_from` it begins with the day of its `start_time`, or with yesterday.
     """
     zone = flow.connection.zone
+    pulled = {day: at for day, at in positions.pulled.items() if day not in positions.undone}
     ripe = last_over(tick - _lookback(flow), zone)
     if flow.backfill_from:
         first = flow.backfill_from

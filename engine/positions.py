@@ -3,6 +3,7 @@
     <flow>/<day>      up to which moment the day was last pulled whole
     <flow>/arrival    M: the end of the last arrival window
     <flow>/start      where its arrival windows began
+    <flow>/doubtful   up to when the table may hold more than M says: a wrong M was put back then
     forgotten/…       that a day's position was put back, by `Dataset.forget`
 
 A position counts as long as the table holds what was brought with it: see `contents`.
@@ -11,6 +12,7 @@ seam between arrival windows and days, and nothing twice (P4).
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date
 
 from engine import plan
@@ -20,9 +22,9 @@ from engine.errors import DatasetError, InputError
 from engine.flow import Flow, Run
 from engine.plan import Positions
 from engine.table import Held
-from engine.window import DAY, Window, each_day, is_day, latest_day
+from engine.window import DAY, Window, each_day, is_day, latest_day, utc
 
-ARRIVAL, START = "arrival", "start"
+ARRIVAL, START, DOUBTFUL = "arrival", "start", "doubtful"
 
 
 def app_id(flow: Flow, what: date | str) -> str:
@@ -54,7 +56,9 @@ def undone(flow: Flow, dataset: Dataset) -> dict[date, Change]:
 
 def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     """What the table says of `flow`, and it alone: the catalog may be lost any time."""
-    start, arrival = (dataset.position(app_id(flow, name)) for name in (START, ARRIVAL))
+    start, arrival, doubtful = (
+        dataset.position(app_id(flow, name)) for name in (START, ARRIVAL, DOUBTFUL)
+    )
     zone = flow.connection.zone
     begins = [now - 2 * flow.lookback_days * plan.FULL_DAY]
     begins += [start] if start is not None else []
@@ -69,13 +73,20 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
             names[name] = date.fromisoformat(name[len(prefix) :])
     pulled = {day: dataset.position(name) for name, day in names.items()}
     lost = undone(flow, dataset)
-    # A moment to come was noted before the clock was set back: then it was pulled by now at most.
-    return Positions(
-        start,
-        arrival,
-        {day: min(at, now) for day, at in sorted(pulled.items()) if at and day not in lost},
-        frozenset(lost),
-    )
+    # A moment to come was noted before the clock was set back: when it was, nobody knows.
+    known = {
+        day: plan.UNKNOWN if plan.is_later(at, now) else at
+        for day, at in sorted(pulled.items())
+        if at and day not in lost
+    }
+    return Positions(start, arrival, known, min(doubtful or 0, now), frozenset(lost))
+
+
+def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
+    """The sum of a day's positions as a commit leaves it that sets those of `becomes`."""
+    ours = (name for name in becomes if name.rpartition("/")[2] == day.isoformat())
+    more = sum(becomes[name] - (dataset.position(name) or 0) for name in ours)
+    return pulled(dataset)[day.isoformat()] + more
 
 
 def check_owner(flow: Flow, dataset: Dataset) -> None:
@@ -97,14 +108,35 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
         )
 
 
-def replaced(flow: Flow, dataset: Dataset, window: Window) -> dict[date, Held]:
-    """What the window's commit takes the place of.
+def _check_wrong(reached: int | None, window: Window, now: int) -> None:
+    """DatasetError unless `reached`, M, was noted by a clock that was ahead: it is to be put back.
+
+    Where it is not later than `now` by Mixpanel's clock, it is this machine's that is behind.
+    """
+    if reached is not None and not plan.is_later(reached, now):
+        raise DatasetError(
+            f"This machine's clock is behind Mixpanel's: {window} was asked for again, and the "
+            "table rightly holds more than that. Nothing was changed; set the clock right."
+        )
+
+
+def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[date, Held]:
+    """What the window's commit takes the place of; `now` by Mixpanel's clock, if it is known.
 
     Raises DatasetError if the table has moved on since the window was planned: what arrived
     is in it up to another moment, and the window would leave a seam, or double rows (P4).
     """
     reached = dataset.position(app_id(flow, ARRIVAL))
     begins = window.arrival[0] if window.arrival else window.before
+    if window.again:
+        _check_wrong(reached, window, now)
+        return {}
+    if reached is not None and window.before is not None and plan.is_later(reached, now):
+        raise DatasetError(
+            f"The table {dataset.root} says that it holds what arrived until {utc(reached)}, which "
+            f"is later than Mixpanel's clock, {utc(now)}: this machine's was ahead. Nothing was "
+            "committed; once it is right, the flow's next arrival window puts that right."
+        )
     if begins is not None and reached not in (begins, None):
         raise DatasetError(
             f"The table {dataset.root} was changed by somebody else while {window} was "
@@ -113,18 +145,32 @@ def replaced(flow: Flow, dataset: Dataset, window: Window) -> dict[date, Held]:
     return {} if window.arrival else dataset.held(window.days)
 
 
-def after(flow: Flow, dataset: Dataset, run: Run) -> dict[str, int]:
-    """What the table is to remember of a run, in the same commit."""
+def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> dict[str, int]:
+    """What the table is to remember of a run, in the same commit.
+
+    `now`, by Mixpanel's clock if that is `sure`: no day was pulled later than that, whatever ours
+    said. A position that is later was noted by a clock that was ahead, and is put back.
+    """
     if run.window.arrival:
         start, end = run.window.arrival
         names = {ARRIVAL: end}
-        if dataset.position(app_id(flow, START)) is None:
+        began = dataset.position(app_id(flow, START))
+        if began is None or (run.window.again and began >= end):
             names[START] = start
+        if run.window.again:  # the table holds nothing later than that
+            reached = dataset.position(app_id(flow, ARRIVAL)) or 0
+            names[DOUBTFUL] = now if sure else max(now, reached)
         return {app_id(flow, name): moment for name, moment in names.items()}
     before = run.window.before
-    reached = run.started_at if before is None else before
-    days = [app_id(flow, day) for day in run.window.days]
-    names = {name: max(reached, (dataset.position(name) or 0) + 1) for name in days}
+    reached = min(run.started_at, now) if before is None else before
+    names = {}
+    for name in (app_id(flow, day) for day in run.window.days):
+        held = dataset.position(name) or 0
+        names[name] = max(reached, held + 1)
+        if plan.is_later(held, now):
+            names[name] = reached
+            mark = f"forgotten/{name}"  # what tells that a sum of positions never comes back
+            names[mark] = (dataset.position(mark) or 0) + held - reached + 1
     arrival = app_id(flow, ARRIVAL)
     if before is not None and dataset.position(arrival) is None:
         names |= {arrival: before, app_id(flow, START): before}

@@ -63,6 +63,7 @@ def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "Staged", now: i
         now,
         staged.tally,
         batch=str(dataset.batch_directory(run.batch_id)),
+        answered_at=staged.answered_at,
     )
     return payload(outcome, flow, now)
 

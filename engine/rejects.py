@@ -238,7 +238,10 @@ class Replay:
         return rejected
 
     def _new_run(self, note: Note) -> Run:
-        return Run(str(uuid4()), self._flow.name, note.window, str(ULID()), wall_clock())
+        window = replace(
+            note.window, overlap=0, doubtful=0, again=False
+        )  # its own lines, and no others
+        return Run(str(uuid4()), self._flow.name, window, str(ULID()), wall_clock())
 
     def _pull(self, run: Run, rejected: "_Replayable") -> Staged:
         self.left_out = 0

@@ -5,12 +5,17 @@ dataflow". Pure: it knows no clock, no catalog, and nothing of how the numbers c
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 from engine.batch import CORRUPT, INVALID, REQUIRED, Tally
+from engine.clock import duration
 from engine.errors import CODE_COPY, CODE_PROCESS
 from engine.flow import Flow, Run
+from engine.plan import TOLERANCE
+
+if TYPE_CHECKING:
+    from engine.window import Window
 
 Json = dict[str, Any]
 
@@ -41,7 +46,8 @@ class Outcome:
 
     Moments are in ms since the epoch, None while they have not come. `tally` is None as long as no
     byte was read. `failure` is (code, sentence) of a failed run. `batch` is the path or URI of
-    `_batches/<batch-id>`, None where no such folder was written.
+    `_batches/<batch-id>`, None where no such folder was written. `answered_at` is Mixpanel's own
+    clock when it answered.
     """
 
     run: Run
@@ -53,6 +59,7 @@ class Outcome:
     tally: Tally | None = None
     failure: tuple[str, str] | None = None
     batch: str | None = None
+    answered_at: int | None = None
 
     @property
     def rejected(self) -> int:
@@ -77,7 +84,10 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
     Besides the tutorial's keys a `recordSummary` has, of Flow Service's own, `skippedRecordCount`
     (duplicates), `warningRecordCount` (records with a value that could not be cast) and, where
     there are any, `extensions.clampedRecordCount` (rows outside the days asked for) and
-    `extensions.outsideRecordCount` (records that another window brings: no part of the others).
+    `extensions.outsideRecordCount` (records that another window brings: no part of the others),
+    `extensions.knownRecordCount` (records of the overlap that the table has: no part either) and
+    `extensions.missedRecordCount` (rows that arrival windows should have brought before).
+    `extensions.clockAheadMs` of the copy tells how far our clock is ahead of Mixpanel's.
     """
     copy, promotion = _copy(outcome, flow, at), _promotion(outcome, flow, at)
     return {
@@ -202,7 +212,7 @@ def _copy(outcome: Outcome, flow: Flow, at: int) -> Json:
         "updatedAtUTC": outcome.copy_completed or at,
         "durationSummary": {
             **_duration(outcome.copy_started, outcome.copy_completed),
-            "extensions": {"windowStart": start, "windowEnd": end},
+            "extensions": {"windowStart": start, "windowEnd": end, **_ahead(outcome)},
         },
         "sizeSummary": {"inputBytes": read, "outputBytes": read},
         "recordSummary": {},
@@ -220,6 +230,41 @@ def _copy(outcome: Outcome, flow: Flow, at: int) -> Json:
             }
         ],
     }
+
+
+def _ahead(outcome: Outcome) -> Json:
+    """How far our clock is ahead of Mixpanel's, where it is: a head is late, and never early."""
+    if outcome.answered_at is None:
+        return {}
+    ahead = outcome.run.started_at - outcome.answered_at
+    return {"clockAheadMs": ahead} if ahead > TOLERANCE else {}
+
+
+def ahead_of(item: Json) -> int:
+    """How far our clock was ahead of Mixpanel's in a run, in ms; 0 where it was not."""
+    for activity in item["activities"]:
+        if activity["id"] == COPY:
+            ahead: int = activity["durationSummary"].get("extensions", {}).get("clockAheadMs", 0)
+            return ahead
+    return 0
+
+
+def remarks(item: Json, window: "Window", flow: Flow | None = None) -> list[str]:
+    """What a run that is over has to tell besides its figures; one sentence each."""
+    found = []
+    missed = item["metrics"]["recordSummary"].get("extensions", {}).get("missedRecordCount", 0)
+    if missed:
+        minutes = f" {flow.overlap_minutes}" if flow else ""
+        events = "1 event" if missed == 1 else f"{missed:,} events"
+        found.append(
+            f"settling {window} found {events} that arrival windows did not bring: "
+            f"overlap_minutes{minutes} is too short for this project."
+        )
+    if ahead := ahead_of(item):
+        found.append(
+            f"this machine's clock is {duration(ahead / 1000)} ahead of Mixpanel's: set it right."
+        )
+    return found
 
 
 def _promotion(outcome: Outcome, flow: Flow, at: int) -> Json:
@@ -280,7 +325,12 @@ def _records(outcome: Outcome) -> Json:
     if tally is None or outcome.status == IN_PROGRESS:
         return {}
     failed = outcome.status == FAILED
-    counts = {"clampedRecordCount": tally.clamped, "outsideRecordCount": tally.outside}
+    counts = {
+        "clampedRecordCount": tally.clamped,
+        "outsideRecordCount": tally.outside,
+        "knownRecordCount": tally.known,
+        "missedRecordCount": 0 if failed else tally.missed,
+    }
     more = {name: count for name, count in counts.items() if count}
     return {
         "inputRecordCount": tally.lines,

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,10 @@ from engine.stages.check import Checker
 from engine.stages.columns import Columns
 from engine.stages.direct import Direct
 from engine.stages.mapping import MappingSet, parse
-from engine.stages.span import keep_within
+from engine.stages.span import early_keys, is_early, keep_within, leave_out
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
-from engine.window import Window, day_over
+from engine.window import DAY, Window, day_over, utc
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
 Beside = Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
@@ -69,12 +69,55 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """What a pull leaves for the commit. Times in ms since the epoch."""
+    """What a pull leaves for the commit. Times in ms since the epoch.
+
+    window       what was pulled: it may end sooner than what was asked for, see `_Heard`
+    directory    where the files are
+    answered_at  Mixpanel's own clock when it answered; None where it did not say
+    keys         where the four parts of the key and the moment of processing stand in the files;
+                 empty where one of them does not
+    """
 
     files: list[StagedFile]
     tally: Tally
     copy_started: int
     copy_completed: int
+    window: Window
+    directory: Path
+    answered_at: int | None = None
+    keys: list[tuple[str, ...]] = field(default_factory=list)
+
+
+class _Heard:
+    """What an answer's head tells of Mixpanel's own clock, and the window that is left by it.
+
+    Up to now less the flow's delay, Mixpanel has shown what it processed; by a clock of ours that
+    is ahead, a window would end later, and what comes until then would be lost (P4).
+    """
+
+    def __init__(self, flow: Flow, run: Run, kept: Kept | None) -> None:
+        self.answered_at: int | None = None
+        self._delay = flow.delay_minutes * 60_000
+        self._run = run
+        self._kept = kept
+        self._window: Window | None = None
+
+    @property
+    def window(self) -> Window:
+        """The window of the run, once the answer has begun. EtlError where nothing is left of it."""
+        if self._window is None:
+            asked = self._run.window
+            if self._kept or self.answered_at is None:
+                self._window = asked
+            else:
+                self._window = asked.until(self.answered_at - self._delay)
+        if self._window is None:
+            raise EtlError(
+                f"By Mixpanel's clock ({utc(self.answered_at or 0)}) nothing new can have arrived "
+                f"yet; this machine's shows {utc(self._run.started_at)}. If they differ, set this "
+                "machine's right: a time service such as chrony does it."
+            )
+        return self._window
 
 
 def pull(
@@ -97,6 +140,7 @@ def pull(
     then nothing in `directory` may be committed (P1).
     """
     tally = Tally()
+    heard = _Heard(flow, run, kept)
     started, copied = _now(), None
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
@@ -104,7 +148,7 @@ def pull(
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(
-                    _counted(kept, tally) if kept else _chunks(flow, run, tally, limits)
+                    _counted(kept, tally) if kept else _chunks(flow, run, tally, heard, limits)
                 ) as chunks,
                 closing(Reader(direct, directory, twin=twin)) as reader,
                 closing(
@@ -120,16 +164,27 @@ def pull(
                     if not batch.columns:
                         mapping.apply(batch)
                         direct.learn(batch.names)
-                    tally.outside += keep_within(batch, run.window)
+                    tally.outside += keep_within(batch, heard.window)
                     tally.lines += len(batch.lines)
+                    early = batch.early
                     columns.build(batch)
                     checker.check(batch)
-                    writer.write(batch)
+                    if len(early):
+                        _overlap(batch, early, heard.window, mapping.key_columns, tally)
+                    _leave_rejects(batch, heard.window, tally)
                     _count(tally, batch)
+                    if len(batch.early):
+                        keys = early_keys(batch, mapping.key_columns)
+                        writer.write(batch, batch.early, keys)
+                    else:
+                        writer.write(batch)
                     advance(tally)
                 copied = _now()
+                window = heard.window
                 reader.close()  # its core and its memory are wanted for Parquet
-                staged = writer.finish(_keys(beside, mapping))
+                staged = writer.finish(_keys(beside, mapping, window))
+            tally.lines -= staged.known
+            tally.known = staged.known
             tally.rows = sum(file.rows for file in staged.files)
             tally.duplicates = staged.duplicates
             tally.files = len(staged.files)
@@ -139,7 +194,16 @@ def pull(
     except EtlError as error:
         error.tally, error.copied = tally, copied
         raise
-    return Staged(staged.files, tally, started, copied)
+    return Staged(
+        staged.files,
+        tally,
+        started,
+        copied,
+        window,
+        directory,
+        heard.answered_at,
+        mapping.moment_columns,
+    )
 
 
 def _stages(flow: Flow, rules: Rules, run: Run) -> tuple[MappingSet, Direct, Columns, Checker]:
@@ -169,6 +233,37 @@ def _count(tally: Tally, batch: Batch) -> None:
             tally.rejected += 1
             tally.reject_codes[reject.code] += 1
             tally.lines += reject.stage == "lines"
+
+
+def _overlap(
+    batch: Batch, early: Any, window: Window, keys: list[tuple[str, ...]], tally: Tally
+) -> None:
+    """Leave out of what is early whatever cannot be compared with the table, and count it once.
+
+    What the table has was counted by the window that brought it. `early` is that of all records,
+    those that were rejected among them.
+    """
+    before = {int(row) for row in early.nonzero()[0]}
+    batch.uncast -= before
+    batch.clamped -= before
+    left = leave_out(batch, window, keys)
+    tally.outside += left
+    tally.lines -= left
+
+
+def _leave_rejects(batch: Batch, window: Window, tally: Tally) -> None:
+    """Leave out early lines that are rejected: they were before, or their day's pull does it.
+
+    Else a bad line would be rejected by each of the windows that overlap it.
+    """
+    kept = []
+    for reject in batch.rejects:
+        if reject.part is not None or not is_early(reject, window):
+            kept.append(reject)
+            continue
+        tally.outside += 1
+        tally.lines -= reject.stage != "lines"  # those are counted with the rejects
+    batch.rejects = kept
 
 
 def _verify(tally: Tally, flow: Flow) -> None:
@@ -203,10 +298,27 @@ def _note_input(directory: Path, address: str, tally: Tally) -> None:
     (folder / "fileMetaData1.json").write_text(json.dumps(entry) + "\n", encoding="utf-8")
 
 
-def _keys(beside: Beside | None, mapping: MappingSet) -> Keys:
-    """The keys of what the table holds of a day; none where the mapping set leaves one out."""
+def _keys(beside: Beside | None, mapping: MappingSet, window: Window) -> Keys:
+    """The keys of what the table holds of a day; none where the mapping set leaves one out.
+
+    An event at the edge of the window's days may be clamped to them, and may have been to others
+    by the window before this one.
+    """
     columns = mapping.key_columns
-    return lambda day: beside(day, columns) if beside and columns else ()
+    if beside is None or not columns:
+        return lambda _: ()
+    edges = {window.from_date, window.to_date} if _overlaps(window) else set()
+
+    def held(day: date) -> Iterator[list[Any]]:
+        for each in (day, day - DAY) if day in edges else (day,):
+            yield from beside(each, columns)
+
+    return held
+
+
+def _overlaps(window: Window) -> bool:
+    """Whether the table may hold what comes."""
+    return bool(window.overlap or window.doubtful or window.again)
 
 
 def _counted(kept: Kept, tally: Tally) -> Generator[bytes, None, None]:
@@ -216,7 +328,7 @@ def _counted(kept: Kept, tally: Tally) -> Generator[bytes, None, None]:
 
 
 def _chunks(
-    flow: Flow, run: Run, tally: Tally, limits: export.Limits
+    flow: Flow, run: Run, tally: Tally, heard: _Heard, limits: export.Limits
 ) -> Generator[bytes, None, None]:
     """The decompressed response, fetched by a thread that stays at most AHEAD chunks ahead."""
     chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(AHEAD)
@@ -237,6 +349,7 @@ def _chunks(
             limits=limits,
             stopped=left.is_set,
         ) as response:
+            heard.answered_at = response.answered_at
             try:
                 for chunk in response:
                     put(chunk)

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import config, plan, positions, record
+from engine import config, plan, positions, record, settling
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
 from engine.dataset import Dataset, Planned
@@ -343,9 +343,11 @@ class Runs:
         self._later = []
 
     def _commit(self, attempt: _Attempt, staged: Staged) -> None:
-        run = attempt.run
+        run = replace(attempt.run, window=staged.window)
+        attempt.run = run
         planned = partial(self._planned, run, staged)
         held, becomes = planned()
+        staged.tally.missed = settling.missed(self._flow, self._dataset, run.window, staged, held)
         self._note(run, staged.tally, becomes)
         item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
@@ -367,11 +369,13 @@ class Runs:
 
     def _planned(self, run: Run, staged: Staged) -> Planned:
         """What the commit of a run replaces and sets, by the table as it is now (P5)."""
-        held = positions.replaced(self._flow, self._dataset, run.window)
+        now = self._now() if staged.answered_at is None else staged.answered_at
+        held = positions.replaced(self._flow, self._dataset, run.window, now)
         if not self._options.allow_shrink:
             percent = self._flow.shrink_guard_percent
             self._dataset.check_shrink(held, staged.files, percent, self._rules.key_columns)
-        return held, positions.after(self._flow, self._dataset, run)
+        sure = staged.answered_at is not None
+        return held, positions.after(self._flow, self._dataset, run, now, sure=sure)
 
     def _note(self, run: Run, tally: Tally, becomes: Mapping[str, int] | None) -> None:
         """Leave beside a batch's rejects what tells later whether they still matter.
@@ -380,11 +384,7 @@ class Runs:
         """
         if not tally.rejected:
             return
-        left, sums = {}, positions.pulled(self._dataset)
-        for day in run.window.days:
-            name = positions.app_id(self._flow, day)
-            held = self._dataset.position(name) or 0
-            left[day] = sums[day.isoformat()] - held + (becomes or {}).get(name, held)
+        left = {day: positions.left(self._dataset, day, becomes or {}) for day in run.window.days}
         codes = dict(tally.reject_codes)
         note = Note(run.flow, run.window, becomes is not None, left, tally.rejected, codes)
         self._dataset.describe(run.batch_id, note.as_json())

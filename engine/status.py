@@ -5,7 +5,7 @@ It reads the table, the catalog and the clock, and changes none of them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import date
 from functools import cached_property, partial
 from typing import Any
 
@@ -17,11 +17,18 @@ from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.plan import Due, Positions
-from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, is_stopped
-from engine.upkeep import check_kind, check_still_there, counts, failed_days
+from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, is_stopped, remarks
+from engine.upkeep import check_kind, check_still_there, comparable, counts, failed_days
+from engine.window import utc
 
 Json = dict[str, Any]
 MOST_RUNS = 1000  # of the last day
+NOTED = 7 * plan.FULL_DAY  # ms for which what a run has to tell is repeated
+NO_OVERLAP = (
+    "its mapping set does not keep event, distinct_id, time and $insert_id in columns, by which an "
+    "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when "
+    "its day settles."
+)
 
 
 class FlowStatus:
@@ -37,6 +44,7 @@ class FlowStatus:
         self.days: set[date] = set()
         self.due: list[Due] = []
         self.last: Entry | None = None  # run
+        self.notes: list[str] = []  # what is worth knowing, and is no failure
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
         self.rejected = 0  # records, in the runs of the last day
         self.asked = 0  # requests in the last hour, of all flows of the project
@@ -45,13 +53,19 @@ class FlowStatus:
         if catalog:
             self._read_catalog(catalog)
         try:
-            self._read(given.dataset_of(flow, given.rules_of(flow)))
+            rules = given.rules_of(flow)
+            self.flow = comparable(flow, rules)
+            if self.flow != flow and flow.windows == "arrival":
+                self.notes.append(NO_OVERLAP)
+            self._read(given.dataset_of(flow, rules))
         except EtlError as error:
             self.problem = str(error)
 
     def _read_catalog(self, catalog: Catalog) -> None:
-        self._rests = failed_days(self.flow, catalog)[1]
-        history = catalog.history(self.flow.name, limit=MOST_RUNS)
+        self._rests = failed_days(self.flow, catalog, self.now)[1]
+        # A run that began later than now was noted by a clock that was ahead.
+        until = plan.latest(self.now)
+        history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
         self.last = history[0] if history else None
         # One that somebody stopped says nothing of the flow.
         open_ = (IN_PROGRESS, SCHEDULED)
@@ -61,10 +75,17 @@ class FlowStatus:
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
         self.asked = len(catalog.asked(self.flow.project, self.now))
-        for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS):
+        self._remark(run for run in ended if run.started_at > self.now - NOTED)
+        for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
             if run.started_at > self.now - plan.FULL_DAY:
                 records = run.item["metrics"]["recordSummary"]
                 self.rejected += records.get("failedRecordCount", 0)
+
+    def _remark(self, runs: Iterable[Entry]) -> None:
+        """Note what runs have to tell; of those with the same windows' kind, the newest alone."""
+        missed = (run for run in runs if run.window.arrival is None)
+        found = (remarks(run.item, run.window, self.flow) for run in missed)
+        self.notes += next(filter(None, found), [])
 
     def _read(self, dataset: Dataset) -> None:
         if dataset.damage:  # and the rest is told of what can be read
@@ -75,6 +96,8 @@ class FlowStatus:
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
+        if wrong := wrong_position(self.positions, self.now):
+            self.problem = wrong
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
 
     def _hold_against(self, dataset: Dataset) -> None:
@@ -84,7 +107,7 @@ class FlowStatus:
         if not undone and not kept:
             return
         last = dataset.last_change()
-        by = f" ({last.operation}, {_moment(last.moment)})" if last else ""
+        by = f" ({last.operation}, {utc(last.moment)})" if last else ""
         if undone:
             days = "1 day is" if len(undone) == 1 else f"{len(undone):,} days are"
             self.undone = (
@@ -149,7 +172,7 @@ class FlowStatus:
             return [self.problem]
         found = [text for text in (self.undone, self.wrong) if text]
         if since := self.stale_since:
-            moment = f"{datetime.fromtimestamp(since / 1000, UTC):%F %R} UTC"
+            moment = utc(since)
             behind = duration((self.now - since) / 1000)
             if self.positions.arrival is None and not self.positions.pulled:
                 found.append(f"It never brought anything, though it should since {moment}.")
@@ -190,6 +213,7 @@ class FlowStatus:
             "requestsLastHour": self.asked,
             "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
             "changed": self.changed or None,
+            "notes": self.notes,
             "problem": " ".join(self.faults) or None,
             "staleSince": self.stale_since,
         }  # fmt: skip
@@ -202,8 +226,15 @@ def listed(changes: Iterable[Change], most: int = 3) -> str:
     return "; ".join(map(str, found[:most])) + more
 
 
-def _moment(ms: int) -> str:
-    return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R} UTC"
+def wrong_position(found: Positions, now: int) -> str:
+    """What is wrong with an M that is later than now; empty where it is not."""
+    if found.arrival is None or not plan.is_later(found.arrival, now):
+        return ""
+    return (
+        f"the table says that it holds what arrived until {utc(found.arrival)}, which is later "
+        f"than now ({utc(now)}). If this machine's clock was ahead, the next run asks again for "
+        "what may be missing; if it is behind, set it right."
+    )
 
 
 def error_of(run: Entry) -> str:

@@ -277,17 +277,25 @@ class Table:
 
     def read(self, day: date, columns: Sequence[tuple[str, ...]]) -> Iterator[list[pa.Array]]:
         """These columns, by their paths, of what the table holds of `day`, part by part (P6)."""
+        held = self.held([day])[day].files  # P10: a day that lacks a file is pulled again, whole
+        files = [self._place(path) for path, size in held if self._is_there(path, size)]
+        yield from self.read_files(files, columns)
+
+    def read_files(
+        self, files: Sequence[Path], columns: Sequence[tuple[str, ...]]
+    ) -> Iterator[list[pa.Array]]:
+        """These columns, by their paths, of Parquet files like the table's, part by part (P6)."""
         from pyarrow import dataset as parquet  # 40 ms, that every pull saves
 
-        held = self.held([day])[day].files  # P10: a day that lacks a file is pulled again, whole
-        files = [str(self._place(path)) for path, size in held if self._is_there(path, size)]
         with translated(f"read the table {self.root}"):
             wanted = {str(at): pc.field(*path) for at, path in enumerate(columns)}
             ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
             for file in files:
                 yield from (
                     [_plain(column) for column in batch.columns]
-                    for batch in parquet.dataset(file).scanner(columns=wanted, **ahead).to_batches()
+                    for batch in parquet.dataset(str(file))
+                    .scanner(columns=wanted, **ahead)
+                    .to_batches()
                 )
 
     @property

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.catalog import Entry
 from engine.clock import duration
-from engine.report import FAILED, SUCCESS
+from engine.report import FAILED, SUCCESS, remarks
 from engine.runs import Advanced, Ended, Event, GaveUp, Noticed, Waiting
 
 Json = dict[str, Any]
@@ -82,7 +82,9 @@ class Bar:
             if not (event.error or event.run.window.arrival):
                 self._progress.advance(self._task, len(event.run.window.days))
         line = describe(event)
-        if line and not (isinstance(event, Ended) and not event.error):
+        if isinstance(event, Ended) and not event.error:
+            line = "\n".join(remarks(event.item, event.run.window))
+        if line:
             self._progress.console.print(line)
         counts = [self._done, *self._running.values()]
         seconds = self._progress.tasks[0].elapsed or 1e-9
@@ -106,10 +108,11 @@ def describe(event: Event) -> str:
             return f"{event.run.window}  failed: {event.error}"
         metrics = event.item["metrics"]
         took = metrics["durationSummary"]
-        return (
+        line = (
             f"{event.run.window}  {counted(event.item)}"
             f"  {duration((took['completedAtUTC'] - took['startedAtUTC']) / 1000)}"
         )
+        return "\n".join([line, *remarks(event.item, event.run.window)])
     return ""
 
 

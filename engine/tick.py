@@ -25,6 +25,7 @@ from engine.console import LATER, MORE, WAITS, WORKS, sentence_of, status_of
 from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.log import configure, log
+from engine.report import remarks
 from engine.runs import Ended, Event, Noticed, Options, Waiting
 from engine.upkeep import Turn, tend
 
@@ -102,7 +103,11 @@ class Told:
             if event.error:
                 log.error("run failed", **_of(event.run), **told, error=str(event.error))
             else:
+                if known := records.get("extensions", {}).get("knownRecordCount"):
+                    told["known"] = known
                 log.info("run", **_of(event.run), **told)
+                for remark in remarks(event.item, event.run.window):
+                    log.warning("noticed", **_of(event.run), what=remark)
 
 
 def _of(run: Run) -> dict[str, str]:

@@ -25,7 +25,7 @@ from engine.flow import Flow, Run
 from engine.history import RunHistory
 from engine.plan import Due
 from engine.positions import ARRIVAL, app_id
-from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, is_stopped, payload
+from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, ahead_of, is_stopped, payload
 from engine.run import Rules
 from engine.runs import Event, Options, Runs, Waiting
 from engine.window import DAY, Window, each_day, latest_day
@@ -71,6 +71,7 @@ def tend(
     with RunHistory(home, warn) as catalog:
         try:
             rules = given.rules_of(flow)
+            flow = comparable(flow, rules)
             dataset = given.dataset_of(flow, rules)
             check_still_there(flow, dataset, catalog)
             check_kind(flow, dataset)
@@ -109,9 +110,10 @@ class Upkeep:
         self._over = False
         self._arrived = False  # whether the last window was one of arrival
         self._again = 0  # when an arrival window that failed may be asked for again
-        if failed := _arrival_failed(flow, catalog, turn.began):
-            self._again = self._next_tick(failed)
-        self._failures, self._rests = failed_days(flow, catalog)
+        now = options.now()
+        if ended := _arrival_ended(flow, catalog, min(turn.began, now), now):
+            self._again = self._next_tick(ended)
+        self._failures, self._rests = failed_days(flow, catalog, now)
         self._counts: list[float] = []
 
     def run(self) -> list[Json]:
@@ -145,7 +147,8 @@ class Upkeep:
         due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
         first = next(due, None)
-        if days and not (arrived is None and first and first.window.arrival):
+        arrives = first and first.window.arrival
+        if days and not (arrives and first and (arrived is None or first.window.again)):
             return replace(days[-1], before=plan.reach(self._flow, arrived, now))
         hurry = len(asked) > len(days) or now >= self._again
         windows = (each.window for each in chain([first] if first else [], due))
@@ -171,12 +174,13 @@ class Upkeep:
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Remember how it went: a day that failed by its own fault is left alone for a while."""
-        self._out = None
+        asked, self._out = self._out, None
         self._arrived = window.arrival is not None
         now = self._now()
         if window.arrival:
-            # Without a schedule it is always a tick: one window is enough.
-            if error or not self._flow.schedule:
+            # Without a schedule it is always a tick: one window is enough. Nor is there more to
+            # come where Mixpanel's clock, being behind ours, has put an end to it.
+            if error or not self._flow.schedule or window != asked:
                 self._again = self._next_tick(now)
             return
         if error is None:
@@ -185,9 +189,20 @@ class Upkeep:
             if error is None:
                 self._failures.pop(day, None)
                 self._rests.pop(day, None)
+                if self._is_in_vain(day, now):
+                    self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
             elif not isinstance(error, TryAgain | Refused):
                 self._failures[day] += 1
                 self._rests[day] = now + plan.rest(self._failures[day])
+
+    def _is_in_vain(self, day: date, now: int) -> bool:
+        """Whether a day that was pulled is due still: by Mixpanel's clock, which is behind ours."""
+        schedule = self._flow.schedule
+        tick = plan.last_tick(schedule, now) if schedule else now
+        reached = self._dataset.position(app_id(self._flow, day))
+        if tick is None or reached is None:
+            return False
+        return self._flow.windows == "day" and reached < tick
 
     def _next_tick(self, moment: int) -> int:
         """The first one after `moment`; a day later where there is none."""
@@ -204,6 +219,13 @@ class Upkeep:
         if self._turn.idle and self._turn.asked:
             raise KeyboardInterrupt
         self._pass_on(event)
+
+
+def comparable(flow: Flow, rules: Rules) -> Flow:
+    """`flow` without an overlap where its mapping set keeps no key to know an event again by."""
+    if not flow.overlap_minutes or rules.compile()[1].key_columns:
+        return flow
+    return replace(flow, overlap_minutes=0)
 
 
 def due_now(
@@ -225,13 +247,17 @@ def counts(flow: Flow, dataset: Dataset, now: int) -> list[float]:
     return [float(day.rows) for day in held.values() if day.rows][-RECENT:]
 
 
-def failed_days(flow: Flow, catalog: Catalog) -> tuple[Counter[date], dict[date, int]]:
+def failed_days(
+    flow: Flow, catalog: Catalog, now: int | None = None
+) -> tuple[Counter[date], dict[date, int]]:
     """How often each day failed in a row, and until when it is left alone for that.
 
-    From the history: who loses it asks for such a day a little sooner.
+    From the history: who loses it asks for such a day a little sooner. What failed later than
+    `now` did so by a clock that was ahead, and does not count.
     """
     failures, last, good = Counter[date](), dict[date, int](), set[date]()
-    for run in catalog.history(flow.name, limit=REMEMBERED):  # the newest first
+    until = None if now is None else plan.latest(now)
+    for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
         days = [] if run.window.arrival else [day for day in run.window.days if day not in good]
         if run.status == SUCCESS:
             good.update(days)
@@ -241,16 +267,19 @@ def failed_days(flow: Flow, catalog: Catalog) -> tuple[Counter[date], dict[date,
     return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
 
 
-def _arrival_failed(flow: Flow, catalog: Catalog, since: int) -> int | None:
-    """When the last arrival window began, if it failed and was of a turn since that moment.
+def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
+    """When the last arrival window began, if it was of a turn since that moment, and another one
+    would be in vain: it failed, or Mixpanel's clock, being behind ours, put an end to it.
 
     Turns are processes: what one of them learned, the next one has from the history.
     """
-    for run in catalog.history(flow.name, limit=REMEMBERED):  # the newest first
+    until = plan.latest(now)
+    for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
         if run.started_at < since:
             break
         if run.window.arrival and not is_stopped(run.item):
-            return run.started_at if run.status == FAILED else None
+            in_vain = run.status == FAILED or ahead_of(run.item)
+            return run.started_at if in_vain else None
     return None
 
 

@@ -21,12 +21,20 @@ class Window:
     One of two may narrow it by `mp_processing_time_ms`, in ms since the epoch: `arrival` to the
     half-open span `[start, end)`; `before` to what Mixpanel processed before that moment, and to
     what has no processing time.
+
+    overlap   ms before `arrival` that are asked for as well: what was seen late, in the span of a
+              window before, is in the table or is brought now
+    doubtful  a moment up to which the table may hold events of `arrival` already; 0: none
+    again     whether all of `arrival` was asked for before, by a clock that was wrong
     """
 
     from_date: date
     to_date: date
     arrival: tuple[int, int] | None = None
     before: int | None = None
+    overlap: int = 0
+    doubtful: int = 0
+    again: bool = False
 
     def __post_init__(self) -> None:
         if self.from_date > self.to_date:
@@ -46,6 +54,32 @@ class Window:
             return None
         return replace(self, to_date=self.to_date - DAY)
 
+    @property
+    def asked(self) -> tuple[int, int] | None:
+        """The span of arrival that the request names, in ms: with the overlap."""
+        return self.arrival and (self.arrival[0] - self.overlap, self.arrival[1])
+
+    @property
+    def known(self) -> int:
+        """Up to which arrival, in ms, the table may hold what comes; 0 for a window of days."""
+        if not self.arrival:
+            return 0
+        return self.arrival[1] if self.again else max(self.arrival[0], self.doubtful)
+
+    def until(self, moment: int) -> "Window | None":
+        """The same with nothing that is processed from `moment` (ms) on; None: nothing is left.
+
+        A window of whole days that is not narrowed stays as it is: its position says how far it
+        goes.
+        """
+        if self.before is not None:
+            return replace(self, before=min(self.before, moment))
+        if self.arrival is None or self.arrival[1] <= moment:
+            return self
+        if self.arrival[0] >= moment:
+            return None
+        return replace(self, arrival=(self.arrival[0], moment))
+
     def fulfils(self, asked: "Window") -> bool:
         """Whether it is what somebody asked for: the same days, or what arrived, up to now."""
         if self.arrival or asked.arrival:
@@ -61,11 +95,13 @@ class Window:
 
     def as_json(self) -> dict[str, Any]:
         """The window as JSON can hold it; `from_json` is the way back."""
+        more = {"overlap": self.overlap, "doubtful": self.doubtful, "again": self.again}
         return {
             "from_date": self.from_date.isoformat(),
             "to_date": self.to_date.isoformat(),
             "arrival": list(self.arrival) if self.arrival else None,
             "before": self.before,
+            **{name: value for name, value in more.items() if value},
         }
 
     @classmethod
@@ -77,6 +113,9 @@ class Window:
             date.fromisoformat(value["to_date"]),
             (arrival[0], arrival[1]) if arrival else None,
             value.get("before"),
+            value.get("overlap", 0),
+            value.get("doubtful", 0),
+            value.get("again", False),
         )
 
     def bounds(self, zone: ZoneInfo) -> tuple[int, int]:
@@ -84,6 +123,14 @@ class Window:
         if self.arrival:
             return self.arrival
         return day_start(self.from_date, zone), day_start(self.to_date + DAY, zone)
+
+
+def utc(ms: int) -> str:
+    """A moment as people read it, in UTC."""
+    try:
+        return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R} UTC"
+    except (ValueError, OverflowError, OSError):  # beyond any calendar
+        return f"{ms} ms"
 
 
 def each_day(first: date, last: date) -> Iterator[date]:
@@ -100,6 +147,11 @@ def is_day(text: str) -> bool:
 def day_start(day: date, zone: ZoneInfo) -> int:
     """The first instant of `day` in `zone`, in ms since the epoch."""
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
+
+
+def day_begin(day: date, zone: ZoneInfo) -> int:
+    """When `day` has begun by the project's clock or by UTC, the earlier one, in ms."""
+    return min(day_start(day, zone), day_start(day, ZoneInfo("UTC")))
 
 
 @lru_cache(maxsize=1 << 14)  # a plan asks it of every day of a table, after every commit

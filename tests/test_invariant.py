@@ -1,8 +1,9 @@
 """Months of a flow's life in milliseconds: whatever happens, the table is what it should be.
 
-A model of Mixpanel, where events come late, are seen late, vanish, or lack their processing time;
-a model of a table, with nothing but what a commit means; and between them only the plan. What the
-table should hold is said a second time, from the promises and not from the plan.
+A model of Mixpanel, where events come late, are seen late, vanish, lack their processing time or
+an id; a model of a table, with nothing but what a commit means, and of which rows are taken away
+again; our clock, which jumps; and between them only the plan. What the table should hold is said a
+second time, from the promises and not from the plan.
 """
 
 import random
@@ -17,7 +18,18 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from engine.flow import Connection, Flow, Schedule, Secret
-from engine.plan import Due, Positions, due, fitting_days, last_tick, next_tick, rest
+from engine.plan import (
+    UNKNOWN,
+    Due,
+    Positions,
+    due,
+    fitting_days,
+    is_later,
+    last_tick,
+    latest,
+    next_tick,
+    rest,
+)
 from engine.window import Window, consecutive, day_over, day_start
 
 MINUTE, HOUR, FULL_DAY = 60_000, 3_600_000, 86_400_000
@@ -44,7 +56,8 @@ class Event:
     seen: int
     gone: int
     imported: bool  # later than lookback_days: arrival windows owe nothing
-    prompt: bool  # seen soon enough after it was processed for an arrival window
+    prompt: bool  # seen soon enough after it was processed for an arrival window, or the next one
+    keyed: bool  # has an `$insert_id`
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,9 @@ class World:
     events_per_day: float | None
     failing: float  # how many pulls of 100 fail
     by_hand: int | None  # hours before that, at which some days were pulled by hand
+    dated: bool  # whether Mixpanel tells its own clock
+    jumps: float  # how many times of 100 that the clock is changed it jumps far
+    restores: float  # how many rests of 100 the table is put back to an earlier version
     seed: int
 
     @property
@@ -72,6 +88,10 @@ class World:
     def ahead(self) -> int:
         """How far the clock may be ahead: `delay` covers it and Mixpanel's own lag."""
         return self.delay // 2
+
+    @property
+    def overlap(self) -> int:
+        return self.flow.overlap_minutes * MINUTE
 
     def settles(self, day: date) -> int:
         return day_over(day, self.flow.connection.zone) + self.late
@@ -109,7 +129,11 @@ def happening(world: World, dice: random.Random, name: int, time: int) -> Event:
         processed = edge if time <= edge <= time + world.late else processed
     assert processed is not None
     imported = processed > time + world.late
-    seen, prompt = processed + dice.choice([0, world.delay - world.ahead]), True
+    keyed = dice.random() < 0.8
+    lag = dice.choice([0, 0, world.delay - world.ahead])
+    if keyed and world.overlap and dice.random() < 0.5:  # later than that: settling brings it
+        lag = dice.choice([world.overlap, dice.randrange(world.overlap)])
+    seen, prompt = processed + lag, True
     if not imported and dice.random() < 0.15:
         seen, prompt = dice.randint(processed, world.settles(day)), False
     if not imported and dice.random() < 0.07:
@@ -117,7 +141,7 @@ def happening(world: World, dice: random.Random, name: int, time: int) -> Event:
     gone = NEVER
     if dice.random() < 0.1:
         gone = dice.randint(seen, max(seen, world.settles(day)))
-    return Event(name, day, processed, seen, gone, imported, prompt)
+    return Event(name, day, processed, seen, gone, imported, prompt, keyed)
 
 
 @dataclass(slots=True)
@@ -126,26 +150,54 @@ class Table:
 
     start: int | None = None
     arrival: int | None = None
+    doubtful: int = 0
     pulled: dict[date, int] = field(default_factory=dict)
     rows: dict[date, list[int]] = field(default_factory=lambda: defaultdict(list))
+    undone: set[date] = field(default_factory=set)
+    restored: set[date] = field(default_factory=set)  # ever: they are held whole from then on
 
-    @property
-    def positions(self) -> Positions:
-        return Positions(self.start, self.arrival, dict(self.pulled))
+    def positions(self, clock: int) -> Positions:
+        pulled = {d: UNKNOWN if is_later(at, clock) else at for d, at in self.pulled.items()}
+        doubtful = min(self.doubtful, clock)
+        return Positions(self.start, self.arrival, pulled, doubtful, frozenset(self.undone))
 
-    def commit(self, window: Window, events: list[Event], clock: int) -> None:
-        """An arrival window is appended; a day window replaces what its days held."""
+    def commit(self, window: Window, events: list[Event], until: int, *, dated: bool) -> None:
+        """An arrival window is appended, without what is there; a day window replaces its days."""
         if window.arrival:
-            assert self.arrival in (None, window.arrival[0]), "a seam or an overlap"
-            self.start = window.arrival[0] if self.start is None else self.start
-            self.arrival = window.arrival[1]
-        else:
-            assert window.before == self.arrival, "the plan is stale"
-            for day in window.days:
-                self.rows[day] = []
-                self.pulled[day] = clock if window.before is None else window.before
+            start, end = window.arrival
+            if window.again:
+                assert self.arrival is None or is_later(self.arrival, until), "M was right"
+                self.doubtful = until if dated else max(until, self.arrival or 0)
+            else:
+                assert self.arrival in (None, start), "a seam or an overlap"
+            if self.start is None or (window.again and self.start >= end):
+                self.start = start
+            self.arrival = end
+            self.append(window, events)
+            return
+        assert window.before == self.arrival, "the plan is stale"
+        for day in window.days:
+            self.rows[day] = []
+            self.undone.discard(day)
+            self.pulled[day] = until if window.before is None else window.before
         for item in events:
             self.rows[item.day].append(item.id)
+
+    def append(self, window: Window, events: list[Event]) -> None:
+        for item in events:
+            early = item.processed is not None and item.processed < window.known
+            if not early or (item.keyed and item.id not in self.rows[item.day]):
+                self.rows[item.day].append(item.id)
+                lived["late"] += early
+
+    def restore(self, dice: random.Random) -> None:
+        """Rows of some days are gone, as if their last commits had never been made (P10)."""
+        there = sorted(day for day, names in self.rows.items() if names)
+        for day in dice.sample(there, min(len(there), dice.randrange(4))):
+            self.rows[day] = [name for name in self.rows[day] if dice.random() < 0.5]
+            self.undone.add(day)
+            self.restored.add(day)
+            lived["undone"] += 1
 
 
 def export(events: list[Event], window: Window, now: int) -> list[Event]:
@@ -160,8 +212,8 @@ def export(events: list[Event], window: Window, now: int) -> list[Event]:
 
 
 def wanted(window: Window, processed: int | None) -> bool:
-    if window.arrival:
-        return processed is not None and window.arrival[0] <= processed < window.arrival[1]
+    if window.asked:
+        return processed is not None and window.asked[0] <= processed < window.asked[1]
     return window.before is None or processed is None or processed < window.before
 
 
@@ -179,12 +231,27 @@ class Life:
         self.now = world.began  # Mixpanel's clock
         self.wrong = 0  # how far ours is ahead of it
         self.by_hand: set[date] = set()
-        self.failures: Counter[date] = Counter()
-        self.rests: dict[date, int] = {}
+        self.failures: dict[date, list[int]] = defaultdict(list)  # when, by our clock
+        self.pulled_at: dict[date, int] = {}  # by Mixpanel's clock
+        self.asked_at = 0  # when the last arrival window was, by Mixpanel's clock
+        self.murky = 0  # what was processed before may be lost until it settles: no clock was right
+        self.in_vain = False  # nothing more arrives until the next tick
+        self.vain: dict[date, int] = {}  # days that are pulled, and due still by our clock
+        self.refused = False  # days were asked for that have not begun
 
     @property
     def clock(self) -> int:
         return self.now + self.wrong
+
+    @property
+    def rests(self) -> dict[date, int]:
+        """As they follow from the history: what failed later than now does not count."""
+        found = {}
+        for day, moments in self.failures.items():
+            past = [at for at in moments if at <= latest(self.clock)]
+            if past:
+                found[day] = max(past) + rest(len(past))
+        return found | self.vain
 
     def pull_by_hand(self, hours: int) -> None:
         """Days up to today, before there are arrival windows."""
@@ -194,6 +261,7 @@ class Life:
         for item in export(self.events, window, at):
             self.table.rows[item.day].append(item.id)
         self.by_hand = set(window.days)
+        self.pulled_at = dict.fromkeys(window.days, at)
         self.table.pulled = dict.fromkeys(window.days, at - self.world.delay)
 
     def live(self) -> None:
@@ -202,10 +270,14 @@ class Life:
         end = self.now + self.world.days * FULL_DAY
         while self.now < end:
             self.wait()
+            if self.dice.random() * 100 < self.world.restores:
+                self.table.restore(self.dice)
             self.work(self.world.failing)
-        self.wrong, self.now = 0, self.now + 2 * FULL_DAY  # every rest is over
+        self.wrong, self.now = 0, self.now - self.now % 1000 + 2 * FULL_DAY  # every rest is over
         self.work(0)
         assert not list(self.plan())
+        assert not self.table.undone or self.table.start is None  # M says how much of a day to keep
+        assert not is_later(self.table.arrival or 0, self.now)
         self.check_up_to_date()
         lived["days"] += (self.now - self.world.began) // FULL_DAY
 
@@ -214,6 +286,10 @@ class Life:
         dice, schedule = self.dice, self.world.flow.schedule
         if dice.random() < 0.1:
             self.wrong = dice.choice([0, self.world.ahead, dice.randint(-3 * HOUR, 0)])
+            if dice.random() * 100 < self.world.jumps:
+                far = [8 * HOUR, dice.randrange(4 * FULL_DAY), 400 * FULL_DAY, -40 * FULL_DAY]
+                self.wrong = dice.choice(far)
+                lived["jumps"] += 1
         chance = dice.random()
         until = self.clock + dice.randrange(12 * HOUR)
         if chance < 0.3 and schedule:
@@ -224,12 +300,14 @@ class Life:
         elif chance < 0.55:
             until = self.clock + dice.randrange(20 * FULL_DAY)
             lived["outages"] += 1
-        self.now = max(self.now + 1, until - self.wrong)
+        self.now = max(self.now + 1, min(until - self.wrong, self.now + 20 * FULL_DAY))
+        if self.wrong > self.world.ahead and not self.world.dated:
+            self.murky = NEVER
 
     def plan(self) -> Iterator[Due]:
         return due(
             self.world.flow,
-            self.table.positions,
+            self.table.positions(self.clock),
             self.clock,
             events_per_day=self.world.events_per_day,
             rests=self.rests,
@@ -238,7 +316,9 @@ class Life:
     def work(self, failing: float) -> None:
         """All that is due at this instant: planned again after a commit, and nothing twice."""
         done: list[Due] = []
-        undisturbed = not self.rests
+        undisturbed = not self.failures and not self.table.undone
+        self.in_vain = self.refused = False
+        self.vain = {}
         while self.work_once(done, failing):
             pass
         undisturbed = undisturbed and not self.failures
@@ -248,22 +328,28 @@ class Life:
             for day in ([None] if item.window.arrival else item.window.days)
         )
         assert max(seen.values(), default=1) == 1, "due again after it was committed"
-        if undisturbed:
+        if undisturbed and not self.refused:
             self.check_few_requests(done)
-        self.check_settled()
+        if not self.refused and not is_later(self.table.arrival or 0, self.clock):
+            self.check_settled()
 
     def work_once(self, done: list[Due], failing: float) -> bool:
         """Pull what is planned; True if something was committed and there may be more."""
         committed = False
         for item in self.plan():
-            window = item.window
+            if item.window.arrival and self.in_vain:
+                continue
             if self.dice.random() * 100 < failing:
                 lived["failures"] += 1
-                for day in [] if window.arrival else window.days:
-                    self.failures[day] += 1
-                    self.rests[day] = self.clock + rest(self.failures[day])
+                for day in [] if item.window.arrival else item.window.days:
+                    self.failures[day].append(self.clock)
                 continue
-            self.table.commit(window, export(self.events, window, self.now), self.clock)
+            window = self.pull(item.window)
+            if self.refused:
+                return False
+            if window is None:
+                self.in_vain = True
+                continue
             lived["commits"] += 1
             done.append(item)
             assert len(done) < 500, "no end of it"
@@ -271,10 +357,40 @@ class Life:
             self.check_table()
             for day in [] if window.arrival else window.days:
                 self.failures.pop(day, None)
-                self.rests.pop(day, None)
             if window.arrival or self.dice.random() < 0.5:
                 break  # an arrival window moves M: the rest of the plan is stale
         return committed
+
+    def pull(self, asked: Window) -> Window | None:
+        """Commit what Mixpanel has of a window, up to its own clock; None if nothing is left."""
+        today = datetime.fromtimestamp(self.now / 1000, self.world.calendar).date()
+        if (asked.to_date - today).days > 1:  # a day less is tried, and no other
+            self.refused = True
+            return None
+        date_ = self.now - self.now % 1000 if self.world.dated else None
+        window = asked if date_ is None else asked.until(date_ - self.world.delay)
+        arrived = self.table.arrival
+        if asked.again and date_ and arrived is not None and not is_later(arrived, date_):
+            window = None  # our clock is behind: M is right
+        if window is None:
+            return None
+        self.in_vain = self.in_vain or (window.arrival is not None and window != asked)
+        until = self.clock if date_ is None else min(self.clock, date_)
+        if asked.again and date_ is not None:
+            until = date_
+        dated = self.world.dated
+        self.table.commit(window, export(self.events, window, self.now), until, dated=dated)
+        if window.arrival:
+            self.asked_at = self.now
+            if window.again or (self.murky == NEVER and self.wrong <= self.world.ahead):
+                self.murky = self.now
+        else:
+            self.pulled_at |= dict.fromkeys(window.days, self.now)
+            if window.before is None and until < (self.tick() or 0):
+                self.vain |= dict.fromkeys(window.days, self.clock + FULL_DAY)
+        if dated and self.table.arrival is not None:
+            assert self.table.arrival <= self.now - self.world.delay, "ahead of Mixpanel's clock"
+        return window
 
     # What must hold ----------------------------------------------------------------------------
 
@@ -287,6 +403,7 @@ class Life:
         return (
             day > began
             or day in self.by_hand
+            or day in self.table.restored
             or (flow.backfill_from is not None and day >= flow.backfill_from)
         )
 
@@ -317,15 +434,28 @@ class Life:
             at = item.processed
             pulled = self.table.pulled.get(item.day, 0)
             if item.id in held:
-                assert at is None or at < until, "beyond M"
+                assert at is None or at < max(until, self.table.doubtful), "beyond M"
                 assert (at is not None and at >= start) or self.whole(item.day), "out of scope"
-            elif at is not None and at < until and item.prompt and item.gone > self.now:
+            elif at is not None and self.murky <= at < until and self.owed(item):
                 assert not (at < pulled if at < start else not item.imported), "lost"
         began = self.world.readings(start)[1]
         for day, upto in self.table.pulled.items():
             assert self.whole(day), "out of scope"
-            early = day > began and upto < self.world.settles(day)
-            assert not early or day in self.by_hand, "too early"
+            moved = self.table.doubtful > 0  # where arrival windows began, among others
+            early = day > began and upto < self.world.settles(day) and not moved
+            assert not early or day in self.by_hand | self.table.restored, "too early"
+
+    def owed(self, item: Event) -> bool:
+        """Whether the table has to hold an event that was processed before M, settled or not."""
+        if not item.prompt or item.gone <= self.now or item.day in self.table.undone:
+            return False
+        assert item.processed is not None
+        if item.processed < (self.table.start or 0):  # what is seen later is no arrival's business
+            return item.seen <= self.pulled_at.get(item.day, 0)
+        if item.keyed:
+            return item.seen <= self.asked_at
+        # In doubt it is left to settling, as is what is seen later than a window that brought it.
+        return item.processed >= self.table.doubtful
 
     def check_settled(self) -> None:
         """With nothing left to do: every day is whole, and as true as its age allows."""
@@ -333,16 +463,21 @@ class Life:
             days, by, slack = self.asked() | set(self.table.pulled), self.tick(), self.world.ahead
         else:  # no slack: M is behind the clock by more than that
             days, by, slack = set(self.by_day), self.table.arrival, 0
-        if by is None:
+        if by is None or self.murky == NEVER:
             return
+        by = min(by, self.now)
         tired = {day for day, until in self.rests.items() if until > self.clock}
         for day in filter(self.whole, days - tired):
             if self.world.settles(day) <= min(by, self.clock):
                 assert self.table.pulled[day] >= self.world.settles(day)
+                if self.murky:  # no clock told when it was pulled
+                    continue
                 self.check_day(day, self.world.settles(day) - slack)
             elif self.world.flow.windows == "day":
                 over = day_over(day, self.world.flow.connection.zone)
-                assert self.table.pulled[day] >= min(by, over)
+                assert self.table.pulled[day] >= min(by, over) - 1000 * self.world.dated
+                if self.murky:
+                    continue
                 self.check_day(day, min(by, over) - slack)
             elif day <= self.world.readings(min(self.table.start or 0, self.clock))[1]:
                 assert day in self.table.pulled, "no history"
@@ -359,7 +494,7 @@ class Life:
     def check_few_requests(self, done: list[Due]) -> None:
         """Days fill their requests, and none is in two; history comes newest first."""
         most = fitting_days(self.world.events_per_day)
-        for why in ("day", "settle", "backfill"):
+        for why in ("undone", "day", "settle", "backfill"):
             windows = [item.window for item in done if item.why == why]
             runs = consecutive(day for window in windows for day in window.days)
             assert len(windows) == sum(-(-len(run) // most) for run in runs)
@@ -410,6 +545,7 @@ def worlds(draw: st.DrawFn) -> World:
         windows=draw(st.sampled_from(["arrival", "arrival", "day"])),
         lookback_days=draw(st.sampled_from([1, 2, 5])),
         delay_minutes=draw(st.sampled_from([0, 10, 60])),
+        overlap_minutes=draw(st.sampled_from([0, 60, 60])),
         backfill_from=None if back is None else dawn.date() + back * DAY,
         schedule=schedule,
     )
@@ -421,6 +557,9 @@ def worlds(draw: st.DrawFn) -> World:
         events_per_day=draw(st.sampled_from([None, 400_000.0, 10.0])),
         failing=draw(st.sampled_from([0, 10, 50])),
         by_hand=draw(st.sampled_from([None, None, 0, 7])),
+        dated=draw(st.sampled_from([True, True, False])),
+        jumps=draw(st.sampled_from([0, 0, 30])),
+        restores=draw(st.sampled_from([0, 0, 3])),
         seed=draw(st.integers(0, 2**32)),
     )
 

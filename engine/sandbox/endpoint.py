@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ class Project:
     per_hour, per_second     requests allowed; None: no limit. Mixpanel allows 60 and 3
     cache_dir                keeps finished bodies there, to serve them from disk the next time
     clock_ms                 holds the clock still at that moment
+    dated                    whether its answers have a `Date`: that of its own clock
     """
 
     spec: Spec = field(default_factory=Spec)
@@ -62,6 +64,7 @@ class Project:
     per_second: int | None = None
     cache_dir: Path | None = None
     clock_ms: int | None = None
+    dated: bool = True
     faults: list[Fault] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     asked_at: list[int] = field(default_factory=list)
@@ -95,6 +98,8 @@ class Project:
         """GET /api/2.0/export."""
         entry: dict[str, Any] = {"params": dict(request.query_params), "time": self.now_ms}
         response = await self.answer(request, entry)
+        if self.dated and "date" not in response.headers:
+            response.headers["date"] = formatdate(entry["time"] / 1000, usegmt=True)
         self.requests.append(entry | {"status": response.status_code})
         return response
 

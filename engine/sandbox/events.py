@@ -46,6 +46,8 @@ class Spec:
     weekend_percent     of `events_per_day`, on Saturdays and Sundays
     duplicate_percent   events that come a second time, processed at another moment
     reject_percent      events whose `time` is missing or a word: they break the tutorial's schema
+    lag_minutes         how long after `mp_processing_time_ms` an event is seen at the earliest,
+    lag_percent         of these events
     late_percent        events that arrive two hours to `late_days` days after they happened
     clock               "utc": days and `time` in UTC; "local": an older project, whose days are
                         those of `timezone` and whose `time` is its wall clock as epoch seconds
@@ -57,6 +59,8 @@ class Spec:
     duplicate_percent: float = 1.0
     reject_percent: float = 0.0
     late_percent: float = 2.0
+    lag_minutes: float = 0.0
+    lag_percent: int = 100
     late_days: int = 5
     weekend_percent: int = 100
     clock: str = "utc"
@@ -82,7 +86,12 @@ class Spec:
     def settled_ms(self, day: date) -> int:
         """A moment, in ms since the epoch, after which no event of `day` arrives any more."""
         late = self.late_days * 24 * HOUR_MS if self.late_percent else 0
-        return day_start(day + DAY, self.zone) + late + 6 * HOUR_MS
+        return day_start(day + DAY, self.zone) + late + 6 * HOUR_MS + self.lag_ms
+
+    @property
+    def lag_ms(self) -> int:
+        """`lag_minutes` in ms."""
+        return int(self.lag_minutes * 60_000)
 
 
 @dataclass(frozen=True)
@@ -208,17 +217,18 @@ def chunk_lines(
     rows = list(zip(times.tolist(), user, insert_id, received.tolist(), strict=True))
     latest = visible_at if visible_at is not None else 1 << 62
     picked, moments = kinds.tolist(), processed.tolist()
+    lags = [spec.lag_ms if index % 100 < spec.lag_percent else 0 for index in range(count)]
     lines = [
         (known.broken if index in broken else known.lines)[picked[index]] % (*row, moments[index])
         for index, row in enumerate(rows)
-        if moments[index] <= latest
+        if moments[index] + lags[index] <= latest
     ]
     copies = [
         known.lines[kind] % (*rows[index], moment)
         for index, kind, moment in zip(
             again.tolist(), copy_kinds.tolist(), copy_processed.tolist(), strict=True
         )
-        if moment <= latest
+        if moment + lags[index] <= latest
     ]
     return lines, copies, rng
 

@@ -85,6 +85,7 @@ def server_for(project: Project) -> Server:
             log_config=None,
             log_level="critical",
             access_log=False,
+            date_header=False,  # it has a clock of its own
             headers=[("X-Sandbox", "not Mixpanel")],
             timeout_graceful_shutdown=1,
         )

@@ -19,7 +19,7 @@ import httpx
 from isal import igzip_lib, isal_zlib
 
 from engine import __version__
-from engine.answer import clean, is_page, sentence, verdict
+from engine.answer import answered_at, clean, is_page, sentence, verdict
 from engine.errors import InputError, Refused, Truncated, TryAgain, Unavailable
 from engine.flow import Connection
 from engine.window import Window
@@ -71,7 +71,7 @@ def params(
     clauses = [where] if where else []
     if window.arrival:
         arrived = 'number(properties["mp_processing_time_ms"])'
-        start, end = window.arrival
+        start, end = window.asked or window.arrival
         clauses.insert(0, f"{arrived} >= {start} and {arrived} < {end}")
     if clauses:
         query["where"] = clauses[0] if len(clauses) == 1 else f"({clauses[0]}) and ({clauses[1]})"
@@ -126,11 +126,13 @@ def _is_loopback(address: httpx.URL) -> bool:
 class Response:
     """An answer on its way: iterate over it, once, for its decompressed body.
 
-    A piece has about PIECE bytes. `received` counts those of the body on the wire.
+    A piece has about PIECE bytes. `received` counts those of the body on the wire. `answered_at`
+    is the server's own clock, in ms since the epoch; None where it does not say.
     """
 
     def __init__(self, response: httpx.Response, connection: Connection, watch: "_Watch") -> None:
         self.status = response.status_code
+        self.answered_at = answered_at(response.headers)
         self.received = 0
         self.encoding = response.headers.get("content-encoding", "identity").strip().lower()
         self._begun = False

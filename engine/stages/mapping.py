@@ -91,6 +91,14 @@ class MappingSet:
         columns = [root for root in found if root]
         return columns if len(columns) == len(found) else []
 
+    @property
+    def moment_columns(self) -> list[tuple[str, ...]]:
+        """As `key_columns`, and where `mp_processing_time_ms` stays; empty if any does not."""
+        plain = (rule for rule in self.rules if rule.plain and not rule.source.inner)
+        found = (rule.root for rule in plain if "mp_processing_time_ms" in rule.source.names)
+        moment, keys = next(found, None), self.key_columns
+        return [*keys, moment] if keys and moment else []
+
     def apply(self, batch: Batch) -> None:
         """Fills `columns`, `rest` and `keys` of a batch of decoded `records`.
 

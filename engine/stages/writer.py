@@ -3,7 +3,7 @@
 It knows neither the Delta table nor what a column means.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.batch import Batch
+from engine.batch import Batch, leaf
 from engine.diagnostics import RejectFiles
 from engine.disk import sync
 from engine.duplicates import Duplicates
@@ -54,6 +54,7 @@ class StagedBatch:
 
     files: list[StagedFile]
     duplicates: int
+    known: int = 0  # early rows that the table has already: none of `duplicates`
 
 
 class _Spool:
@@ -76,10 +77,21 @@ class _Spool:
         self._file = pa.OSFile(str(self._path), "wb")
         self._stream = pa.ipc.new_file(self._file, schema)
         self._writing: Future[None] | None = None
+        self._early: list[range] = []  # numbers of rows that the table may hold already
         self._key_paths: list[tuple[str, ...]] = []
 
     def add(self, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]) -> None:
         """Take rows with their keys; `paths`: where those stand in them, if they do."""
+        self._add(rows, keys, paths)
+
+    def add_early(self, rows: pa.RecordBatch, keys: list[Any]) -> None:
+        """Take rows that the table may hold already, with their keys as it would hold them."""
+        first = sum(self.rows) + self.held_rows
+        self._early.append(range(first, first + rows.num_rows))
+        self.duplicates.as_columns = True
+        self._add(rows, keys, [])
+
+    def _add(self, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]) -> None:
         self._key_paths = self._key_paths or paths
         self.duplicates.add(keys, laid=bool(paths) and paths == self._key_paths)
         self.held.append(rows)
@@ -113,6 +125,15 @@ class _Spool:
         lost = self.duplicates.superseded()
         return None if lost is None else lost[:rows]
 
+    def known(self) -> int:
+        """How many early rows the table has; known once it is `superseded`."""
+        had = self.duplicates.had
+        return (
+            0
+            if had is None
+            else sum(int(had[part.start : part.stop].sum()) for part in self._early)
+        )
+
     def parts(self) -> list[range]:
         """The numbers of its batches, a range for each encoder if there is much to encode."""
         wanted = ENCODERS if self.bytes >= HALVED else 1
@@ -131,7 +152,7 @@ class _Spool:
             for index in np.unique(owners).tolist():
                 part = rows[owners == index]
                 at, batch = pa.array(part - starts[index]), batches.get_batch(index)
-                yield part, [_leaf(batch, path).take(at) for path in self._key_paths]
+                yield part, [leaf(batch, path).take(at) for path in self._key_paths]
 
     def read(self, part: range, lost: Mask | None) -> Iterator[pa.RecordBatch]:
         """The batches of `part` without the rows that are `lost`."""
@@ -168,8 +189,12 @@ class Writer:
         self._encoders = ThreadPoolExecutor(ENCODERS, "parquet")
         self._closed = False
 
-    def write(self, batch: Batch) -> None:
-        """Take the rows and the rejects of `batch`."""
+    def write(self, batch: Batch, early: Mask | None = None, keys: Sequence[Any] = ()) -> None:
+        """Take the rows and the rejects of `batch`.
+
+        `early`: whether each row may be in the table; then `keys` are those of all rows as the
+        table would hold them.
+        """
         if batch.rejects:
             self._rejects.write(batch.rejects)
         table = batch.table
@@ -177,7 +202,14 @@ class Writer:
             return
         days = table.column("event_date")
         table = table.drop_columns("event_date")
+        if early is not None and early.any():
+            self._take_early(table, days, early, keys)
+            rest = pa.array(np.flatnonzero(~early))
+            table, days = table.take(rest), days.take(rest)
+            batch.keep(~early)
         distinct = pc.unique(days)
+        if not len(distinct):
+            return
         if len(distinct) == 1:
             self._take(distinct[0].as_py(), table, batch.keys, batch.key_paths)
             return
@@ -192,13 +224,30 @@ class Writer:
             ]
             self._take(day.as_py(), table.take(pa.array(rows)), keys, batch.key_paths)
 
+    def _take_early(
+        self, table: pa.RecordBatch, days: pa.Array, early: Mask, keys: Sequence[Any]
+    ) -> None:
+        for day in pc.unique(days.filter(pa.array(early))):
+            of_day = pc.equal(days, day).to_numpy(zero_copy_only=False)
+            at = pa.array(np.flatnonzero(early & of_day))
+            spool = self._spool(day.as_py())
+            spool.add_early(table.take(at), [column.take(at) for column in keys])
+        self._let_go()
+
     def _take(
         self, day: date, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]
     ) -> None:
+        self._spool(day).add(rows, keys, paths)
+        self._let_go()
+
+    def _spool(self, day: date) -> _Spool:
         if day not in self._days:
             folder = self._directory / "spool" / day.isoformat()
             self._days[day] = _Spool(folder, self._schema, self._encoders)
-        self._days[day].add(rows, keys, paths)
+        return self._days[day]
+
+    def _let_go(self) -> None:
+        """Lay aside what is too much to be held (P6)."""
         spools = self._days.values()
         if sum(spool.held_bytes + spool.writing_bytes for spool in spools) > HELD_BYTES:
             max(spools, key=lambda spool: spool.held_bytes).flush()
@@ -210,7 +259,7 @@ class Writer:
 
         A row that is `kept` in the table already is superseded by that one.
         """
-        duplicates = 0
+        duplicates = known = 0
         encoding: list[tuple[date, Future[list[Path]]]] = []
         for day, spool in sorted(self._days.items()):
             spool.flush()
@@ -218,13 +267,14 @@ class Writer:
             spool.close()
             lost = spool.superseded(kept(day))
             duplicates += 0 if lost is None else int(lost.sum())
+            known += spool.known()
             encoding += [
                 (day, self._encoders.submit(self._encode, day, spool.read(part, lost)))
                 for part in spool.parts()
             ]
         staged = [self._describe(day, path) for day, paths in encoding for path in paths.result()]
         self._rejects.finish()
-        return StagedBatch(staged, duplicates)
+        return StagedBatch(staged, duplicates - known, known)
 
     def _encode(self, day: date, batches: Iterator[pa.RecordBatch]) -> list[Path]:
         """The files that hold `batches`, each row group of about GROUP_BYTES."""
@@ -274,14 +324,6 @@ class Writer:
             for spool in self._days.values():
                 stack.callback(spool.close)
                 stack.callback(spool.duplicates.close)
-
-
-def _leaf(batch: pa.RecordBatch, path: tuple[str, ...]) -> pa.Array:
-    """The column at `path`; an object on the way is always valid, so it hides no null."""
-    array = batch.column(path[0])
-    for name in path[1:]:
-        array = array.field(name)
-    return array
 
 
 def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
