@@ -277,6 +277,8 @@ def _statuses(
     The catalog is read, if there is one.
     """
     from engine.catalog import Catalog
+    from engine.declared import name_of
+    from engine.resources import Resources
     from engine.status import FlowStatus
 
     if config_file and home:
@@ -291,10 +293,25 @@ def _statuses(
         wanted = "flow" if name is None else f'flow "{name}"'
         rest = f"It has: {there}." if there else "It has none: declare one, or apply a file."
         raise InputError(f"{config_file or own.home} has no {wanted}. {rest}")
+    declared = _declared_in(config_file, own)
+    now = given.now()
     if not (own.home / given.CATALOG).exists():
-        return [FlowStatus(flow, None, given.now()) for flow in flows.values()], problems
+        return [FlowStatus(f, None, now, declared.get(f.name, 0)) for f in flows.values()], problems
     with Catalog(own.home) as catalog:
-        return [FlowStatus(flow, catalog, given.now()) for flow in flows.values()], problems
+        declared |= {name_of(each): each.created_at for each in Resources(catalog).all("flows")}
+        told = [FlowStatus(f, catalog, now, declared.get(f.name, 0)) for f in flows.values()]
+    return told, problems
+
+
+def _declared_in(config_file: Path | None, own: Config) -> dict[str, int]:
+    """When a configuration file was changed last, in ms, for each of its flows: a flow that never
+    ran may be as young as that.
+    """
+    if config_file is None:
+        return {}
+    with reading(config_file):
+        changed = config_file.stat().st_mtime_ns // 1_000_000
+    return dict.fromkeys(own.flows, changed)
 
 
 def _existing_home(home: Path | None) -> Path:

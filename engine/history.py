@@ -50,10 +50,15 @@ class RunHistory(Catalog):
 
     def save(self, item: Json, *, flow: str, dataset: str, window: Window) -> None:
         """Keep a run, in place of what was kept under its id: in the file as soon as that goes."""
+        if self._flush() and self._opened():
+            try:
+                return super().save(item, flow=flow, dataset=dataset, window=window)
+            except CatalogUnavailable as error:
+                self._fails(error)
         status = item["metrics"]["statusSummary"]["status"]
-        entry = Entry(flow, dataset, status, item["createdAt"], window, item)
-        self._runs[item["id"]] = entry
-        self._flush()
+        self._runs[item["id"]] = Entry(flow, dataset, status, item["createdAt"], window, item)
+        self._keep_beside()
+        return None
 
     def history(
         self,

@@ -32,10 +32,15 @@ NO_OVERLAP = (
 
 
 class FlowStatus:
-    """A flow as it is at `now`, in ms since the epoch. `problem` is why it cannot be told."""
+    """A flow as it is at `now`, in ms since the epoch. `problem` is why it cannot be told.
 
-    def __init__(self, flow: Flow, catalog: Catalog | None, now: int) -> None:
+    `declared`: since when there is such a flow, as far as that is known.
+    """
+
+    def __init__(self, flow: Flow, catalog: Catalog | None, now: int, declared: int = 0) -> None:
         self.flow = flow
+        # A moment later than now was noted by another clock: it does not count.
+        self._declared = declared if declared <= now else 0
         self.now = now
         self.problem = ""
         self.undone = ""  # which days are due again since another program changed them
@@ -161,7 +166,7 @@ class FlowStatus:
         since = max(reached, default=0)
         if plan.is_once(schedule) and since:
             return None
-        since = max(since, schedule.start_time * plan.SECOND)
+        since = max(since or self._declared, schedule.start_time * plan.SECOND)
         late = self.now - since > plan.stale_after(schedule, self.flow.delay_minutes)
         return since if late else None
 

@@ -412,6 +412,15 @@ def test_a_flow_that_never_ran(run: Run, schedule: str, stale: bool) -> None:
     assert ("There was no run yet." in said.err) == stale
 
 
+@pytest.mark.parametrize(("minutes", "stale"), [(40, False), (41, True)])
+def test_a_flow_that_was_declared_a_moment_ago(run: Run, minutes: int, stale: bool) -> None:
+    """Whoever has just written a file, whose start lies long ago, has time to start a daemon."""
+    set_schedule("events", '{ frequency = "minute", interval = 15, start_time = 1625040887 }')
+    changed = NOON // 1000 - minutes * 60
+    os.utime("flows.toml", (changed, changed))
+    assert run("status", "--config=flows.toml", "--flow=events").status == stale
+
+
 @pytest.mark.parametrize("name", ["events", "daily"])
 def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """`once` was once, and without a schedule nobody is expected."""
