@@ -316,17 +316,18 @@ class Dataset(Table):
 
     def _delete(self, paths: Sequence[str]) -> None:
         """Delete those of `paths` that no reader of the table needs."""
-        live = self._live(paths)
-        changed = dict.fromkeys((self.root / path).parent for path in paths if path not in live)
+        live, changed = self._live(paths), {self.root}
         for path in paths:
-            if path not in live:
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    (self.root / path).unlink()
-        for folder in changed:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
+            if path in live:
+                continue
+            target = self.root / path
+            changed.add(target.parent)
+            with suppress(FileNotFoundError, NotADirectoryError):
+                target.unlink()
+            if target.parent.is_dir() and not any(target.parent.iterdir()):
+                target.parent.rmdir()
         # P2: nobody deletes them once what names them is gone, and that goes next.
-        for folder in [*filter(Path.is_dir, changed), self.root]:
+        for folder in filter(Path.is_dir, changed):
             sync(folder)
 
     def _delete_due(self) -> None:
