@@ -316,12 +316,12 @@ class Dataset(Table):
 
     def _delete(self, paths: Sequence[str]) -> None:
         """Delete those of `paths` that no reader of the table needs."""
-        live, changed = self._live(paths), {self.root}
+        live, changed = self._live(paths), {self.root: None}
         for path in paths:
             if path in live:
                 continue
             target = self.root / path
-            changed.add(target.parent)
+            changed[target.parent] = None
             with suppress(FileNotFoundError, NotADirectoryError):
                 target.unlink()
             if target.parent.is_dir() and not any(target.parent.iterdir()):
