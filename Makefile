@@ -1,5 +1,6 @@
 # make demo   try the whole program, without an account or a network
 # make test   everything that is checked, in under five minutes
+# make test-long  the same with every moment of a crash, and many more kills and requests (an hour)
 # make lint   style, types and the direction of imports only
 # make coverage  which lines the tests reach
 # make bench  how fast, and in how much memory, beside DuckDB, Polars and five peers (an hour)
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test lint coverage bench clean
+.PHONY: help demo test test-long lint coverage bench clean
 help:
 	@grep '^# make' Makefile | cut -c3-
 
@@ -32,6 +33,11 @@ lint: .venv/tested
 
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# One test at a time: those that kill go by the clock.
+test-long: lint
+	CRASHES=all KILLS=100 SCHEMATHESIS=30 $(BIN)/pytest tests/test_crash.py tests/test_kill.py \
+		tests/test_api_schema.py tests/test_daemon.py::test_kill
 
 coverage: .venv/tested
 	$(BIN)/pytest --cov=engine --cov-report=term:skip-covered

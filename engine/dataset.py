@@ -512,7 +512,7 @@ class Dataset(Table):
         live = self._live(paths)
         # A path that leads out of the root is another table's too.
         places = [self._place(path) for path in paths if path not in live and is_inside(path)]
-        changed = dict.fromkeys(place.parent for place in places)
+        changed = dict.fromkeys([self.root, *(place.parent for place in places)])
         for place in places:
             with suppress(FileNotFoundError, NotADirectoryError):
                 place.unlink()
@@ -520,7 +520,7 @@ class Dataset(Table):
             if folder.is_dir() and not any(folder.iterdir()):
                 folder.rmdir()
         # P2: nobody deletes them once what names them is gone, and that goes next.
-        for folder in [*filter(Path.is_dir, changed), self.root]:
+        for folder in filter(Path.is_dir, changed):
             sync(folder)
 
     def _delete_due(self) -> None:

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(crashes.COMPILER is None, reason="there is no C 
 
 SPEC = Spec(events_per_day=30, duplicate_percent=5, reject_percent=8)
 EVERY = os.environ.get("CRASHES") == "all"
-SAMPLE = 6  # moments of each test, otherwise
+KILLS, CUTS = 3, 2  # moments of each case, otherwise
 DECISIVE = ("intent", "_delta_log", "event_date=", "_batches", "_superseded")  # of a commit
 LENIENT = {"partial_ingestion_percent": 50}
 TOGETHER = {**LENIENT, "days_per_request": 2}
@@ -112,7 +112,7 @@ def test_the_calls_of_every_library_are_in_the_journal(case: Case) -> None:
 
 def test_killed_before_a_call(case: Case, crasher: Crasher) -> None:
     """P2, P4: whatever call was the last, the same command again gives the undisturbed table."""
-    for step in _some(case, case.steps):
+    for step in _some(case, KILLS):
         case.restore()
         killed = crasher.run(case.base, kill_at=step.call, options=case.options)
         # Threads make it a few calls more or less.
@@ -149,25 +149,46 @@ def test_what_is_said_to_be_committed_stays(case: Case) -> None:
         _check_table(case, f"power cut after the end, {cut.name}")
 
 
+def test_the_rejects_of_a_run_that_failed_stay(crasher: Crasher, tmp_path: Path) -> None:
+    """P3: once a run is said to have failed, its rejects are safe from a power cut."""
+    base, journal = tmp_path / "disk", tmp_path / "journal"
+    base.mkdir()
+    disk = Disk(base)
+    strict = {**TOGETHER, "partial_ingestion_percent": 1}
+    assert crasher.run(base, journal=journal, options=strict)["statuses"] == ["failed"]
+    rejects = sorted(each for each in base.rglob("_batches/*/*") if each.is_file())
+    rejects += sorted(base.rglob("_batches/*/row_errors/*"))
+    held = {str(path.relative_to(base)): path.read_bytes() for path in rejects}
+    assert len(held) >= 3
+    for _ in disk.play(journal.read_bytes()):
+        pass
+    for cut in crashes.cuts(0):
+        left = disk.image(cut)
+        assert {path: left.get(path) for path in held} == held, cut.name
+
+
 def _images(case: Case) -> Iterator[tuple[Step, Cut, dict[str, bytes | None]]]:
     """Of each moment what may be left; of most writes only what is without chance in it."""
     disk = copy.deepcopy(case.start)
-    wanted = set(_some(case, case.steps))
+    wanted = set(_some(case, CUTS))
     for step in disk.play(case.journal):
         if step in wanted:
             certain = step.kind == "write" and not any(part in step.paths for part in DECISIVE)
-            for cut in crashes.cuts(step.call)[: 3 if certain else None]:
+            cuts = crashes.cuts(step.call)
+            if not EVERY:
+                cuts = [cuts[0], *cuts[-2:]]
+            for cut in cuts[: 3 if certain else None]:
                 yield step, cut, disk.image(cut)
 
 
-def _some(case: Case, steps: list[Step]) -> list[Step]:
-    """All moments; for a quick look a few of them, most of them within a commit."""
+def _some(case: Case, number: int) -> list[Step]:
+    """All moments; for a quick look so many, all but one of them within a commit."""
     if EVERY:
-        return steps
+        return case.steps
     dice = random.Random(case.name)
-    decisive = [step for step in steps if any(part in step.paths for part in DECISIVE)]
+    decisive = [step for step in case.steps if any(part in step.paths for part in DECISIVE)]
     decisive = [step for step in decisive if step.kind != "write"]
-    return dice.sample(decisive, SAMPLE - 1) + dice.sample(steps, 1)
+    return [*dice.sample(decisive, number - 1), *dice.sample(case.steps, 1)]
 
 
 # What has to be there ----------------------------------------------------------------------

@@ -380,17 +380,19 @@ class FullDisk:
 
 INTENT = ["open", "fsync", "rename", "fsync"]
 MOVED = [
+    "fsync",
     *["mkdir", "rename"] * 3,
     *["fsync"] * 4,
-]  # two days and what the batch has to say; the root
-COMMIT = [*INTENT, *MOVED, "entry", "checkpoint", "fsync", "fsync"]
-KEPT = [*COMMIT, "mkdir", "link", "fsync"]
+]  # two days and what the batch has to say, which is synced before; the root
+LOGGED = [*INTENT, *MOVED, "entry", "checkpoint", "fsync", "fsync"]
+COMMIT = [*LOGGED, "fsync", "fsync"]  # a file is deleted
+KEPT = [*LOGGED, "mkdir", "fsync", *INTENT, "rename", "fsync"]
 
 
 @pytest.mark.parametrize(
     ("keep", "steps", "room"),
     [(0, COMMIT, room) for room in range(len(COMMIT) + 1)]
-    + [(2, KEPT, room) for room in range(len(COMMIT), len(KEPT) + 1)],
+    + [(2, KEPT, room) for room in range(len(LOGGED), len(KEPT) + 1)],
 )
 def test_a_disk_full_at_any_step(
     root: Path, monkeypatch: pytest.MonkeyPatch, keep: int, steps: list[str], room: int
@@ -678,6 +680,7 @@ def test_the_log_is_on_the_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     log = root / "_delta_log"
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
+        synced.files.clear()
         dataset.create()
         for path in (log / f"{0:020}.json", log, root):
             assert f"{0:020}.json" in synced.at(path)
