@@ -50,7 +50,8 @@ class Contents:
     def plus(self, more: Self) -> Self:
         """With the files of `more` beside its own."""
         files = (self.files + more.files) % LARGEST
-        return replace(self, rows=self.rows + more.rows, files=files)
+        foreign, gone = self.foreign or more.foreign, self.gone + more.gone
+        return replace(self, rows=self.rows + more.rows, files=files, foreign=foreign, gone=gone)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,6 +205,11 @@ class Log:
                 path = self.broken[0]
             elif path.exists() and _is_whole(path):
                 continue
+            elif number == version and path.exists():
+                raise DatasetError(
+                    f"{path}, the newest entry of the log, cannot be read: it is being written, or "
+                    "was cut off in a crash. Run again: the next run sets it aside and goes on."
+                )
             raise DatasetError(self._beyond_help(path))
 
     def _checkpoints(self) -> dict[int, list[Path]]:

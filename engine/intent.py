@@ -29,11 +29,11 @@ class Intent:
 
 
 def read(path: Path) -> Intent | None:
-    """The intent in the file at `path`; None where the file holds anything else."""
+    """The intent in the file at `path`; None where it holds anything else or is gone."""
     try:
         found = json.loads(path.read_bytes())
         intent = Intent(**{each.name: found[each.name] for each in fields(Intent)})
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError, FileNotFoundError):
         return None
     return intent if _is_sound(intent) else None
 

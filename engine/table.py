@@ -333,7 +333,11 @@ class Table:
         if self._table is None:
             self._table = self._load()
         elif version != self._table.version():
-            self._table.update_incremental()
+            try:
+                self._table.update_incremental()
+            except DeltaError:
+                self._log.check(version)
+                raise
         return self._table
 
     def _load(self) -> DeltaTable:
