@@ -167,7 +167,8 @@ class Table:
             start, end = window.arrival
             if window.again:
                 assert self.arrival is None or is_later(self.arrival, until), "M was right"
-                self.doubtful = until if dated else max(until, self.arrival or 0)
+                reached = max(self.arrival or 0, *self.pulled.values(), 0)
+                self.doubtful = until if dated else max(until, reached)
             else:
                 assert self.arrival in (None, start), "a seam or an overlap"
             if self.start is None or (window.again and self.start >= end):
