@@ -8,7 +8,6 @@ from datetime import date
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine import plan
@@ -40,7 +39,7 @@ def missed(
             continue
         late = day_over(day, flow.connection.zone) + flow.lookback_days * plan.FULL_DAY
         until = min(late, window.before - flow.overlap_minutes * plan.MINUTE)
-        *keys, moment = staged.keys
+        keys = staged.keys[:-1]
         had = _fingerprints(dataset.read(day, keys))
         for columns in dataset.read_files([staged.directory / path for path in files], staged.keys):
             found += _new(columns, had, start, until)

@@ -24,8 +24,8 @@ MOST_RUNS = 1000  # of the last day
 NOTED = 7 * plan.FULL_DAY  # ms for which what a run has to tell is repeated
 NO_OVERLAP = (
     "its mapping set does not keep event, distinct_id, time and $insert_id in columns, by which an "
-    "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when its "
-    "day settles."
+    "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when "
+    "its day settles."
 )
 
 
@@ -158,9 +158,9 @@ def wrong_position(found: Positions, now: int) -> str:
     if found.arrival is None or not plan.is_later(found.arrival, now):
         return ""
     return (
-        f"the table says that it holds what arrived until {utc(found.arrival)}, which is later than "
-        f"now ({utc(now)}). If this machine's clock was ahead, the next run asks again for what may "
-        "be missing; if it is behind, set it right."
+        f"the table says that it holds what arrived until {utc(found.arrival)}, which is later "
+        f"than now ({utc(now)}). If this machine's clock was ahead, the next run asks again for "
+        "what may be missing; if it is behind, set it right."
     )
 
 

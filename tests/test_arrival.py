@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -287,7 +288,7 @@ def follow(
     items = []
     for moment in moments:
         sandbox.project.clock_ms = moment
-        options = replace(QUICK, now=lambda at=moment + ahead: at)
+        options = replace(QUICK, now=partial(int, moment + ahead))
         items += tend(flow, root.parent / "home", options)
     return items
 
@@ -342,7 +343,7 @@ def test_without_an_overlap_settling_tells_what_it_found(
     """What arrival windows did not bring is counted and said when the day is pulled whole."""
     late.project.spec = replace(SPEC, lag_minutes=45, late_percent=0)
     midnight = NOON - 12 * HOUR
-    changes = {
+    changes: dict[str, Any] = {
         "overlap_minutes": 0,
         "schedule": Schedule("minute", 15, (midnight - HOUR) // 1000),
         "lookback_days": 1,
@@ -379,7 +380,7 @@ def test_a_bad_line_is_rejected_once(late: Sandbox, root: Path) -> None:
     """Windows that overlap its moment leave it out, and the pull of its day has it (P3)."""
     follow(late, root, [NOON])
     bad = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON - HOUR // 3}})
-    odd = '{"event":"odd","properties":{"mp_processing_time_ms": %d, "a":nan}}' % (NOON - HOUR // 3)
+    odd = f'{{"event":"odd","properties":{{"mp_processing_time_ms": {NOON - HOUR // 3}, "a":nan}}}}'
     body = f"{bad}\n{odd}\n{good_line(NOON + 60_000)}\n"
     late.faults({"fault": "answer", "status": 200, "body": body, "times": None})
     (item,) = follow(late, root, [NOON + 15 * 60_000], overlap_minutes=60)
@@ -442,7 +443,7 @@ def M(root: Path) -> int:  # noqa: N802 - as it is called everywhere
 
 
 def test_an_m_that_a_wrong_clock_noted(late: Sandbox, root: Path) -> None:
-    """It is said, what may be missing is asked for again, and M is put back: nothing comes twice."""
+    """It is said, what may be missing is asked for again, M is put back, and nothing is doubled."""
     late.project.dated = False  # it does not tell its clock, as if by a version that did not listen
     follow(late, root, [NOON])
     follow(late, root, [NOON + HOUR], ahead=8 * HOUR)

@@ -363,7 +363,7 @@ class Life:
         return committed
 
     def pull(self, asked: Window) -> Window | None:
-        """Commit what Mixpanel has of a window, up to its own clock; None: nothing is left of it."""
+        """Commit what Mixpanel has of a window, up to its own clock; None: nothing is left."""
         today = datetime.fromtimestamp(self.now / 1000, self.world.calendar).date()
         if (asked.to_date - today).days > 1:  # a day less is tried, and no other
             self.refused = True
@@ -383,7 +383,7 @@ class Life:
         self.table.commit(window, export(self.events, window, self.now), until, dated=dated)
         if window.arrival:
             self.asked_at = self.now
-            if window.again or self.murky == NEVER and self.wrong <= self.world.ahead:
+            if window.again or (self.murky == NEVER and self.wrong <= self.world.ahead):
                 self.murky = self.now
         else:
             self.pulled_at |= dict.fromkeys(window.days, self.now)
