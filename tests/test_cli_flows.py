@@ -205,13 +205,16 @@ def test_a_flow_without_a_schedule(run: Run) -> None:
     assert "daily: it has no schedule: the daemon leaves it alone." in said.err
 
 
-def test_what_came_well_hides_nothing(run: Run, sandbox: Sandbox) -> None:
+def test_what_came_well_hides_nothing(
+    run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where arrivals fail and a day comes well, something is wrong."""
     keep("events")
     run("positions", "reset", "--config=flows.toml", "--flow=events", "--yes")
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3})
     sandbox.project.clock_ms = NOON + HOUR
+    monkeypatch.setattr(given, "now", lambda: NOON + HOUR)
     keep("events", NOON + HOUR)
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)

@@ -456,12 +456,12 @@ def test_days_that_were_undone(windows: str) -> None:
     now, day = ms("2024-03-20T12:00"), date(2024, 3, 3)
     at = ms("2024-03-19T00:00")
     pulled = {date(2024, 3, n): at for n in range(1, 21)}
-    known = (
-        (ms("2024-03-01T00:00"), ms("2024-03-20T11:50")) if windows == "arrival" else (None,) * 2
-    )
+    found = Positions(None, None, pulled)
+    if windows == "arrival":
+        found = Positions(ms("2024-03-01T00:00"), ms("2024-03-20T11:50"), pulled)
     of = flow(windows=windows)
-    assert day not in days_of(due(of, Positions(*known, pulled), now))
-    assert day in days_of(due(of, Positions(*known, pulled, undone=frozenset([day])), now))
+    assert day not in days_of(due(of, found, now))
+    assert day in days_of(due(of, replace(found, undone=frozenset([day])), now))
 
 
 def days_of(found: Iterable[Due]) -> set[date]:
