@@ -12,7 +12,7 @@ seam between arrival windows and days, and nothing twice (P4).
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 
 from engine import plan
@@ -80,6 +80,15 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
         if at and day not in lost
     }
     return Positions(start, arrival, known, min(doubtful or 0, now), frozenset(lost))
+
+
+def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
+    """M and the positions of the flow's days, in ms: none of them may be right."""
+    prefix = f"{flow.name}/"
+    for name, moment in dataset.positions.items():
+        what = name.removeprefix(prefix)
+        if name.startswith(prefix) and (what == ARRIVAL or is_day(what)):
+            yield moment
 
 
 def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
@@ -158,8 +167,7 @@ def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> di
         if began is None or (run.window.again and began >= end):
             names[START] = start
         if run.window.again:  # the table holds nothing later than that
-            reached = dataset.position(app_id(flow, ARRIVAL)) or 0
-            names[DOUBTFUL] = now if sure else max(now, reached)
+            names[DOUBTFUL] = now if sure else max(now, now, *_reached(flow, dataset))
         return {app_id(flow, name): moment for name, moment in names.items()}
     before = run.window.before
     reached = min(run.started_at, now) if before is None else before

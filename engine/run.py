@@ -104,7 +104,7 @@ class _Heard:
 
     @property
     def window(self) -> Window:
-        """The window of the run, once the answer has begun. EtlError if nothing is left."""
+        """The run's window, once the answer has begun. EtlError where nothing of it is left."""
         if self._window is None:
             asked = self._run.window
             if self._kept or self.answered_at is None:

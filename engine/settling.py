@@ -39,7 +39,7 @@ def missed(
             continue
         late = day_over(day, flow.connection.zone) + flow.lookback_days * plan.FULL_DAY
         until = min(late, window.before - flow.overlap_minutes * plan.MINUTE)
-        *keys, _ = staged.keys
+        keys = staged.keys[:-1]
         had = _fingerprints(dataset.read(day, keys))
         for columns in dataset.read_files([staged.directory / path for path in files], staged.keys):
             found += _new(columns, had, start, until)

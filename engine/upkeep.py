@@ -111,7 +111,7 @@ class Upkeep:
         self._arrived = False  # whether the last window was one of arrival
         self._again = 0  # when an arrival window that failed may be asked for again
         now = options.now()
-        if ended := _arrival_ended(flow, catalog, min(turn.began, now), now):
+        if ended := _arrival_ended(flow, catalog, turn.began, now):
             self._again = self._next_tick(ended)
         self._failures, self._rests = failed_days(flow, catalog, now)
         self._counts: list[float] = []
@@ -200,9 +200,9 @@ class Upkeep:
         schedule = self._flow.schedule
         tick = plan.last_tick(schedule, now) if schedule else now
         reached = self._dataset.position(app_id(self._flow, day))
-        if tick is None or reached is None:
+        if self._flow.windows != "day" or tick is None or reached is None:
             return False
-        return self._flow.windows == "day" and reached < tick
+        return reached < tick
 
     def _next_tick(self, moment: int) -> int:
         """The first one after `moment`; a day later where there is none."""

@@ -484,8 +484,11 @@ def test_a_day_is_asked_for_before_the_flow_begins(api: Served, sandbox: Sandbox
     assert entry.window.before == NOON - 14 * 60_000
 
 
-def test_a_failed_run_once_more(api: Served, running: str) -> None:
+def test_a_failed_run_once_more(
+    api: Served, running: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """RE_TRIGGER brings its window under a new id; what came meanwhile is told."""
+    monkeypatch.setattr(sandbox.project, "clock_ms", NOON + HOUR)
     turn(api, running)
     asked = ask(api, running, NOON // 1000 - 86_400, NOON // 1000 - 86_400).body["id"]
     assert api.call("POST", f"/runs/{asked}/action?op=RE_TRIGGER").code == "1387-400"

@@ -1,9 +1,13 @@
 """Arrival windows and day windows of one flow, one after another, over a real socket."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +19,15 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError, InputError
 from engine.flow import Connection, Schedule
+from engine.report import remarks
 from engine.run import table_schema
 from engine.runs import Event, GaveUp, Runs
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
 from engine.stages import export
+from engine.status import FlowStatus
 from engine.upkeep import tend
-from engine.window import Window
+from engine.window import Window, each_day
 from tests.pulling import QUICK, RULES, flow_of
 
 DAY = date(2024, 1, 2)
@@ -147,12 +153,14 @@ def test_a_window_that_was_planned_on_another_table(sandbox: Sandbox, root: Path
 def test_a_window_without_events(sandbox: Sandbox, root: Path) -> None:
     """It is committed all the same: that nothing came is known from then on."""
     quiet = NOON + 400 * HOUR
+    sandbox.project.clock_ms = quiet + 3 * HOUR
     windows = [arrived(quiet, quiet + HOUR), arrived(quiet + HOUR, quiet + 2 * HOUR)]
     assert bring(sandbox, root, *windows) == ["success"] * 2
     table = DeltaTable(root)
     assert table.transaction_version("events/arrival") == quiet + 2 * HOUR
     assert table.transaction_version("events/start") == quiet
     assert held(root) == []
+    sandbox.reset()
 
 
 # Who else may write ----------------------------------------------------------------------
@@ -255,3 +263,252 @@ def test_a_reset_that_is_killed(
             dataset.forget("01HKMVZZZZZZZZZZZZZZZZZZZZ", ["events/2024-01-02"])
     assert bring(sandbox, root, arrived(NOON, NOON + HOUR)) == ["success"]
     assert [path.name for path in (root / "_staging").iterdir()] == ["lock"]
+
+
+# What is seen late, and clocks that are wrong -------------------------------------------------
+
+
+@pytest.fixture
+def late(sandbox: Sandbox) -> Iterator[Sandbox]:
+    """The sandbox, its clock to be set; each test says how late it shows events."""
+    spec = sandbox.project.spec
+    sandbox.reset()
+    yield sandbox
+    sandbox.project.spec, sandbox.project.dated = spec, True
+    sandbox.reset()
+
+
+def follow(
+    sandbox: Sandbox, root: Path, moments: Sequence[int], ahead: int = 0, **changes: Any
+) -> list[dict[str, Any]]:
+    """Ticks at these moments of Mixpanel's clock; the items of all runs."""
+    schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
+    values: dict[str, Any] = {"windows": "arrival", "schedule": schedule} | changes
+    flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **values)
+    items = []
+    for moment in moments:
+        sandbox.project.clock_ms = moment
+        options = replace(QUICK, now=partial(int, moment + ahead))
+        items += tend(flow, root.parent / "home", options)
+    return items
+
+
+def ticks(first: int, last: int) -> range:
+    return range(first, last + 1, 15 * 60_000)
+
+
+def records(item: dict[str, Any]) -> dict[str, Any]:
+    return dict(item["metrics"]["recordSummary"])
+
+
+def more(item: dict[str, Any], name: str) -> int:
+    return int(records(item).get("extensions", {}).get(name, 0))
+
+
+def arriving(before: int, since: int, *, known: bool = False) -> list[int]:
+    """As `processed`, of every day; `known`: only of events that can be known again by their id."""
+    found = []
+    for day in each_day(DAY - timedelta(7), DAY + timedelta(1)):
+        for line in b"".join(day_lines(SPEC, day)).splitlines():
+            properties = json.loads(line)["properties"]
+            moment = properties["mp_processing_time_ms"]
+            good = isinstance(properties.get("time"), int)
+            if good and since <= moment < before and (not known or "$insert_id" in properties):
+                found.append(moment)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("minutes", [20, 45, 60])
+def test_what_is_seen_late_comes_with_the_overlap(late: Sandbox, root: Path, minutes: int) -> None:
+    """An event that Mixpanel shows only so long after it processed it is there, and once."""
+    late.project.spec = replace(SPEC, lag_minutes=minutes)
+    items = follow(late, root, ticks(NOON - 2 * HOUR, NOON))
+    seen, start = NOON - minutes * 60_000 + 1, NOON - 6 * HOUR
+    missing = Counter(arriving(seen, start, known=True)) - Counter(held(root))
+    assert not missing
+    assert not Counter(held(root)) - Counter(arriving(NOON, start))
+    assert arriving(seen, start, known=True)
+    for item in items:
+        counts = records(item)
+        assert counts["inputRecordCount"] == sum(
+            counts[f"{name}RecordCount"] for name in ("output", "failed", "skipped")
+        )
+        assert counts["skippedRecordCount"] == 0  # the sandbox has no duplicates
+    assert any(more(item, "knownRecordCount") for item in items)
+
+
+def test_without_an_overlap_settling_tells_what_it_found(
+    late: Sandbox, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What arrival windows did not bring is counted and said when the day is pulled whole."""
+    late.project.spec = replace(SPEC, lag_minutes=45, late_percent=0)
+    midnight = NOON - 12 * HOUR
+    changes: dict[str, Any] = {
+        "overlap_minutes": 0,
+        "schedule": Schedule("minute", 15, (midnight - HOUR) // 1000),
+        "lookback_days": 1,
+    }
+    follow(late, root, ticks(midnight - HOUR, midnight + 2 * HOUR), **changes)
+    brought = held(root)
+    done = follow(late, root, [midnight + 48 * HOUR + 15 * 60_000], **changes)
+    (settled,) = [item for item in done if more(item, "missedRecordCount")]
+    lost = Counter(held(root)) - Counter(brought)
+    due = Counter(m for m in arriving(M(root), midnight, known=True) if m in lost)
+    assert 0 < more(settled, "missedRecordCount") <= due.total()
+    flow = flow_of(late.url, root, windows="arrival", **changes)
+    with Catalog(root.parent / "home") as catalog:
+        (note,) = FlowStatus(flow, catalog, midnight + 49 * HOUR).notes
+    assert note == (
+        f"settling {DAY} found {more(settled, 'missedRecordCount')} events that arrival windows "
+        "did not bring: overlap_minutes 0 is too short for this project."
+    )
+
+
+def test_settling_finds_nothing_where_the_overlap_is_long_enough(late: Sandbox, root: Path) -> None:
+    """Nothing is said then, whatever a day has besides: events without an id, and history."""
+    late.project.spec = replace(SPEC, lag_minutes=45, late_percent=0)
+    midnight = NOON - 12 * HOUR
+    schedule = Schedule("minute", 15, (midnight - HOUR) // 1000)
+    changes: dict[str, Any] = {"schedule": schedule, "lookback_days": 1, "backfill_from": DAYS[0]}
+    moments = [*ticks(midnight - HOUR, midnight + 2 * HOUR), midnight + 48 * HOUR + 15 * 60_000]
+    done = follow(late, root, moments, **changes)
+    assert not [item for item in done if more(item, "missedRecordCount")]
+    assert any(records(item)["outputRecordCount"] for item in done[-3:])
+
+
+def test_a_bad_line_is_rejected_once(late: Sandbox, root: Path) -> None:
+    """Windows that overlap its moment leave it out, and the pull of its day has it (P3)."""
+    follow(late, root, [NOON])
+    bad = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON - HOUR // 3}})
+    odd = f'{{"event":"odd","properties":{{"mp_processing_time_ms": {NOON - HOUR // 3}, "a":nan}}}}'
+    body = f"{bad}\n{odd}\n{good_line(NOON + 60_000)}\n"
+    late.faults({"fault": "answer", "status": 200, "body": body, "times": None})
+    (item,) = follow(late, root, [NOON + 15 * 60_000], overlap_minutes=60)
+    assert records(item)["failedRecordCount"] == 0
+    assert records(item)["outputRecordCount"] == 1
+    assert more(item, "outsideRecordCount") == 2
+    fresh = bad.replace(str(NOON - HOUR // 3), str(NOON + 6 * 60_000))
+    body = f"{fresh}\n{good_line(NOON + 6 * 60_000)}\n"
+    late.reset()
+    late.faults({"fault": "answer", "status": 200, "body": body, "times": None})
+    (item,) = follow(late, root, [NOON + 30 * 60_000])
+    assert records(item)["failedRecordCount"] == 1
+    (item,) = follow(late, root, [NOON + 45 * 60_000])
+    assert records(item)["failedRecordCount"] == 0
+    assert more(item, "knownRecordCount") == 1
+
+
+def good_line(moment: int) -> str:
+    properties = {
+        "time": moment // 1000, "distinct_id": "u", "$insert_id": str(moment),
+        "mp_processing_time_ms": moment,
+    }  # fmt: skip
+    return json.dumps({"event": "e", "properties": properties})
+
+
+def test_a_mapping_that_keeps_no_key_has_no_overlap(late: Sandbox, root: Path) -> None:
+    """What it brings could not be known again: nothing is doubled, and `status` says so."""
+    document = json.loads(json.dumps(RULES.mapping[1]))
+    rules = document["mappings"]
+    document["mappings"] = [rule for rule in rules if "insert_id" not in json.dumps(rule)]
+    assert len(document["mappings"]) < len(rules)
+    changes: dict[str, Any] = {"mapping": ("keyless", document)}
+    follow(late, root, ticks(NOON - HOUR, NOON), **changes)
+    assert max(Counter(held(root)).values()) == 1
+    spans = [re.findall(r"[0-9]{13}", asked["params"]["where"]) for asked in late.requests]
+    assert all(before[1] == after[0] for before, after in pairwise(spans))
+    schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
+    flow = flow_of(late.url, root, windows="arrival", schedule=schedule, **changes)
+    with Catalog(root.parent / "home") as catalog:
+        (note,) = FlowStatus(flow, catalog, NOON).notes
+    assert "overlap_minutes counts as 0" in note
+
+
+def test_a_clock_that_is_ahead_for_a_tick(late: Sandbox, root: Path) -> None:
+    """M goes no further than Mixpanel's own clock less the delay; nothing is lost or doubled."""
+    follow(late, root, [NOON])
+    (item,) = follow(late, root, [NOON + HOUR], ahead=8 * HOUR)
+    assert M(root) == NOON + HOUR - 10 * 60_000
+    assert remarks(item, Window(DAY, DAY)) == [
+        "this machine's clock is 8 h 00 min ahead of Mixpanel's: set it right."
+    ]
+    follow(late, root, [NOON + 2 * HOUR])
+    until = NOON + 2 * HOUR - 10 * 60_000
+    assert M(root) == until
+    assert held(root) == arriving(until, NOON - 6 * HOUR)
+
+
+def M(root: Path) -> int:  # noqa: N802 - as it is called everywhere
+    return DeltaTable(root).transaction_version("events/arrival") or 0
+
+
+def test_an_m_that_a_wrong_clock_noted(late: Sandbox, root: Path) -> None:
+    """It is said, what may be missing is asked for again, M is put back, and nothing is doubled."""
+    late.project.dated = False  # it does not tell its clock, as if by a version that did not listen
+    follow(late, root, [NOON])
+    follow(late, root, [NOON + HOUR], ahead=8 * HOUR)
+    assert M(root) == NOON + 9 * HOUR - 10 * 60_000
+    late.project.dated = True
+    schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
+    flow = flow_of(late.url, root, windows="arrival", schedule=schedule)
+    with Catalog(root.parent / "home") as catalog:
+        status = FlowStatus(flow, catalog, NOON + 2 * HOUR)
+    assert "later than now" in status.problem
+    follow(late, root, [NOON + 2 * HOUR])
+    until = NOON + 2 * HOUR - 10 * 60_000
+    assert M(root) == until
+    found, wanted = Counter(held(root)), Counter(arriving(until, NOON - 6 * HOUR))
+    assert not found - wanted
+    assert not Counter(arriving(until, NOON - 6 * HOUR, known=True)) - found
+    with Catalog(root.parent / "home") as catalog:
+        assert not FlowStatus(flow, catalog, NOON + 2 * HOUR).problem
+    follow(late, root, ticks(NOON + 2 * HOUR, NOON + 3 * HOUR))
+    assert not Counter(held(root)) - Counter(arriving(M(root), NOON - 6 * HOUR))
+
+
+def test_a_clock_that_is_behind(late: Sandbox, root: Path) -> None:
+    """A right M is not put back: the run says that this machine's clock is behind."""
+    follow(late, root, [NOON + HOUR])
+    before, rows = M(root), held(root)
+    (item,) = follow(late, root, [NOON + 2 * HOUR], ahead=-8 * HOUR)
+    assert item["metrics"]["statusSummary"]["status"] == "failed"
+    assert "clock is behind" in item["metrics"]["statusSummary"]["errors"][0]["message"]
+    assert (M(root), held(root)) == (before, rows)
+    follow(late, root, [NOON + 2 * HOUR])
+    assert held(root) == arriving(NOON + 2 * HOUR - 10 * 60_000, NOON - 6 * HOUR)
+
+
+def test_a_failure_400_days_ahead(late: Sandbox, root: Path) -> None:
+    """What failed later than now does not count: the next right tick asks."""
+    follow(late, root, [NOON])
+    late.faults({"fault": "answer", "status": 500, "times": None})
+    (failed,) = follow(late, root, [NOON + HOUR], ahead=400 * 24 * HOUR)
+    assert failed["metrics"]["statusSummary"]["status"] == "failed"
+    late.reset()
+    (item,) = follow(late, root, [NOON + HOUR])
+    assert item["metrics"]["statusSummary"]["status"] == "success"
+    with Catalog(root.parent / "home") as catalog:
+        schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
+        flow = flow_of(late.url, root, windows="arrival", schedule=schedule)
+        status = FlowStatus(flow, catalog, NOON + HOUR)
+    assert status.last
+    assert status.last.item["id"] == item["id"]
+    assert not status.wrong
+
+
+def test_a_day_that_a_wrong_clock_pulled(late: Sandbox, root: Path) -> None:
+    """It counts as pulled when Mixpanel answered, and its position can be put back."""
+    changes: dict[str, Any] = {"windows": "day", "lookback_days": 1}
+    changes["schedule"] = Schedule("hour", 1, NOON // 1000)
+    late.project.dated = False
+    follow(late, root, [NOON], ahead=10 * HOUR, **changes)
+    late.project.dated = True
+    position = f"events/{DAY}"
+    assert DeltaTable(root).transaction_version(position) == NOON + 10 * HOUR
+    follow(late, root, [NOON + HOUR], **changes)
+    assert DeltaTable(root).transaction_version(position) == NOON + HOUR
+    follow(late, root, [NOON + 2 * HOUR], ahead=8 * HOUR, **changes)
+    assert DeltaTable(root).transaction_version(position) == NOON + 2 * HOUR
+    assert len(late.requests) < 8  # a day that is due by a wrong clock alone is not asked for ever
+    follow(late, root, [NOON + 13 * HOUR], **changes)
+    assert DeltaTable(root).transaction_version(position) == NOON + 13 * HOUR

@@ -207,12 +207,16 @@ def test_a_flow_without_a_schedule(run: Run) -> None:
     assert "daily: it has no schedule: the daemon leaves it alone." in said.err
 
 
-def test_what_came_well_hides_nothing(run: Run, sandbox: Sandbox) -> None:
+def test_what_came_well_hides_nothing(
+    run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where arrivals fail and a day comes well, something is wrong."""
     keep("events")
     run("positions", "reset", "--config=flows.toml", "--flow=events", "--yes")
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3})
+    sandbox.project.clock_ms = NOON + HOUR
+    monkeypatch.setattr(given, "now", lambda: NOON + HOUR)
     keep("events", NOON + HOUR)
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)
@@ -266,6 +270,7 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3, "times": None})
     began = NOON + HOUR
+    sandbox.project.clock_ms = began + 2 * HOUR
     options = Options(now=lambda: began + 1000, budget=FAST)
     asked = []
     for of in (began, began, began + 500):

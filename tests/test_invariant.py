@@ -167,7 +167,8 @@ class Table:
             start, end = window.arrival
             if window.again:
                 assert self.arrival is None or is_later(self.arrival, until), "M was right"
-                self.doubtful = until if dated else max(until, self.arrival or 0)
+                reached = max(self.arrival or 0, *self.pulled.values(), 0)
+                self.doubtful = until if dated else max(until, reached)
             else:
                 assert self.arrival in (None, start), "a seam or an overlap"
             if self.start is None or (window.again and self.start >= end):
@@ -362,7 +363,7 @@ class Life:
         return committed
 
     def pull(self, asked: Window) -> Window | None:
-        """Commit what Mixpanel has of a window, up to its own clock; None if nothing is left."""
+        """Commit what Mixpanel has of a window, up to its own clock; None: nothing is left."""
         today = datetime.fromtimestamp(self.now / 1000, self.world.calendar).date()
         if (asked.to_date - today).days > 1:  # a day less is tried, and no other
             self.refused = True

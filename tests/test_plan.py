@@ -1,5 +1,6 @@
 """Decisions, as tables: what is tried again, when, and how much is asked for at a time."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -367,10 +368,11 @@ def test_the_first_arrival_window(
     ("timezone", "m", "now", "expected"),
     [
         ("UTC", "03-20T00:50", "03-20T01:59", None),
-        ("UTC", "03-20T00:50", "03-20T02:00", ("2024-03-15..2024-03-20", "03-20T01:50")),
-        ("UTC", "03-20T00:50", "03-20T05:59", ("2024-03-15..2024-03-20", "03-20T04:50")),
-        ("UTC", "03-20T00:50", "04-20T05:59", ("2024-03-15..2024-04-20", "04-20T04:50")),
-        ("UTC", "03-20T00:50", "03-19T20:00", None),  # the clock was set back
+        ("UTC", "03-20T00:50", "03-20T02:00", ("2024-03-14..2024-03-20", "03-20T01:50")),
+        ("UTC", "03-20T00:50", "03-20T05:59", ("2024-03-14..2024-03-20", "03-20T04:50")),
+        ("UTC", "03-20T01:00", "03-20T05:59", ("2024-03-15..2024-03-20", "03-20T04:50")),
+        ("UTC", "03-20T00:50", "04-20T05:59", ("2024-03-14..2024-04-20", "04-20T04:50")),
+        ("UTC", "03-20T00:50", "03-20T00:49:30", None),  # the clock was set back a little
         ("UTC", "03-20T01:49:59.999", "03-20T02:00", ("2024-03-15..2024-03-20", "03-20T01:50")),
         ("UTC", "03-20T01:50", "03-20T02:00", None),
         # west of Greenwich yesterday is still going on, east of it tomorrow has begun
@@ -380,7 +382,7 @@ def test_the_first_arrival_window(
             "03-20T02:00",
             ("2024-03-14..2024-03-20", "03-20T01:50"),
         ),
-        ("Asia/Kolkata", "03-20T00:50", "03-20T20:00", ("2024-03-15..2024-03-21", "03-20T19:50")),
+        ("Asia/Kolkata", "03-20T00:50", "03-20T20:00", ("2024-03-14..2024-03-21", "03-20T19:50")),
         # five times 24 hours before 00:50 of the 12th it is 23:50 of the 6th: the 10th had 23
         (
             "America/Los_Angeles",
@@ -393,11 +395,78 @@ def test_the_first_arrival_window(
 def test_the_next_arrival_window(
     timezone: str, m: str, now: str, expected: tuple[str, str] | None
 ) -> None:
-    """From M on; ticks that were missed are one window; none when the clock was set back."""
+    """From M on; ticks that were missed are one window. Its days are those of its overlap too:
+    what came `lookback_days` late an hour before M, and is seen now, is of one more.
+    """
     at = ms(f"2024-{m}")
     positions = Positions(ms("2024-03-01T00:00"), at, {})
     found = arrival(list(due(flow(timezone), positions, ms(f"2024-{now}"))))
     assert found == (expected and (expected[0], at, ms(f"2024-{expected[1]}")))
+
+
+# The overlap, and clocks that were wrong -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("start", "pulled", "expected"),
+    [
+        ("01T00:00", [], 60),
+        ("20T00:00", [], 50),  # not before the first arrival window began
+        ("20T00:50", [], 0),
+        ("20T00:50", [14, 15, 16, 17, 18, 19, 20], 60),  # what came before is part of the table
+        ("20T00:50", [14, 15, 16, 17, 18, 19], 0),
+        ("20T00:50", [15, 16, 17, 18, 19, 20], 0),
+    ],
+)
+def test_how_far_a_window_overlaps(start: str, pulled: list[int], expected: int) -> None:
+    """By `overlap_minutes`, but it brings nothing that the flow has nothing to do with."""
+    at = ms("2024-03-20T00:50")
+    days = {date(2024, 3, day): at for day in pulled}
+    positions = Positions(ms(f"2024-03-{start}"), at, days)
+    (first, *_) = due(flow(), positions, ms("2024-03-20T02:00"))
+    assert first.window.overlap == expected * 60_000
+    assert first.window.arrival == (at, ms("2024-03-20T01:50"))
+
+
+def test_an_m_later_than_now() -> None:
+    """All that days which have not settled may lack is asked for once more, and no day before."""
+    positions = Positions(ms("2024-03-01T00:00"), ms("2024-03-20T20:00"), {})
+    (only,) = due(flow(), positions, ms("2024-03-20T12:00"))
+    assert only.window.again
+    assert only.window.arrival == (ms("2024-03-15T00:00"), ms("2024-03-20T11:50"))
+    assert only.window.from_date <= date(2024, 3, 15)
+    (only,) = due(flow(), replace(positions, start=ms("2024-03-18T07:00")), ms("2024-03-20T12:00"))
+    assert only.window.arrival == (ms("2024-03-18T07:00"), ms("2024-03-20T11:50"))
+
+
+def test_a_rest_that_a_wrong_clock_noted() -> None:
+    """A day is left alone for a day at most: what would last longer does not count."""
+    now = ms("2024-03-10T00:10")
+    daily = flow(windows="day")
+    fresh = Positions(None, None, {})
+    far = {date(2024, 3, 9): now + 400 * 86_400_000}
+    near = {date(2024, 3, 9): now + 1}
+    assert date(2024, 3, 9) in days_of(due(daily, fresh, now, rests=far))
+    assert date(2024, 3, 9) not in days_of(due(daily, fresh, now, rests=near))
+
+
+@pytest.mark.parametrize("windows", ["day", "arrival"])
+def test_days_that_were_undone(windows: str) -> None:
+    """P10: a day of which rows were taken away is due again, though it was pulled."""
+    now, day = ms("2024-03-20T12:00"), date(2024, 3, 3)
+    at = ms("2024-03-19T00:00")
+    pulled = {date(2024, 3, n): at for n in range(1, 21)}
+    found = Positions(None, None, pulled)
+    if windows == "arrival":
+        found = Positions(ms("2024-03-01T00:00"), ms("2024-03-20T11:50"), pulled)
+    of = flow(windows=windows)
+    assert day not in days_of(due(of, found, now))
+    assert day in days_of(due(of, replace(found, undone=frozenset([day])), now))
+
+
+def days_of(found: Iterable[Due]) -> set[date]:
+    """The days that are to be pulled whole."""
+    return {day for each in found if not each.window.arrival for day in each.window.days}
 
 
 def test_arrival_windows_begin_after_what_was_pulled_before() -> None:
