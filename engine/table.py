@@ -20,6 +20,7 @@ from deltalake.exceptions import DeltaError
 
 from engine.deltalog import Log, differences
 from engine.errors import DatasetError, InputError, disk_error
+from engine.flow import source_in_words
 
 SOURCE = "mixpanel-etl.source"  # the table property that tells whose events it holds
 OURS = {"_delta_log", "_staging", "_batches", "_superseded"}
@@ -94,8 +95,9 @@ class Table:
             )
         if source is not None and source != self._source:
             raise InputError(
-                f"The table {self.root} holds other events: it was made for {source}, and now "
-                f"{self._source} is asked for. One table mirrors one source: use another --dataset."
+                f"The table {self.root} holds other events: it was made for {_in_words(source)}, "
+                f"and what is asked for now is {_in_words(self._source)}. One table mirrors one "
+                "source: use another --dataset."
             )
 
     @property
@@ -194,6 +196,14 @@ class Table:
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
             return sorted((path.name for path in found), reverse=True)
+
+
+def _in_words(source: str | None) -> str:
+    """A source as the table keeps it, in words; whoever wrote the table may have put anything."""
+    try:
+        return source_in_words(json.loads(source or ""))
+    except (ValueError, RecursionError):
+        return source_in_words(None)
 
 
 @contextmanager

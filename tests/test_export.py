@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import random
+import re
 import socket
 import ssl
 import struct
@@ -750,6 +751,9 @@ def test_a_redirect_elsewhere_is_refused(target: str) -> None:
         assert elsewhere.requests == []
         assert len(server.requests) == 1
     assert BASIC not in str(caught.value)
+    assert re.search(
+        r"redirects to .*would receive the credentials|cannot be read", str(caught.value)
+    )
 
 
 def port(server: Server) -> str:
