@@ -40,7 +40,7 @@ from engine.clock import Clock
 from engine.console import LATER, MORE
 from engine.disk import take
 from engine.errors import EtlError, InputError, disk_error
-from engine.flow import Flow, Schedule
+from engine.flow import Flow, Schedule, superseded_in_words
 
 if TYPE_CHECKING:
     from engine.api.server import Server
@@ -211,6 +211,10 @@ class Daemon:
                     log.log.error("this flow cannot run", flow=name, error=why)
             self._problems = problems
         before, self._flows = self._flows, self._config.flows | self._kept
+        for name, flow in self._flows.items():
+            hours = flow.keep_superseded_hours
+            if hours and (name not in before or before[name].keep_superseded_hours != hours):
+                log.log.warning(superseded_in_words(hours), flow=name)
         self._follow(before)
         self._hurry()
 

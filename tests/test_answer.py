@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +12,7 @@ import pytest
 from engine.answer import HIDDEN, clean, is_page, quote, retry_after, sentence, verdict
 from engine.errors import EtlError, Refused, Truncated
 from engine.flow import Connection, Secret
-from engine.stages.export import Limits, stream
+from engine.stages.export import Limits, _gunzipped, stream
 from engine.stages.lines import read
 from tests.test_export import CALM, DAY, chunked, connection, fetch, head, serving, sized
 
@@ -127,6 +128,14 @@ def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.Monkey
     with pytest.raises(EtlError, match="500"):
         fetch(trickle(sized(b"", status="500 x", short=999), b"x"), limits=Limits(total=20))
     assert time.monotonic() - begun < 5
+
+
+def test_an_answer_in_single_bytes_costs_no_more() -> None:
+    """A chunk a byte: what is gathered of them is counted once, and not at each."""
+    packed = gzip.compress(random.Random(1).randbytes(200_000), 0)
+    begun = time.perf_counter()
+    assert len(b"".join(_gunzipped(bytes([byte]) for byte in packed))) == 200_000
+    assert time.perf_counter() - begun < SECONDS
 
 
 # -- what is still found ---------------------------------------------------------------------------

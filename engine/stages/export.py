@@ -463,11 +463,13 @@ def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Larger chunks: the fewer, the less do threads wait for one another."""
     held: list[bytes] = []
+    size = 0
     for chunk in chunks:
         held.append(chunk)
-        if sum(map(len, held)) >= GATHERED:
+        size += len(chunk)
+        if size >= GATHERED:
             yield b"".join(held)
-            held = []
+            held, size = [], 0
     yield b"".join(held)
 
 
@@ -546,13 +548,14 @@ def _no_socks(proxy: Proxy) -> Unavailable:
 
 def _start(answered: Response, watch: _Watch) -> bytes:
     """The beginning of an error's body: as much of it as comes soon."""
-    start = b""
+    gathered = bytearray()
     watch.hurry(ERROR_SECONDS)
     with suppress(TryAgain):  # the status says more than how its text broke off
         for chunk in answered.received_chunks():
-            start += chunk
-            if len(start) >= ERROR_BODY:
+            gathered += chunk
+            if len(gathered) >= ERROR_BODY:
                 break
+    start = bytes(gathered)
     if answered.encoding in GZIP:
         with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)
