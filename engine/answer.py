@@ -130,14 +130,16 @@ def hidden_event(text: str) -> str:
 
 
 def quote(text: str, connection: Connection) -> str:
-    """What one may show of text that stands where events should: a sentence, and never JSON.
+    """What one may show of text that stands where events should: a sentence, or JSON of an error.
 
     The end of an answer that was cut may be any part of an event.
     """
     text = text[:LOOKED_AT].strip()
     plain = _unescaped(text)
     json_like = text.startswith("[") or any(sign in plain for sign in JSON_SIGNS)
-    return HIDDEN if json_like else clean(text, connection)
+    if json_like and not plain.startswith('{"error":'):
+        return HIDDEN
+    return clean(hidden_event(text), connection)
 
 
 def _unescaped(text: str) -> str:

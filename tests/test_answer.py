@@ -242,7 +242,9 @@ def test_no_part_of_an_event_that_ends_an_answer_is_shown(last: bytes) -> None:
 def test_a_sentence_that_ends_an_answer_is_shown(text: str) -> None:
     """A sentence is no event, and tells what went wrong."""
     assert quote(text, OURS) == text
+    assert quote('{"error": "cut of', OURS) == '{"error": "cut of'
     assert quote('{"event": "x"}', OURS) == HIDDEN
+    assert quote('{"error": "bad", "event": "x"}', OURS) == HIDDEN
 
 
 # -- credentials that were refused -----------------------------------------------------------------
