@@ -368,7 +368,7 @@ def test_a_folder_of_certificates_is_used(
 
 REFUSALS = [
     ("http", says(b"HTTP/1.1 407 for me:hunter2\r\nContent-Length: 0\r\n\r\n"), Refused,
-     "The proxy of HTTPS_PROXY refuses the name and password: check them in HTTPS_PROXY"),
+     "The proxy of HTTPS_PROXY refuses the name and password: check HTTPS_PROXY"),
     ("http", says(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"), Refused,
      "proxy of HTTPS_PROXY does not connect us with https://data.example: it answered 403"),
     ("http", says(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n"), Unavailable,

@@ -523,7 +523,7 @@ def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused |
     status = message[:3]
     if status == "407" or message.startswith(("Invalid username", "Requested")):
         return Refused(
-            f"The proxy of {variable} refuses the name and password: check them in {variable}."
+            f"The proxy of {variable} refuses the name and password: check {variable}."
         )
     answered = f"The proxy of {variable} does not connect us with {host}"
     if status.isdecimal():
