@@ -156,7 +156,7 @@ def test_a_response_that_repeats_the_credentials(sandbox: Sandbox, root: Path, b
 
 @pytest.mark.parametrize("status", [203, 206])
 def test_no_record_holds_the_text_of_an_event(sandbox: Sandbox, root: Path, status: int) -> None:
-    """P7: events that come with another status than 200 are refused, and nobody gets to see them."""
+    """P7: events that come with another status than 200 are refused and shown to nobody."""
     line = '{"event":"Items sold","properties":{"time":1704067200,"distinct_id":"u1@test.com"}}'
     sandbox.faults(answer(status, body=line) | {"times": ALWAYS})
     done = pull(sandbox.url, root, [DAY])
