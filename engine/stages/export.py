@@ -522,9 +522,7 @@ def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused |
     variable = proxy.variable if proxy else "HTTPS_PROXY"
     status = message[:3]
     if status == "407" or message.startswith(("Invalid username", "Requested")):
-        return Refused(
-            f"The proxy of {variable} refuses the name and password: check {variable}."
-        )
+        return Refused(f"The proxy of {variable} refuses the name and password: check {variable}.")
     answered = f"The proxy of {variable} does not connect us with {host}"
     if status.isdecimal():
         answered += f": it answered {status}"
