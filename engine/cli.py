@@ -22,7 +22,7 @@ import typer
 from engine import __version__, cli_flows, cli_rejects, config, console, given
 from engine.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
 from engine.errors import EtlError, InputError, disk_error
-from engine.flow import Flow
+from engine.flow import Flow, superseded_in_words
 from engine.window import DAY, Window, consecutive, each_day
 
 if TYPE_CHECKING:
@@ -195,6 +195,8 @@ def _backfill(
     due = days if options["force"] else missing_days(flow, table, days, given.now())
     show = progress(len(due))
     tell = console.with_tracebacks(show) if debug else show
+    if flow.keep_superseded_hours and table.exists:
+        say(f"In {flow.dataset}, {superseded_in_words(flow.keep_superseded_hours)}.")
     with RunHistory(home, say) as catalog:
         job = Backfill(flow, rules, table, catalog, Options(**options), tell)
         try:
@@ -334,31 +336,33 @@ def check(config_file: ConfigFile = None) -> int:
     flows, home = given.flows_of(config_file)
     asked, failures = set(), list[EtlError]()
 
-    def look(flow: Flow, what: str, test: Callable[[], Any]) -> Any:
-        """What `test` returns; None, and its error told, if it fails."""
+    def look(flow: Flow, subject: str, holds: str, test: Callable[[], Any]) -> Any:
+        """What `test` returns, if what it tests `holds`; None, and its error told, if it fails."""
         try:
             found = test()
         except EtlError as error:
             failures.append(error)
-            answer(f"wrong  {flow.name}: {what}\n{indent(str(error), ' ' * 7)}")
+            answer(f"wrong  {flow.name}: {subject}\n{indent(str(error), ' ' * 7)}")
             return None
-        answer(f"ok     {flow.name}: {what}")
+        answer(f"ok     {flow.name}: {subject} {holds}")
         return found
 
     for flow in flows:
-        fits = f"mapping {flow.mapping} fits schema {flow.schema}"
-        rules = look(flow, fits, partial(given.rules_of, flow))
+        rules = look(
+            flow, f"mapping {flow.mapping}", f"fits schema {flow.schema}",
+            partial(given.rules_of, flow),
+        )  # fmt: skip
         source = (flow.connection, flow.events, flow.where)
         if source not in asked:  # every question counts in the project's budget
             asked.add(source)
             day = given.latest(flow.connection.zone) - DAY
-            answers = f"{flow.connection.host} answers these credentials"
-            look(flow, answers, partial(sample, flow, home, Window(day, day), 1))
-        look(flow, f"dataset {flow.dataset} can be written", partial(probe, flow, rules))
+            test = partial(sample, flow, home, Window(day, day), 1)
+            look(flow, flow.connection.host, "answers these credentials", test)
+        readers = f"can be written; {superseded_in_words(flow.keep_superseded_hours)}"
+        look(flow, f"dataset {flow.dataset}", readers, partial(probe, flow, rules))
         if rules:
-            look(
-                flow, f"all files of {flow.dataset} are there", partial(look_at_files, flow, rules)
-            )
+            files = f"files of dataset {flow.dataset}"
+            look(flow, files, "are all there", partial(look_at_files, flow, rules))
     return max((console.status_of(error) for error in failures), default=0)
 
 
@@ -395,12 +399,16 @@ def sandbox(
     ] = None,
 ) -> None:
     """A stand-in for Mixpanel's export endpoint, on this machine."""
-    from engine.sandbox import Project, Spec, serve
+    from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Project, Spec, serve
     from engine.sandbox.shapes import SHAPES
 
     def announce(url: str) -> None:
         answer(url)  # for programs, the rest for people
-        say(f"This is a stand-in, NOT Mixpanel: invented events at {url}")
+        say(f"This is a stand-in, NOT Mixpanel: invented events at {url}. To pull them:")
+        wanted = {"HOST": url, "USERNAME": USERNAME, "PASSWORD": PASSWORD}
+        wanted |= {"PROJECT_ID": str(PROJECT_ID), "TIMEZONE": spec.zone.key}
+        for name, value in wanted.items():
+            say(f"export MIXPANEL_{name}={shlex.quote(value)}")
 
     spec = Spec(
         seed=seed,

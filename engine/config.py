@@ -30,6 +30,7 @@ from engine.keys import (
     Problems,
     Read,
     a_text,
+    calendar_day,
     document,
     fetch,
     fields,
@@ -42,6 +43,7 @@ from engine.keys import (
     one_of,
     reading,
     secret,
+    trimmed,
     value_of,
     whole,
 )
@@ -62,6 +64,43 @@ _VARIABLES = {
     "timezone": "MIXPANEL_TIMEZONE",
 }
 _CREDENTIALS = ("username", "password", "project_id")
+ABBREVIATIONS = {  # what people call a zone by; those that are IANA names are zones themselves
+    abbreviation: zone
+    for zone, names in {
+        "America/Los_Angeles": "pst pdt pt pacific",
+        "America/Denver": "mdt mt mountain",
+        "America/Chicago": "cst cdt ct central",
+        "America/New_York": "edt et eastern",
+        "America/Anchorage": "akst akdt",
+        "America/Halifax": "adt",
+        "America/Sao_Paulo": "brt brst",
+        "Europe/London": "bst",
+        "Europe/Lisbon": "west",
+        "Europe/Berlin": "cest mez mesz",
+        "Europe/Athens": "eest",
+        "Europe/Moscow": "msk",
+        "Asia/Jerusalem": "idt",
+        "Asia/Dubai": "gst",
+        "Asia/Karachi": "pkt",
+        "Asia/Kolkata": "ist",
+        "Asia/Bangkok": "ict",
+        "Asia/Jakarta": "wib",
+        "Asia/Singapore": "sgt",
+        "Asia/Manila": "pht",
+        "Asia/Hong_Kong": "hkt",
+        "Asia/Tokyo": "jst",
+        "Asia/Seoul": "kst",
+        "Australia/Perth": "awst",
+        "Australia/Adelaide": "acst acdt",
+        "Australia/Sydney": "aest aedt",
+        "Pacific/Auckland": "nzst nzdt",
+        "Africa/Johannesburg": "sast",
+        "Africa/Nairobi": "eat",
+        "Africa/Lagos": "wat",
+    }.items()
+    for abbreviation in names.split()
+}
+LEAST_MINUTES = 15  # between two ticks
 LAST_SECOND = 253_402_300_799  # of the year 9999: a larger number was meant in milliseconds
 
 
@@ -154,7 +193,7 @@ def from_environment(environ: Environ) -> Connection:
 
 def home(environ: Environ) -> Path:
     """Where the catalog is, unless the configuration file says otherwise."""
-    return Path(environ.get("MIXPANEL_ETL_HOME") or ".mixpanel-etl")
+    return Path(trimmed(environ.get("MIXPANEL_ETL_HOME", "")) or ".mixpanel-etl")
 
 
 def timezone(name: str) -> str:
@@ -263,27 +302,39 @@ def _one_flow_a_table(flows: Mapping[str, Flow | None], problems: Problems) -> N
 def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | None:
     """The tutorial's rules: an interval of at least 15 minutes or 1 of the rest; none for once."""
     frequency = table.get("frequency")
-    least = 15 if frequency == "minute" else 1
-    keys = {"frequency": one_of(*FREQUENCIES), "interval": whole(least), "start_time": _START}
-    needed = ["frequency", "start_time"]
+    keys = {"frequency": one_of(*FREQUENCIES), "interval": whole(1), "start_time": _START}
+    needed = ["frequency"]
+    if frequency == "minute":
+        keys["interval"] = replace(whole(LEAST_MINUTES), read=_minutes)
     if frequency == "once":
         keys["interval"] = Key("left out", _not_once)
+        needed.append("start_time")
     elif frequency in FREQUENCIES:
         needed.append("interval")
     values = fields(table, keys, at, problems, needed)
     if not values.keys() >= set(needed):
         return None
-    return Schedule(values["frequency"], values.get("interval"), values["start_time"])
+    return Schedule(values["frequency"], values.get("interval"), values.get("start_time", 0))
 
 
 def _connection_keys(environ: Environ) -> dict[str, Key]:
     """Those of `CONNECTION` and the password; each value stands in the file, or elsewhere."""
 
     def anywhere(read: Read) -> Read:
-        return lambda given: read(fetch(given, environ) if isinstance(given, dict) else given)
+        return lambda given: _quotes_named(read, found(given))
+
+    def found(given: Any) -> Any:
+        if isinstance(given, dict):
+            return fetch(given, environ)
+        return trimmed(given) if isinstance(given, str) else given
+
+    def number_of(text: Any) -> Any:
+        return number.read(project_id(text))
 
     def project(given: Any) -> Any:
-        return project_id(fetch(given, environ)) if isinstance(given, dict) else given
+        if isinstance(given, dict):
+            return _quotes_named(number_of, fetch(given, environ))
+        return number.read(given)
 
     keys = {name: replace(key, read=anywhere(key.read)) for name, key in CONNECTION.items()}
     username, number = CONNECTION["username"], CONNECTION["project_id"]
@@ -294,8 +345,18 @@ def _connection_keys(environ: Environ) -> dict[str, Key]:
             secret(environ, "password"),
             shown=False,
         ),
-        "project_id": replace(number, read=lambda given: number.read(project(given))),
+        "project_id": replace(number, read=project),
     }
+
+
+def _quotes_named(read: Read, text: Any) -> Any:
+    """What `read` makes of a text; if it makes nothing of one in quotation marks, those are why."""
+    try:
+        return read(text)
+    except ValueError:
+        if isinstance(text, str) and len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+            raise ValueError("must stand without quotation marks round it") from None
+        raise
 
 
 def project_id(text: str) -> int | None:
@@ -350,6 +411,16 @@ def _are_texts(given: Any) -> bool:
     return type(given) is list and bool(given) and all(map(is_text, given))
 
 
+def _minutes(given: Any) -> Any:
+    """An interval in minutes. One that is too short is told why."""
+    if is_integer(1, LEAST_MINUTES - 1)(given):
+        raise ValueError(
+            f"is {given} minutes, and the least is {LEAST_MINUTES}: each tick costs one of the 60"
+            " requests an hour that Mixpanel allows a project"
+        )
+    return whole(LEAST_MINUTES).read(given)
+
+
 def _not_once(given: object) -> None:
     raise ValueError('is not allowed with the frequency "once": leave it out')
 
@@ -358,9 +429,11 @@ def _date(given: Any) -> date:
     """TOML has dates of its own; a text is one too."""
     if type(given) is date:
         return given
-    if isinstance(given, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", given):
-        with suppress(ValueError):
-            return date.fromisoformat(given)
+    if isinstance(given, str):
+        try:
+            return calendar_day(given)
+        except ValueError as error:
+            raise ValueError(f"is no date: {error}" if str(error) else "") from None
     raise ValueError
 
 
@@ -394,11 +467,20 @@ def _zone(given: Any) -> str:
     zones, wanted = _zones(), str(a_text(given)).strip().casefold()
     if wanted in zones:
         return zones[wanted][1]
+    meant = ABBREVIATIONS.get(wanted) or _of_city(wanted)
     near = [zones[name][0] for name in get_close_matches(wanted, zones, n=3, cutoff=0.3)]
+    end = f"; near to it are {', '.join(near)}." if near else "."
     raise ValueError(
         "is not a time zone that is known. Write its IANA or its Windows name"
-        + (f"; near to it are {', '.join(near)}." if near else ".")
+        + (f"; did you mean {meant}?" if meant else end)
     )
+
+
+def _of_city(wanted: str) -> str | None:
+    """The IANA name that ends in a city, as "Los Angeles"; None unless there is one alone."""
+    city = "/" + wanted.replace(" ", "_")
+    found = [name for name in sorted(available_timezones()) if name.casefold().endswith(city)]
+    return found[0] if len(found) == 1 else None
 
 
 CONNECTION = {  # no value of theirs is ever shown: people mix them up (P7)
@@ -418,7 +500,7 @@ CONNECTION = {  # no value of theirs is ever shown: people mix them up (P7)
     "timezone": Key("the IANA or Windows name of a time zone", _zone, shown=False),
 }
 _START = Key(
-    "a time in whole seconds (not ms) since 1970, as 1625040887",
+    "a time in whole seconds (not ms) since 1970, as `date +%s` prints it, or left out",
     fits(is_integer(0, LAST_SECOND)),
 )
 FLOW = {

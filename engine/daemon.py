@@ -42,7 +42,7 @@ from engine.clock import Clock
 from engine.console import LATER, MORE, WAITS, WORKS
 from engine.disk import make_folder, take
 from engine.errors import EtlError, InputError, disk_error
-from engine.flow import Flow, Schedule
+from engine.flow import Flow, Schedule, superseded_in_words
 from engine.turns import Turns
 
 if TYPE_CHECKING:
@@ -215,6 +215,10 @@ class Daemon:
                     log.log.error("this flow cannot run", flow=name, error=why)
             self._problems = problems
         before, self._flows = self._flows, self._config.flows | self._kept
+        for name, flow in self._flows.items():
+            hours = flow.keep_superseded_hours
+            if hours and (name not in before or before[name].keep_superseded_hours != hours):
+                log.log.warning(superseded_in_words(hours), flow=name)
         self._follow(before)
         self._hurry()
 

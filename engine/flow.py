@@ -10,6 +10,8 @@ from engine.window import Window
 HOST = "https://data.mixpanel.com"
 Given = str | tuple[str, Any]
 DELAY_MINUTES = 10
+MOST_NAMES = 5  # of events, in a sentence
+LONGEST_WORDS = 200  # characters of a sentence that describes a source
 FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
@@ -60,7 +62,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The tutorial's schedule: `start_time` in epoch seconds; no `interval` for `once`."""
+    """The tutorial's schedule; no `interval` for `once`.
+
+    `start_time` is in epoch seconds; 0: none was given, and ticks are counted from 1970 on.
+    """
 
     frequency: str
     interval: int | None
@@ -111,6 +116,34 @@ class Flow:
             "events": sorted(self.events),
             "where": self.where,
         }
+
+
+def source_in_words(source: Any) -> str:
+    """What the rows of a table are, as a person says it: of what `Flow.source` describes."""
+    if not isinstance(source, dict):
+        return "another source"
+    events = source.get("events")
+    names = events if isinstance(events, list) else []
+    shown = ", ".join(f'"{name}"' for name in names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more events" if len(names) > MOST_NAMES else ""
+    words = f"{shown}{more}" if names else "all events"
+    words += f" of project {source.get('project_id')}"
+    if where := source.get("where"):
+        words += f" where {where}"
+    return words if len(words) <= LONGEST_WORDS else words[: LONGEST_WORDS - 1] + "…"
+
+
+def superseded_in_words(hours: float) -> str:
+    """What `keep_superseded_hours` means to whoever reads the table: both sides of it."""
+    if not hours:
+        return (
+            "replaced files go at once: a glob counts nothing twice, and a query that is reading "
+            "one may fail and has to be asked again"
+        )
+    return (
+        f"replaced files stay for {hours:g} hours: a query that is reading one ends well, and "
+        "until then a glob counts their rows twice; read the table with a Delta reader"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ It knows the configuration and the environment, and runs nothing.
 import os
 import time
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -16,6 +16,7 @@ from engine.config import Api, Config
 from engine.disk import canonical
 from engine.errors import InputError
 from engine.flow import Flow
+from engine.keys import calendar_day
 from engine.plan import DAYS_PER_REQUEST
 from engine.window import latest_day
 
@@ -58,11 +59,15 @@ def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
         return next(iter(flows.values())), found.home
     if name not in flows:
         flows = flows | kept(found, path)[0]
+    if name is None and len(flows) == 1:
+        name = next(iter(flows))
     if name in flows:
         return flows[name], found.home
     names = ", ".join(flows) or "none"
+    if name is None and not flows:
+        raise InputError(f"{path} has no flow. Declare one in a table [flows.NAME].")
     if name is None:
-        raise InputError(f"{path} has not one flow alone: give --flow with one of {names}.")
+        raise InputError(f"{path} has {len(flows)} flows ({names}). Choose one with --flow.")
     raise InputError(f'{path} has no flow "{name}". It has: {names}.')
 
 
@@ -150,10 +155,13 @@ def latest(zone: ZoneInfo) -> date:
 def day(option: str, text: str, zone: ZoneInfo) -> date:
     """The day that an option names; not one to come."""
     try:
-        # strptime alone would take the digits of every script.
-        given = datetime.strptime(text.encode("ascii").decode(), "%Y-%m-%d").date()
-    except ValueError:
-        raise InputError(f'{option} "{text}" is no date. Write it as 2024-01-31.') from None
+        given = calendar_day(text)
+    except ValueError as error:
+        raise InputError(
+            f'{option} "{text}" is no date: {error}.'
+            if str(error)
+            else f'{option} "{text}" is no date. Write it as 2024-01-31.'
+        ) from None
     last = latest(zone)
     if given > last:
         raise InputError(f"{option} {given} lies in the future: {last} is the last day there is.")

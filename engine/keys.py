@@ -3,9 +3,12 @@ What keys there are is config.py's business.
 """
 
 import json
+import re
+from calendar import month_name, monthrange
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -146,7 +149,7 @@ def fetch(given: dict[str, Any], environ: Environ) -> str:
         raise ValueError(f"must be {ELSEWHERE}")
     if kind == "env":
         told = f"the environment variable{_shown_variable(name)}"
-        text = environ.get(name, "")
+        text = trimmed(environ.get(name, ""))
         if not _is_utf8(text):
             raise ValueError(f"{told} is not a text in UTF-8")
         if not text:
@@ -154,7 +157,7 @@ def fetch(given: dict[str, Any], environ: Environ) -> str:
         return text
     told = f"the file{_shown_path(name)}"
     try:
-        text = Path(name).read_text("utf-8").rstrip("\r\n")
+        text = trimmed(Path(name).read_text("utf-8-sig"))
     except OSError as error:
         raise Unset(f"{told} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -186,6 +189,11 @@ def _shown_path(name: str) -> str:
 
 def _is_folder(path: Path) -> bool:
     return path not in (Path(), Path("/")) and path.is_dir()
+
+
+def trimmed(text: str) -> str:
+    """`text` without the line ends around it, which editors and `echo` add and nobody means."""
+    return text.strip("\r\n")
 
 
 def is_text(given: Any) -> bool:
@@ -234,6 +242,21 @@ def number(most: int) -> Key:
 def is_integer(least: int, most: int) -> Callable[[Any], bool]:
     """Whether something is a whole number of that span; a boolean is none."""
     return lambda given: type(given) is int and least <= given <= most
+
+
+def calendar_day(text: str) -> date:
+    """The day that a text as "2024-01-31" names; ValueError, with a sentence where one helps."""
+    found = re.fullmatch(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})", text)
+    if not found:
+        raise ValueError
+    year, month, day = map(int, found.groups())
+    if year and 1 <= month <= 12:
+        last = monthrange(year, month)[1]
+        if not 1 <= day <= last:
+            raise ValueError(f"{month_name[month]} {year} has {last} days")
+    elif year:
+        raise ValueError("a year has the months 01 to 12")
+    return date(year, month, day)
 
 
 def _is_utf8(text: str) -> bool:

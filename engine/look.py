@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import given, plan
-from engine.answer import clean
+from engine.answer import quote
 from engine.catalog import Catalog
 from engine.clock import duration
 from engine.disk import local_path, try_out
@@ -46,7 +46,7 @@ def sample(
                 limit=limit,
                 limits=limits,
             ) as chunks:
-                quoted = partial(clean, connection=flow.connection)
+                quoted = partial(quote, connection=flow.connection)
                 batches = lines.read(chunks, quoted=quoted)
                 return [record for batch in batches for record in batch.records]
         except TryAgain as error:

@@ -387,15 +387,18 @@ def _with_undone(
 def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date]]:
     """The days that a flow with day windows pulls at `tick`, by why.
 
-    Without `backfill_from` it begins with the day of its `start_time`, or with yesterday.
+    Without `backfill_from` it begins with the day of its `start_time`. Without that, with
+    yesterday, or with the first day that it has pulled: what was missed since is due.
     """
     zone = flow.connection.zone
     pulled = {day: at for day, at in positions.pulled.items() if day not in positions.undone}
     ripe = last_over(tick - _lookback(flow), zone)
     if flow.backfill_from:
         first = flow.backfill_from
-    elif flow.schedule:
+    elif flow.schedule and flow.schedule.start_time:
         first = last_over(flow.schedule.start_time * SECOND, zone) + DAY
+    elif flow.schedule:
+        first = min([last_over(tick, zone), *pulled])
     else:
         first = last_over(tick, zone)
     running = [

@@ -62,7 +62,8 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     zone = flow.connection.zone
     begins = [now - 2 * flow.lookback_days * plan.FULL_DAY]
     begins += [start] if start is not None else []
-    begins += [flow.schedule.start_time * plan.SECOND] if flow.schedule else []
+    if flow.schedule and flow.schedule.start_time:
+        begins += [flow.schedule.start_time * plan.SECOND]
     first = latest_day(min(begins), zone) - 2 * DAY
     if flow.backfill_from:
         first = min(first, flow.backfill_from)

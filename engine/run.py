@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.answer import clean
+from engine.answer import quote
 from engine.batch import Batch, Tally
 from engine.errors import DatasetError, EtlError, TooLate, TooManyRejects, disk_error
 from engine.flow import Flow, Run
@@ -156,7 +156,7 @@ def pull(
                         chunks,
                         direct=reader.batches,
                         whole=kept is not None,
-                        quoted=partial(clean, connection=flow.connection),
+                        quoted=partial(quote, connection=flow.connection),
                     )
                 ) as batches,
             ):

@@ -27,6 +27,7 @@ from engine.contents import Change, Contents, change, notes_of
 from engine.deltalog import Foreign, Log, State, columns_of, differences
 from engine.disk import LACKING, NO_LINKS
 from engine.errors import DatasetError, InputError, disk_error
+from engine.flow import source_in_words
 from engine.intent import is_inside
 from engine.window import is_day
 
@@ -117,8 +118,9 @@ class Table:
         source = properties.get(SOURCE)
         if source is not None and source != self._source:
             raise InputError(
-                f"The table {self.root} holds other events: it was made for {source}, and now "
-                f"{self._source} is asked for. One table mirrors one source: use another --dataset."
+                f"The table {self.root} holds other events: it was made for {_in_words(source)}, "
+                f"and what is asked for now is {_in_words(self._source)}. One table mirrors one "
+                "source: use another --dataset."
             )
         self._check_features(state, has)
         self._fits = state.metadata
@@ -447,6 +449,14 @@ def _described(table: DeltaTable) -> State:
             "writerFeatures": protocol.writer_features,
         },
     )
+
+
+def _in_words(source: str | None) -> str:
+    """A source as the table keeps it, in words; whoever wrote the table may have put anything."""
+    try:
+        return source_in_words(json.loads(source or ""))
+    except (ValueError, RecursionError):
+        return source_in_words(None)
 
 
 @contextmanager

@@ -99,8 +99,8 @@ LONG = "x" * 5000
 WRONG = [
     (["backfill", "--from-date=2024-01-02", "--to-date=2024-01-01"], {}, "after .* Swap them"),
     (["backfill", "--from-date=2024-01-02", "--to-date=2999-01-01"], {}, "--to-date .* future: 2"),
-    (["backfill", "--from-date=2024-02-30", "--to-date=2024-03-01"], {}, "is no date.* 2024-01-31"),
-    (["backfill", "--from-date=20240101", "--to-date=2024-03-01"], {}, "is no date"),
+    (["backfill", "--from-date=2024-02-30", "--to-date=2024-03-01"], {}, "2024 has 29 days"),
+    (["backfill", "--from-date=20240101", "--to-date=2024-03-01"], {}, "is no date.* 2024-01-31"),
     (["backfill", "--from-date=\uff12\uff10\uff12\uff14-01-01", *DAYS[1:]], {}, "is no date"),
     (["backfill", "--to-date=2024-03-01"], {}, "Missing option '--from-date'.* backfill --help"),
     (["backfill", *DAYS, "--dataset"], {}, "'--dataset' requires an argument.* backfill --help"),
@@ -133,7 +133,7 @@ WRONG = [
     (["backfill", *DAYS, "--flow=events"], {}, "give --config as well"),
     (["backfill", *DAYS, "--config=nope.toml"], {}, "nope.toml: cannot be read .No such file"),
     (["backfill", *DAYS, "--config=others"], {}, "others: cannot be read .Is a directory"),
-    (["backfill", *DAYS, "--config=two.toml"], {}, "--flow with one of events, sold, copy"),
+    (["backfill", *DAYS, "--config=two.toml"], {}, r"3 flows \(events, sold, copy\)\. Choose"),
     (["backfill", *DAYS, "--config=two.toml", "--flow=no"], {}, 'no flow "no".*events, sold'),
     (["backfill", *DAYS, "--dataset=s3://key:SECRET@b/t"], {}, "s3://… is not on a local disk"),
     (["backfill", *DAYS, "--dataset=a-file"], {}, "a-file is a file"),
@@ -561,7 +561,11 @@ def test_requests(run: Run, sandbox: Sandbox) -> None:
     assert {row["_extconndev"]["item_name"] for row in sold} == {"Pen"}
     said = run("backfill", *DAYS)
     assert said.status == 2
-    assert "holds other events" in said.err
+    assert (
+        'holds other events: it was made for "Items sold", "Sign in" of project 2384945 where '
+        'properties["item_name"] == "Pen", and what is asked for now is all events of project'
+        " 2384945."
+    ) in said.err
 
 
 def test_quiet_days_travel_together(run: Run, sandbox: Sandbox) -> None:
@@ -923,6 +927,30 @@ def test_check(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> N
         "ok", "wrong", "ok",
     ]  # fmt: skip
     assert "secret of the service account" in said.out
+    (wrong,) = [line for line in said.out.splitlines() if line.startswith("wrong")]
+    assert wrong == f"wrong  events: {sandbox.url}"  # no sentence that sounds true
+
+
+@pytest.mark.parametrize(
+    ("hours", "readers"),
+    [
+        (0, "replaced files go at once: .* a query that is reading one may fail"),
+        (24, "replaced files stay for 24 hours: .* until then a glob counts their rows twice"),
+    ],
+)
+def test_what_replaced_files_mean_to_readers_is_told(
+    run: Run, sandbox: Sandbox, hours: int, readers: str
+) -> None:
+    """By `check`, both sides; and by a backfill to whoever keeps them, for a glob sees them."""
+    Path("flows.toml").write_text(
+        f'[connections.shop]\nhost = "{sandbox.url}"\n[flows.events]\nconnection = "shop"\n'
+        f'dataset = "data/events"\nkeep_superseded_hours = {hours}\n'
+    )
+    words = ["--config=flows.toml", *ONE_DAY]
+    assert re.search(f"ok     events: dataset .*; {readers}", run("check", words[0]).out)
+    assert "replaced files" not in run("backfill", *words).err  # there is nothing to replace yet
+    said = run("backfill", *words, "--force").err
+    assert bool(re.search(readers, said)) == bool(hours)
 
 
 def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:
@@ -1072,7 +1100,10 @@ def test_the_sandbox_alone(sandbox: Sandbox, tmp_path: Path, sign: signal.Signal
     _, err = process.communicate(timeout=10)
     assert time.monotonic() - moment < 1
     assert process.returncode == 0
-    assert err == f"This is a stand-in, NOT Mixpanel: invented events at {url}\n"
+    first, *exports = err.splitlines()
+    assert first == f"This is a stand-in, NOT Mixpanel: invented events at {url}. To pull them:"
+    wanted = variables(url) | {"MIXPANEL_TIMEZONE": "UTC"}
+    assert dict(line.removeprefix("export ").split("=", 1) for line in exports) == wanted
 
 
 # Secrets ---------------------------------------------------------------------------------

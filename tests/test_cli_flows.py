@@ -88,6 +88,26 @@ def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
     assert not Path("data").exists()
 
 
+@pytest.mark.parametrize(
+    ("windows", "planned"),
+    [
+        ("day", ["day\t2024-01-09", "day\t2024-01-10"]),
+        ("arrival", ["arrival\t2024-01-05 11:50 to 2024-01-10 11:50"]),
+    ],
+)
+def test_a_flow_without_start_and_history_asks_for_little(
+    run: Run, windows: str, planned: list[str]
+) -> None:
+    """No `start_time`: ticks are whole intervals of UTC, and old days are not filled unasked."""
+    Path("flows.toml").write_text(
+        '[connections.shop]\n[flows.events]\nconnection = "shop"\ndataset = "data/events"\n'
+        f'windows = "{windows}"\nschedule = {{ frequency = "hour", interval = 1 }}\n'
+    )
+    said = run("plan", "--config=flows.toml")
+    assert [line.split("\t", 1)[1] for line in said.out.splitlines()[1:]] == planned
+    assert "Next tick: 2024-01-10 13:00." in said.err
+
+
 def test_plan_once_there_are_arrivals(run: Run) -> None:
     """The days of `backfill_from`, the newest first, as many in one request as fit."""
     keep("events")

@@ -1,5 +1,6 @@
 """The configuration: what the contract allows is read, all else is named, and nothing leaks."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import date
@@ -145,7 +146,12 @@ def test_a_setting_of_a_flow_is_read(write: Write, line: str, name: str, value: 
         ("lookback_days = true", "lookback_days", "not true"),
         ("delay_minutes = -1", "delay_minutes", "must be a whole number from 0"),
         ('backfill_from = "20240101"', "backfill_from", 'must be a date, as "2024-01-01"'),
-        ('backfill_from = "2024-02-30"', "backfill_from", "must be a date"),
+        ('backfill_from = "2024-02-30"', "backfill_from", "is no date: February 2024 has 29 days"),
+        ('backfill_from = "2023-02-29"', "backfill_from", "is no date: February 2023 has 28 days"),
+        ('backfill_from = "2024-04-31"', "backfill_from", "is no date: April 2024 has 30 days"),
+        ('backfill_from = "2024-01-00"', "backfill_from", "is no date: January 2024 has 31 days"),
+        ('backfill_from = "2024-13-01"', "backfill_from", "is no date: a year has the months"),
+        ('backfill_from = "0000-01-01"', "backfill_from", "is no date: year 0 is out of range"),
         ("backfill_from = 2024-01-01T00:00:00Z", "backfill_from", "must be a date"),
         ('events = "Items sold"', "events", "must be a list of names of events"),
         ("events = []", "events", "must be a list of names of events"),
@@ -181,6 +187,8 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(
         ('frequency = "hour", interval = 1, start_time = 1', Schedule("hour", 1, 1)),
         ('frequency = "day", interval = 2, start_time = 1', Schedule("day", 2, 1)),
         ('frequency = "week", interval = 1, start_time = 1', Schedule("week", 1, 1)),
+        ('frequency = "minute", interval = 15', Schedule("minute", 15, 0)),
+        ('frequency = "day", interval = 1', Schedule("day", 1, 0)),
     ],
 )
 def test_the_tutorials_schedules_are_read(write: Write, schedule: str, read: Schedule) -> None:
@@ -193,7 +201,13 @@ def test_the_tutorials_schedules_are_read(write: Write, schedule: str, read: Sch
 @pytest.mark.parametrize(
     ("schedule", "key", "told"),
     [
-        ('frequency = "minute", interval = 14, start_time = 1', "interval", "from 15 to 100000"),
+        (
+            'frequency = "minute", interval = 5',
+            "interval",
+            "is 5 minutes, and the least is 15: each tick costs one of the 60 requests an hour",
+        ),
+        ('frequency = "minute", interval = 14', "interval", "is 14 minutes, and the least is 15"),
+        ('frequency = "minute", interval = 0', "interval", "from 15 to 100000, not 0"),
         ('frequency = "minute", interval = 15.0, start_time = 1', "interval", "whole number"),
         ('frequency = "hour", interval = 0, start_time = 1', "interval", "from 1 to 100000"),
         ('frequency = "day", start_time = 1', "interval", "is missing. It must be a whole number"),
@@ -259,6 +273,9 @@ def test_a_setting_of_a_connection_is_read(
         ("project_id = 0", "project_id", "must be"),
         ("project_id = true", "project_id", "must be"),
         ('project_id = { env = "MIXPANEL_USERNAME" }', "project_id", "must be the number"),
+        ("project_id = { env = 'QUOTED' }", "project_id", "without quotation marks"),
+        ("host = { env = 'QUOTED' }", "host", "without quotation marks"),
+        ("timezone = \"'UTC'\"", "timezone", "without quotation marks"),
         ('timezone = "Pacific Standart Time"', "timezone", "Pacific Standard Time"),
         ('password = { env = "NOT_THERE" }', "password", "variable NOT_THERE is not set"),
         ('password = { env = "EMPTY_ONE" }', "password", "variable EMPTY_ONE is not set"),
@@ -277,7 +294,7 @@ def test_a_setting_of_a_connection_is_read(
 )
 def test_a_wrong_connection_is_named(write: Write, line: str, key: str, told: str) -> None:
     """One problem, with the whole path of the key and the values that would do."""
-    (problem,) = problems(write(short(line)), ENVIRON | {"EMPTY_ONE": ""})
+    (problem,) = problems(write(short(line)), ENVIRON | {"EMPTY_ONE": "", "QUOTED": '"1"'})
     assert problem.startswith(f"connections.shop.{key}: ")
     assert told in problem
 
@@ -290,7 +307,41 @@ def test_a_secret_can_stand_in_a_file(write: Write, tmp_path: Path) -> None:
     assert connection.password.reveal() == " pass word "
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"secret", b"secret\n", b"secret\r\n", b"\r\n\nsecret\n\n", b"\xef\xbb\xbfsecret\r\n"],
+)
+def test_line_ends_are_no_part_of_a_value_wherever_it_stands(
+    write: Write, tmp_path: Path, content: bytes
+) -> None:
+    """In a file, in a variable that an entry names, in one of ours, in the configuration itself."""
+    (tmp_path / "secret").write_bytes(content)
+    text = content.decode("utf-8-sig")
+    lines = [f'password = {{ file = "{tmp_path}/secret" }}', 'password = { env = "P" }', ""]
+    read = [
+        load(write(short(line)), ENVIRON | {"P": text, "MIXPANEL_PASSWORD": text})
+        .flows["events"]
+        .connection
+        for line in lines
+    ]
+    read.append(from_environment(ENVIRON | {"MIXPANEL_PASSWORD": text}))
+    assert {each.password.reveal() for each in read} == {"secret"}
+    for line in (f"username = {json.dumps(text)}", 'username = { env = "P" }'):
+        flows = load(write(short(line)), ENVIRON | {"P": text}).flows
+        assert flows["events"].connection.username == "secret"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_are_no_part_of_any_variable(end: str) -> None:
+    """Each of ours, the number and the home among them."""
+    whole = ENVIRON | {"MIXPANEL_HOST": "eu", "MIXPANEL_TIMEZONE": "UTC"}
+    ended = {name: value + end for name, value in whole.items()}
+    assert from_environment(ended) == from_environment(whole)
+    assert config.home({"MIXPANEL_ETL_HOME": "/srv/etl" + end}) == Path("/srv/etl")
+    assert config.home({"MIXPANEL_ETL_HOME": end}) == Path(".mixpanel-etl")
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\xef\xbb\xbf\r\n"])
 def test_a_secrets_file_without_a_secret_is_a_problem(
     write: Write, tmp_path: Path, content: bytes
 ) -> None:
@@ -415,12 +466,11 @@ def test_every_problem_is_told_at_once(write: Write) -> None:
         "connections.other.project_id",
         "flows.one.dataset",
         "flows.one.schedule.interval",
-        "flows.one.schedule.start_time",
         "flows.one.connection",
         "flows.two.dataset",
         "flows.a/b",
     ]
-    assert '"shopp" is not declared; did you mean "shop"? Allowed: shop, other' in found[13]
+    assert '"shopp" is not declared; did you mean "shop"? Allowed: shop, other' in found[12]
 
 
 @pytest.mark.parametrize(
@@ -570,6 +620,37 @@ def test_an_unknown_time_zone_brings_the_nearest_names(name: str, near: str) -> 
     assert told.startswith(f'"{name}" is not a time zone')
     assert told.partition("near to it are ")[2].rstrip(".").split(", ")[0] == near
     assert told.count(",") == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("PST", "America/Los_Angeles"),
+        ("pdt", "America/Los_Angeles"),
+        ("PT", "America/Los_Angeles"),
+        ("CST", "America/Chicago"),
+        ("EDT", "America/New_York"),
+        ("Eastern", "America/New_York"),
+        ("IST", "Asia/Kolkata"),
+        ("CEST", "Europe/Berlin"),
+        ("BST", "Europe/London"),
+        ("JST", "Asia/Tokyo"),
+        ("Los Angeles", "America/Los_Angeles"),
+        ("berlin", "Europe/Berlin"),
+    ],
+)
+def test_an_abbreviation_or_a_city_brings_its_zone(name: str, meant: str) -> None:
+    """What looks alike is no help there: the name that people mean by it is."""
+    with pytest.raises(InputError, match=f"; did you mean {meant}\\?$"):
+        timezone(name)
+
+
+def test_every_zone_that_is_suggested_is_one() -> None:
+    """And no abbreviation is a zone already, which would never be suggested for."""
+    assert all(timezone(zone) == zone for zone in config.ABBREVIATIONS.values())
+    for name in config.ABBREVIATIONS:
+        with pytest.raises(InputError):
+            timezone(name)
 
 
 @settings(deadline=None, max_examples=200)

@@ -183,9 +183,10 @@ def test_a_configuration_that_changes(sandbox: Sandbox, tmp_path: Path) -> None:
         assert "unknown" in tried.lines("configuration refused, the old one stays")[0]["error"]
         before = tried.reached()
         until(lambda: tried.reached() > before)
-        tried.write("other", more=BACKFILL)
+        tried.write("other", more=BACKFILL + "\nkeep_superseded_hours = 24")
         process.send_signal(signal.SIGHUP)
         until(lambda: tried.filled(FIRST, "other"))
+        assert "a glob counts their rows twice" in tried.log.read_text()
         until(lambda: not [line for line in tried.lines("run")[-1:] if line["flow"] == "events"])
         stop(process)
     assert is_exact(tried, SPEC, name="other")

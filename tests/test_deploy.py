@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -71,3 +73,91 @@ def test_the_container_file() -> None:
     assert known(command)
     order = [word for word, _, _ in said]
     assert len(order) - 1 - order[::-1].index("USER") < order.index("ENTRYPOINT")
+
+
+def patterns(file: str) -> list[str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def expression(pattern: str) -> str:
+    """A pattern of .dockerignore as a regular expression over paths."""
+    parts = re.split(r"(\*\*/|\*|\?)", pattern.rstrip("/"))
+    meant = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return "".join(meant.get(part) or re.escape(part) for part in parts)
+
+
+def is_let_in(path: str) -> bool:
+    """Whether a build gets this file: the last pattern that meets it, or a folder of it, counts."""
+    folders = [str(parent) for parent in PurePosixPath(path).parents if parent.name]
+    let_in = True
+    for pattern in patterns(".dockerignore"):
+        meant = re.compile(expression(pattern.removeprefix("!")))
+        if any(meant.fullmatch(name) for name in [path, *folders]):
+            let_in = pattern.startswith("!")
+    return let_in
+
+
+SECRETS = [
+    ".git/config", ".env", ".env.local", "engine/.env", "api.token", "secrets.key", "password",
+    ".mixpanel-etl/api.token", ".mixpanel-etl/secrets.key", "engine/secrets.key", "mappings/x.pem",
+    "flows.toml", "engine/flows.toml", "deploy/password", "data/events/x.parquet", ".netrc",
+    "engine/.mixpanel-etl/catalog.sqlite3", "catalog.sqlite3-wal", "engine/credentials.json",
+    "schemas/my-password.txt", ".venv/bin/python", "tests/fixtures/x.json", "id_rsa",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", SECRETS)
+def test_no_secret_gets_into_a_container(path: str) -> None:
+    """P7: what lies in a layer can be read by whoever has the image."""
+    assert not is_let_in(path)
+
+
+def test_nothing_that_git_ignores_gets_into_a_container() -> None:
+    """In a folder that is built from, what is no part of the program may lie anywhere."""
+    for pattern in patterns(".gitignore"):
+        name = pattern.strip("/").replace("*", "x")
+        for folder in ("", "engine/", "mappings/deeper/"):
+            if not folder or "/" not in pattern.rstrip("/"):
+                assert not is_let_in(f"{folder}{name}"), pattern
+                assert not is_let_in(f"{folder}{name}/file"), pattern
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+def test_a_container_gets_what_the_program_is_made_of(tmp_path: Path) -> None:
+    """What is let in and copied makes a wheel: the package, the mapping sets and the schemas."""
+    lines = CONTAINER.read_text().splitlines()
+    copies = [
+        line.split()[1:] for line in lines if line.startswith("COPY ") and "--from" not in line
+    ]
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+    ours = done.stdout.splitlines()
+    for relative in filter(is_let_in, ours):
+        for *sources, target in copies:
+            for source in sources:
+                within = relative == source and target.endswith("/")
+                if within or relative.startswith(f"{source}/"):
+                    to = tmp_path / "source" / relative
+                    to.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(ROOT / relative, to)
+    assert (tmp_path / "source" / "constraints.txt").exists()
+    alone = ["--no-isolation"] if find_spec("hatchling") else []
+    built = tmp_path / "built"
+    command = [sys.executable, "-m", "build", "--wheel", *alone, "--outdir", str(built)]
+    done = subprocess.run(
+        [*command, str(tmp_path / "source")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    (wheel,) = built.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {path for path in ours if path.startswith("engine/")} <= names
+    assert {"engine/mappings/mixpanel-events.json", "engine/schemas/mixpanel-events.json"} <= names
+
+
+def test_nothing_is_installed_by_a_name_that_no_registry_has() -> None:
+    """The program is installed from a clone or a wheel: an index may hold another by its name."""
+    for path in (UNIT, CONTAINER, ROOT / "README.md", ROOT / "Makefile"):
+        for line in path.read_text().replace("\\\n", " ").splitlines():
+            if found := re.search(r"pip install (.*)", line):
+                assert not re.search(r"(?<![/\w-])mixpanel-etl(?![/\w])", found[1]), line

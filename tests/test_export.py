@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import random
+import re
 import socket
 import ssl
 import struct
@@ -448,6 +449,7 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
         (504, b'{"a": [1]}', Unavailable, "a.*1"),
         (204, b"", Refused, "204"),
         (304, b"", Refused, "Check the host"),
+        (407, b"me:hunter2", Refused, "refuses the name and password.*check HTTPS_PROXY"),
         (302, b"", Refused, "302"),
     ],
 )
@@ -613,7 +615,10 @@ def test_a_certificate_that_cannot_be_verified_is_refused() -> None:
     [
         (httpx.ConnectTimeout(""), False, Unavailable),
         (httpx.ReadTimeout(""), True, Unavailable),
-        (httpx.ProxyError("407"), False, Unavailable),
+        (httpx.ProxyError("407 x"), False, Refused),
+        (httpx.ProxyError("403 x"), False, Refused),
+        (httpx.ProxyError("502 x"), False, Unavailable),
+        (httpx.ProxyError("Invalid username/password"), False, Refused),
         (httpx.RemoteProtocolError("x"), False, Unavailable),
         (httpx.RemoteProtocolError("x"), True, Truncated),
         (httpx.ReadError(""), True, Unavailable),
@@ -746,6 +751,9 @@ def test_a_redirect_elsewhere_is_refused(target: str) -> None:
         assert elsewhere.requests == []
         assert len(server.requests) == 1
     assert BASIC not in str(caught.value)
+    assert re.search(
+        r"redirects to .*would receive the credentials|cannot be read", str(caught.value)
+    )
 
 
 def port(server: Server) -> str:

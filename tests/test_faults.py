@@ -154,6 +154,18 @@ def test_a_response_that_repeats_the_credentials(sandbox: Sandbox, root: Path, b
         assert secret not in whole
 
 
+@pytest.mark.parametrize("status", [203, 206])
+def test_no_record_holds_the_text_of_an_event(sandbox: Sandbox, root: Path, status: int) -> None:
+    """P7: events that come with another status than 200 are refused and shown to nobody."""
+    line = '{"event":"Items sold","properties":{"time":1704067200,"distinct_id":"u1@test.com"}}'
+    sandbox.faults(answer(status, body=line) | {"times": ALWAYS})
+    done = pull(sandbox.url, root, [DAY])
+    assert_failed(done, f"answered {status}")
+    assert done.waits == []
+    assert "u1@test" not in json.dumps(done.items)
+    assert "Items sold" not in json.dumps(done.items)
+
+
 @pytest.mark.parametrize(("fault", "cause"), LASTING)
 def test_a_fault_that_lasts(
     sandbox: Sandbox, root: Path, expected: list[str], fault: Fault, cause: str

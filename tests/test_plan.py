@@ -738,6 +738,22 @@ DAILY = schedule("day", 1, "2024-03-01T06:00")
             "2024-03-20T06:00",
             [],
         ),
+        # no start: from yesterday on, and from there on whatever was missed meanwhile
+        (Schedule("day", 1, 0), None, {}, "2024-03-02T06:00", ["day 2024-03-01..2024-03-02"]),
+        (
+            Schedule("hour", 1, 0),
+            None,
+            pulled("2024-03-01", 1, "2024-03-02T00:00"),
+            "2024-03-05T06:30",
+            ["day 2024-03-02..2024-03-05"],
+        ),
+        (
+            Schedule("day", 1, 0),
+            "2024-03-01",
+            {},
+            "2024-03-03T06:00",
+            ["day 2024-03-01..2024-03-03"],
+        ),
         # no schedule: yesterday and today, at every call
         (None, None, {}, "2024-03-02T06:00", ["day 2024-03-01..2024-03-02"]),
         # the clock was set back

@@ -1,10 +1,15 @@
 """Window -> the bytes of Mixpanel's answer, decompressed and whole, or an error of ours.
 
 The only importer of httpx: its exceptions end here. It knows neither lines nor events.
+
+Requests go through httpx's transport and not its client, which would read more of the environment
+than we do, follow what a server says, and parse cookies with regular expressions that backtrack.
 """
 
+import base64
 import ipaddress
 import json
+import os
 import re
 import socket
 import ssl
@@ -13,22 +18,28 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 from isal import igzip_lib, isal_zlib
+from socksio.exceptions import SOCKSError
 
 from engine import __version__
-from engine.answer import answered_at, clean, is_page, sentence, verdict
+from engine.answer import answered_at, clean, is_page, quote, sentence, verdict
 from engine.errors import InputError, Refused, Truncated, TryAgain, Unavailable
 from engine.flow import Connection
+from engine.proxies import Proxy, certificates, proxy_for
 from engine.window import Window
 
 ENDPOINT = "/api/2.0/export"
 MOST_EVENTS = 100_000  # Mixpanel: the value of `limit` cannot be over 100000
 PIECE = 1 << 20  # bytes; what is handed on at a time, and decompressed at a time
 GATHERED = 1 << 18  # bytes on the wire that are decompressed together
-ERROR_BODY = 1 << 16  # bytes of an error's body that are looked at
+ERROR_BODY = 1 << 16  # bytes of an error's body that are read
+ERROR_SECONDS = 30  # for which an error's body is awaited: its status says enough
+LONGEST_LOCATION = 1 << 13  # characters of an address to which a server may redirect
 GZIP = ("gzip", "x-gzip")
 REDIRECTS = 5
 HOST_NAME = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9a-f:.]+")
@@ -155,11 +166,12 @@ class Response:
 
     def _events(self, piece: bytes) -> bytes:
         """`piece`, unless it begins a page where there should be events."""
-        page = "text/html" in self._response.headers.get("content-type", "")
+        page = "text/html" in self._response.headers.get("content-type", "").lower()
         if self.status == httpx.codes.OK and not self._begun and (page or is_page(piece)):
+            said = quote(sentence(piece), self._connection)
             raise Unavailable(
-                f"{self._connection.host} answered with an HTML page instead of events:"
-                f" {clean(sentence(piece), self._connection)}"
+                f"{self._connection.host} answered with an HTML page instead of events"
+                + (f": {said}" if said else ".")
             )
         self._begun = True
         return piece
@@ -215,55 +227,104 @@ def stream(
     for a body that is not whole (P1).
     """
     address = url(connection, window, events, where, limit)
+    # Credentials in clear go to this machine itself, so not through a proxy of the environment.
+    proxy = proxy_for(address, os.environ) if address.startswith("https:") else None
     with (
-        _client(connection, limits) as client,
-        _Watch(connection, limits, stopped) as watch,
-        closing(_answer(client, address, watch)) as response,
+        _transport(address, proxy) as transport,
+        _Watch(connection, limits, stopped, proxy) as watch,
+        closing(_answer(transport, connection, address, limits, watch)) as response,
     ):
         answered = Response(response, connection, watch)
         if answered.status != httpx.codes.OK:
-            body = _start(answered)
+            body = _start(answered, watch) if answered.status >= httpx.codes.BAD_REQUEST else b""
             raise verdict(answered.status, response.headers, body, connection, now())
         yield answered
 
 
-def _client(connection: Connection, limits: Limits) -> httpx.Client:
-    # Credentials in clear go to this machine itself, so not through a proxy of the environment.
-    tls = connection.host.startswith("https:")
-    try:
-        return httpx.Client(
-            auth=httpx.BasicAuth(connection.username, connection.password.reveal()),
-            headers={"User-Agent": f"mixpanel-etl/{__version__}", "Accept-Encoding": "gzip"},
-            # The watch keeps the finer limits; this one stands behind it.
-            timeout=httpx.Timeout(limits.connect, read=limits.first_byte + limits.idle),
-            trust_env=tls,
-            follow_redirects=False,
-        )
-    except (ValueError, OSError, ImportError, httpx.InvalidURL):
-        # From None: the message could show the address of a proxy, with its password (P7).
-        raise InputError(
-            "The network settings of the environment cannot be used: check HTTPS_PROXY, ALL_PROXY,"
-            " NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR."
-        ) from None
+def _transport(address: str, proxy: Proxy | None) -> httpx.HTTPTransport:
+    """What makes the connection. All that it takes from the environment is handed to it."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unlike Python's default, it logs no keys (P7)
+    if address.startswith("https:"):
+        _trust(tls, certificates(os.environ))
+    through = None
+    if proxy:
+        # Only a proxy that speaks TLS itself may be given a context for that.
+        inner = tls if proxy.url.startswith("https:") else None
+        through = httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=inner)
+    return httpx.HTTPTransport(verify=tls, proxy=through, trust_env=False)
 
 
-def _answer(client: httpx.Client, address: str, watch: "_Watch") -> httpx.Response:
+def _trust(tls: ssl.SSLContext, named: Mapping[str, str]) -> None:
+    """Load the certificates that variables of the environment name, or else those of certifi."""
+    if not named:
+        tls.load_verify_locations(certifi.where())
+    for variable, path in named.items():
+        try:
+            if variable == "SSL_CERT_FILE":
+                tls.load_verify_locations(cafile=path)
+            elif any(Path(folder).is_dir() for folder in path.split(os.pathsep)):
+                tls.load_verify_locations(capath=path)
+            else:
+                raise NotADirectoryError
+        except (OSError, ValueError):
+            kind = "file" if variable == "SSL_CERT_FILE" else "directory"
+            raise InputError(
+                f"The variable {variable} names no {kind} of certificates that can be read: "
+                "correct it or unset it."
+            ) from None
+
+
+def _answer(
+    transport: httpx.HTTPTransport,
+    connection: Connection,
+    address: str,
+    limits: Limits,
+    watch: "_Watch",
+) -> httpx.Response:
     """The response that has begun, after redirects within the same host."""
+    own = httpx.URL(address)
+    credentials = f"{connection.username}:{connection.password.reveal()}".encode()
+    headers = {
+        "Accept": "*/*",
+        "Accept-Encoding": "gzip",
+        "Connection": "keep-alive",
+        "User-Agent": f"mixpanel-etl/{__version__}",
+        "Authorization": f"Basic {base64.b64encode(credentials).decode()}",
+    }
+    # The watch keeps the finer limits; this one stands behind it.
+    timeout = httpx.Timeout(limits.connect, read=limits.first_byte + limits.idle).as_dict()
+    extensions = {"timeout": timeout, "trace": watch.trace}
+    target = own
     for _ in range(REDIRECTS):
         with watch.waiting():
-            request = client.build_request("GET", address, extensions={"trace": watch.trace})
-            response = client.send(request, stream=True)
-            if not response.has_redirect_location:
-                return response
-            response.close()
-            target = httpx.URL(address).join(response.headers["location"])
-        if _origin(target) != _origin(httpx.URL(address)):  # P7: credentials stay with their host
-            raise Refused(
-                f"{httpx.URL(address).host} sends us on to {target.scheme}://{target.host}, which"
-                " would get the credentials: if that is right, make it the host."
-            )
-        address = str(target)
-    raise Refused(f"{httpx.URL(address).host} redirected the request {REDIRECTS} times.")
+            request = httpx.Request("GET", target, headers=headers, extensions=extensions)
+            response = transport.handle_request(request)
+        if not response.has_redirect_location:
+            return response
+        response.close()
+        target = _redirected(own, target, response.headers["location"], connection)
+    raise Refused(f"{own.host} redirected the request {REDIRECTS} times.")
+
+
+def _redirected(
+    own: httpx.URL, address: httpx.URL, location: str, connection: Connection
+) -> httpx.URL:
+    """Where a redirect leads. Credentials stay with their host (P7)."""
+    unread = Refused(f"{own.host} redirects to an address that cannot be read. Check the host.")
+    if len(location) > LONGEST_LOCATION:
+        raise unread
+    try:
+        target = address.join(location)
+    except (httpx.InvalidURL, ValueError):
+        raise unread from None
+    if _origin(target) != _origin(own):
+        shown = clean(f"{target.scheme}://{target.netloc.decode(errors='replace')}", connection)
+        other = "another host" if target.host != own.host else "another scheme or port"
+        raise Refused(
+            f"{own.host} redirects to {shown}, {other}, which would receive the credentials: if"
+            " that is right, make it the host."
+        )
+    return target
 
 
 def _origin(address: httpx.URL) -> tuple[str, str, int | None]:
@@ -279,10 +340,18 @@ class _Watch:
     which wakes whoever reads from it.
     """
 
-    def __init__(self, connection: Connection, limits: Limits, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        limits: Limits,
+        stopped: Callable[[], bool],
+        proxy: Proxy | None = None,
+    ) -> None:
         self._connection = connection
         self._limits = limits
         self._stopped = stopped
+        self._proxy = proxy
+        self._ends = float("inf")
         self._error: Unavailable | None = None
         self._socket: socket.socket | None = None
         self._begun = time.monotonic()
@@ -306,12 +375,26 @@ class _Watch:
         try:
             yield
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-            raise self._error or translated(error, self._connection, in_body=in_body) from error
+            if isinstance(error, httpx.ProxyError):
+                self._close()
+            # From None: the message of `error` may repeat credentials, or part of an event (P7).
+            raise self._error or translated(
+                error, self._connection, in_body=in_body, proxy=self._proxy
+            ) from None
+        except (SOCKSError, AssertionError):
+            if not (self._proxy and self._proxy.is_socks):
+                raise
+            self._close()
+            raise self._error or _no_socks(self._proxy) from None
         finally:
             self._since = None
         if self._error:
             raise self._error
         self._heard = self._heard or in_body
+
+    def hurry(self, seconds: float) -> None:
+        """End the request in so many seconds at the latest."""
+        self._ends = time.monotonic() + seconds
 
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Httpcore tells what it does; what we want is the socket, bare or with TLS."""
@@ -335,11 +418,16 @@ class _Watch:
         patience = limits.idle if self._heard else limits.first_byte
         if self._stopped():
             return f"The request to {host} was stopped."
-        if now - self._begun > limits.total:
+        if now > self._ends or now - self._begun > limits.total:
             return f"{host} did not finish its answer within {limits.total:g} seconds."
         if since is not None and now - since > patience:
             return f"{host} sent nothing for {patience:g} seconds."
         return None
+
+    def _close(self) -> None:
+        """Close the connection to a SOCKS proxy, which httpcore leaves open where that refuses."""
+        if self._socket:
+            self._socket.close()
 
     def _shut_down(self) -> None:
         if self._socket:
@@ -377,33 +465,44 @@ def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Larger chunks: the fewer, the less do threads wait for one another."""
     held: list[bytes] = []
+    size = 0
     for chunk in chunks:
         held.append(chunk)
-        if sum(map(len, held)) >= GATHERED:
+        size += len(chunk)
+        if size >= GATHERED:
             yield b"".join(held)
-            held = []
+            held, size = [], 0
     yield b"".join(held)
 
 
 def translated(
-    error: Exception, connection: Connection, *, in_body: bool = False
+    error: Exception,
+    connection: Connection,
+    *,
+    in_body: bool = False,
+    proxy: Proxy | None = None,
 ) -> Refused | Truncated | Unavailable:
     """What an exception of httpx means; `in_body`: the answer had begun well."""
     host = connection.host
-    said = clean(str(error) or type(error).__name__, connection)
+    said = clean(_without_bytes(str(error)) or type(error).__name__, connection)
     cause: BaseException | None = error
     while cause:
         if isinstance(cause, ssl.SSLCertVerificationError):
+            why = clean(str(cause.verify_message), connection)
             return Refused(
-                f"The certificate of {host} cannot be verified: {cause.verify_message}. Check the"
-                " host, and SSL_CERT_FILE if a proxy of yours opens TLS."
+                f"The certificate of {host} cannot be verified: {why}. Check the host, and"
+                " SSL_CERT_FILE and SSL_CERT_DIR if a proxy of yours opens TLS."
             )
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.ProxyError):
+        return _refused_by_proxy(str(error), host, proxy)
     if isinstance(error, httpx.RemoteProtocolError) and in_body:  # P1
         return Truncated(f"The response of {host} is not whole: {said}")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        through = f" through the proxy of {proxy.variable}" if proxy else ""
         unreached = Unavailable(
-            f"{host} cannot be reached: {said}. Check the network, a proxy or VPN, and the host."
+            f"{host} cannot be reached{through}: {said}. Check the network, a proxy or VPN, and"
+            " the host."
         )
         unreached.reached = False
         return unreached
@@ -412,14 +511,51 @@ def translated(
     return Unavailable(f"The connection to {host} broke: {said}")
 
 
-def _start(answered: Response) -> bytes:
-    """The beginning of an error's body: as much of it as comes."""
-    start = b""
+def _without_bytes(message: str) -> str:
+    """A message of h11's without the bytes of the answer that it ends with: they may be events."""
+    return re.split(r":? ?(?:bytearray\()?b['\"]", message[:ERROR_BODY], maxsplit=1)[0]
+
+
+def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused | Unavailable:
+    """What a proxy answered when it was asked for a connection; its own words are not shown (P7).
+
+    Over HTTP the message begins with a status, over SOCKS it is one of httpcore's sentences.
+    """
+    variable = proxy.variable if proxy else "HTTPS_PROXY"
+    status = message[:3]
+    if status == "407" or message.startswith(("Invalid username", "Requested")):
+        return Refused(f"The proxy of {variable} refuses the name and password: check {variable}.")
+    answered = f"The proxy of {variable} does not connect us with {host}"
+    if status.isdecimal():
+        answered += f": it answered {status}"
+    final = status.startswith("4") and status not in ("408", "429")
+    if final or "not allowed" in message:
+        return Refused(f"{answered}. Allow the host there, or name it in NO_PROXY.")
+    unreached = Unavailable(f"{answered}. Check the proxy.")
+    unreached.reached = False
+    return unreached
+
+
+def _no_socks(proxy: Proxy) -> Unavailable:
+    """What an answer means that is none of SOCKS."""
+    unreached = Unavailable(
+        f"The proxy of {proxy.variable} does not answer as a SOCKS proxy does: check its scheme"
+        " and its port."
+    )
+    unreached.reached = False
+    return unreached
+
+
+def _start(answered: Response, watch: _Watch) -> bytes:
+    """The beginning of an error's body: as much of it as comes soon."""
+    gathered = bytearray()
+    watch.hurry(ERROR_SECONDS)
     with suppress(TryAgain):  # the status says more than how its text broke off
         for chunk in answered.received_chunks():
-            start += chunk
-            if len(start) >= ERROR_BODY:
+            gathered += chunk
+            if len(gathered) >= ERROR_BODY:
                 break
+    start = bytes(gathered)
     if answered.encoding in GZIP:
         with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)
