@@ -110,7 +110,7 @@ def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Pa
     connection = connection_of(source, resources, vault)
     schedule, backfill = schedule_of(body, needed=resource.origin is None)
     options, diagnostics = options_of(body)
-    if backfill and schedule:
+    if backfill and schedule and schedule.start_time:
         first = latest_day(schedule.start_time * 1000, connection.zone)
         options.setdefault("backfill_from", first)
     params = source.body["params"]

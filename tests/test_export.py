@@ -158,6 +158,11 @@ def chunked(*parts: bytes, last: bytes = b"0\r\n\r\n", encoding: str = "identity
     return head("200 OK", *headers) + body + last
 
 
+def gzipped(body: bytes) -> bytes:
+    """The same bytes at any time: they are part of the names of tests."""
+    return gzip.compress(body, mtime=0)
+
+
 def zipped(body: bytes) -> bytes:
     return sized(body, "Content-Encoding: gzip")
 
@@ -292,11 +297,11 @@ BODY = EVENT * 30_000
     [
         sized(BODY),
         chunked(BODY[:7], BODY[7:40_000], BODY[40_000:]),
-        zipped(gzip.compress(BODY)),
-        sized(gzip.compress(BODY), "Content-Encoding: X-GZIP"),
-        zipped(gzip.compress(BODY[:1000]) + gzip.compress(b"") + gzip.compress(BODY[1000:])),
-        chunked(*(gzip.compress(BODY)[at : at + 9] for at in range(0, 4000, 9)), encoding="gzip"),
-        head("200 OK", "Content-Encoding: gzip") + gzip.compress(BODY),
+        zipped(gzipped(BODY)),
+        sized(gzipped(BODY), "Content-Encoding: X-GZIP"),
+        zipped(gzipped(BODY[:1000]) + gzipped(b"") + gzipped(BODY[1000:])),
+        chunked(*(gzipped(BODY)[at : at + 9] for at in range(0, 4000, 9)), encoding="gzip"),
+        head("200 OK", "Content-Encoding: gzip") + gzipped(BODY),
     ],
     ids=["sized", "chunked", "gzip", "x-gzip", "members", "tiny chunks", "gzip until it closes"],
 )
@@ -305,7 +310,7 @@ def test_a_whole_body_comes_decompressed(reply: bytes) -> None:
     assert fetch(reply) == BODY
 
 
-@pytest.mark.parametrize("reply", [sized(b""), chunked(), zipped(gzip.compress(b""))])
+@pytest.mark.parametrize("reply", [sized(b""), chunked(), zipped(gzipped(b""))])
 def test_an_empty_body_is_whole(reply: bytes) -> None:
     """A window without events: no bytes, and no error."""
     assert fetch(reply) == b""
@@ -315,7 +320,7 @@ def test_an_empty_body_is_whole(reply: bytes) -> None:
 @given(st.lists(st.binary(max_size=300), max_size=3), st.lists(st.integers(1, 60), min_size=1))
 def test_any_cut_of_gzip_into_chunks_is_the_same(members: list[bytes], sizes: list[int]) -> None:
     """Members of any content, in chunks of any size, give the bytes that were compressed."""
-    whole = b"".join(map(gzip.compress, [b"{", *members]))
+    whole = b"".join(map(gzipped, [b"{", *members]))
     parts: list[bytes] = []
     at = 0
     while at < len(whole):
@@ -327,7 +332,7 @@ def test_any_cut_of_gzip_into_chunks_is_the_same(members: list[bytes], sizes: li
 
 def test_a_large_body_is_handed_on_while_it_comes() -> None:
     """P6: what is on the wire is gathered a little, and never as a whole."""
-    packed = gzip.compress(random.Random(1).randbytes(4 << 20))
+    packed = gzipped(random.Random(1).randbytes(4 << 20))
     came = 0
 
     def chunks() -> Iterator[bytes]:
@@ -342,7 +347,7 @@ def test_a_large_body_is_handed_on_while_it_comes() -> None:
 
 def test_a_bomb_comes_in_pieces_and_is_counted() -> None:
     """P6: 64 MiB from 64 KiB never stand in memory; `received` counts what was on the wire."""
-    bomb = gzip.compress(bytes(64 << 20))
+    bomb = gzipped(bytes(64 << 20))
     with (
         serving(zipped(bomb)) as server,
         stream(connection(server.url), DAY, limits=CALM) as answer,
@@ -366,7 +371,7 @@ def test_small_chunks_are_gathered() -> None:
 
 # -- a body that is not whole (P1) -----------------------------------------------------------------
 
-ZIP = gzip.compress(BODY)
+ZIP = gzipped(BODY)
 
 
 @pytest.mark.parametrize(
@@ -469,7 +474,7 @@ def test_every_status_becomes_an_error_of_ours(
 
 def test_a_compressed_error_is_readable() -> None:
     """A long error comes compressed, as events do."""
-    body = gzip.compress(b'{"error":"bad where"}')
+    body = gzipped(b'{"error":"bad where"}')
     with pytest.raises(Refused, match="bad where"):
         fetch(sized(body, "Content-Encoding: gzip", status="400 x"))
 
@@ -478,7 +483,7 @@ def test_a_compressed_error_is_readable() -> None:
     "reply",
     [
         sized(b"bad wh", status="400 x", short=5),
-        zipped(gzip.compress(b"bad wh")[:-2]).replace(b"200 OK", b"400 x"),
+        zipped(gzipped(b"bad wh")[:-2]).replace(b"200 OK", b"400 x"),
         head("400 x") + b"bad wh",
     ],
 )
@@ -515,7 +520,7 @@ def test_only_the_beginning_can_be_a_page() -> None:
     [
         sized(PAGE),
         sized(b"  \n" + PAGE),
-        zipped(gzip.compress(PAGE)),
+        zipped(gzipped(PAGE)),
         sized(b"502 Bad & Gateway", "Content-Type: text/html; charset=utf-8"),
     ],
 )

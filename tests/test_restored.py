@@ -379,13 +379,13 @@ def test_undone_days_come_before_days() -> None:
     flow = flow_of("http://127.0.0.1", Path("t"), windows="day", backfill_from=FOUR[0])
     now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
     whole = dict.fromkeys(FOUR, now)
-    found = Positions(None, None, {FOUR[0]: now, FOUR[3]: now}, frozenset(FOUR[1:3]))
+    found = Positions(None, None, {FOUR[0]: now, FOUR[3]: now}, undone=frozenset(FOUR[1:3]))
     due = list(plan.due(flow, found, now, events_per_day=1))
     assert (due[0].why, due[0].window.days) == ("undone", FOUR[1:3])
     assert not any(set(each.window.days) & set(FOUR) for each in due[1:])
     arriving = replace(flow, windows="arrival")
-    found = Positions(now - 9, now - 5, whole, frozenset(FOUR[:1]))
+    found = Positions(now - 9, now - 5, whole, undone=frozenset(FOUR[:1]))
     (first, *_) = [each for each in plan.due(arriving, found, now) if not each.window.arrival]
     assert (first.why, first.window.days, first.window.before) == ("undone", FOUR[:1], now - 5)
-    waiting = Positions(None, None, {}, frozenset(FOUR))
+    waiting = Positions(None, None, {}, undone=frozenset(FOUR))
     assert "undone" not in {each.why for each in plan.due(arriving, waiting, now)}
