@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
-from engine import batch_folders
 from engine.deltalog import Log, differences
 from engine.disk import LACKING, NO_LINKS
 from engine.errors import DatasetError, InputError, disk_error
@@ -196,8 +195,7 @@ class Table:
         folder = self.root / "_batches"
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
-            names = (path.name for path in found if path.name != batch_folders.MARK)
-            return sorted(names, reverse=True)
+            return sorted((path.name for path in found), reverse=True)
 
 
 @contextmanager
