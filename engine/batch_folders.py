@@ -4,52 +4,55 @@ Each batch leaves one, tens of thousands in a year. Their names are ULIDs, which
 folder is looked into before it is old enough.
 """
 
+import os
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ulid import ULID
 
 DAY_MS = 86_400_000
-MARK = ".tidied"  # in `_batches`: when it was tidied last, in ms
-MOST = 1000  # folders at one time: the next run goes on
+MOST = 10_000  # folders at one time: the next day goes on
 BATCH = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 INPUT = re.compile(r"fileMetaData[0-9]{1,9}\.json")
 INPUTS = "input_files"
 
 
 def tidy(folder: Path, keep_days: float, now: int) -> int:
-    """Remove the old batches of `folder` that have no rejects (P3); how many. Once a day.
+    """Remove the old batches of `folder` that have no rejects (P3); how many.
 
-    To be called by who holds the table's lock, at `now`, in ms. Age is counted up to the newest
-    batch that is no later than now: a clock that is wrong once makes none of them older. That one
-    stays.
+    To be called by who holds the table's lock, at `now`, in ms. The first run of a day does it, as
+    long as the newest batch is of the day before: at every other run names are listed, no more. Age
+    is counted up to that newest batch, of those no later than now: a clock that is wrong once makes
+    none of them older. It stays itself.
     """
-    if not folder.is_dir() or not _is_due(folder / MARK, now):
+    names = _names(folder)
+    newest = max((name for name in names if name[:10] <= _time(now)), default=None)
+    if newest is None:
         return 0
-    times = {name: ULID.from_str(name).milliseconds for name in _names(folder)}
-    newest = max((time for time in times.values() if time <= now), default=0)
-    oldest = newest - keep_days * DAY_MS
+    until = ULID.from_str(newest).milliseconds
+    if until // DAY_MS == now // DAY_MS:
+        return 0
+    oldest = _time(max(0, int(until - keep_days * DAY_MS)))
+    old = sorted(name for name in names if name[:10] < oldest)
     removed = 0
-    for name in sorted(name for name, time in times.items() if time < oldest):
+    for name in old:
         if removed == MOST:
-            return removed
+            break
         removed += _remove(folder / name)
-    (folder / MARK).write_text(str(now), encoding="ascii")
     return removed
 
 
-def _is_due(mark: Path, now: int) -> bool:
-    """A mark later than now was set by a clock that was wrong."""
-    with suppress(FileNotFoundError, ValueError):
-        return not 0 <= now - int(mark.read_text()) < DAY_MS
-    return True
-
-
-def _names(folder: Path) -> Iterator[str]:
+def _names(folder: Path) -> list[str]:
     """What this program named: not what others put there."""
-    return (path.name for path in folder.iterdir() if BATCH.fullmatch(path.name))
+    with suppress(FileNotFoundError), os.scandir(folder) as found:
+        return [entry.name for entry in found if BATCH.fullmatch(entry.name)]
+    return []
+
+
+def _time(moment: int) -> str:
+    """How a ULID of that moment, in ms, begins: they are in the order of their times."""
+    return str(ULID.from_timestamp(moment / 1000))[:10]
 
 
 def _remove(batch: Path) -> bool:

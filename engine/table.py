@@ -22,7 +22,7 @@ import pyarrow.parquet as pq  # counts rows, writes nothing
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
-from engine import batch_folders, features
+from engine import features
 from engine.contents import Change, Contents, change, notes_of
 from engine.deltalog import Foreign, Log, State, columns_of, differences
 from engine.disk import LACKING, NO_LINKS
@@ -415,8 +415,7 @@ class Table:
         folder = self.root / "_batches"
         with disk_error(f"read {folder}"):
             found = folder.iterdir() if folder.is_dir() else ()
-            names = (path.name for path in found if path.name != batch_folders.MARK)
-            return sorted(names, reverse=True)
+            return sorted((path.name for path in found), reverse=True)
 
 
 def _plain(column: pa.Array) -> pa.Array:
