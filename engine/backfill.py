@@ -18,7 +18,7 @@ from engine.window import Window, day_over
 
 def missing_days(flow: Flow, dataset: Dataset, days: Sequence[date]) -> list[date]:
     """Those of `days` that were never pulled, were pulled before they were over, or were undone."""
-    zone, lost = flow.connection.zone, positions.undone(flow, dataset)
+    zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
     return [
         day for day, at in pulled.items() if at is None or at < day_over(day, zone) or day in lost

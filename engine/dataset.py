@@ -39,7 +39,7 @@ from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
 from engine import intent as intents
-from engine.contents import OURS, Contents, noted_after
+from engine.contents import Contents, is_ours, noted_after
 from engine.deltalog import columns_of, paths_in
 from engine.disk import set_aside, sync, take, write_synced
 from engine.duplicates import Duplicates
@@ -169,7 +169,7 @@ class Dataset(Table):
                 known.update(intent.remove)
         files = self.root.glob("event_date=*/*.parquet")
         paths = (path.relative_to(self.root).as_posix() for path in files)
-        return [path for path in paths if OURS.fullmatch(path) and path not in known]
+        return [path for path in paths if is_ours(path) and path not in known]
 
     def _sweep(self) -> None:
         """Finish or undo what a crash left, without listing the table."""

@@ -11,6 +11,7 @@ seam between arrival windows and days, and nothing twice (P4).
 """
 
 from collections import Counter
+from collections.abc import Collection
 from datetime import date
 
 from engine import plan
@@ -41,13 +42,15 @@ def pulled(dataset: Dataset) -> Counter[str]:
     return sums
 
 
-def undone(flow: Flow, dataset: Dataset) -> dict[date, Change]:
-    """The days of `flow` that the table does not hold any more as they were brought (P10)."""
+def undone(
+    flow: Flow, dataset: Dataset, days: Collection[date] | None = None
+) -> dict[date, Change]:
+    """The days of `flow`, or those of `days`, that the table does not hold as brought (P10)."""
     names = dataset.positions
     ours = flow.windows == "arrival" or app_id(flow, ARRIVAL) in names
     return {
         day: each
-        for day, each in dataset.changes().items()
+        for day, each in dataset.changes(days).items()
         if each.undone and (ours or app_id(flow, day) in names)
     }
 
