@@ -70,7 +70,9 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     for name in dataset.positions:  # those that were pulled by hand, long ago
         if name.startswith(prefix) and is_day(name[len(prefix) :]):
             names[name] = date.fromisoformat(name[len(prefix) :])
-    pulled = {day: dataset.position(name) for name, day in names.items()}
+    known = dataset.positions  # one look at the log for all; empty if only deltalake can tell
+    position = known.get if known else dataset.position
+    pulled = {day: position(name) for name, day in names.items()}
     lost = undone(flow, dataset)
     # A moment to come was noted before the clock was set back: then it was pulled by now at most.
     return Positions(

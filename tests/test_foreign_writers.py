@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from deltalake.schema import Field
+from deltalake.schema import Field, PrimitiveType
 
 from engine import dataset as module
 from engine.dataset import Dataset
@@ -76,7 +76,7 @@ def vacuum(root: Path) -> None:
 
 
 def add_column(root: Path) -> None:
-    DeltaTable(root).alter.add_columns([Field("note", "string", nullable=True)])
+    DeltaTable(root).alter.add_columns([Field("note", PrimitiveType("string"), nullable=True)])
 
 
 def append(root: Path) -> None:
