@@ -21,6 +21,7 @@ from benchmarks.server import CACHE, FIRST
 from engine import given
 from engine.backfill import missing_days
 from engine.batch import Batch
+from engine.contents import Contents
 from engine.dataset import Dataset
 from engine.flow import Connection, Flow, Secret
 from engine.positions import app_id
@@ -29,6 +30,7 @@ from engine.stages.writer import StagedFile, Writer
 
 BEGIN = date(1990, 1, 1)
 MADE_BY = (
+    "engine/contents.py",
     "engine/dataset.py",
     "engine/table.py",
     "engine/stages/writer.py",
@@ -96,7 +98,8 @@ class Table:
         """Make it a table of so many batches, a day each.
 
         The program commits the first one. The entries of the others are copies of that one's, with
-        their day and batch id: what else it would have written, in minutes instead of seconds.
+        their day, batch id and the number of their file: what else it would have written, in
+        minutes instead of seconds.
         """
         from deltalake import DeltaTable
 
@@ -110,8 +113,14 @@ class Table:
             day = BEGIN + timedelta(days=number)
             new_id = f"{day.toordinal():026}"
             entry = first.replace(old_id, new_id).replace(str(BEGIN), str(day))
+            entry = entry.replace(str(_number(BEGIN)), str(_number(day)))
             (log / f"{number + 1:020}.json").write_text(entry, "utf-8")
             link(old_file, self.root / f"event_date={day}" / f"{new_id}-0.parquet")
+
+
+def _number(day: date) -> int:
+    """What a commit notes of the files of a day that has one file of its batch."""
+    return Contents.of([(f"event_date={day}/{day.toordinal():026}-0.parquet", 1)]).files
 
 
 def link(source: Path, target: Path) -> None:

@@ -23,7 +23,7 @@ def missing_days(
 
     One that was pulled later than `now` was so by a clock that was ahead: nobody knows when.
     """
-    zone, lost = flow.connection.zone, positions.undone(flow, dataset)
+    zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
     return [
         day

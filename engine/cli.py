@@ -221,11 +221,10 @@ def _tell_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
     from engine import positions
     from engine.status import listed
 
-    changes, asked = table.changes(), set(days)
-    undone = positions.undone(flow, table)
-    if again := [change for day, change in undone.items() if day in asked]:
+    changes, undone = table.changes(days), positions.undone(flow, table, days)
+    if again := undone.values():
         say(f"Not as it was pulled, and pulled again: {listed(again)}.")
-    if kept := [each for day, each in changes.items() if day in asked and not each.undone]:
+    if kept := [each for each in changes.values() if not each.undone]:
         say(f"Changed by another program, and left so without --force: {listed(kept)}.")
 
 

@@ -14,16 +14,24 @@ from datetime import date
 from hashlib import blake2b
 from typing import Self
 
-import re2
-
 ROWS, FILES = "rows:", "files:"  # no position of a flow: those have a "/"
-OURS = re2.compile(r"event_date=[0-9-]{10}/[^/]{1,200}-[0-9]{1,9}\.parquet")  # how we name a file
 LARGEST = 1 << 62
 
 
 def number_of(path: str) -> int:
     """A number for a file. The sum of those of a day's files, by `LARGEST`, is its `files`."""
     return int.from_bytes(blake2b(path.encode(), digest_size=8).digest(), "big") % LARGEST
+
+
+def is_ours(path: str) -> bool:
+    """Whether a file is named as this program names them: event_date=<day>/<batch-id>-<n>.parquet.
+
+    Other programs add what no batch has: part-00000-<uuid>-c000.zstd.parquet.
+    """
+    folder, _, name = path.partition("/")
+    batch, _, number = name.removesuffix(".parquet").rpartition("-")
+    ours = folder.startswith("event_date=") and name.endswith(".parquet") and "/" not in name
+    return ours and bool(batch) and number.isascii() and number.isdigit()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +48,12 @@ class Contents:
     gone: int = 0
 
     @classmethod
-    def of(cls, files: Iterable[tuple[str, int]]) -> Self:
+    def of(cls, files: Iterable[tuple[str, int]], gone: int = 0) -> Self:
         """Of these files: their paths and their rows."""
         found = list(files)
         numbers = sum(number_of(path) for path, _ in found) % LARGEST
-        foreign = not all(OURS.fullmatch(path) for path, _ in found)
-        return cls(sum(rows for _, rows in found), numbers, foreign)
+        foreign = not all(is_ours(path) for path, _ in found)
+        return cls(sum(rows for _, rows in found), numbers, foreign, gone)
 
     def plus(self, more: Self) -> Self:
         """With the files of `more` beside its own."""

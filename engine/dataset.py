@@ -40,7 +40,7 @@ from deltalake.transaction import AddAction, RemoveAction
 
 from engine import batch_folders
 from engine import intent as intents
-from engine.contents import OURS, Contents, noted_after
+from engine.contents import Contents, is_ours, noted_after
 from engine.deltalog import columns_of, paths_in
 from engine.disk import make_folder, set_aside, sync, sync_tree, take, write_synced
 from engine.duplicates import Duplicates
@@ -170,7 +170,7 @@ class Dataset(Table):
                 known.update(intent.remove)
         files = self.root.glob("event_date=*/*.parquet")
         paths = (path.relative_to(self.root).as_posix() for path in files)
-        return [path for path in paths if OURS.fullmatch(path) and path not in known]
+        return [path for path in paths if is_ours(path) and path not in known]
 
     def _sweep(self) -> None:
         """Finish or undo what a crash left, without listing the table."""

@@ -12,7 +12,7 @@ seam between arrival windows and days, and nothing twice (P4).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 
 from engine import plan
@@ -43,13 +43,15 @@ def pulled(dataset: Dataset) -> Counter[str]:
     return sums
 
 
-def undone(flow: Flow, dataset: Dataset) -> dict[date, Change]:
-    """The days of `flow` that the table does not hold any more as they were brought (P10)."""
+def undone(
+    flow: Flow, dataset: Dataset, days: Collection[date] | None = None
+) -> dict[date, Change]:
+    """The days of `flow`, or those of `days`, that the table does not hold as brought (P10)."""
     names = dataset.positions
     ours = flow.windows == "arrival" or app_id(flow, ARRIVAL) in names
     return {
         day: each
-        for day, each in dataset.changes().items()
+        for day, each in dataset.changes(days).items()
         if each.undone and (ours or app_id(flow, day) in names)
     }
 
@@ -72,15 +74,17 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     for name in dataset.positions:  # those that were pulled by hand, long ago
         if name.startswith(prefix) and is_day(name[len(prefix) :]):
             names[name] = date.fromisoformat(name[len(prefix) :])
-    pulled = {day: dataset.position(name) for name, day in names.items()}
+    known = dataset.positions  # one look at the log for all; empty if only deltalake can tell
+    position = known.get if known else dataset.position
+    pulled = {day: position(name) for name, day in names.items()}
     lost = undone(flow, dataset)
     # A moment to come was noted before the clock was set back: when it was, nobody knows.
-    known = {
+    counted = {
         day: plan.UNKNOWN if plan.is_later(at, now) else at
         for day, at in sorted(pulled.items())
         if at and day not in lost
     }
-    return Positions(start, arrival, known, min(doubtful or 0, now), frozenset(lost))
+    return Positions(start, arrival, counted, min(doubtful or 0, now), frozenset(lost))
 
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:

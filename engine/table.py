@@ -8,9 +8,9 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
 from engine import features
-from engine.contents import Change, Contents, change, notes_of
+from engine.contents import ROWS, Change, Contents, change, notes_of
 from engine.deltalog import Foreign, Log, State, columns_of, differences
 from engine.disk import LACKING, NO_LINKS
 from engine.errors import DatasetError, InputError, disk_error
@@ -37,6 +37,7 @@ OURS = {"_delta_log", "_staging", "_batches", "_superseded"}
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how deltalake passes on what the system says
 FILES = ["path", "size_bytes", "num_records", "partition.event_date"]
 UNDOING = {"RESTORE", "DELETE", "TRUNCATE", "WRITE", "CREATE", "REPLACE"}  # what takes rows away
+NOTHING = Contents()
 UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for deltalake
 
 
@@ -222,34 +223,43 @@ class Table:
         files: dict[date, list[tuple[str, int]]] = {}
         gone = Counter[date]()
         for path, size, rows, day in _listed(listing):
-            files.setdefault(day, []).append((path, self._count(path, rows)))
-            gone[day] += not self._is_there(path, size)
-        return {day: replace(Contents.of(each), gone=gone[day]) for day, each in files.items()}
+            known = self._count(path, rows) if rows is None else rows
+            files.setdefault(day, []).append((path, known))
+            if path not in self._present and not self._is_there(path, size):
+                gone[day] += 1
+        return {day: Contents.of(each, gone[day]) for day, each in files.items()}
 
-    def changes(self) -> dict[date, Change]:
-        """The days that are not as this program left them, in order, and how they differ (P10)."""
+    def changes(self, days: Collection[date] | None = None) -> dict[date, Change]:
+        """Those of `days`, or of all, that are not as this program left them, in order (P10)."""
         if not self.exists:
             return {}
-        there, noted = self.contents(), self.positions
-        days = there.keys() | {date.fromisoformat(day) for day in notes_of(noted) if is_day(day)}
-        found = [change(day, there.get(day, Contents()), noted) for day in sorted(days)]
-        return self._changes_unnoted(there, noted) | {each.day: each for each in found if each}
+        noted = self.positions
+        if days is None:
+            there = self.contents()
+            wanted = there.keys() | {date.fromisoformat(day) for day in notes_of(noted)}
+        else:
+            with translated(f"read the log of {self.root}"):
+                there = self._contents_of(self._current(), list(days))
+            wanted = set(days)
+        found = (change(day, there.get(day, NOTHING), noted) for day in sorted(wanted))
+        changed = {each.day: each for each in found if each}
+        return self._changes_unnoted(wanted, there, noted) | changed
 
     def _changes_unnoted(
-        self, there: Mapping[date, Contents], noted: Mapping[str, int]
+        self, wanted: set[date], there: Mapping[date, Contents], noted: Mapping[str, int]
     ) -> dict[date, Change]:
         """As `changes`, of days that a version of this program wrote which noted nothing."""
-        pulled = {name.rpartition("/")[2] for name in noted if "/" in name}
-        days = {day for day in pulled | set(map(str, there)) if is_day(day)} - notes_of(noted)
-        if not days:
+        names = {name[-10:] for name in noted if "/" in name}
+        if not ({*map(str, wanted)} | {name for name in names if is_day(name)}) - notes_of(noted):
             return {}
         found = {
             date.fromisoformat(day)
             for other in self._log.others(self._version)
             if other.operation.split()[0] in UNDOING
-            for day in other.days & days
+            for day in other.days
+            if is_day(day) and f"{ROWS}{day}" not in noted
         }
-        holds = {day: there.get(day, Contents()) for day in sorted(found)}
+        holds = {day: there.get(day, NOTHING) for day in sorted(found)}
         return {
             day: Change(day, None, has.rows, has.gone, undone=True) for day, has in holds.items()
         }
@@ -264,8 +274,9 @@ class Table:
         """Whether a file of the table is on the disk, wholly. One that was is not looked for."""
         if path in self._present or not is_inside(path):
             return True
+        place = f"{self.root}/{path}" if "%" not in path else self._place(path)
         try:
-            there = self._place(path).stat().st_size >= size
+            there = os.stat(place).st_size >= size  # noqa: PTH116  # a Path takes as long again
         except (FileNotFoundError, NotADirectoryError):
             return False
         if there:

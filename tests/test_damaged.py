@@ -330,7 +330,8 @@ def test_a_record_that_says_nothing(run: Run) -> None:
     folder = TABLE / "_staging" / batch
     folder.mkdir()
     added = [str(path.relative_to(TABLE)) for path in TABLE.glob(f"event_date=*/{batch}-*")]
-    for record in ("x", 7, [], {}, ["a", "b", "c"], ["a", {"metrics": 1}, {}]):
+    records: tuple[Any, ...] = ("x", 7, [], {}, ["a", "b", "c"], ["a", {"metrics": 1}, {}])
+    for record in records:
         intent = {"add": added, "remove": [], "positions": {}, "due": 0, "record": record}
         folder.mkdir(exist_ok=True)
         (folder / "intent.json").write_text(json.dumps(intent))

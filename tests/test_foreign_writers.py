@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
-from deltalake.schema import Field
+from deltalake.schema import Field, PrimitiveType
 
 from engine import dataset as module
 from engine.dataset import Dataset
@@ -76,7 +76,7 @@ def vacuum(root: Path) -> None:
 
 
 def add_column(root: Path) -> None:
-    DeltaTable(root).alter.add_columns([Field("note", "string", nullable=True)])
+    DeltaTable(root).alter.add_columns([Field("note", PrimitiveType("string"), nullable=True)])
 
 
 def append(root: Path) -> None:
@@ -173,7 +173,12 @@ def test_rows_are_added_once_whatever_comes_between(
         dataset.discard("N")
         lost = {day for day, each in dataset.changes().items() if each.undone}
     assert by_delta(root).count(20) == 1
-    expected = {delete: {DAY}, delete_some: {DAY}, overwrite: {DAY}, restore: {NEXT}}
+    expected: dict[Any, set[date]] = {
+        delete: {DAY},
+        delete_some: {DAY},
+        overwrite: {DAY},
+        restore: {NEXT},
+    }
     assert lost == expected.get(foreign, set())
 
 
@@ -234,6 +239,7 @@ def test_a_table_in_the_place_of_the_table(root: Path, monkeypatch: pytest.Monke
         shutil.rmtree(root / "_delta_log")
         for file in root.glob("event_date=*/[ABC]-*.parquet"):
             file.unlink()
+        assert dataset._schema
         DeltaTable.create(root, dataset._schema, partition_by=["event_date"])
 
     with dataset.locked():
