@@ -19,6 +19,7 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError, InputError
 from engine.flow import Connection, Schedule
+from engine.positions import pulled
 from engine.report import remarks
 from engine.run import table_schema
 from engine.runs import Event, GaveUp, Runs
@@ -502,13 +503,17 @@ def test_a_day_that_a_wrong_clock_pulled(late: Sandbox, root: Path) -> None:
     changes["schedule"] = Schedule("hour", 1, NOON // 1000)
     late.project.dated = False
     follow(late, root, [NOON], ahead=10 * HOUR, **changes)
+    sums = [pulled(Dataset(root, None, None))[str(DAY)]]
     late.project.dated = True
     position = f"events/{DAY}"
     assert DeltaTable(root).transaction_version(position) == NOON + 10 * HOUR
     follow(late, root, [NOON + HOUR], **changes)
     assert DeltaTable(root).transaction_version(position) == NOON + HOUR
+    sums.append(pulled(Dataset(root, None, None))[str(DAY)])
     follow(late, root, [NOON + 2 * HOUR], ahead=8 * HOUR, **changes)
     assert DeltaTable(root).transaction_version(position) == NOON + 2 * HOUR
     assert len(late.requests) < 8  # a day that is due by a wrong clock alone is not asked for ever
     follow(late, root, [NOON + 13 * HOUR], **changes)
     assert DeltaTable(root).transaction_version(position) == NOON + 13 * HOUR
+    sums.append(pulled(Dataset(root, None, None))[str(DAY)])
+    assert sums == sorted(set(sums))  # by which rejects of an older pull are known as such
