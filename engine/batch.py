@@ -91,6 +91,7 @@ class Tally:
     bytes_written: int = 0
     files: int = 0
     reject_codes: Counter[str] = field(default_factory=Counter)
+    reject_days: Counter[date] = field(default_factory=Counter)  # those whose day can be told
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(

@@ -162,16 +162,19 @@ class Dataset(Table):
         fresh = Counter[date]()
         for file in files:
             fresh[file.day] += file.rows
-        worse = [
-            f"{day} holds {there.rows:,} rows and would hold {fresh[day]:,}"
+        worse = {
+            day: f"{day} holds {there.rows:,} rows and would hold {fresh[day]:,}"
             for day, there in held.items()
             if fresh[day] < there.rows * percent / 100
-        ]
+        }
         if worse:
-            raise Shrunk(
-                f"Mixpanel sent far fewer events than the table holds: {'; '.join(worse)}. "
+            error = Shrunk(
+                "Mixpanel sent far fewer events than the table holds: "
+                f"{'; '.join(worse.values())}. "
                 "Nothing was changed; if the loss is meant, run again with --force --allow-shrink."
             )
+            error.days = frozenset(worse)
+            raise error
 
     def commit(
         self,

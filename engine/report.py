@@ -31,7 +31,7 @@ _SENTENCES = {
     "Add the required field to the input row and try again.",
     INVALID: "Mapper Transform Error",
 }
-_KILLED = "The program was killed before this run ended. The same command again completes it."
+KILLED = "The program was killed before this run ended. The same command again completes it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def manifest(batch: str) -> Json:
     }
 
 
-def abandoned(item: Json, at: int, why: str = _KILLED) -> Json:
+def abandoned(item: Json, at: int, why: str = KILLED) -> Json:
     """`item`, still `inProgress` though its process is gone, as the failed run that it is."""
     errors = [{"code": CODE_PROCESS, "message": why}]
     item = deepcopy(item)

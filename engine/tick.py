@@ -20,10 +20,11 @@ from types import FrameType
 
 from engine.clock import Clock
 from engine.console import LATER, MORE, sentence_of, status_of
+from engine.empty import sentence
 from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.log import configure, log
-from engine.runs import Ended, Event, Options, Waiting
+from engine.runs import Ended, Event, Options, Split, Waiting
 from engine.upkeep import Turn, tend
 
 SECONDS = 600  # that a turn may take
@@ -41,7 +42,7 @@ def work(flow: Flow, home: Path, clock: Clock, options: Options | None, began: i
     options = replace(options or Options(), now=clock.now)
     try:
         _listen(turn)
-        items = tend(flow, home, options, Told(), turn)
+        items = tend(flow, home, options, Told(flow), turn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -60,7 +61,8 @@ def work(flow: Flow, home: Path, clock: Clock, options: Options | None, began: i
 class Told:
     """Logs a line a run, and a wait when it begins: once, however often it is looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
         self._waited = ""
 
     def __call__(self, event: Event) -> None:
@@ -72,6 +74,10 @@ class Told:
             self._waited = event.why
         elif isinstance(event, Ended):
             self._waited = ""
+            if event.error:
+                lines = {"after_lines": event.tally.lines} if event.tally.lines else {}
+                log.error("run failed", **_of(event.run), **lines, error=str(event.error))
+                return
             metrics = event.item["metrics"]
             records, took = metrics["recordSummary"], metrics["durationSummary"]
             told = {
@@ -80,10 +86,14 @@ class Told:
                 "duplicates": records.get("skippedRecordCount", 0),
                 "seconds": (took["completedAtUTC"] - took["startedAtUTC"]) / 1000,
             }
-            if event.error:
-                log.error("run failed", **_of(event.run), **told, error=str(event.error))
-            else:
-                log.info("run", **_of(event.run), **told)
+            log.info("run", **_of(event.run), **told)
+            if event.empty:
+                all_ = len(event.empty) == len(event.run.window.days)
+                why = sentence(self._flow, list(event.empty), all_=all_)
+                log.warning("no events", **_of(event.run), why=why)
+        elif isinstance(event, Split):
+            error = str(event.error)
+            log.warning("asked for in smaller requests", **_of(event.run), error=error)
 
 
 def _of(run: Run) -> dict[str, str]:
