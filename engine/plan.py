@@ -358,7 +358,7 @@ def _lookback(flow: Flow) -> int:
 def _parts(
     days: Sequence[date], most: int, bounds: Mapping[date, int], *, newest_first: bool = False
 ) -> Iterator[list[date]]:
-    """`days` as requests: at most `most` neighbours in one, or as few as one of them is bound to."""
+    """`days` as requests: at most `most` neighbours in one, or what `bounds` has of any of them."""
     for run in sorted(consecutive(days), reverse=newest_first):
         part: list[date] = []
         limit = most

@@ -381,11 +381,10 @@ class Runs:
         splits = attempt.tries >= min(SPLIT_AFTER, patience.tries)
         given_up = silent and self._lost > 0  # others had no answer either: no more tries
         if splits and not given_up and _may_be_split(attempt.run.window, error):
-            last = plan.decide(
-                error, min(attempt.tries, patience.tries - 1), random.random, patience
-            )
+            tries = min(attempt.tries, patience.tries - 1)
+            last = plan.decide(error, tries, random.random, patience)
             waits = silent and isinstance(last, plan.Wait)
-            self._split(attempt, error, last.seconds if waits else 0)
+            self._split(attempt, error, getattr(last, "seconds", 0) if waits else 0)
             return
         if isinstance(decision, plan.Wait) and not given_up:
             attempt.due = time.monotonic() + decision.seconds

@@ -1,7 +1,7 @@
 """Arrival windows and day windows of one flow, one after another, over a real socket."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -58,6 +58,9 @@ class Given:
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         self._out = False
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        raise AssertionError("an arrival window is never split")
 
     def give_up(self) -> int:
         self._windows = []
