@@ -115,6 +115,7 @@ class Batch:
     key_paths   where each of them stands in `table` as it is; empty where one of them does not
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
+    rejected    the rows that the check took out of `table`, in order
     uncast      the rows with a value that could not be cast   } numbered as `columns` counts
     clamped     the rows whose `time` lies outside the window  } them; without the rejected ones
     """
@@ -129,6 +130,7 @@ class Batch:
     key_paths: list[tuple[str, ...]] = field(default_factory=list)
     table: "pa.RecordBatch | None" = None
     rejects: list[Reject] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
     uncast: set[int] = field(default_factory=set)
     clamped: set[int] = field(default_factory=set)
 

@@ -12,22 +12,22 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 
 from engine.answer import clean
-from engine.batch import Batch, Reject, Tally
-from engine.errors import DatasetError, EtlError, TooLate, TooManyRejects, disk_error
+from engine.batch import Batch, Tally
+from engine.errors import DatasetError, EtlError, TooLate, disk_error
 from engine.flow import Flow, Run
+from engine.judge import RejectDays, judge
 from engine.schema import Schema
 from engine.stages import export, lines
 from engine.stages.check import Checker
-from engine.stages.columns import Columns, utc_day
+from engine.stages.columns import Columns
 from engine.stages.direct import Direct
 from engine.stages.mapping import MappingSet, parse
 from engine.stages.span import keep_within
@@ -37,7 +37,6 @@ from engine.window import Window, day_over
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
 Beside = Callable[[date, list[tuple[str, ...]]], Iterable[list[Any]]]
-EPOCH = date(1970, 1, 1)
 AHEAD = 4  # decompressed chunks that may wait for the main thread (P6)
 
 with suppress(NotImplementedError):  # not in every build of Arrow
@@ -100,6 +99,7 @@ def pull(
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
             mapping, direct, columns, checker = _stages(flow, rules, run)
+            rejects = RejectDays(run.window)
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(
@@ -122,9 +122,11 @@ def pull(
                     tally.outside += keep_within(batch, run.window)
                     tally.lines += len(batch.lines)
                     columns.build(batch)
+                    table = batch.table
                     checker.check(batch)
+                    rejects.add(batch, table)
                     writer.write(batch)
-                    _count(tally, batch, run.window)
+                    _count(tally, batch)
                     advance(tally)
                 copied = _now()
                 reader.close()  # its core and its memory are wanted for Parquet
@@ -134,7 +136,8 @@ def pull(
             tally.files = len(staged.files)
             tally.bytes_written = sum(file.bytes for file in staged.files)
             _verify(tally, flow)
-            judge(tally, staged.files, run.window, flow)
+            tally.reject_days = rejects.told
+            judge(tally, _rows(staged.files), rejects.finish(), run.window, flow)
             _note_input(directory, _asked(flow, run, kept), tally)
     except EtlError as error:
         error.tally, error.copied = tally, copied
@@ -160,7 +163,7 @@ def table_schema(rules: Rules) -> pa.Schema:
     ).arrow_schema
 
 
-def _count(tally: Tally, batch: Batch, window: Window) -> None:
+def _count(tally: Tally, batch: Batch) -> None:
     """Add what the stages found wrong in `batch`; rows are counted from the files, at the end."""
     tally.warnings += len(batch.uncast)
     tally.clamped += len(batch.clamped)
@@ -169,22 +172,6 @@ def _count(tally: Tally, batch: Batch, window: Window) -> None:
             tally.rejected += 1
             tally.reject_codes[reject.code] += 1
             tally.lines += reject.stage == "lines"
-            if day := _day_of(reject, window):
-                tally.reject_days[day] += 1
-
-
-def _day_of(reject: Reject, window: Window) -> date | None:
-    """The day of `window` that a rejected line belongs to; None where it does not say."""
-    if window.from_date == window.to_date:
-        return window.from_date
-    if reject.stage == "lines":
-        return None
-    try:
-        found = utc_day(orjson.loads(reject.raw)["properties"]["time"])
-        day = None if found is None else EPOCH + timedelta(found)
-    except (ValueError, KeyError, TypeError, OverflowError):
-        return None
-    return day if day is None else min(max(day, window.from_date), window.to_date)
 
 
 def _verify(tally: Tally, flow: Flow) -> None:
@@ -199,63 +186,12 @@ def _verify(tally: Tally, flow: Flow) -> None:
         raise error
 
 
-def judge(tally: Tally, files: Sequence[StagedFile], window: Window, flow: Flow) -> None:
-    """Raise TooManyRejects if a whole window or any day of it has more than the flow tolerates.
-
-    Rejects that do not tell their day may all be of any one day, so that each has to bear them.
-    """
-    if not tally.rejected:
-        return
-    passed = tally.lines - tally.rejected
-    # P9: an arrival window holds back all that arrives after it, so a few lines never stop one.
-    if not _tolerated(tally.rejected, passed, flow, alone=window.arrival is not None):
-        raise TooManyRejects(
-            f"{tally.rejected:,} of {tally.lines:,} records were rejected ({_codes(tally)}), more "
-            f"than {_limits(flow)}. Nothing was changed; "
-            "the rejected lines are kept with their reasons."
-        )
-    if window.arrival or window.from_date == window.to_date:
-        return
+def _rows(files: Sequence[StagedFile]) -> Counter[date]:
+    """The rows of each day."""
     rows = Counter[date]()
     for file in files:
         rows[file.day] += file.rows
-    known = tally.reject_days
-    untold = tally.rejected - sum(known.values())
-    bad = [day for day in known if not _tolerated(known[day], rows[day], flow)]
-    doubtful = [d for d in window.days if not _tolerated(known[d] + untold, rows[d], flow)]
-    if not doubtful:
-        return
-    error = TooManyRejects(
-        f"{tally.rejected:,} records were rejected ({_codes(tally)}), which "
-        f"{'are' if bad else 'may be'} more than {_limits(flow)} of {(bad or doubtful)[0]}. "
-        "Nothing was changed; the rejected lines are kept with their reasons."
-    )
-    error.days = frozenset(bad)
-    raise error
-
-
-def _tolerated(rejected: int, passed: int, flow: Flow, *, alone: bool = False) -> bool:
-    """Whether so many rejects beside so many other records are within what the flow tolerates.
-
-    `partial_ingestion_min` holds where something passed, or the rejects may stand `alone`: a day of
-    which nothing passed is not complete, however few its events are. 0 % tolerates none.
-    """
-    if rejected <= (rejected + passed) * flow.partial_ingestion_percent / 100:
-        return True
-    if flow.partial_ingestion_percent == 0:
-        return False
-    return rejected <= flow.partial_ingestion_min and (passed > 0 or alone)
-
-
-def _limits(flow: Flow) -> str:
-    return (
-        f"the {flow.partial_ingestion_percent:g} % or the {flow.partial_ingestion_min:,} "
-        "that this flow tolerates"
-    )
-
-
-def _codes(tally: Tally) -> str:
-    return ", ".join(f"{code} {count:,}" for code, count in tally.reject_codes.most_common(3))
+    return rows
 
 
 def _asked(flow: Flow, run: Run, kept: Kept | None) -> str:

@@ -152,7 +152,7 @@ def test_a_full_day_makes_windows_smaller(
     """Quiet days grow the request, a full one shrinks it for the next seven windows."""
     monkeypatch.setattr(plan, "EVENTS_PER_REQUEST", 4 * LINES)
     volumes = dict.fromkeys(days(2, date(2024, 1, 6)), 1000)
-    sandbox.project.spec = replace(SPEC, volumes=volumes, reject_percent=0)
+    sandbox.project.spec = replace(SPEC, volumes=volumes)
     pull(sandbox.url, root, days(14))
     assert asked(sandbox) == ["1", "2-5", "6-9", "10", "11", "12", "13", "14"]
 
