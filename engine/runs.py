@@ -333,11 +333,11 @@ class Runs:
         try:
             try:
                 staged = future.result()
-            except BrokenProcessPool:
+            except BrokenProcessPool as error:
                 self._alone.update(attempt.run.window.days)
                 raise WorkerKilled(
                     "A worker process was killed, perhaps for want of memory."
-                ) from None
+                ) from error
             self._commit(attempt, staged)
         except TryAgain as error:
             self._dataset.discard(batch_id)
