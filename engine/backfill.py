@@ -1,18 +1,18 @@
 """A range of days -> windows, for `runs` to bring into the table."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from engine import plan, positions
+from engine import marks, plan, positions, splitting
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.positions import ARRIVAL, app_id
 from engine.run import Rules
-from engine.runs import Event, GaveUp, Options, Runs
+from engine.runs import Ended, Event, GaveUp, NoEvents, Options, Runs
 from engine.window import Window, day_over
 
 
@@ -21,7 +21,8 @@ def missing_days(
 ) -> list[date]:
     """Those of `days` that were never pulled, were pulled before they were over, or were undone.
 
-    One that was pulled later than `now` was so by a clock that was ahead: nobody knows when.
+    Also those that came empty when they were young, and were not asked for again since. One that
+    was pulled later than `now` was so by a clock that was ahead: nobody knows when.
     """
     zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
@@ -32,6 +33,7 @@ def missing_days(
         or at < day_over(day, zone)
         or (now is not None and plan.is_later(at, now))
         or day in lost
+        or marks.is_doubtful(flow, dataset, day)
     ]
 
 
@@ -61,16 +63,21 @@ class Backfill:
         tell: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self._flow = flow
+        self._rules = rules
         self._dataset = dataset
+        self._catalog = catalog
         self._options = options
         self._tell = tell
-        self._runs = Runs(flow, rules, dataset, catalog, options, tell)
+        self._runs = Runs(flow, rules, dataset, catalog, options, self._note)
+        self._sizes = splitting.Sizes()
+        self._empty: list[date] = []  # of the days that came
         self._days: list[date] = []
         self._first: Window | None = None  # of arrival: it comes before every day
         self._arriving = False
         self._before: int | None = None
         self._counts: list[float] = []  # events a day, of each window that came
         self.committed = 0  # days
+        self.otherwise = 0  # days that are complete by another mapping set or schema
 
     def run(self, days: Sequence[date]) -> list[dict[str, Any]]:
         """Pull and commit every one of `days` that is due; the items of the runs that ended.
@@ -86,8 +93,23 @@ class Backfill:
             if due:
                 self._first = first_arrival(self._flow, self._dataset, now)
             self._before = self._reach()
-            self.committed = len(days) - len(due)
-            return self._runs.run(self)
+            self.committed = complete = len(days) - len(due)
+            rest = sorted(set(days).difference(due))
+            self.otherwise = len(
+                marks.pulled_otherwise(self._flow, self._dataset, rest, self._rules)
+            )
+            history = self._catalog.history(self._flow.name)
+            self._sizes = splitting.from_history(history, self._options.now())
+            items = self._runs.run(self)
+        if self._empty:
+            all_ = len(self._empty) == self.committed - complete
+            self._tell(NoEvents(self._flow, sorted(self._empty), all_))
+        return items
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Ended):
+            self._empty += event.empty
+        self._tell(event)
 
     def next(self) -> Window | None:
         """The first days that are left, as many as one request should ask for."""
@@ -98,7 +120,13 @@ class Backfill:
             return None
         # Events a day: to be safe the most that a recent window had.
         expected = max(self._counts[-7:], default=None)
-        window = plan.next_window(self._days, expected, self._options.days_per_request)
+        window = plan.next_window(
+            self._days,
+            expected,
+            self._options.days_per_request,
+            self._sizes.bounds,
+            self._sizes.cap,
+        )
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
         # The first day that is pulled before any arrival window says where those begin.
@@ -122,8 +150,14 @@ class Backfill:
             if error and (left := self.give_up()):
                 self._tell(GaveUp(left))
         elif error is None:
+            self._sizes.came(window)
             self._counts.append(lines / len(window.days))
             self.committed += len(window.days)
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        """Have the days of a window come again, in smaller ones."""
+        self._sizes.failed(window, bad)
+        self._days = sorted({*self._days, *window.days})
 
     def give_up(self) -> int:
         """The days that were not asked for yet are not asked for at all."""

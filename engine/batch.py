@@ -93,6 +93,7 @@ class Tally:
     bytes_written: int = 0
     files: int = 0
     reject_codes: Counter[str] = field(default_factory=Counter)
+    reject_days: Counter[date] = field(default_factory=Counter)  # those whose day can be told
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(
@@ -117,6 +118,7 @@ class Batch:
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
     early       whether each record may be in the table already; empty: none may   from `span`
+    rejected    the rows that the check took out of `table`, in order
     uncast      the rows with a value that could not be cast   } numbered as `columns` counts
     clamped     the rows whose `time` lies outside the window  } them; without the rejected ones
     """
@@ -132,6 +134,7 @@ class Batch:
     table: "pa.RecordBatch | None" = None
     rejects: list[Reject] = field(default_factory=list)
     early: Any = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
     uncast: set[int] = field(default_factory=set)
     clamped: set[int] = field(default_factory=set)
 

@@ -31,6 +31,7 @@ SHOWN = frozenset(_ACCOUNT | _PROJECT)
 """What of `auth.params` is no secret."""
 OPTIONS = {
     "partialIngestionPercent": "partial_ingestion_percent",
+    "partialIngestionMin": "partial_ingestion_min",
     "windows": "windows",
     "lookbackDays": "lookback_days",
     "delayMinutes": "delay_minutes",

@@ -141,6 +141,10 @@ def backfill(
     allow_shrink: Annotated[
         bool, typer.Option("--allow-shrink", help="A day may lose many of its rows.")
     ] = False,
+    partial_ingestion_percent: Annotated[
+        float | None,
+        typer.Option(metavar="N", min=0, max=100, help="Rejects that a day may have. Default: 5."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its requests; ask nothing.")
     ] = False,
@@ -155,6 +159,8 @@ def backfill(
     for option, text in [*named.items(), *(("event", name) for name in event or [])]:
         if not text.strip():
             raise InputError(f"--{option} is empty. Leave it out, or say what it should be.")
+    if partial_ingestion_percent is not None:
+        named["partial_ingestion_percent"] = partial_ingestion_percent
     chosen = replace(chosen, **named | ({"events": tuple(event)} if event else {}))
     zone = chosen.connection.zone
     first, last = given.day("--from-date", from_date, zone), given.day("--to-date", to_date, zone)
@@ -211,7 +217,7 @@ def _backfill(
     if as_json:
         answer_json(envelope(items))
     else:
-        answer(summary(items, len(days), flow.dataset))
+        answer(summary(items, len(days), flow.dataset, job.otherwise))
     failed = [i for i in items if i["metrics"]["statusSummary"]["status"] == FAILED]
     return 1 if failed else 0
 
@@ -231,12 +237,17 @@ def _tell_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
 def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, force: bool) -> int:
     from engine import plan
     from engine.backfill import first_arrival, missing_days
+    from engine.marks import pulled_otherwise
     from engine.stages.export import url
+    from engine.terminal import by_another_mapping
 
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
     dataset = given.dataset_of(flow, rules)
     due = days if force else missing_days(flow, dataset, days, given.now())
     answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
+    complete = sorted(set(days).difference(due))
+    if count := len(pulled_otherwise(flow, dataset, complete, rules)):
+        answer(by_another_mapping(count))
     fewest, most = plan.request_range(due, size)
     if due and (first := first_arrival(flow, dataset, given.now())):
         fewest, most = fewest + 1, most + 1

@@ -520,6 +520,7 @@ FLOW = {
     ),
     "where": Key("a filter expression of Mixpanel's", a_text),
     "partial_ingestion_percent": number(100),
+    "partial_ingestion_min": whole(0),
     "unmapped": one_of("keep", "drop"),
     "shrink_guard_percent": number(100),
     "keep_superseded_hours": number(100_000),

@@ -255,21 +255,24 @@ class Dataset(Table):
         fresh = Counter[date]()
         for file in files:
             fresh[file.day] += file.rows
-        worse = list[str]()
+        worse = dict[date, str]()
         for day, there in held.items():
             events = there.rows
             if fresh[day] < events * percent / 100 and (columns := keys()):
                 events = min(events, self._distinct(day, columns))
             if fresh[day] < events * percent / 100:
                 doubled = "" if events == there.rows else f" of {events:,} events"
-                worse.append(
+                worse[day] = (
                     f"{day} holds {there.rows:,} rows{doubled} and would hold {fresh[day]:,}"
                 )
         if worse:
-            raise Shrunk(
-                f"Mixpanel sent far fewer events than the table holds: {'; '.join(worse)}. "
+            error = Shrunk(
+                "Mixpanel sent far fewer events than the table holds: "
+                f"{'; '.join(worse.values())}. "
                 "Nothing was changed; if the loss is meant, run again with --force --allow-shrink."
             )
+            error.days = frozenset(worse)
+            raise error
 
     def _distinct(self, day: date, columns: Sequence[tuple[str, ...]]) -> int:
         """How many of the rows of `day` are another event than the rows before, by these keys."""

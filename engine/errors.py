@@ -9,7 +9,8 @@
     ├── TryAgain            pull the same window again, whole              (P1)
     │   ├── Truncated       the response did not end cleanly
     │   ├── RateLimited     429: costs a wait, not an attempt
-    │   └── Unavailable     no answer, a broken connection, a 5xx
+    │   ├── Unavailable     no answer, a broken connection, a 5xx
+    │   └── WorkerKilled    the process that pulled was killed, as for want of memory
     └── GiveUp              asking again would give the same answer
         ├── Refused         credentials, payment, permission, a bad `where`
         │   └── TooLate     the last day has not begun by the project's clock
@@ -24,6 +25,7 @@ credential (P7).
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class TryAgain(EtlError):
 
     code = CODE_COPY
     reached = True
+    empty = False  # whether the answer is known to have held no event
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -110,8 +113,19 @@ class Unavailable(TryAgain):
     """Mixpanel could not be reached, stopped answering, or failed."""
 
 
+class WorkerKilled(TryAgain):
+    """The process that pulled a window was killed."""
+
+    code = CODE_PROCESS
+
+
 class GiveUp(EtlError):
-    """Trying again would not help."""
+    """Trying again would not help.
+
+    `days`: those of the window that are known to be to blame; empty where nobody knows.
+    """
+
+    days: frozenset[date] = frozenset()
 
 
 class Refused(GiveUp):
@@ -135,9 +149,13 @@ class Shrunk(GiveUp):
 
 
 class DatasetError(GiveUp):
-    """The dataset could not be written."""
+    """The dataset could not be written.
+
+    `lasting`: whether what is wrong is the place's, so that no other window would fare better.
+    """
 
     code = CODE_BATCH
+    lasting = True
 
 
 _DISK = {
@@ -149,6 +167,7 @@ _DISK = {
     errno.EXDEV: "a folder below it is a mount, or a link to another file system, and a table has "
     "to be on one. Move it onto one",
 }
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY)  # of one path
 
 
 @contextmanager
@@ -158,4 +177,6 @@ def disk_error(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         why = _DISK.get(error.errno or 0) or error.strerror or str(error)
-        raise DatasetError(f"Cannot {doing}: {why}.") from error
+        failure = DatasetError(f"Cannot {doing}: {why}.")
+        failure.lasting = error.errno not in _IN_THE_WAY
+        raise failure from error

@@ -89,6 +89,7 @@ class Flow:
     events: tuple[str, ...] = ()
     where: str | None = None
     partial_ingestion_percent: float = 5.0
+    partial_ingestion_min: int = 10
     unmapped: str = "keep"
     shrink_guard_percent: float = 90.0
     keep_superseded_hours: float = 0.0

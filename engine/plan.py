@@ -120,13 +120,19 @@ def wait_for_slot(asked: Sequence[int], in_flight: int, now: int, budget: Budget
 
 
 def next_window(
-    days: Sequence[date], events_per_day: float | None, days_per_request: int | None
+    days: Sequence[date],
+    events_per_day: float | None,
+    days_per_request: int | None,
+    bounds: Mapping[date, int] = NOTHING,
+    cap: int | None = None,
 ) -> Window:
     """The first window that `days` (not empty) make: neighbouring days in one request.
 
-    How many: `days_per_request`, or where that is None as many as `fitting_days` says.
+    How many: `days_per_request`, or where that is None as many as `fitting_days` says; never more
+    than `cap`, nor than any of the days has in `bounds`.
     """
-    first = next(_parts(days, days_per_request or fitting_days(events_per_day), NOTHING))
+    most = days_per_request or fitting_days(events_per_day)
+    first = next(_parts(days, min(most, cap or most), bounds))
     return Window(first[0], first[-1])
 
 
@@ -239,12 +245,15 @@ def due(
     *,
     events_per_day: float | None = None,
     rests: Mapping[date, int] = NOTHING,
+    bounds: Mapping[date, int] = NOTHING,
+    cap: int | None = None,
 ) -> Iterator[Due]:
     """What to pull now, the most urgent first: arrival, undone, day, settle, backfill.
 
     It is a plan for these positions only: a commit makes another. `rests`: until when a day that
     failed is left alone; after that it travels alone, so that it holds up none of its neighbours.
     A rest that lasts longer than any was noted by a clock that was ahead.
+    `bounds`, `cap`: the most days of a request that has this day, and of any.
     """
     tick = now if flow.schedule is None else last_tick(flow.schedule, now)
     if tick is None:
@@ -257,10 +266,11 @@ def due(
     else:
         before = None
         wanted = _by_days(flow, positions, tick)
-    most = fitting_days(events_per_day)
+    most = min(fitting_days(events_per_day), cap or DAYS_PER_REQUEST)
+    bounds = {**bounds, **dict.fromkeys(rests, 1)}
     for why, days in _with_undone(flow, positions, wanted, now).items():
         awake = [day for day in days if not now < rests.get(day, now) <= now + FULL_DAY]
-        for part in _parts(awake, most, rests, newest_first=why == "backfill"):
+        for part in _parts(awake, most, bounds, newest_first=why == "backfill"):
             yield Due(Window(part[0], part[-1], before=before), why)
 
 
@@ -429,15 +439,16 @@ def _lookback(flow: Flow) -> int:
 
 
 def _parts(
-    days: Sequence[date], most: int, alone: Mapping[date, int], *, newest_first: bool = False
+    days: Sequence[date], most: int, bounds: Mapping[date, int], *, newest_first: bool = False
 ) -> Iterator[list[date]]:
-    """`days` as requests: at most `most` neighbours in one, and those in `alone` by themselves."""
-    runs = consecutive(day for day in days if day not in alone)
-    runs += [[day] for day in days if day in alone]
-    for run in sorted(runs, reverse=newest_first):
-        if newest_first:
-            for end in range(len(run), 0, -most):
-                yield run[max(0, end - most) : end]
-        else:
-            for begin in range(0, len(run), most):
-                yield run[begin : begin + most]
+    """`days` as requests: at most `most` neighbours in one, or what `bounds` has of any of them."""
+    for run in sorted(consecutive(days), reverse=newest_first):
+        part: list[date] = []
+        limit = most
+        for day in reversed(run) if newest_first else run:
+            limit = min(limit, bounds.get(day, most))
+            if len(part) >= limit:
+                yield sorted(part)
+                part, limit = [], min(most, bounds.get(day, most))
+            part.append(day)
+        yield sorted(part)

@@ -68,8 +68,13 @@ def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "Staged", now: i
     return payload(outcome, flow, now)
 
 
-def failed(flow: Flow, dataset: "Dataset", run: Run, error: EtlError, now: int) -> Json:
-    """The record of a run that ended with `error`; its diagnostics are kept by now, if any are."""
+def failed(
+    flow: Flow, dataset: "Dataset", run: Run, error: EtlError, now: int, more: str = ""
+) -> Json:
+    """The record of a run that ended with `error`; its diagnostics are kept by now, if any are.
+
+    `more`: a sentence to end the error's with.
+    """
     batch = dataset.batch_directory(run.batch_id)
     outcome = Outcome(
         run,
@@ -79,7 +84,7 @@ def failed(flow: Flow, dataset: "Dataset", run: Run, error: EtlError, now: int) 
         promotion_started=error.copied,
         promotion_completed=now,
         tally=error.tally,
-        failure=(error.code, str(error)),
+        failure=(error.code, f"{error} {more}".rstrip()),
         batch=str(batch) if batch.exists() else None,
     )
     return payload(outcome, flow, now)

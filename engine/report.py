@@ -36,8 +36,8 @@ _SENTENCES = {
     "Add the required field to the input row and try again.",
     INVALID: "Mapper Transform Error",
 }
-_KILLED = "The program was killed before this run ended. The same command again completes it."
 STOPPED = "Stopped before this run ended; nothing changed."
+KILLED = "The program was killed before this run ended. The same command again completes it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ def is_stopped(item: Json) -> bool:
     return summary["status"] == FAILED and messages[:1] == [STOPPED]
 
 
-def abandoned(item: Json, at: int, why: str = _KILLED) -> Json:
+def abandoned(item: Json, at: int, why: str = KILLED) -> Json:
     """`item`, still `inProgress` though its process is gone, as the failed run that it is."""
     errors = [{"code": CODE_PROCESS, "message": why}]
     item = deepcopy(item)

@@ -8,7 +8,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date
@@ -20,8 +21,9 @@ import pyarrow as pa
 
 from engine.answer import quote
 from engine.batch import Batch, Tally
-from engine.errors import DatasetError, EtlError, TooLate, TooManyRejects, disk_error
+from engine.errors import DatasetError, EtlError, TooLate, disk_error
 from engine.flow import Flow, Run
+from engine.judge import RejectDays, judge
 from engine.schema import Schema
 from engine.stages import export, lines
 from engine.stages.check import Checker
@@ -145,6 +147,7 @@ def pull(
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
             mapping, direct, columns, checker = _stages(flow, rules, run)
+            rejects = RejectDays(run.window)
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
                 closing(
@@ -168,10 +171,12 @@ def pull(
                     tally.lines += len(batch.lines)
                     early = batch.early
                     columns.build(batch)
+                    table = batch.table
                     checker.check(batch)
                     if len(early):
                         _overlap(batch, early, heard.window, mapping.key_columns, tally)
                     _leave_rejects(batch, heard.window, tally)
+                    rejects.add(batch, table)
                     _count(tally, batch)
                     if len(batch.early):
                         keys = early_keys(batch, mapping.key_columns)
@@ -190,6 +195,8 @@ def pull(
             tally.files = len(staged.files)
             tally.bytes_written = sum(file.bytes for file in staged.files)
             _verify(tally, flow)
+            tally.reject_days = rejects.told
+            judge(tally, _rows(staged.files), rejects.finish(), run.window, flow)
             _note_input(directory, _asked(flow, run, kept), tally)
     except EtlError as error:
         error.tally, error.copied = tally, copied
@@ -267,20 +274,23 @@ def _leave_rejects(batch: Batch, window: Window, tally: Tally) -> None:
 
 
 def _verify(tally: Tally, flow: Flow) -> None:
-    """P3 at the end of every pull, and the share of rejects that the flow tolerates."""
+    """P3 at the end of every pull."""
     if tally.lines != tally.rows + tally.rejected + tally.duplicates:
-        raise DatasetError(
+        error = DatasetError(
             f"{tally.lines:,} lines came, but {tally.rows:,} rows, {tally.rejected:,} rejects and "
             f"{tally.duplicates:,} duplicates do not add up to them. Nothing was committed; "
             "this is a defect of mixpanel-etl: please report it."
         )
-    if tally.rejected > tally.lines * flow.partial_ingestion_percent / 100:
-        codes = ", ".join(f"{code} {count:,}" for code, count in tally.reject_codes.most_common(3))
-        raise TooManyRejects(
-            f"{tally.rejected:,} of {tally.lines:,} records were rejected ({codes}), more than the "
-            f"{flow.partial_ingestion_percent:g} % that this flow tolerates. Nothing was changed; "
-            "the rejected lines are kept with their reasons."
-        )
+        error.lasting = False
+        raise error
+
+
+def _rows(files: Sequence[StagedFile]) -> Counter[date]:
+    """The rows of each day."""
+    rows = Counter[date]()
+    for file in files:
+        rows[file.day] += file.rows
+    return rows
 
 
 def _asked(flow: Flow, run: Run, kept: Kept | None) -> str:

@@ -6,38 +6,44 @@ windows come from nor a command line: it is handed the one, and tells the other 
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
 from ulid import ULID
 
-from engine import config, plan, positions, record, settling
+from engine import config, marks, plan, positions, record, settling, splitting
 from engine.batch import Note, Tally
 from engine.catalog import Catalog
 from engine.dataset import Dataset, Planned
 from engine.errors import (
     DatasetError,
     EtlError,
+    GiveUp,
     InputError,
     RateLimited,
     Refused,
     TryAgain,
     Unavailable,
+    WorkerKilled,
 )
 from engine.flow import Flow, Run
 from engine.report import SCHEDULED
 from engine.run import Rules, Staged
 from engine.stages.export import DEFAULT_LIMITS, Limits
-from engine.window import Window
+from engine.window import Window, day_over
 from engine.workers import Pulls, pulls
 
 Json = dict[str, Any]
+SPLIT_AFTER = 2  # failures of a window that its size or one of its days can cause
+LOST = 3  # windows in a row that failed without an answer: nobody would get one
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,33 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A run is over; `error` is why it failed, None if it did not."""
+    """A run is over; `error` is why it failed, None if it did not.
+
+    `empty`: the days, over by now, of which Mixpanel sent no event at all.
+    """
 
     run: Run
     item: Json
     tally: Tally
     error: EtlError | None
+    empty: tuple[date, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """A window failed, and its days are asked for again in smaller requests."""
+
+    run: Run
+    error: EtlError
+
+
+@dataclass(frozen=True, slots=True)
+class NoEvents:
+    """Mixpanel sent no event of these days, which are `all` that were pulled, or some of them."""
+
+    flow: Flow
+    days: list[date]
+    all: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +109,7 @@ class Noticed:
     text: str
 
 
-Event = Advanced | Waiting | Ended | GaveUp | Noticed
+Event = Advanced | Waiting | Ended | Split | NoEvents | GaveUp | Noticed
 
 
 def wall_clock() -> int:
@@ -113,6 +140,12 @@ class Windows(Protocol):
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """A window is over: so many lines came and are committed, or it failed by an error."""
 
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        """A window failed by its size or by a day: its days are to come again in smaller ones.
+
+        `bad`: the days that are known to be to blame.
+        """
+
     def give_up(self) -> int:
         """Hand out no more of them: how many days that leaves untried."""
 
@@ -125,6 +158,7 @@ class _Attempt:
     due: float = 0  # by time.monotonic, which nobody sets back
     tries: int = 0
     limited: int = 0
+    ordered: bool = False  # somebody asked for this very window
 
 
 class Runs:
@@ -152,6 +186,11 @@ class Runs:
         self._running: dict[Future[Staged], _Attempt] = {}
         self._ending: list[_Attempt] = []
         self._ended: list[Json] = []
+        self._rules_mark = marks.of_rules(rules)
+        self._failures = Counter[date]()  # of windows that were split: a day's share in them
+        self._resume = 0.0  # when the parts of such a window may begin
+        self._alone = set[date]()  # of windows whose worker was killed
+        self._lost = 0  # windows in a row that failed without an answer
 
     @contextmanager
     def prepared(self) -> Iterator[None]:
@@ -211,6 +250,9 @@ class Runs:
             attempt = self._next()
             if attempt is None:
                 break
+            if self._has_to_be_alone(attempt):
+                self._later.append(attempt)
+                break
             now = self._now()
             held_up = (attempt.due - time.monotonic()) * 1000
             budget = (
@@ -249,16 +291,32 @@ class Runs:
         if self._later and self._later[0].due <= time.monotonic():
             return self._later.pop(0)
         if window := self._windows.next():
-            run = Run(self._id(window), self._flow.name, window, str(ULID()), self._now())
-            return _Attempt(run)
+            ordered = self._id(window)
+            run = Run(ordered or str(uuid4()), self._flow.name, window, str(ULID()), self._now())
+            tries = self._tries_before(window)
+            return _Attempt(run, self._resume if tries else 0, tries, ordered=bool(ordered))
         return self._later.pop(0) if self._later else None
 
-    def _id(self, window: Window) -> str:
-        """That of a run that was asked for, and that `window` is; else a new one."""
+    def _tries_before(self, window: Window) -> int:
+        """The failures that count for `window`, of larger ones; a single day has two tries left."""
+        if window.arrival:
+            return 0
+        failures = max(self._failures[day] for day in window.days)
+        left = self._options.patience.tries - SPLIT_AFTER
+        return failures if len(window.days) > 1 else min(failures, max(0, left))
+
+    def _has_to_be_alone(self, attempt: _Attempt) -> bool:
+        """Whether a pull that killed its worker, or runs beside this one, must not have company."""
+        running = [each.run.window for each in self._running.values()]
+        windows = [attempt.run.window, *running]
+        return bool(running) and any(self._alone.intersection(one.days) for one in windows)
+
+    def _id(self, window: Window) -> str | None:
+        """That of a run that was asked for, and that `window` is."""
         for entry in reversed(self._catalog.history(self._flow.name, SCHEDULED)):
             if window.fulfils(entry.window):
                 return str(entry.item["id"])
-        return str(uuid4())
+        return None
 
     # What came -----------------------------------------------------------------------------
 
@@ -272,6 +330,9 @@ class Runs:
                 continue
             done, _ = wait(self._running, 0.2, FIRST_COMPLETED)
             where.listen()
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            done, _ = wait(self._running)  # it broke for all of them
+            where.restart()
         for future in done:
             self._ending = [self._running.pop(future)]
             self._end(self._ending[0], future)
@@ -281,17 +342,19 @@ class Runs:
         batch_id = attempt.run.batch_id
         staged: Staged | None = None
         try:
-            staged = future.result()
+            try:
+                staged = future.result()
+            except BrokenProcessPool as error:
+                self._alone.update(attempt.run.window.days)
+                raise WorkerKilled(
+                    "A worker process was killed, perhaps for want of memory."
+                ) from error
             self._commit(attempt, staged)
         except TryAgain as error:
             self._dataset.discard(batch_id)
             if not error.reached:
                 self._catalog.give_back(self._project, attempt.run.started_at)
             self._retry(attempt, error)
-        except BrokenProcessPool as error:
-            raise DatasetError(
-                "A worker process was killed, perhaps for want of memory."
-            ) from error
         except EtlError as error:
             if isinstance(error, Refused) and self._read_credentials_again():
                 self._dataset.discard(batch_id)
@@ -307,8 +370,15 @@ class Runs:
                 self._dataset.keep_diagnostics(batch_id)
             else:
                 self._dataset.discard(batch_id)
+            if _may_be_split(attempt.run.window, error):
+                self._split(attempt, error)
+                return
             self._fail(attempt, error)
-            if isinstance(error, Refused | DatasetError | InputError):
+            of_everyone = isinstance(error, Refused | InputError)
+            if isinstance(error, DatasetError):
+                self._lost += 1
+                of_everyone = error.lasting or self._lost >= LOST
+            if of_everyone:
                 self._give_up()
 
     def _read_credentials_again(self) -> bool:
@@ -320,19 +390,56 @@ class Runs:
 
     def _retry(self, attempt: _Attempt, error: TryAgain) -> None:
         limited = isinstance(error, RateLimited)
-        attempt.limited = attempt.limited + 1 if limited else 0
-        attempt.tries += not limited
-        tries = attempt.limited if limited else attempt.tries
-        decision = plan.decide(error, tries, random.random, self._options.patience)
-        if isinstance(decision, plan.Wait):
+        attempt.limited, attempt.tries = (
+            (attempt.limited + 1, attempt.tries) if limited else (0, attempt.tries + 1)
+        )
+        patience = self._options.patience
+        decision = plan.decide(
+            error, attempt.limited if limited else attempt.tries, random.random, patience
+        )
+        silent = _is_silent(error)
+        if not silent and not limited:
+            self._lost = 0
+        splits = attempt.tries >= min(SPLIT_AFTER, patience.tries)
+        given_up = silent and self._lost > 0  # others had no answer either: no more tries
+        if splits and not given_up and _may_be_split(attempt.run.window, error):
+            tries = min(attempt.tries, patience.tries - 1)
+            last = plan.decide(error, tries, random.random, patience)
+            waits = silent and isinstance(last, plan.Wait)
+            self._split(attempt, error, getattr(last, "seconds", 0) if waits else 0)
+            return
+        if isinstance(decision, plan.Wait) and not given_up:
             attempt.due = time.monotonic() + decision.seconds
+            attempt.run = replace(attempt.run, batch_id=str(ULID()))  # each try has its own
             self._later.append(attempt)
             self._tell(Waiting(attempt.run, decision.seconds, str(error)))
             return
         self._fail(attempt, error)
-        nothing_came = not (error.tally and error.tally.bytes_received)
-        if limited or (isinstance(error, Unavailable) and nothing_came):
+        self._lost += silent
+        if limited or not error.reached or self._lost >= LOST:
             self._give_up()
+
+    def _split(self, attempt: _Attempt, error: EtlError, wait: float = 0) -> None:
+        """P9: have the days of a window asked for in smaller ones, the failures in mind."""
+        run = attempt.run
+        bad = error.days if isinstance(error, GiveUp) else frozenset[date]()
+        if isinstance(error, TryAgain):
+            for day in run.window.days:
+                self._failures[day] = max(self._failures[day], attempt.tries)
+        self._resume = time.monotonic() + wait
+        item = record.failed(self._flow, self._dataset, run, error, self._now(), splitting.AGAIN)
+        self._save(item, run.window)
+        self._ending = []  # its record is there
+        if attempt.ordered:
+            self._order(splitting.parts(run.window, bad))
+        self._windows.split(run.window, bad)
+        self._tell(Split(run, error))
+
+    def _order(self, windows: Sequence[Window]) -> None:
+        """Write down the parts of a window that somebody asked for as asked for in its place."""
+        for window in reversed(windows):  # the last one that was asked for comes first
+            run = Run(str(uuid4()), self._flow.name, window, "", self._now())
+            self._save(record.scheduled(self._flow, run, {}), window)
 
     def _give_up(self) -> None:
         """What stopped this window would stop every other one."""
@@ -348,6 +455,7 @@ class Runs:
         planned = partial(self._planned, run, staged)
         held, becomes = planned()
         staged.tally.missed = settling.missed(self._flow, self._dataset, run.window, staged, held)
+        empty = _empty_days(run, staged, self._flow)
         self._note(run, staged.tally, becomes)
         item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
@@ -364,8 +472,16 @@ class Runs:
         self._ending = []  # told of: `_abandon` has nothing to add
         self._dataset.discard(run.batch_id)
         self._ended.append(item)
+        self._lost = 0
+        self._forget(run.window)
         self._windows.ended(run.window, staged.tally.lines)
-        self._tell(Ended(run, item, staged.tally, None))
+        self._tell(Ended(run, item, staged.tally, None, tuple(empty)))
+
+    def _forget(self, window: Window) -> None:
+        """No failure of the days of `window` counts any more: it has ended."""
+        for day in window.days:
+            self._failures.pop(day, None)
+        self._alone.difference_update(window.days)
 
     def _planned(self, run: Run, staged: Staged) -> Planned:
         """What the commit of a run replaces and sets, by the table as it is now (P5)."""
@@ -375,7 +491,9 @@ class Runs:
             percent = self._flow.shrink_guard_percent
             self._dataset.check_shrink(held, staged.files, percent, self._rules.key_columns)
         sure = staged.answered_at is not None
-        return held, positions.after(self._flow, self._dataset, run, now, sure=sure)
+        becomes = positions.after(self._flow, self._dataset, run, now, sure=sure)
+        empty = _empty_days(run, staged, self._flow)
+        return held, becomes | marks.after(self._flow, self._dataset, run, empty, self._rules_mark)
 
     def _note(self, run: Run, tally: Tally, becomes: Mapping[str, int] | None) -> None:
         """Leave beside a batch's rejects what tells later whether they still matter.
@@ -398,6 +516,7 @@ class Runs:
         self._save(record.started(self._flow, attempt.run, self._now()), attempt.run.window)
 
     def _fail(self, attempt: _Attempt, error: EtlError) -> None:
+        self._forget(attempt.run.window)
         self._windows.ended(attempt.run.window, 0, error)
         item = self._record_failure(attempt, error)
         self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
@@ -425,3 +544,30 @@ def _told(record: Any) -> tuple[str, Json, Window] | None:
         return str(flow), item, Window.from_json(window)
     except (ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _may_be_split(window: Window, error: EtlError) -> bool:
+    """Whether `error` may be due to the size of `window` or to one of its days."""
+    if window.arrival or len(window.days) == 1:
+        return False
+    if isinstance(error, TryAgain):
+        return error.reached and not isinstance(error, RateLimited)
+    if isinstance(error, DatasetError):
+        return not error.lasting
+    return isinstance(error, GiveUp) and not isinstance(error, Refused)
+
+
+def _is_silent(error: TryAgain) -> bool:
+    """Whether no event came at all: that may be so for every other window too."""
+    came = error.tally is not None and error.tally.bytes_received > 0
+    return error.empty or (isinstance(error, Unavailable) and not came)
+
+
+def _empty_days(run: Run, staged: Staged, flow: Flow) -> list[date]:
+    """The days of a pull, over when it began, of which it brought no line."""
+    if run.window.arrival:
+        return []
+    filled = {file.day for file in staged.files} | set(staged.tally.reject_days)
+    zone = flow.connection.zone
+    over = (day for day in run.window.days if day_over(day, zone) <= run.started_at)
+    return [day for day in over if day not in filled]

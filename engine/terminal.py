@@ -17,8 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from engine.catalog import Entry
 from engine.clock import duration
+from engine.empty import sentence
 from engine.report import FAILED, SUCCESS, remarks
-from engine.runs import Advanced, Ended, Event, GaveUp, Noticed, Waiting
+from engine.runs import Advanced, Ended, Event, GaveUp, NoEvents, Noticed, Split, Waiting
 
 Json = dict[str, Any]
 
@@ -73,6 +74,8 @@ class Bar:
         """Move the bar; failures and waits are also written above it."""
         if isinstance(event, Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
+        elif isinstance(event, Split):
+            self._running.pop(event.run.id, None)
         elif isinstance(event, Ended):
             self._running.pop(event.run.id, None)
             tally = event.tally
@@ -103,6 +106,10 @@ def describe(event: Event) -> str:
         return f"waiting {duration(event.seconds)}: {event.why}"
     if isinstance(event, Noticed):
         return event.text
+    if isinstance(event, Split):
+        return f"{event.run.window}  is asked for in smaller requests: {event.error}"
+    if isinstance(event, NoEvents):
+        return sentence(event.flow, event.days, all_=event.all)
     if isinstance(event, Ended):
         if event.error:
             return f"{event.run.window}  failed: {event.error}"
@@ -149,8 +156,23 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
         print(space.join(line).rstrip(" "))  # noqa: T201 - this is the place for it
 
 
-def summary(items: list[Json], days: int, dataset: str) -> str:
-    """What all runs of a command came to, in one line."""
+def by_another_mapping(days: int) -> str:
+    """The sentence about complete days that a mended mapping does not reach."""
+    if days == 1:
+        return "1 complete day was pulled with another mapping; --force pulls it again."
+    return f"{days:,} complete days were pulled with another mapping; --force pulls them again."
+
+
+def summary(items: list[Json], days: int, dataset: str, otherwise: int = 0) -> str:
+    """What all runs of a command came to, in one line.
+
+    `otherwise`: how many complete days were pulled with another mapping set or schema.
+    """
+    more = f" {by_another_mapping(otherwise)}" if otherwise else ""
+    return f"{_summary(items, days, dataset)}{more}"
+
+
+def _summary(items: list[Json], days: int, dataset: str) -> str:
     good = [item for item in items if item["metrics"]["statusSummary"]["status"] == SUCCESS]
     totals = Counter[str]()
     for item in good:
@@ -187,6 +209,8 @@ def _told(entry: Entry) -> list[str]:
     counts = ("outputRecordCount", "failedRecordCount", "skippedRecordCount")
     seconds = (took.get("completedAtUTC", 0) - took.get("startedAtUTC", 0)) / 1000
     errors = metrics["statusSummary"].get("errors", [])
+    if entry.status == FAILED:  # nothing of it is in the table: no count is a result
+        records = {}
     return [
         datetime.fromtimestamp(entry.started_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
         entry.flow,

@@ -22,11 +22,12 @@ from types import FrameType
 
 from engine.clock import Clock
 from engine.console import LATER, MORE, WAITS, WORKS, sentence_of, status_of
+from engine.empty import sentence
 from engine.errors import EtlError
 from engine.flow import Flow, Run
 from engine.log import configure, log
 from engine.report import remarks
-from engine.runs import Ended, Event, Noticed, Options, Waiting
+from engine.runs import Ended, Event, Noticed, Options, Split, Waiting
 from engine.upkeep import Turn, tend
 
 SECONDS = 600  # that a turn may take
@@ -55,7 +56,7 @@ def work(
     options = replace(options or Options(), now=clock.now)
     try:
         _listen(turn)
-        items = tend(flow, home, options, Told(), turn, _warn)
+        items = tend(flow, home, options, Told(flow), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -78,7 +79,8 @@ def _warn(why: str) -> None:
 class Told:
     """Logs a line a run, and a wait when it begins: once, however often it is looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
         self._waited = ""
 
     def __call__(self, event: Event) -> None:
@@ -92,6 +94,10 @@ class Told:
             log.warning("noticed", what=event.text)
         elif isinstance(event, Ended):
             self._waited = ""
+            if event.error:
+                lines = {"after_lines": event.tally.lines} if event.tally.lines else {}
+                log.error("run failed", **_of(event.run), **lines, error=str(event.error))
+                return
             metrics = event.item["metrics"]
             records, took = metrics["recordSummary"], metrics["durationSummary"]
             told = {
@@ -100,14 +106,18 @@ class Told:
                 "duplicates": records.get("skippedRecordCount", 0),
                 "seconds": (took["completedAtUTC"] - took["startedAtUTC"]) / 1000,
             }
-            if event.error:
-                log.error("run failed", **_of(event.run), **told, error=str(event.error))
-            else:
-                if known := records.get("extensions", {}).get("knownRecordCount"):
-                    told["known"] = known
-                log.info("run", **_of(event.run), **told)
-                for remark in remarks(event.item, event.run.window):
-                    log.warning("noticed", **_of(event.run), what=remark)
+            if known := records.get("extensions", {}).get("knownRecordCount"):
+                told["known"] = known
+            log.info("run", **_of(event.run), **told)
+            for remark in remarks(event.item, event.run.window):
+                log.warning("noticed", **_of(event.run), what=remark)
+            if event.empty:
+                all_ = len(event.empty) == len(event.run.window.days)
+                why = sentence(self._flow, list(event.empty), all_=all_)
+                log.warning("no events", **_of(event.run), why=why)
+        elif isinstance(event, Split):
+            error = str(event.error)
+            log.warning("asked for in smaller requests", **_of(event.run), error=error)
 
 
 def _of(run: Run) -> dict[str, str]:

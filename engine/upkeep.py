@@ -6,7 +6,7 @@ It knows no schedule but the flow's and no process: it is told to stop, and tell
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -16,16 +16,16 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import given, plan, positions, record
+from engine import given, plan, positions, record, splitting
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.disk import canonical
-from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, Refused, TryAgain
+from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, RateLimited, Refused
 from engine.flow import Flow, Run
 from engine.history import RunHistory
 from engine.plan import Due
 from engine.positions import ARRIVAL, app_id
-from engine.report import FAILED, SCHEDULED, SUCCESS, Outcome, ahead_of, is_stopped, payload
+from engine.report import FAILED, KILLED, SCHEDULED, SUCCESS, Outcome, ahead_of, is_stopped, payload
 from engine.run import Rules
 from engine.runs import Event, Options, Runs, Waiting
 from engine.window import DAY, Window, each_day, latest_day
@@ -114,6 +114,8 @@ class Upkeep:
         if ended := _arrival_ended(flow, catalog, turn.began, now):
             self._again = self._next_tick(ended)
         self._failures, self._rests = failed_days(flow, catalog, now)
+        history = catalog.history(flow.name, limit=REMEMBERED, until=plan.latest(now))
+        self._sizes = splitting.from_history(history, now)
         self._counts: list[float] = []
 
     def run(self) -> list[Json]:
@@ -144,7 +146,8 @@ class Upkeep:
         """
         asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
         days = [window for window in asked if not window.arrival]
-        due = due_now(self._flow, self._dataset, now, max(self._counts, default=None), self._rests)
+        expected = max(self._counts, default=None)
+        due = due_now(self._flow, self._dataset, now, expected, self._rests, self._sizes)
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
         first = next(due, None)
         arrives = first and first.window.arrival
@@ -185,15 +188,23 @@ class Upkeep:
             return
         if error is None:
             self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
+            self._sizes.came(window)
         for day in window.days:
             if error is None:
                 self._failures.pop(day, None)
                 self._rests.pop(day, None)
                 if self._is_in_vain(day, now):
                     self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
-            elif not isinstance(error, TryAgain | Refused):
+            elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
                 self._rests[day] = now + plan.rest(self._failures[day])
+                self._sizes.failed(window)
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        """The days of a window stay due: the next plan asks for them in smaller ones."""
+        self._out = None
+        self._arrived = False
+        self._sizes.failed(window, bad)
 
     def _is_in_vain(self, day: date, now: int) -> bool:
         """Whether a day that was pulled is due still: by Mixpanel's clock, which is behind ours."""
@@ -234,10 +245,19 @@ def due_now(
     now: int,
     events_per_day: float | None,
     rests: Mapping[date, int],
+    sizes: splitting.Sizes,
 ) -> Iterator[Due]:
     """What is due by the table as it is, the most urgent first."""
     found = positions.read(flow, dataset, now)
-    return plan.due(flow, found, now, events_per_day=events_per_day, rests=rests)
+    return plan.due(
+        flow,
+        found,
+        now,
+        events_per_day=events_per_day,
+        rests=rests,
+        bounds=sizes.bounds,
+        cap=sizes.cap,
+    )
 
 
 def counts(flow: Flow, dataset: Dataset, now: int) -> list[float]:
@@ -257,14 +277,25 @@ def failed_days(
     """
     failures, last, good = Counter[date](), dict[date, int](), set[date]()
     until = None if now is None else plan.latest(now)
+    killed = set[date]()
     for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
         days = [] if run.window.arrival else [day for day in run.window.days if day not in good]
         if run.status == SUCCESS:
             good.update(days)
-        elif run.status == FAILED and _by_own_fault(run.item):
-            failures.update(days)
-            last = dict.fromkeys(days, run.started_at) | last
+        elif run.status == FAILED and len(run.window.days) == 1:
+            own = _by_own_fault(run.item)
+            if _was_killed(run.item):  # once may be anything; twice, a day too large for memory
+                own = bool(killed.intersection(days))
+                killed.update(days)
+            if own:
+                failures.update(days)
+                last = dict.fromkeys(days, run.started_at) | last
     return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
+
+
+def _was_killed(item: Json) -> bool:
+    errors = item["metrics"]["statusSummary"].get("errors", [])
+    return any(error["message"] == KILLED for error in errors)
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
@@ -287,7 +318,9 @@ def _by_own_fault(item: Json) -> bool:
     """Whether a run failed by the events that came, or by what was done with them."""
     metrics = item["metrics"]
     codes = {error["code"] for error in metrics["statusSummary"].get("errors", [])}
-    return bool(metrics["recordSummary"].get("inputRecordCount")) and CODE_COPY not in codes
+    if CODE_COPY in codes:  # the answer began, and was cut off
+        return bool(metrics["sizeSummary"]["inputBytes"] > 0)
+    return bool(metrics["recordSummary"].get("inputRecordCount"))
 
 
 def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:

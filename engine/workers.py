@@ -49,6 +49,9 @@ class Pulls(Protocol):
     def listen(self) -> None:
         """Pass on what pulls elsewhere told of their progress."""
 
+    def restart(self) -> None:
+        """Start anew after a worker process was killed, which ends the pulls of the others too."""
+
 
 @contextmanager
 def pulls(workers: int, advance: Advance) -> Iterator[Pulls]:
@@ -86,15 +89,23 @@ class _Here:
     def listen(self) -> None:
         pass
 
+    def restart(self) -> None:
+        pass
+
 
 class _Elsewhere:
     """Pulls in processes that are started afresh, so that none inherits a lock or a thread."""
 
     def __init__(self, workers: int, advance: Advance) -> None:
-        context = get_context("spawn")
         self._advance = advance
+        self._workers = workers
+        self._open()
+
+    def _open(self) -> None:
+        # The queue too is a new one each time: a worker that was killed may have held its lock.
+        context = get_context("spawn")
         self._words: SimpleQueue[tuple[str, int, int]] = context.SimpleQueue()
-        self._pool = ProcessPoolExecutor(workers, context, _settle_in, (self._words,))
+        self._pool = ProcessPoolExecutor(self._workers, context, _settle_in, (self._words,))
 
     def submit(
         self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
@@ -111,6 +122,10 @@ class _Elsewhere:
     def listen(self) -> None:
         while not self._words.empty():
             self._advance(*self._words.get())
+
+    def restart(self) -> None:
+        self.stop()  # nobody writes into a directory that is about to be thrown away
+        self._open()
 
     def stop(self) -> None:
         processes = list((self._pool._processes or {}).values())  # from 3.14 on: kill_workers

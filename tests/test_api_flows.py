@@ -90,13 +90,14 @@ def test_numbers_as_texts_and_options(api: Served) -> None:
     options = {
         "partialIngestionPercent": 20, "errorDiagnosticsEnabled": False, "lookbackDays": 3,
         "delayMinutes": 0, "windows": "day", "unmapped": "drop", "shrinkGuardPercent": 50.5,
-        "keepSupersededHours": 1, "keepBatchesDays": 90,
+        "keepSupersededHours": 1, "keepBatchesDays": 90, "partialIngestionMin": 3,
     }  # fmt: skip
     id_ = api.make("flows", api.flow_body(scheduleParams=schedule, options=options))
     flow = flow_of(api, id_)
     assert flow.schedule == Schedule("day", 15, 1_625_040_887)
     assert flow.backfill_from == date(2021, 6, 30)
     assert (flow.partial_ingestion_percent, flow.lookback_days, flow.delay_minutes) == (20, 3, 0)
+    assert flow.partial_ingestion_min == 3
     assert (flow.windows, flow.unmapped, flow.shrink_guard_percent) == ("day", "drop", 50.5)
     assert (flow.keep_superseded_hours, flow.keep_batches_days) == (1, 90)
     assert flow.diagnostics  # they come with partial ingestion
@@ -376,14 +377,15 @@ def running(api: Served, sandbox: Sandbox) -> str:
     return flow_on(api, sandbox)
 
 
-def flow_on(api: Served, sandbox: Sandbox, start: int = NOON // 1000 - 86_400) -> str:
+def flow_on(api: Served, sandbox: Sandbox, start: int = NOON // 1000 - 86_400, **more: Any) -> str:
     body = tutorial("connections")
     body["auth"]["params"] |= {"host": sandbox.url, "username": USERNAME, "password": PASSWORD}
     source = api.source(
         api.make("connections", body), projectId=PROJECT_ID, timezone=str(PROJECT_ID)
     )
     schedule = MINUTE | {"startTime": start}
-    return api.make("flows", api.flow_body(sourceConnectionIds=[source], scheduleParams=schedule))
+    body = api.flow_body(sourceConnectionIds=[source], scheduleParams=schedule, **more)
+    return api.make("flows", body)
 
 
 def turn(api: Served, id_: str, now: int = NOON) -> list[Json]:
@@ -485,9 +487,10 @@ def test_a_day_is_asked_for_before_the_flow_begins(api: Served, sandbox: Sandbox
 
 
 def test_a_failed_run_once_more(
-    api: Served, running: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+    api: Served, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RE_TRIGGER brings its window under a new id; what came meanwhile is told."""
+    running = flow_on(api, sandbox, options={"partialIngestionMin": 0})
     monkeypatch.setattr(sandbox.project, "clock_ms", NOON + HOUR)
     turn(api, running)
     asked = ask(api, running, NOON // 1000 - 86_400, NOON // 1000 - 86_400).body["id"]

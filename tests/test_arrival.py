@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -65,6 +65,9 @@ class Given:
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         self._out = False
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        raise AssertionError("an arrival window is never split")
 
     def give_up(self) -> int:
         self._windows = []

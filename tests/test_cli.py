@@ -585,6 +585,45 @@ def test_force(run: Run, sandbox: Sandbox, expected: list[str]) -> None:
     assert rows(Path("data/events")) == expected
 
 
+def test_partial_ingestion_percent(run: Run, sandbox: Sandbox) -> None:
+    """The share of rejects that a day may have can be given for once."""
+    time = int(datetime(2024, 1, 1, 5, tzinfo=UTC).timestamp())
+    lines = [{"event": "e", "properties": {"time": time, "distinct_id": n}} for n in range(100)]
+    lines += [{"event": "e", "properties": {}}] * 20
+    body = "".join(json.dumps(line) + "\n" for line in lines)
+    sandbox.faults({"fault": "answer", "status": 200, "body": body, "times": None})
+    assert run("backfill", *ONE_DAY).status == 1
+    assert run("backfill", *ONE_DAY, "--partial-ingestion-percent=16").status == 1
+    assert run("backfill", *ONE_DAY, "--partial-ingestion-percent=17").status == 0
+    assert run("backfill", *ONE_DAY, "--partial-ingestion-percent=101").status == 2
+
+
+def test_a_mended_mapping(run: Run, sandbox: Sandbox) -> None:
+    """Complete days that another mapping set made are not passed over in silence."""
+    mapping = json.loads((ROOT / "mappings" / "mixpanel-events.json").read_text())
+    Path("mended.json").write_text(json.dumps(mapping | {"version": 7}))
+    run("backfill", *DAYS)
+    assert "another mapping" not in run("backfill", *DAYS).out
+    words = ["backfill", *DAYS, "--mapping=mended.json"]
+    asked_before = len(sandbox.requests)
+    said = run(*words)
+    assert said.status == 0
+    assert "3 complete days were pulled with another mapping; --force pulls them again." in said.out
+    assert "3 complete days were pulled with another mapping" in run(*words, "--dry-run").out
+    assert len(sandbox.requests) == asked_before
+    run(*words, "--force")
+    assert "another mapping" not in run(*words).out
+
+
+def test_an_event_that_nobody_sends(run: Run) -> None:
+    """A range without any event is no failure, and says what could be behind it."""
+    said = run("backfill", *DAYS, "--event=items_sold")
+    assert said.status == 0
+    assert "No event is called items_sold on these days." in said.err
+    for word in ("region", "project", "filter", "dates"):
+        assert word in said.err
+
+
 def test_allow_shrink(run: Run, sandbox: Sandbox) -> None:
     """P5: a day that would lose its rows fails, and says which option allows it."""
     run("backfill", *ONE_DAY)
@@ -812,7 +851,7 @@ def pulling(pid: int) -> list[int]:
 
 
 def test_a_killed_worker(run: Run, sandbox: Sandbox, tmp_path: Path, expected: list[str]) -> None:
-    """A worker that dies ends the command with a sentence; the same again makes the exact table."""
+    """A worker that dies is told of, and its day is pulled again: the table is exact."""
     sandbox.faults({"fault": "delay", "seconds": 60, "day": "2024-01-03"})
     words = ["backfill", *DAYS, "--days-per-request=1", "--workers=2"]
     process = start(sandbox, tmp_path, *words)
@@ -821,14 +860,12 @@ def test_a_killed_worker(run: Run, sandbox: Sandbox, tmp_path: Path, expected: l
     until(lambda: len(left(tmp_path)) == 2)
     workers = pulling(process.pid)
     os.kill(workers[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
+    _, err = process.communicate(timeout=40)
+    assert process.returncode == 0
     assert "worker process was killed" in err
     assert "Traceback" not in err
     assert left(tmp_path) == ["lock"]
     until(lambda: not any(alive(pid) for pid in workers))
-    sandbox.reset()
-    assert run(*words).status == 0
     assert rows(tmp_path / "data/events") == expected
 
 
@@ -858,7 +895,7 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [line.split("\t") for line in run("runs").out.splitlines()]
     assert lines[0][1:5] == ["flow", "window", "status", "rows"]
     assert [line[2:5] for line in lines[1:]] == [
-        ["2024-01-01", "failed", "0"],
+        ["2024-01-01", "failed", "-"],
         ["2024-01-02..2024-01-03", "success", "796"],
         ["2024-01-01", "success", "398"],
     ]
@@ -1124,8 +1161,8 @@ def test_the_password_is_nowhere(run: Run, sandbox: Sandbox, tmp_path: Path) -> 
     commands = dict(children(process.pid))
     assert len(pulling(process.pid)) == 2
     os.kill(pulling(process.pid)[0], signal.SIGKILL)
-    said += process.communicate(timeout=20)
-    assert "Traceback" in "".join(said)
+    said += process.communicate(timeout=40)
+    assert "worker process was killed" in "".join(said)
     os.chdir(folder)
     sandbox.reset()
     sandbox.faults(
@@ -1141,6 +1178,7 @@ def test_the_password_is_nowhere(run: Run, sandbox: Sandbox, tmp_path: Path) -> 
         run("backfill", *DAYS, "--dry-run"),
     ]
     texts = [*said, *commands.values(), *(one.out + one.err for one in ended)]
+    assert "Traceback" in "".join(texts)
     flow = flow_of(sandbox.url, folder)
     wrote = "\n".join([*texts, repr(flow), str(flow), f"{flow.connection.password}"]).encode()
     files = [path for path in folder.rglob("*") if path.is_file()]

@@ -114,6 +114,7 @@ def test_what_is_left_out_has_its_documented_value(write: Write) -> None:
         ('events = ["Items sold", "Sign up"]', "events", ("Items sold", "Sign up")),
         ("where = 'properties[\"a\"] == 1'", "where", 'properties["a"] == 1'),
         ("partial_ingestion_percent = 0", "partial_ingestion_percent", 0.0),
+        ("partial_ingestion_min = 0", "partial_ingestion_min", 0),
         ("partial_ingestion_percent = 100", "partial_ingestion_percent", 100.0),
         ("partial_ingestion_percent = 0.5", "partial_ingestion_percent", 0.5),
         ('unmapped = "drop"', "unmapped", "drop"),

@@ -333,7 +333,8 @@ def test_a_gzip_bomb(sandbox: Sandbox, root: Path) -> None:
 
 def test_too_many_rejects(sandbox: Sandbox, root: Path) -> None:
     """More rejects than tolerated: nothing is committed, and every one of them is kept."""
-    done = pull(sandbox.url, root, [DAY], partial_ingestion_percent=0.1)
+    few: dict[str, Any] = {"partial_ingestion_percent": 0.1, "partial_ingestion_min": 5}
+    done = pull(sandbox.url, root, [DAY], **few)
     assert_failed(done, r"6 of 1,530 records were rejected .*0.1 %")
     assert rows(root) == []
     batch = done.items[0]["activities"][1]["targetInfo"][0]["reference"]["ids"][0]

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -405,6 +405,9 @@ class Windows:
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         pass
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        raise AssertionError("an arrival window is never split")
 
     def give_up(self) -> int:
         return 0

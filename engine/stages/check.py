@@ -118,6 +118,7 @@ class Checker:
             if which not in verdicts:
                 verdicts[which] = _reject(found[row])
             batch.rejects.append(verdicts[which].of(batch.lines[row]))
+        batch.rejected = sorted(found)
         keep = np.ones(len(table), bool)
         keep[list(found)] = False
         batch.keep(keep)

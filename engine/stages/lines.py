@@ -240,9 +240,11 @@ def _reason(error: ValueError) -> str:
 
 def _ended_early(seen: bool) -> NoReturn:  # P1
     """Mixpanel answers 200 before it knows whether it can finish, and says so by this line."""
-    raise Truncated(
+    error = Truncated(
         f"Mixpanel ended the response early ('terminated early').{'' if seen else REGION}"
     )
+    error.empty = not seen
+    raise error
 
 
 def _is_whole(line: bytes) -> bool:
