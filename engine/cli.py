@@ -330,7 +330,7 @@ def explore(
 @app.command(epilog=f"Example: {PROGRAM} check --config flows.toml")
 def check(config_file: ConfigFile = None) -> int:
     """Everything that can be wrong, at once: from file to table."""
-    from engine.look import look_at_files, probe, sample
+    from engine.look import has_table, look_at_files, probe, sample
 
     flows, home = given.flows_of(config_file)
     asked, failures = set(), list[EtlError]()
@@ -356,7 +356,7 @@ def check(config_file: ConfigFile = None) -> int:
             answers = f"{flow.connection.host} answers these credentials"
             look(flow, answers, partial(sample, flow, home, Window(day, day), 1))
         look(flow, f"dataset {flow.dataset} can be written", partial(probe, flow, rules))
-        if rules:
+        if rules and has_table(flow):
             look(
                 flow, f"all files of {flow.dataset} are there", partial(look_at_files, flow, rules)
             )
