@@ -341,7 +341,7 @@ def explore(
 @app.command(epilog=f"Example: {PROGRAM} check --config flows.toml")
 def check(config_file: ConfigFile = None) -> int:
     """Everything that can be wrong, at once: from file to table."""
-    from engine.look import look_at_files, probe, sample
+    from engine.look import has_table, look_at_files, probe, sample
 
     flows, home = given.flows_of(config_file)
     asked, failures = set(), list[EtlError]()
@@ -370,7 +370,7 @@ def check(config_file: ConfigFile = None) -> int:
             look(flow, flow.connection.host, "answers these credentials", test)
         readers = f"can be written; {superseded_in_words(flow.keep_superseded_hours)}"
         look(flow, f"dataset {flow.dataset}", readers, partial(probe, flow, rules))
-        if rules:
+        if rules and has_table(flow):
             files = f"files of dataset {flow.dataset}"
             look(flow, files, "are all there", partial(look_at_files, flow, rules))
     return max((console.status_of(error) for error in failures), default=0)

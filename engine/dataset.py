@@ -175,10 +175,11 @@ class Dataset(Table):
     def _sweep(self) -> None:
         """Finish or undo what a crash left, without listing the table."""
         for directory in sorted((self.root / "_staging").iterdir()):
-            if directory.name == "lock" or directory.name.endswith(".damaged"):
+            if directory.is_symlink():  # nothing is deleted through it
+                if not directory.name.endswith(".damaged"):
+                    self._put_aside(directory)
+            elif not directory.is_dir():
                 continue
-            if directory.is_symlink() or not directory.is_dir():
-                self._put_aside(directory)
             elif self._settle(directory):
                 intent = intents.read(directory / "intent.json")
                 self.unreported.append((directory.name, intent and intent.record))
@@ -532,7 +533,7 @@ class Dataset(Table):
         if not directory.is_dir():
             return
         for path in sorted(directory.iterdir()):
-            if path.name.endswith(".damaged"):
+            if path.name.startswith(".") or path.name.endswith(".damaged"):
                 continue
             name = KEPT.fullmatch(path.name)
             if name is None or path.is_symlink() or not path.is_file():

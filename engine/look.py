@@ -76,6 +76,12 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
         time.sleep(pause / 1000)
 
 
+def has_table(flow: Flow) -> bool:
+    """Whether the table of `flow` was made already."""
+    with disk_error(f"look for {flow.dataset}"):
+        return (local_path(flow.dataset) / "_delta_log").is_dir()
+
+
 def look_at_files(flow: Flow, rules: "Rules") -> None:
     """Raise DatasetError unless the log and every file of the table of `flow` can be read."""
     dataset = given.dataset_of(flow, rules)
