@@ -426,6 +426,7 @@ class Whole:
 
     chunks: list[bytes]
     received: int = 0
+    answered_at: int | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.chunks)
