@@ -5,7 +5,9 @@ The nouns are `window`, `flow` (Connection, Flow, Run), `batch` (Batch, Reject, 
 short way past three of them, `twin` a second process that takes it), called one after the other by
 `run.pull`. `exact` tells what fast decoders would lose. `dataset` owns the table, `catalog` the
 history of runs, `report` the shape in which it is told, `plan` every decision about when and how
-much. `runs` brings windows into the table: those of a range of days from `backfill`, those that are
+much, `splitting` what their failures say of sizes, `judge` whether a day has too many rejects,
+`marks` what a table notes of its days, `empty` what is said of those without events. `runs` brings
+windows into the table: those of a range of days from `backfill`, those that are
 due of a flow from `upkeep`, which `daemon` calls at every `tick`; `rejects` brings what was
 rejected, once it passes. `api` is the control plane, in the daemon: what clients make there are
 `resources`, their secrets in a `vault`; `bodies` checks what they say, `declared` makes flows of
