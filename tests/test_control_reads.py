@@ -73,7 +73,8 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     home, root = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("data") / "events"
     with Sandbox(SPEC) as sandbox:
         items = pull(sandbox.url, root, DAYS[:2], home=home).items
-        strict = pull(sandbox.url, root, DAYS[2:], home=home, partial_ingestion_percent=1)
+        few: dict[str, Any] = {"partial_ingestion_percent": 1, "partial_ingestion_min": 0}
+        strict = pull(sandbox.url, root, DAYS[2:], home=home, **few)
         items += strict.items
     with Catalog(home) as catalog:
         plane = Plane(home, catalog, vault_of(home), home / "tables", {}, lambda: NOW, lambda: None)

@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import marks, plan, splitting
+from engine import marks, plan, record, splitting
 from engine.catalog import Catalog
-from engine.flow import Flow, Schedule
+from engine.flow import Flow, Run, Schedule
 from engine.run import Rules
 from engine.runs import Ended, NoEvents, Options, Split
 from engine.sandbox import Sandbox, Spec
@@ -265,6 +266,35 @@ def test_the_least_count(
     assert done.statuses == ["success" if passes else "failed"]
 
 
+@pytest.mark.parametrize("place", ["first", "last", "shuffled"])
+def test_rejects_out_of_place(
+    sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Wherever the lines of a day stand that is all rejects, that day is never complete."""
+    lines = []
+    for n, day in enumerate(days(4)):
+        at = day_start(day, SPEC.zone) // 1000
+        name = "tyme" if n == 1 else "time"
+        lines += [
+            (day, {"event": "e", "properties": {name: at + k, "distinct_id": f"{n}-{k}"}})
+            for k in range(4 if n == 1 else 60)
+        ]
+    if place == "shuffled":
+        Random(1).shuffle(lines)
+    else:
+        lines.sort(key=lambda pair: (pair[0] == days(4)[1]) == (place == "last"))
+
+    def blocks(self: Query, *_: Any) -> Iterator[bytes]:
+        for day, line in lines:
+            if self.first <= day <= self.last:
+                yield json.dumps(line).encode() + b"\n"
+
+    monkeypatch.setattr(Query, "blocks", blocks)
+    done = pull(sandbox.url, root, days(4), MONTH)
+    assert done.statuses.count("failed") == 1
+    assert held(root) == set(days(4)) - {days(4)[1]}
+
+
 # Days without events -----------------------------------------------------------------------
 
 
@@ -402,6 +432,34 @@ def test_the_next_turn_begins_smaller(
         ]  # fmt: skip
         asked.append(max(sizes))
     assert asked == [6, 1]  # the days within `lookback_days` came first
+
+
+def test_a_window_that_was_asked_for_is_split(
+    sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client asked for fails under its id, and its days come under ids of their own."""
+    monkeypatch.setattr(plan, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
+    turn(sandbox, root, NOW)
+    count = len(sandbox.requests)
+    window = Window(FIRST, days(4)[-1])
+    flow = flow_of(sandbox.url, root)
+    with Catalog(root.parent / "home") as catalog:
+        item = record.scheduled(flow, Run("asked-for", flow.name, window, "", NOW), {})
+        catalog.save(item, flow=flow.name, dataset=str(root), window=window)
+    disturb(sandbox, monkeypatch, EARLY, large)
+    assert set(turn(sandbox, root, NOW + 60_000)) == {"success"}
+    spans = [one["params"] for one in sandbox.requests[count:]]
+    assert {one["from_date"] for one in spans if one["from_date"] == one["to_date"]} == {
+        str(day) for day in days(4)
+    }
+    with Catalog(root.parent / "home") as catalog:
+        entry = catalog.run("asked-for")
+        assert entry
+        assert entry.status == "failed"
+        assert splitting.AGAIN in json.dumps(entry.item)
+        assert not catalog.history(flow.name, "scheduled")
+    assert len(rows(root)) == len(set(rows(root)))
 
 
 def stop_after(windows: int) -> Callable[..., bool]:
