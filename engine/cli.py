@@ -243,6 +243,9 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
 
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
     dataset = given.dataset_of(flow, rules)
+    if dataset.damage:
+        say(dataset.damage)
+    _tell_changes(flow, dataset, days)
     due = days if force else missing_days(flow, dataset, days, given.now())
     answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     complete = sorted(set(days).difference(due))

@@ -386,12 +386,10 @@ def _with_undone(
         positions.arrival is None or is_later(positions.arrival, now)
     ):
         return dict(wanted)
-    last = latest_day(now, flow.connection.zone)
-    undone = [day for day in sorted(positions.undone) if day <= last]
     rest = {
         why: [day for day in days if day not in positions.undone] for why, days in wanted.items()
     }
-    return {"undone": undone} | rest
+    return {"undone": sorted(positions.undone)} | rest
 
 
 def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date]]:

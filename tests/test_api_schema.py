@@ -122,7 +122,7 @@ def resources(client: Any, host: str, item: Json) -> tuple[dict[str, str], dict[
         "sourceConnectionIds": [source],
         "targetConnectionIds": [target],
         "transformations": [{"name": "Mapping", "params": {"mappingId": mapping}}],
-        "scheduleParams": {"startTime": "1625040887", "frequency": "minute", "interval": 15},
+        "scheduleParams": {"startTime": "4102444800", "frequency": "minute", "interval": 15},
     }
     flow = make(client, f"{SERVICE}/flows", bodies[f"{SERVICE}/flows"])
     another = {"params": {"dataSetId": make(client, DATASETS, bodies[DATASETS])}}

@@ -464,6 +464,7 @@ def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch,
 def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """P8: a clean stop is no failure of the flow: not in `status`, not in its figures."""
     keep("events")
+    keep("daily", NOON - HOUR)
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -473,6 +474,7 @@ def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         for name, now in (("events", NOON + HOUR // 4), ("daily", NOON)):
             with pytest.raises(KeyboardInterrupt):
                 keep(name, now)
+    monkeypatch.setattr(given, "now", lambda: NOON + HOUR // 4)
     said = run("status", "--config=flows.toml", "--json")
     assert said.status == 0
     for told in json.loads(said.out):

@@ -308,7 +308,7 @@ def test_a_file_that_is_gone(run: Run, harm: Callable[[Path], None], name: str) 
     harm(next(root.glob("event_date=2024-01-09/*.parquet")))
     said = run("check", "--config=flows.toml")
     assert said.status == 1
-    assert f"wrong  {name}: all files of data/{name} are there" in said.out
+    assert f"wrong  {name}: files of dataset data/{name}\n" in said.out
     assert "1 file of it is not on the disk, or cut off there: of 2024-01-09." in said.out
     said = run("status", *options)
     assert said.status == 1
