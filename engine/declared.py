@@ -5,12 +5,14 @@ knows no request and no answer, and runs nothing.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from engine.bodies import (
     DISABLED,
     FLOW_SPEC,
+    MASK,
     check_source,
     credentials_of,
     integer,
@@ -21,6 +23,7 @@ from engine.bodies import (
     spec,
     table,
 )
+from engine.config import ASKED, origin_of
 from engine.disk import local_path
 from engine.errors import EtlError, NotThere, Unfit, disk_error
 from engine.flow import HOST, Connection, Flow, Secret
@@ -33,7 +36,11 @@ from engine.window import latest_day
 
 
 def flows(
-    resources: Resources, vault: Vault, datasets: Path, skip_origin: str | None
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    skip_origin: str | None,
+    hosts: Collection[str] = (),
 ) -> tuple[dict[str, Flow], dict[str, str]]:
     """The enabled flows that were not applied from `skip_origin`, and why others cannot run.
 
@@ -48,7 +55,7 @@ def flows(
             continue
         name = name_of(resource)
         try:
-            flow = flow_of(resource, resources, vault, datasets)
+            flow = flow_of(resource, resources, vault, datasets, hosts)
         except EtlError as error:
             problems[name] = str(error)
             continue
@@ -72,10 +79,17 @@ def is_left(resource: Resource) -> bool:
         return not Path(resource.origin).exists()
 
 
-def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Path) -> Flow:
+def flow_of(
+    resource: Resource,
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    hosts: Collection[str] = (),
+) -> Flow:
     """The flow that a resource declares. Unfit or NotThere tells why there is none.
 
-    `datasets` is the folder of the tables that clients made.
+    `datasets` is the folder of the tables that clients made; `hosts` are those that may be asked
+    for clients, besides Mixpanel's own.
     """
     body = resource.body
     spec(body, "flowSpec", (FLOW_SPEC,))
@@ -85,6 +99,7 @@ def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Pa
     schema = schema_named(resources, dataset.body["schemaRef"]["id"])
     mapping = _mapping(body, schema, resources)
     connection = connection_of(source, resources, vault)
+    check_host(resources.get("connections", source.body["baseConnectionId"]), hosts)
     schedule, backfill = schedule_of(body, needed=resource.origin is None)
     options, diagnostics = options_of(body)
     if backfill and schedule:
@@ -132,6 +147,23 @@ def connection_of(source: Resource, resources: Resources, vault: Vault) -> Conne
     values: Json = {"host": HOST} | credentials_of(base.body, secret) | check_source(source.body)
     password = Secret(secret["password"])
     return Connection(password=password, name=base.body.get("name") or "mixpanel", **values)
+
+
+def check_host(base: Resource, hosts: Collection[str]) -> None:
+    """Unfit unless the host of a base connection is one that is asked for clients: Mixpanel's own,
+    or one of `hosts`. A configuration file may name any: who writes it runs the daemon.
+    """
+    if base.origin is not None:
+        return
+    params = (base.body.get("auth") or {}).get("params") or {}
+    host = credentials_of(base.body, {"password": MASK}).get("host", HOST) if params else HOST
+    if (origin := origin_of(host)) not in ASKED and origin not in hosts:
+        raise Unfit(
+            "1400-400",
+            f"The host {host:.100} is not asked for clients: it is none of "
+            f"{', '.join([*ASKED, *hosts])}. Whoever runs the daemon can add it as mixpanel_hosts "
+            "to the table [api] of its configuration.",
+        )
 
 
 def schema_named(resources: Resources, name: str) -> Resource:

@@ -152,6 +152,7 @@ def serving(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[
             environ or {},
             now,
             lambda: None,
+            hosts={"https://other.mixpanel.com", "http://127.0.0.1:1"},
         )
         server = uvicorn.Server(uvicorn.Config(app_of(plane), lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, args=[[listening]])
