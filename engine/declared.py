@@ -160,9 +160,9 @@ def check_host(base: Resource, hosts: Collection[str]) -> None:
     if (origin := origin_of(host)) not in ASKED and origin not in hosts:
         raise Unfit(
             "1400-400",
-            f"The host {host:.100} is not asked for clients: it is none of "
-            f"{', '.join([*ASKED, *hosts])}. Whoever runs the daemon can add it as mixpanel_hosts "
-            "to the table [api] of its configuration.",
+            f"The host of connection {base.id} is not asked for clients: it is none of "
+            f"{', '.join([*ASKED, *hosts])}. Give one of these, or have whoever runs the daemon "
+            "add it to mixpanel_hosts in the table [api] of its configuration.",
         )
 
 

@@ -29,6 +29,7 @@ LONGEST_TARGET = 16 << 10  # bytes of a request's target
 DEEPEST = 64  # lists and objects in one another: far less than what Python can print
 CHANGES = ("POST", "PUT", "PATCH", "DELETE")
 QUESTIONS = ("/validate", "/preview")  # ends of paths whose POST changes nothing
+RECORDS = ("/preview",)  # ends of paths whose body has events, as they were sent
 READS = ("GET", "HEAD")
 BODILESS = (*READS, "DELETE", "OPTIONS", "TRACE")  # methods whose body means nothing
 ACTIONS = ("/action",)  # ends of paths whose POST has no body
@@ -145,7 +146,7 @@ class Whole:
             others = [pair for pair in scope["headers"] if pair[0] not in _OF_A_BODY]
             if body:
                 body = _unpacked(body, Headers(scope=scope))
-                _check(body)
+                _check(body, twice=scope["path"].endswith(RECORDS))
                 others.append((b"content-type", b"application/json"))
             if body or ignored:
                 scope["headers"] = others
@@ -336,8 +337,10 @@ def _hints(problem: Problem) -> dict[str, str] | None:
     return {"Accept-Encoding": "gzip, identity"} if problem.status == 415 else None
 
 
-def _check(body: bytes) -> None:
-    """What is not JSON, or cannot be answered as JSON, goes no further."""
+def _check(body: bytes, *, twice: bool) -> None:
+    """What is not JSON, or cannot be answered as JSON, goes no further; nor does an object that has
+    a key twice, unless it may.
+    """
     try:
         level = [orjson.loads(body)]
     except ValueError as error:
@@ -353,7 +356,8 @@ def _check(body: bytes) -> None:
         ]
     if level:
         raise invalid("1400-400", f"The request body is nested more than {DEEPEST} levels deep.")
-    json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    if not twice:
+        json.loads(body, object_pairs_hook=_once, parse_int=str, parse_float=str)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:
