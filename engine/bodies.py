@@ -4,7 +4,6 @@ To read one is to check it: what cannot be run is an Unfit, with Flow Service's 
 InputError. It knows no other resource and no request.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,7 @@ DATA_LAKE = "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
 FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
 PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
 ENABLED, DISABLED = "enabled", "disabled"
+MOST_DIGITS = 18  # of a number that is written as a text
 MASK = "xxxx"
 """What stands in a body in the place of a secret (P7)."""
 _ACCOUNT = {"host": "host", "username": "username"}
@@ -64,8 +64,8 @@ def check_source(body: Json) -> Json:
     if form != "json":
         raise Unfit(
             "1327-400",
-            f"The format of source data supplied={form} in SourceConnection is not supported. "
-            "The allowed values are: [json]. Please provide allowed values and try again.",
+            f"The format of source data supplied={_brief(form)} in SourceConnection is not "
+            "supported. The allowed values are: [json]. Please provide allowed values and try again.",
         )
     params = table(body, "params")
     if params.get("projectId") is None:
@@ -114,14 +114,14 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
     if frequency not in FREQUENCIES:
         raise Unfit(
             "1397-400",
-            f"The provided frequency : {frequency} is invalid. It must be one of "
+            f"The provided frequency : {_brief(frequency)} is invalid. It must be one of "
             f"{', '.join(FREQUENCIES)}. Please provide a valid frequency and try again.",
         )
     start = integer(params["startTime"])
     if start is None or not 0 <= start <= config.LAST_SECOND:
         raise Unfit(
             "1340-400",
-            f"An error occurred while parsing startTime={params['startTime']}. "
+            f"An error occurred while parsing startTime={_brief(params['startTime'])}. "
             "It must be in whole seconds since 1970. "
             "Please check the time format provided in the request and try again.",
         )
@@ -149,8 +149,8 @@ def credentials_of(body: Json, secret: Json) -> Json:
     if auth.get("specName") not in AUTH_SPECS:
         raise Unfit(
             "1415-400",
-            f"The auth spec '{auth.get('specName')}' could not be found for the connection spec "
-            f"ID {body['connectionSpec']['id']}. It must be one of {', '.join(AUTH_SPECS)}.",
+            f"The auth spec '{_brief(auth.get('specName'))}' could not be found for the connection "
+            f"spec ID {body['connectionSpec']['id']}. It must be one of {', '.join(AUTH_SPECS)}.",
         )
     params = table(auth, "params", "1304-400")
     for field, value in (
@@ -179,7 +179,7 @@ def _interval(frequency: str, params: Json) -> int | None:
     if interval is None or interval > MOST_WHOLE:
         raise Unfit(
             "1363-400",
-            f"Interval {given} is not allowed with frequency: {frequency}. "
+            f"Interval {_brief(given)} is not allowed with frequency: {frequency}. "
             "Please provide a valid interval value and try again.",
         )
     if interval < least:
@@ -270,8 +270,17 @@ def missing(param: str, number: str = "1359-400") -> Unfit:
     )
 
 
+def _brief(given: Any) -> str:
+    """A client's value as it can stand in a sentence."""
+    return f"{given!s:.100}"
+
+
 def integer(given: Any) -> int | None:
     """A whole number, which may be written as a text."""
-    if isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,18}", given):
-        return int(given)
+    if isinstance(given, str):
+        text = given.strip("\r\n")
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
+            return None
+        return int(text)
     return given if type(given) is int else None

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.api.collection import changed
-from engine.api.preconditions import Preconditions
 from engine.api.patch import patched
+from engine.api.preconditions import Preconditions
 from engine.api.problems import Problem
 from engine.errors import Stale
 from engine.resources import Resource

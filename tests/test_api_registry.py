@@ -211,9 +211,7 @@ def test_what_is_no_dataset(client: Client, body: Any, words: str) -> None:
 
 
 def test_deleting_a_dataset(tmp_path: Path) -> None:
-    """200 with its name, as Catalog, then 404; not while a target connection has it; its table stays
-    on the disk.
-    """
+    """200 with its name, then 404; not while a target connection has it; its table stays."""
     with served(tmp_path) as (client, plane):
         body = {"name": "d", "schemaRef": {"id": SHIPPED}}
         id_ = client.post(DATASETS, json=body).json()[0].rpartition("/")[2]

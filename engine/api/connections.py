@@ -31,8 +31,7 @@ def without_secrets(value: Any) -> Any:
     """A body's value, without what is named like a secret: it has no business there (P7)."""
     if isinstance(value, dict):
         return {
-            key: MASK if _is_secret(key) else without_secrets(each)
-            for key, each in value.items()
+            key: MASK if _is_secret(key) else without_secrets(each) for key, each in value.items()
         }
     return [without_secrets(each) for each in value] if isinstance(value, list) else value
 

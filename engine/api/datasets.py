@@ -56,8 +56,7 @@ def _documented(names: tuple[str, ...]) -> Json:
     """Parameters that a route reads itself, for /openapi.json."""
     words: Mapping[str, tuple[str, Json]] = {
         "property": (
-            "A filter: a field, perhaps an operator (== != < <= > >= ~) and a value; !field for "
-            "those without it. Repeated ones must all be met.",
+            filters.WORDS,
             {"type": "array", "items": {"type": "string", "pattern": "^name==\\w{1,50}$"}},
         ),
         "properties": (

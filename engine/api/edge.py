@@ -290,7 +290,7 @@ def _unpacked(body: bytes, headers: Headers) -> bytes:
     elif body[:2] == b"\x1f\x8b":
         raise invalid(
             "1400-400",
-            "The request body is not JSON, it looks like gzip: send Content-Encoding: gzip with it.",
+            "The request body is not JSON, it looks like gzip: send Content-Encoding: gzip.",
         )
     charset = _charset(headers.get("content-type", ""))
     if charset not in ("", "utf-8", "utf8", "us-ascii", "ascii"):

@@ -50,6 +50,9 @@ def test(plane: Shared, connection_id: str) -> Json:
 def explore(
     plane: Shared,
     connection_id: str,
+    _: Annotated[
+        str, Query(alias="object", description="As the tutorial sends it: there is one object.")
+    ] = "",
     object_type: Annotated[str, Query(alias="objectType", json_schema_extra=_REST)] = "rest",
     file_type: Annotated[str, Query(alias="fileType", json_schema_extra=_JSON)] = "json",
     other_type: Annotated[str, Query(alias="FileType", json_schema_extra=_JSON)] = "json",

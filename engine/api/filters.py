@@ -24,6 +24,10 @@ from engine.api.listing import (
 from engine.api.problems import Problem, cut, invalid
 
 MOST_TEXT = 2_000  # characters of a filter or an order
+WORDS = (
+    "A filter: a field, perhaps an operator (== != < <= > >= ~) and a value; !field for those "
+    "without it. All that are given must be met."
+)
 _OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "~")
 _ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": lambda value, wanted: bool(value < wanted),
@@ -62,7 +66,9 @@ class Term:
         return comparable and wanted is not None and _ORDERED[self.operator](value, wanted)
 
 
-def terms(texts: Iterable[str], known: Callable[[str], bool], *, joined: bool = False) -> list[Term]:
+def terms(
+    texts: Iterable[str], known: Callable[[str], bool], *, joined: bool = False
+) -> list[Term]:
     """The filters that all must be met; Problem for what is none. `known`: whether there is such a
     field. With `joined` one text may have several, with commas between them.
     """

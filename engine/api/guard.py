@@ -45,8 +45,8 @@ class Guard:
             return
         try:
             straighten(scope)
-        except Problem as problem:
-            await answer(problem)(scope, receive, send)
+        except Problem as too_long:
+            await answer(too_long)(scope, receive, send)
             return
         path, headers = scope["path"].rstrip("/"), Headers(scope=scope)
         is_open = path in OPEN and scope["method"] in READS  # nobody without a token sends a body

@@ -305,9 +305,7 @@ def _condition(text: str, known: Callable[[str], bool], fields: str) -> Conditio
             raise invalid("1443-400", f"Operator '{operator}' is not allowed for multiple values.")
         if field in TEXTS:
             raise invalid("1448-400", f"Operator {operator} not supported for field {cut(field)}.")
-    if (operator != "==" or is_number(field)) and (
-        len(values) > 1 or number(values[0]) is None
-    ):
+    if (operator != "==" or is_number(field)) and (len(values) > 1 or number(values[0]) is None):
         raise _value(field, value)
     return Condition(field, operator, values)
 

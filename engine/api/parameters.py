@@ -18,8 +18,11 @@ Json = dict[str, Any]
 MOST = 200  # parameters of one request
 
 
-def check_parameters(request: Request) -> None:
-    """Raise for a parameter that the route of a request has not, or that may be given only once."""
+async def check_parameters(request: Request) -> None:
+    """Raise for a parameter that the route of a request has not, or that may be given only once.
+
+    Asynchronous, and so without a thread: /healthz waits for none.
+    """
     given = request.query_params.multi_items()
     if not given:
         return

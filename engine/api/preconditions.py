@@ -42,7 +42,7 @@ class Preconditions:
             raise Stale("If-Unmodified-Since", resource.etag)
 
 
-def _preconditions(request: Request) -> Preconditions:
+async def _preconditions(request: Request) -> Preconditions:
     headers = request.headers
     etags = etags_of(headers.getlist("if-match"))
     return Preconditions(etags, moment_of(headers.get("if-unmodified-since")))

@@ -20,7 +20,7 @@ class Problem(Exception):
     """An answer that is no success: a code as "1403-400", whose end is the HTTP status."""
 
     def __init__(self, code: str, title: str, detail: str, **more: str) -> None:
-        detail = cut(detail, LONGEST)
+        detail = cut(_tame(detail), LONGEST)
         super().__init__(detail)
         self.code, self.title, self.detail = code, title, detail
         self.more = {name: cut(text) for name, text in more.items()}
@@ -43,6 +43,16 @@ class Problem(Exception):
         }
 
 
+def _tame(detail: str) -> str:
+    """A sentence without a word that only a client can have written: those in quotes have at most
+    QUOTED characters, and paths of files, which are ours, three times as many.
+    """
+    return " ".join(
+        cut(word, QUOTED + 2 if word[:1] in ("'", '"') else 3 * QUOTED)
+        for word in detail[: 20 * LONGEST].split(" ")
+    )
+
+
 def cut(text: object, most: int = QUOTED) -> str:
     """A text as it can stand in a sentence: the beginning of one that is long."""
     shown = str(text)
@@ -58,8 +68,8 @@ def unsupported(operation: object, allowed: Iterable[str]) -> Problem:
     """An operation that there is not."""
     return invalid(
         "1434-400",
-        f"Unsupported operation '{cut(operation)}' received. Please use one of the supported operation "
-        f"types ({', '.join(allowed)}) and try again.",
+        f"Unsupported operation '{cut(operation)}' received. Please use one of the supported "
+        f"operation types ({', '.join(allowed)}) and try again.",
     )
 
 
@@ -73,8 +83,8 @@ def problem_of(error: EtlError) -> Problem:
         return Problem("1439-404", "Resource not found", detail, id=error.id, type=error.kind)
     if isinstance(error, Stale):
         detail = (
-            f"The supplied version '{cut(error.given)}' does not match the current version on entity "
-            f"'{error.current}'. Please ensure that the supplied version matches the current "
+            f"The supplied version '{cut(error.given)}' does not match the current version on "
+            f"entity '{error.current}'. Please ensure that the supplied version matches the current "
             "version on entity and try again."
         )
         return Problem("1404-412", "Version not matching", detail)

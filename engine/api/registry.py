@@ -54,8 +54,7 @@ FIELDS = frozenset(
 """What a schema of the registry has: a field that none has now is no mistake."""
 _PARAMETERS = {
     "property": (
-        "A filter: a field, perhaps an operator (== != < <= > >= ~) and a value; !field for those "
-        "without it. Those of one text are separated by commas, and must all be met.",
+        filters.WORDS + " Those of one text are separated by commas.",
         {"type": "array", "items": {"type": "string", "pattern": "^title==\\w{1,50}$"}},
     ),
     "orderby": (
@@ -142,9 +141,7 @@ def create_schema(plane: Shared, body: SchemaBody) -> Json:
         ]
     },
 )
-def list_schemas(
-    plane: Shared, request: Request, accept: Annotated[str, Header()] = ""
-) -> Json:
+def list_schemas(plane: Shared, request: Request, accept: Annotated[str, Header()] = "") -> Json:
     """The schemas: whole, or with `Accept: application/vnd.adobe.xed-id+json` only their names."""
     given: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
@@ -199,14 +196,15 @@ def _page(
 
 
 def _is_after(found: Key, start: str, order: Sequence[tuple[str, bool]]) -> bool:
-    """Whether a place comes after a start: the place of an item, else a value of the first field."""
+    """Whether a place comes after a start: another place, else a value of the first field."""
     if (after := _unpacked(start, len(order) + 1)) is not None:
         return compare(found, after, order) > 0
     rank, *value = found[0]
     wanted: Any = number(start) if rank == 2 else start.lower()
     if rank not in (2, 3) or wanted is None:
-        return (rank > 3) != order[0][1]
-    return bool(value[0] < wanted if order[0][1] else value[0] > wanted)
+        return bool((rank > 3) != order[0][1])
+    found_value: Any = value[0]
+    return bool(found_value < wanted if order[0][1] else found_value > wanted)
 
 
 def _unpacked(start: str, length: int) -> Key | None:

@@ -40,7 +40,7 @@ def check_own_texts(body: Json, secret: Json, user: str) -> None:
 
 
 def opened(plane: Plane, resource: Resource | None) -> Json:
-    """The secrets of a resource; none where another key sealed them: they have to be given again."""
+    """The secrets of a resource; none where another key sealed them: they are to be given again."""
     try:
         found: Json = plane.vault.open(resource.secret) if resource and resource.secret else {}
     except InputError:

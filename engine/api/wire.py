@@ -67,7 +67,7 @@ def raise_file_limit() -> int:
 
 
 def allowed_with(files: int) -> Allowed:
-    """What is allowed where there are so many files: three quarters are for what the daemon does."""
+    """What is allowed with so many files: three quarters of them are for the daemon's own work."""
     allowed = Allowed()
     if files == resource.RLIM_INFINITY:
         return allowed
@@ -221,7 +221,7 @@ class Connection(H11Protocol):
         ]
         if not idle:
             return False
-        victim = min(idle, key=lambda each: (each._state == IDLE, each.since))  # noqa: SLF001
+        victim = min(idle, key=lambda each: (each._state == IDLE, each.since))
         victim.transport.abort()
         self.connections.discard(victim)
         return True
