@@ -22,6 +22,7 @@ DATA_LAKE = "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
 FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
 PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
 ENABLED, DISABLED = "enabled", "disabled"
+MOST_USER_NAME = 255  # characters
 MOST_DIGITS = 18  # of a number that is written as a text
 MASK = "xxxx"
 """What stands in a body in the place of a secret (P7)."""
@@ -46,6 +47,13 @@ def check_connection(body: Json, secret: Json) -> None:
     """Unfit unless it is a connection to Mixpanel, with all that a request needs."""
     spec(body, "connectionSpec", MIXPANEL)
     credentials_of(body, secret)
+    user = body["auth"]["params"]["username"]
+    if len(user) > MOST_USER_NAME or not all("!" <= sign <= "~" for sign in user):
+        raise Unfit(
+            "1400-400",
+            f"auth.params.username: must be 1 to {MOST_USER_NAME} visible characters of ASCII, "
+            "without a blank or a colon, as Mixpanel's service accounts have.",
+        )
 
 
 def check_source(body: Json) -> Json:
@@ -65,7 +73,8 @@ def check_source(body: Json) -> Json:
         raise Unfit(
             "1327-400",
             f"The format of source data supplied={_brief(form)} in SourceConnection is not "
-            "supported. The allowed values are: [json]. Please provide allowed values and try again.",
+            "supported. The allowed values are: [json]. Please provide allowed values and try "
+            "again.",
         )
     params = table(body, "params")
     if params.get("projectId") is None:
@@ -110,7 +119,8 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
     frequency = params.get("frequency")
     if frequency is None or params.get("startTime") is None:
         raise missing("frequency" if frequency is None else "startTime")
-    frequency = frequency.lower() if isinstance(frequency, str) else frequency
+    if isinstance(frequency, str) and frequency.isascii():
+        frequency = frequency.strip("\r\n").lower()
     if frequency not in FREQUENCIES:
         raise Unfit(
             "1397-400",

@@ -58,8 +58,10 @@ def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, by
     """
     auth = body.get("auth")
     params = auth.get("params") if isinstance(auth, dict) else None
-    if not isinstance(params, dict):
+    if not isinstance(auth, dict) or not isinstance(params, dict):
         return plain(plane, body, before)
+    params = {key: _trimmed(value) for key, value in params.items()}
+    body = body | {"auth": auth | {"params": params}}
     given = {name: value for name, value in params.items() if name not in SHOWN}
     masked = {name for name, value in given.items() if value == MASK}
     kept = opened(plane, before) if masked else {}
@@ -76,6 +78,11 @@ def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, by
     check_own_texts(body, secret, str(params.get("username", "")))
     check_texts(plane, body)
     return body, plane.vault.seal(secret) if secret else None
+
+
+def _trimmed(value: Any) -> Any:
+    """A value without the line ends that a file or a shell leaves round it."""
+    return value.strip("\r\n") if isinstance(value, str) else value
 
 
 def _receiver(body: Json) -> Json:

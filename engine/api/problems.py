@@ -84,8 +84,8 @@ def problem_of(error: EtlError) -> Problem:
     if isinstance(error, Stale):
         detail = (
             f"The supplied version '{cut(error.given)}' does not match the current version on "
-            f"entity '{error.current}'. Please ensure that the supplied version matches the current "
-            "version on entity and try again."
+            f"entity '{error.current}'. Please ensure that the supplied version matches the "
+            "current version on entity and try again."
         )
         return Problem("1404-412", "Version not matching", detail)
     if isinstance(error, InUse):

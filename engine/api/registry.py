@@ -55,15 +55,15 @@ FIELDS = frozenset(
 _PARAMETERS = {
     "property": (
         filters.WORDS + " Those of one text are separated by commas.",
-        {"type": "array", "items": {"type": "string", "pattern": "^title==\\w{1,50}$"}},
+        {"type": "array", "items": {"type": "string", "maxLength": filters.MOST_TEXT}},
     ),
     "orderby": (
         "Fields, separated by commas; - before one of them: descending.",
-        {"type": "string", "pattern": "^[+-]?(title|created|updated)$"},
+        {"type": "string", "maxLength": filters.MOST_TEXT},
     ),
     "start": (
         "After which value of the first of these fields, or of which `_page.next`.",
-        {"type": "string"},
+        {"type": "string", "maxLength": MOST_TOKEN},
     ),
     "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MOST}),
 }
