@@ -28,6 +28,7 @@ WORDS = (
     "A filter: a field, perhaps an operator (== != < <= > >= ~) and a value; !field for those "
     "without it. All that are given must be met."
 )
+NUMBERS = frozenset({"created", "updated", "dataSourceId"})
 _OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "~")
 _ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": lambda value, wanted: bool(value < wanted),
@@ -102,7 +103,8 @@ def _term(text: str, known: Callable[[str], bool]) -> Term:
     value = unquoted(value)
     if operator == "~":
         _pattern(value)
-    if operator in _ORDERED and is_number(field) and number(value) is None:
+    counts = field in NUMBERS or is_number(field)
+    if operator in _ORDERED and counts and number(value) is None:
         raise invalid("1452-400", f"Invalid value {cut(value)} for field {cut(field)}.")
     return Term(field, operator, value)
 

@@ -153,6 +153,7 @@ def list_schemas(plane: Shared, request: Request, accept: Annotated[str, Header(
     items, orderby = list(found.values()), ",".join(given.get("orderby", ["created"]))
     known = FIELDS.union(*items)
     wanted = filters.terms(given.get("property", []), lambda each: _top(each) in known, joined=True)
+    wanted = [replace(term, field=_ORDERS.get(term.field, term.field)) for term in wanted]
     items = [each for each in items if all(term.holds(each) for term in wanted)]
     fields = filters.order([orderby], lambda each: _top(each) in known, orderby)
     limit = filters.whole("limit", given.get("limit", [str(DEFAULT_LIMIT)])[-1], 1, MOST)

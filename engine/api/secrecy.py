@@ -15,10 +15,17 @@ LEAST = 6  # characters: a shorter password stands in many a word by chance
 
 
 def check_texts(plane: Plane, body: Json) -> None:
-    """Raise where a text of a body, wherever in it, holds the password of any connection."""
+    """Raise where a text of a body, wherever in it, holds the password of any connection, unless
+    that is shorter than LEAST.
+    """
     for connection in plane.resources.all("connections"):
         params = (connection.body.get("auth") or {}).get("params") or {}
-        check_own_texts(body, opened(plane, connection), str(params.get("username", "")))
+        secret = {
+            name: value
+            for name, value in opened(plane, connection).items()
+            if len(str(value)) >= LEAST
+        }
+        check_own_texts(body, secret, str(params.get("username", "")))
 
 
 def check_own_texts(body: Json, secret: Json, user: str) -> None:

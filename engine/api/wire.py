@@ -186,7 +186,8 @@ class Connection(H11Protocol):
 
     def end(self) -> None:
         """End it: in words where half a request came, and nothing of an answer went."""
-        if self._state in (FRESH, HEADING, SENDING) and not self._answering():
+        is_unanswered = self._state == SENDING and not self.cycle.response_started
+        if self._state in (FRESH, HEADING) or is_unanswered:
             self._refuse(Problem("1400-408", "Request timeout", "The request did not come whole."))
         else:
             self.transport.close()
@@ -202,9 +203,6 @@ class Connection(H11Protocol):
         if not self._requests:
             return FRESH
         return HEADING if self.conn.trailing_data[0] else IDLE
-
-    def _answering(self) -> bool:
-        return self.cycle is not None and self.cycle.response_started
 
     def _make_room(self) -> bool:
         """End the connection that is no use for the longest time, if it is not too young: one
