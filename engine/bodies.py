@@ -23,6 +23,7 @@ FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
 PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
 ENABLED, DISABLED = "enabled", "disabled"
 MOST_USER_NAME = 255  # characters
+MOST_KEYS = 100  # of a client's object: each that is not known is compared with all that are
 MOST_DIGITS = 18  # of a number that is written as a text
 MASK = "xxxx"
 """What stands in a body in the place of a secret (P7)."""
@@ -250,6 +251,8 @@ def only(body: Json, key: str, what: str) -> str:
 
 def _values(origin: str, given: Json, names: Mapping[str, str], keys: Mapping[str, Key]) -> Json:
     """The values of `given`, which has a client's `names`, by the configuration file's."""
+    if len(given) > MOST_KEYS:
+        raise Unfit("1400-400", f"{origin}: has more than {MOST_KEYS} keys")
     theirs = {name: keys[ours] for name, ours in names.items()}
     found = values_of(origin, given, theirs)
     return {names[name]: value for name, value in found.items()}

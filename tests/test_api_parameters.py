@@ -197,6 +197,7 @@ def test_the_data_lake_is_found_whatever_its_case(client: Client, name: str) -> 
     for path in (f"connectionSpecs/{name}", f"connectionSpecs?property=name==%22{name}%22"):
         (item,) = client.get(f"{FLOWSERVICE}/{path}").json()["items"]
         assert item["id"] == "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
+        assert item["name"] == "datalake"  # aepp compares it itself, with its case
     problem(client.get(f"{FLOWSERVICE}/connectionSpecs/mixpanel"), "1439-404")  # there are two
 
 

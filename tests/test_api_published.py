@@ -142,6 +142,13 @@ def test_patches_are_held_to_what_is_published(api: Served, operation: Json) -> 
     assert validator.is_valid([operation]) or status == 400
 
 
+def test_a_body_of_very_many_keys_is_refused_at_once(api: Served) -> None:
+    """Each key that is not known is compared with those that are: of a few that is no time."""
+    body = api.flow_body(options={f"x{n}": 1 for n in range(60_000)})
+    answer = api.call("POST", "/flows", body)
+    assert (answer.status, "more than 100 keys" in answer.text) == (400, True)
+
+
 def test_a_patch_is_bounded(api: Served) -> None:
     """No more operations than are published."""
     id_ = api.connection()

@@ -243,9 +243,9 @@ def test_a_files_dataset_stays_the_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("query", "names"),
     [
-        ("", ["mixpanel", "mixpanel", "dataLake"]),
+        ("", ["mixpanel", "mixpanel", "datalake"]),
         ("?property=name==mixpanel", ["mixpanel"] * 2),
-        ("?property=name==MIXPANEL,datalake&orderby=name", ["dataLake", "mixpanel", "mixpanel"]),
+        ("?property=name==MIXPANEL,datalake&orderby=name", ["datalake", "mixpanel", "mixpanel"]),
         (f"?property=id=={MIXPANEL}", ["mixpanel"]),
     ],
 )

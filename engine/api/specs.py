@@ -113,7 +113,7 @@ CONNECTION_SPECS = [
     ),
     _item(
         DATA_LAKE,
-        "dataLake",
+        "datalake",  # as clients look it up, with its case
         targetSpec={"name": "dataLake", "type": "Target", "spec": _DATASET},
         attributes={"isSource": False},
     ),
