@@ -4,7 +4,6 @@ To read one is to check it: what cannot be run is an Unfit, with Flow Service's 
 InputError. It knows no other resource and no request.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +22,9 @@ DATA_LAKE = "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
 FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
 PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
 ENABLED, DISABLED = "enabled", "disabled"
+MOST_USER_NAME = 255  # characters
+MOST_KEYS = 100  # of a client's object: each that is not known is compared with all that are
+MOST_DIGITS = 18  # of a number that is written as a text
 MASK = "xxxx"
 """What stands in a body in the place of a secret (P7)."""
 _ACCOUNT = {"host": "host", "username": "username"}
@@ -49,6 +51,13 @@ def check_connection(body: Json, secret: Json) -> None:
     """Unfit unless it is a connection to Mixpanel, with all that a request needs."""
     spec(body, "connectionSpec", MIXPANEL)
     credentials_of(body, secret)
+    user = body["auth"]["params"]["username"]
+    if len(user) > MOST_USER_NAME or not all("!" <= sign <= "~" for sign in user):
+        raise Unfit(
+            "1400-400",
+            f"auth.params.username: must be 1 to {MOST_USER_NAME} visible characters of ASCII, "
+            "without a blank or a colon, as Mixpanel's service accounts have.",
+        )
 
 
 def check_source(body: Json) -> Json:
@@ -67,8 +76,9 @@ def check_source(body: Json) -> Json:
     if form != "json":
         raise Unfit(
             "1327-400",
-            f"The format of source data supplied={form} in SourceConnection is not supported. "
-            "The allowed values are: [json]. Please provide allowed values and try again.",
+            f"The format of source data supplied={_brief(form)} in SourceConnection is not "
+            "supported. The allowed values are: [json]. Please provide allowed values and try "
+            "again.",
         )
     params = table(body, "params")
     if params.get("projectId") is None:
@@ -113,18 +123,19 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
     frequency = params.get("frequency")
     if frequency is None or params.get("startTime") is None:
         raise missing("frequency" if frequency is None else "startTime")
-    frequency = frequency.lower() if isinstance(frequency, str) else frequency
+    if isinstance(frequency, str) and frequency.isascii():
+        frequency = frequency.strip("\r\n").lower()
     if frequency not in FREQUENCIES:
         raise Unfit(
             "1397-400",
-            f"The provided frequency : {frequency} is invalid. It must be one of "
+            f"The provided frequency : {_brief(frequency)} is invalid. It must be one of "
             f"{', '.join(FREQUENCIES)}. Please provide a valid frequency and try again.",
         )
     start = integer(params["startTime"])
     if start is None or not 0 <= start <= config.LAST_SECOND:
         raise Unfit(
             "1340-400",
-            f"An error occurred while parsing startTime={params['startTime']}. "
+            f"An error occurred while parsing startTime={_brief(params['startTime'])}. "
             "It must be in whole seconds since 1970. "
             "Please check the time format provided in the request and try again.",
         )
@@ -152,8 +163,8 @@ def credentials_of(body: Json, secret: Json) -> Json:
     if auth.get("specName") not in AUTH_SPECS:
         raise Unfit(
             "1415-400",
-            f"The auth spec '{auth.get('specName')}' could not be found for the connection spec "
-            f"ID {body['connectionSpec']['id']}. It must be one of {', '.join(AUTH_SPECS)}.",
+            f"The auth spec '{_brief(auth.get('specName'))}' could not be found for the connection "
+            f"spec ID {body['connectionSpec']['id']}. It must be one of {', '.join(AUTH_SPECS)}.",
         )
     params = table(auth, "params", "1304-400")
     for field, value in (
@@ -182,7 +193,7 @@ def _interval(frequency: str, params: Json) -> int | None:
     if interval is None or interval > MOST_WHOLE:
         raise Unfit(
             "1363-400",
-            f"Interval {given} is not allowed with frequency: {frequency}. "
+            f"Interval {_brief(given)} is not allowed with frequency: {frequency}. "
             "Please provide a valid interval value and try again.",
         )
     if interval < least:
@@ -243,6 +254,8 @@ def only(body: Json, key: str, what: str) -> str:
 
 def _values(origin: str, given: Json, names: Mapping[str, str], keys: Mapping[str, Key]) -> Json:
     """The values of `given`, which has a client's `names`, by the configuration file's."""
+    if len(given) > MOST_KEYS:
+        raise Unfit("1400-400", f"{origin}: has more than {MOST_KEYS} keys")
     theirs = {name: keys[ours] for name, ours in names.items()}
     found = values_of(origin, given, theirs)
     return {names[name]: value for name, value in found.items()}
@@ -273,8 +286,17 @@ def missing(param: str, number: str = "1359-400") -> Unfit:
     )
 
 
+def _brief(given: Any) -> str:
+    """A client's value as it can stand in a sentence."""
+    return f"{given!s:.100}"
+
+
 def integer(given: Any) -> int | None:
     """A whole number, which may be written as a text."""
-    if isinstance(given, str) and re.fullmatch(r"-?[0-9]{1,18}", given):
-        return int(given)
+    if isinstance(given, str):
+        text = given.strip("\r\n")
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
+            return None
+        return int(text)
     return given if type(given) is int else None

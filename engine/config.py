@@ -56,6 +56,8 @@ _REGIONS = {
     "eu": "https://data-eu.mixpanel.com",
     "in": "https://data-in.mixpanel.com",
 }
+ASKED = tuple(dict.fromkeys(_REGIONS.values()))
+"""Mixpanel's own hosts."""
 _VARIABLES = {
     "host": "MIXPANEL_HOST",
     "username": "MIXPANEL_USERNAME",
@@ -113,6 +115,7 @@ class Api:
     datasets  the folder of the tables that clients make
     hosts     names that it is called by, beside the address that it listens on
     url       how the addresses in its answers begin; "": as the one that was called
+    mixpanel_hosts  what connections that clients make may ask, besides Mixpanel's own hosts
     """
 
     host: str = "127.0.0.1"
@@ -122,6 +125,7 @@ class Api:
     datasets: Path = Path("data")
     hosts: tuple[str, ...] = ()
     url: str = ""
+    mixpanel_hosts: tuple[str, ...] = ()
 
     @property
     def fixed(self) -> tuple[str, int, Path]:
@@ -377,6 +381,9 @@ def _api(table: dict[str, Any], environ: Environ, problems: Problems) -> Api:
         "datasets": Key("the path of a folder", fits(is_text, Path)),
         "hosts": Key('a list of names, as ["etl.example.org"]', fits(_are_texts, tuple)),
         "url": Key('the scheme and host of a URL, as "https://etl.example.org"', _url, shown=False),
+        "mixpanel_hosts": Key(
+            'a list of schemes and hosts, as ["http://127.0.0.1:8080"]', _origins, shown=False
+        ),
     }
     values = fields(table, keys, "api", problems, ())
     if "listen" in values:
@@ -454,6 +461,20 @@ def _url(given: Any) -> str:
     if parts.scheme not in ("http", "https") or not named or more or re.search(r"\s", text):
         raise ValueError
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def origin_of(url: str) -> str:
+    """The scheme, host and port of a URL, as two of them are compared."""
+    parts = urlsplit(url)
+    port = {"https": 443, "http": 80}.get(parts.scheme)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, port) else "")
+
+
+def _origins(given: Any) -> tuple[str, ...]:
+    if not _are_texts(given):
+        raise ValueError
+    return tuple(origin_of(_host(each)) for each in given)
 
 
 @cache

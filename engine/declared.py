@@ -4,12 +4,14 @@ To read a resource is to check it: what cannot be run is an Unfit, with Flow Ser
 knows no request and no answer, and runs nothing.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from engine.bodies import (
     DISABLED,
     FLOW_SPEC,
+    MASK,
     check_source,
     credentials_of,
     integer,
@@ -20,6 +22,7 @@ from engine.bodies import (
     spec,
     table,
 )
+from engine.config import ASKED, origin_of
 from engine.disk import canonical
 from engine.errors import EtlError, NotThere, Unfit, disk_error
 from engine.flow import HOST, Connection, Flow, Secret
@@ -32,7 +35,11 @@ from engine.window import latest_day
 
 
 def flows(
-    resources: Resources, vault: Vault, datasets: Path, skip_origin: str | None
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    skip_origin: str | None,
+    hosts: Collection[str] = (),
 ) -> tuple[dict[str, Flow], dict[str, str]]:
     """The enabled flows that were not applied from `skip_origin`, and why others cannot run.
 
@@ -47,7 +54,7 @@ def flows(
             continue
         name = name_of(resource)
         try:
-            flow = _current_flow(resource, resources, vault, datasets)
+            flow = _current_flow(resource, resources, vault, datasets, hosts)
         except EtlError as error:
             problems[name] = str(error)
             continue
@@ -61,7 +68,11 @@ def flows(
 
 
 def _current_flow(
-    resource: Resource, resources: Resources, vault: Vault, datasets: Path
+    resource: Resource,
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    hosts: Collection[str],
 ) -> Flow | None:
     """The flow that a resource declares; None where it was deleted or disabled since it was read.
 
@@ -69,7 +80,7 @@ def _current_flow(
     """
     while True:
         try:
-            return flow_of(resource, resources, vault, datasets)
+            return flow_of(resource, resources, vault, datasets, hosts)
         except EtlError:
             try:
                 now = resources.get("flows", resource.id)
@@ -95,10 +106,17 @@ def is_left(resource: Resource) -> bool:
         return not Path(resource.origin).exists()
 
 
-def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Path) -> Flow:
+def flow_of(
+    resource: Resource,
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    hosts: Collection[str] = (),
+) -> Flow:
     """The flow that a resource declares. Unfit or NotThere tells why there is none.
 
-    `datasets` is the folder of the tables that clients made.
+    `datasets` is the folder of the tables that clients made; `hosts` are those that may be asked
+    for clients, besides Mixpanel's own.
     """
     body = resource.body
     spec(body, "flowSpec", (FLOW_SPEC,))
@@ -108,6 +126,7 @@ def flow_of(resource: Resource, resources: Resources, vault: Vault, datasets: Pa
     schema = schema_named(resources, dataset.body["schemaRef"]["id"])
     mapping = _mapping(body, schema, resources)
     connection = connection_of(source, resources, vault)
+    check_host(resources.get("connections", source.body["baseConnectionId"]), hosts)
     schedule, backfill = schedule_of(body, needed=resource.origin is None)
     options, diagnostics = options_of(body)
     if backfill and schedule and schedule.start_time:
@@ -155,6 +174,23 @@ def connection_of(source: Resource, resources: Resources, vault: Vault) -> Conne
     values: Json = {"host": HOST} | credentials_of(base.body, secret) | check_source(source.body)
     password = Secret(secret["password"])
     return Connection(password=password, name=base.body.get("name") or "mixpanel", **values)
+
+
+def check_host(base: Resource, hosts: Collection[str]) -> None:
+    """Unfit unless the host of a base connection is one that is asked for clients: Mixpanel's own,
+    or one of `hosts`. A configuration file may name any: who writes it runs the daemon.
+    """
+    if base.origin is not None:
+        return
+    params = (base.body.get("auth") or {}).get("params") or {}
+    host = credentials_of(base.body, {"password": MASK}).get("host", HOST) if params else HOST
+    if (origin := origin_of(host)) not in ASKED and origin not in hosts:
+        raise Unfit(
+            "1400-400",
+            f"The host of connection {base.id} is not asked for clients: it is none of "
+            f"{', '.join([*ASKED, *hosts])}. Give one of these, or have whoever runs the daemon "
+            "add it to mixpanel_hosts in the table [api] of its configuration.",
+        )
 
 
 def schema_named(resources: Resources, name: str) -> Resource:

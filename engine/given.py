@@ -92,7 +92,8 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
         api = own.api or Api()
         vault = vault_of(own.home, api.key)
         origin = origin_of(path) if path else None
-        flows, problems = declared.flows(resources, vault, api.datasets, origin)
+        hosts = api.mixpanel_hosts
+        flows, problems = declared.flows(resources, vault, api.datasets, origin, hosts)
     owners = {canonical(flow.dataset): name for name, flow in own.flows.items()}
     for name, flow in list(flows.items()):
         owner = name if name in own.flows else owners.get(canonical(flow.dataset))

@@ -100,10 +100,12 @@ class Resources:
             _tie(connection, after, uses)
         return after
 
-    def delete(self, kind: str, id_: str) -> None:
-        """Forget one. InUse while another one uses it."""
+    def delete(
+        self, kind: str, id_: str, check: Callable[[Resource], None] = lambda _: None
+    ) -> None:
+        """Forget one. InUse while another one uses it; whatever `check` raises of it keeps it."""
         with self._catalog.transaction() as connection:
-            self.get(kind, id_)
+            check(self.get(kind, id_))
             if users := self.users(id_):
                 raise InUse(kind, id_, *users[0])
             connection.execute("DELETE FROM uses WHERE user = ?", [id_])

@@ -24,6 +24,13 @@ MIXPANEL = "6360f136-5980-4111-8bdf-15d29eab3b5a"  # the tutorial's id of its sp
 SHIPPED = "https://ns.adobe.com/extconndev/schemas/mixpanel-events"
 
 
+class AnyLoopback(set[str]):
+    """The hosts that a sandbox may have, before it is known which port it gets."""
+
+    def __contains__(self, origin: object) -> bool:
+        return str(origin).startswith("http://127.0.0.1:")
+
+
 @contextmanager
 def served(
     home: Path, environ: Mapping[str, str] | None = None, now: Callable[[], int] = machine
@@ -31,8 +38,9 @@ def served(
     """A client of the routes, and the plane that they share; nobody asks for a token."""
     with Catalog(home) as catalog:
         plane = Plane(
-            home, catalog, vault_of(home), home / "datasets", environ or {}, now, lambda: None
-        )
+            home, catalog, vault_of(home), home / "datasets", environ or {}, now, lambda: None,
+            hosts=AnyLoopback(),
+        )  # fmt: skip
         yield TestClient(app_of(plane)), plane
 
 

@@ -20,6 +20,7 @@ from engine.config import find
 from engine.given import now
 from engine.resources import new
 from engine.vault import vault_of
+from tests.planes import AnyLoopback
 
 Json = dict[str, Any]
 MIXPANEL = "6360f136-5980-4111-8bdf-15d29eab3b5a"
@@ -152,6 +153,7 @@ def serving(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[
             environ or {},
             now,
             lambda: None,
+            hosts=AnyLoopback(),
         )
         server = uvicorn.Server(uvicorn.Config(app_of(plane), lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, args=[[listening]])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.api.collection import changed
 from engine.api.patch import patched
+from engine.api.preconditions import Preconditions
 from engine.api.problems import Problem
 from engine.errors import Stale
 from engine.resources import Resource
@@ -384,7 +385,7 @@ def test_a_change_that_is_overtaken_is_stale(api: Served) -> None:
         return before
 
     with pytest.raises(Stale):
-        changed(api.plane, "connections", id_, None, edit)
+        changed(api.plane, "connections", id_, Preconditions(), edit)
     assert api.show("connections", id_)["name"] == "first"
 
 

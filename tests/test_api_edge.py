@@ -64,7 +64,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
             return body
 
         @app.get("/where")
-        def _where(request: Request) -> Any:
+        def _where(request: Request, a: str = "") -> Any:
             return [str(request.url), str(request.url_for("batch_files", batch="b"))]
 
         guarded = Guard(app, Secret(TOKEN), ["etl.example.org"])
@@ -244,7 +244,6 @@ def test_a_body_is_json(client: TestClient, method: str, type_: str | None) -> N
         ("{", "1400-400"),
         ("{'a': 1}", "1400-400"),
         ("a=b&c=d", "1400-400"),
-        (b"\xff\xfe", "1400-400"),
         ("NaN", "1400-400"),
         ("[1e999]", "1400-400"),
         (r'"\ud800"', "1400-400"),
@@ -294,7 +293,7 @@ def test_too_large(client: TestClient) -> None:
 # Paths, and what a change does -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/echo/", "/echo//", "/echo/?x=1"])
+@pytest.mark.parametrize("path", ["/echo/", "/echo//", "/echo/?"])
 def test_slashes_at_the_end(client: TestClient, path: str) -> None:
     """Flow Service's own description has them: they are no other path, and no redirection."""
     answer = client.post(path, content="1", follow_redirects=False)
@@ -326,7 +325,7 @@ def test_openapi(client: TestClient) -> None:
     assert document["security"] == [{"bearer": []}, {"key": []}]
     assert document["paths"]["/healthz"]["get"]["security"] == []
     typed = document["paths"]["/typed"]["post"]["responses"]
-    assert set(typed) == {"200", "400", "401", "403", "404", "405", "413"}
+    assert set(typed) == {"200", "400", "401", "403", "404", "405", "413", "414", "415"}
     assert "Validation" not in json.dumps(document)
     assert DOCS not in document["paths"]
 

@@ -36,7 +36,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def flow_of(api: Served, id_: str) -> Flow:
     """The flow that the engine runs."""
-    flows, problems = declared.flows(api.plane.resources, api.plane.vault, api.plane.datasets, None)
+    flows, problems = declared.flows(
+        api.plane.resources, api.plane.vault, api.plane.datasets, None, api.plane.hosts
+    )
     assert id_ not in problems
     return flows[id_]
 
@@ -71,6 +73,7 @@ def test_the_tutorials_flow(api: Served) -> None:
         "targetConnections": [
             {"id": target, "connectionSpec": tutorial("targetConnections")["connectionSpec"]}
         ],
+        "properties": {"isSourceFlow": True, "isDestinationFlow": False},
     }
     assert shown["runs"] == f"/runs?property=flowId=={id_}"
     assert (shown["state"], shown["lastOperation"]["operation"]) == ("enabled", "create")
@@ -348,7 +351,9 @@ def test_enabled_and_disabled(api: Served) -> None:
     assert api.call("POST", f"/flows/{id_}/action?op=ENABLE").code == "1422-400"
     assert api.call("POST", f"/flows/{id_}/action?op=disable").body["id"] == id_
     assert api.show("flows", id_)["state"] == "disabled"
-    flows, problems = declared.flows(api.plane.resources, api.plane.vault, api.plane.datasets, None)
+    flows, problems = declared.flows(
+        api.plane.resources, api.plane.vault, api.plane.datasets, None, api.plane.hosts
+    )
     assert id_ not in flows | problems
     assert api.call("POST", f"/flows/{id_}/action?op=DISABLE", "").code == "1422-400"
     assert patch(api, id_, ("replace", "/name", "still here")).status == 200

@@ -29,6 +29,7 @@ home = "{home}"
 [api]
 listen = "127.0.0.1:0"
 datasets = "{data}"
+mixpanel_hosts = ["{mixpanel}"]
 """
 
 
@@ -106,7 +107,9 @@ def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Person]:
     with Sandbox(Spec(events_per_day=200)) as sandbox:
         sandbox.project.now = clock.now
         tried = Trial(tmp_path, sandbox, clock)
-        tried.config.write_text(CONFIG.format(home=tried.home, data=tmp_path / "data"))
+        tried.config.write_text(
+            CONFIG.format(home=tried.home, data=tmp_path / "data", mixpanel=sandbox.url)
+        )
         with tried.daemon():
             until(lambda: tried.lines("listening"))
             (said,) = tried.lines("listening")

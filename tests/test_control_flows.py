@@ -35,6 +35,7 @@ def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
     tried = Trial(tmp_path, sandbox, clock)
     tried.config.write_text(
         f'home = "{tried.home}"\n[api]\nlisten = "127.0.0.1:0"\ndatasets = "{tmp_path}/data"\n'
+        f'mixpanel_hosts = ["{sandbox.url}"]\n'
     )
     return tried
 

@@ -90,8 +90,9 @@ def batch_files(
 
 @router.get("/files/{file}", response_model=None)
 def table_file(
-    file: str, request: Request, plane: Shared, path: Wanted = None
-) -> Json | FileResponse:
+    file: str, request: Request, plane: Shared, path: Wanted = None,
+    start: Start = 0, limit: Limit = MOST,
+) -> Json | FileResponse:  # fmt: skip
     """A file of the table: its name and length, or with its `path` the file."""
     batch = file.rpartition("-")[0]
     found = [each for each in _table_files(plane, batch) if each.stem == file]
@@ -99,7 +100,7 @@ def table_file(
         raise NotThere("files", file)
     if path:
         return _file(file, path, {each.name: each for each in found}.get(path))
-    return _page(request, "", found, 0, MOST)
+    return _page(request, "", found, start, limit)
 
 
 def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterator[str]:

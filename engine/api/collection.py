@@ -4,21 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Header, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 
 from engine import declared
 from engine.api import listing
 from engine.api.fit import check_users
-from engine.api.items import READ_ONLY, item, made, single
-from engine.api.patch import etag_of, patched, replaces
+from engine.api.items import READ_ONLY, item, made, quoted, single
+from engine.api.patch import patched, replaces
 from engine.api.plane import Plane, Shared
+from engine.api.preconditions import Bound, Preconditions, bound_to, needed
 from engine.api.problems import invalid
-from engine.errors import Stale
 from engine.resources import Json, Resource, new
 
 Document = Annotated[dict[str, Any], Body()]
 Operations = Annotated[list[dict[str, Any]], Body()]
-IfMatch = Annotated[str | None, Header()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,14 @@ def router_of(collection: Collection) -> APIRouter:
         )
 
     @router.get("/{id}")
-    def one(plane: Shared, id: str) -> Json:  # noqa: A002 - its name in the path
+    def one(plane: Shared, id: str, response: Response) -> Json:  # noqa: A002 - its name in the path
         """Show one."""
-        return single(collection.show(plane, plane.resources.get(kind, id)))
+        resource = plane.resources.get(kind, id)
+        response.headers["ETag"] = quoted(resource.etag)
+        return single(collection.show(plane, resource))
 
-    @router.patch("/{id}")
-    def change(plane: Shared, id: str, operations: Operations, if_match: IfMatch = None) -> Json:  # noqa: A002 - its name in the path
+    @router.patch("/{id}", openapi_extra=bound_to(required=True))
+    def change(plane: Shared, id: str, operations: Operations, bound: Bound) -> Json:  # noqa: A002 - its name in the path
         """Change one, by a JSON Patch."""
 
         def edit(before: Resource) -> Resource:
@@ -85,15 +86,20 @@ def router_of(collection: Collection) -> APIRouter:
             check_users(plane, after)
             return after
 
-        return made(changed(plane, kind, id, etag_of(if_match), edit))
+        return made(changed(plane, kind, id, needed(bound), edit))
 
-    @router.delete("/{id}", status_code=204, response_class=Response)
-    def remove(plane: Shared, id: str) -> None:  # noqa: A002 - its name in the path
+    @router.delete(
+        "/{id}", status_code=204, response_class=Response, openapi_extra=bound_to(required=False)
+    )
+    def remove(plane: Shared, id: str, bound: Bound) -> None:  # noqa: A002 - its name in the path
         """Delete one."""
-        resource = plane.resources.get(kind, id)
-        if not declared.is_left(resource) or resource.origin in plane.files:
-            _own(resource)
-        plane.resources.delete(kind, id)
+
+        def check(resource: Resource) -> None:
+            bound.check(resource)
+            if not declared.is_left(resource) or resource.origin in plane.files:
+                _own(resource)
+
+        plane.resources.delete(kind, id, check)
 
     return router
 
@@ -102,17 +108,16 @@ def changed(
     plane: Plane,
     kind: str,
     id_: str,
-    etag: str | None,
+    bound: Preconditions,
     edit: Callable[[Resource], Resource],
 ) -> Resource:
     """A resource once `edit` has changed it; what was applied from a file stays that file's.
 
-    Stale if there is another version than `etag` (None: any) before it, or another one after it:
+    Stale if there is another version than it is `bound` to before it, or another one after it:
     `edit` may look at tables, and no writer waits for that.
     """
     before = plane.resources.get(kind, id_)
-    if etag not in (None, before.etag):
-        raise Stale(str(etag), before.etag)
+    bound.check(before)
     _own(before)
     after = edit(before)
     uses = declared.uses(after.body, plane.resources)

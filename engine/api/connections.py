@@ -1,6 +1,5 @@
 """Connections to Mixpanel, what is read through them, and where it goes."""
 
-import re
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,6 +8,7 @@ from engine.api.collection import Collection, router_of
 from engine.api.items import item
 from engine.api.plane import Plane
 from engine.api.problems import invalid
+from engine.api.secrecy import check_own_texts, check_texts, opened
 from engine.bodies import (
     MASK,
     PROVIDER,
@@ -19,27 +19,34 @@ from engine.bodies import (
     credentials_of,
     has_project_as_zone,
 )
-from engine.errors import InputError
+from engine.declared import check_host
 from engine.flow import HOST
 from engine.log import log
 from engine.resources import Json, Resource
 
-_SECRET = re.compile(r"password|secret|token|api.?key|credential|private.?key", re.IGNORECASE)
+_SECRETS = ("password", "secret", "token", "apikey", "credential", "privatekey")
 
 
 def without_secrets(value: Any) -> Any:
     """A body's value, without what is named like a secret: it has no business there (P7)."""
     if isinstance(value, dict):
         return {
-            key: MASK if _SECRET.search(key) else without_secrets(each)
-            for key, each in value.items()
+            key: MASK if _is_secret(key) else without_secrets(each) for key, each in value.items()
         }
     return [without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
+def _is_secret(key: str) -> bool:
+    """Whether a name is that of a secret, with or without a sign between its words."""
+    letters = "".join(each for each in key.lower() if each.isalnum())
+    return any(word in letters for word in _SECRETS)
+
+
 def plain(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None]:
-    """A body that has no secrets of its own."""
-    return without_secrets(body), None
+    """A body that has no secrets of its own; Problem for one that holds a connection's."""
+    body = without_secrets(body)
+    check_texts(plane, body)
+    return body, None
 
 
 def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
@@ -51,11 +58,13 @@ def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, by
     """
     auth = body.get("auth")
     params = auth.get("params") if isinstance(auth, dict) else None
-    if not isinstance(params, dict):
-        return without_secrets(body), None
+    if not isinstance(auth, dict) or not isinstance(params, dict):
+        return plain(plane, body, before)
+    params = {key: _trimmed(value) for key, value in params.items()}
+    body = body | {"auth": auth | {"params": params}}
     given = {name: value for name, value in params.items() if name not in SHOWN}
     masked = {name for name, value in given.items() if value == MASK}
-    kept = _opened(plane, before) if masked else {}
+    kept = opened(plane, before) if masked else {}
     if before and masked & kept.keys() and _receiver(body) != _receiver(before.body):
         raise invalid(
             "1304-400",
@@ -66,7 +75,14 @@ def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, by
     secret |= {name: kept[name] for name in masked if name in kept}
     shown = {name: MASK if name in given else value for name, value in params.items()}
     body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
+    check_own_texts(body, secret, str(params.get("username", "")))
+    check_texts(plane, body)
     return body, plane.vault.seal(secret) if secret else None
+
+
+def _trimmed(value: Any) -> Any:
+    """A value without the line ends that a file or a shell leaves round it."""
+    return value.strip("\r\n") if isinstance(value, str) else value
 
 
 def _receiver(body: Json) -> Json:
@@ -74,17 +90,9 @@ def _receiver(body: Json) -> Json:
     return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 
-def _opened(plane: Plane, before: Resource | None) -> Json:
-    """The secrets from before; none where another key sealed them: they have to be given again."""
-    try:
-        kept: Json = plane.vault.open(before.secret) if before and before.secret else {}
-    except InputError:
-        return {}
-    return kept
-
-
 def _check_base(plane: Plane, resource: Resource) -> None:
     check_connection(resource.body, plane.vault.open(resource.secret) if resource.secret else {})
+    check_host(resource, plane.hosts)
 
 
 def _check_source(plane: Plane, resource: Resource) -> None:

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse
 
 from engine.api.forms import ANSWERS, BODIES
 
-DOCS = "/docs"
+DOCS, OPENAPI = "/docs", "/openapi.json"
 OPEN = ("/healthz",)  # what anybody may ask for
 
 _TEXT = {"type": "string"}
@@ -34,6 +34,8 @@ _PROBLEMS = {
     "404": "There is no such resource",
     "405": "There is no such method here",
     "413": "The request body is too large",
+    "414": "The target of the request is too long",
+    "415": "The request body has an encoding or a charset that is not read here",
 }
 _STALE = "The resource was changed meanwhile"
 _SCHEMES = {
@@ -136,7 +138,6 @@ def _describe(call: dict[str, Any], name: str) -> None:
         answers.setdefault(status, {"description": text})
     for parameter in call.get("parameters", []):
         if parameter["name"] == "if-match":
-            parameter |= {"required": True, "schema": _TEXT | {"minLength": 1}}
             answers["412"] = {"description": _STALE}
     for status, answer in answers.items():
         if status >= "400":

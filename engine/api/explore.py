@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from engine.api.plane import Plane, Shared
-from engine.api.problems import Problem, invalid
+from engine.api.problems import Problem, cut, invalid
 from engine.bodies import MIXPANEL
-from engine.declared import connection_of
+from engine.declared import check_host, connection_of
 from engine.errors import EtlError, GiveUp, RateLimited, TryAgain
 from engine.explore import response
 from engine.flow import Connection, Flow
@@ -50,6 +50,9 @@ def test(plane: Shared, connection_id: str) -> Json:
 def explore(
     plane: Shared,
     connection_id: str,
+    _: Annotated[
+        str, Query(alias="object", description="As the tutorial sends it: there is one object.")
+    ] = "",
     object_type: Annotated[str, Query(alias="objectType", json_schema_extra=_REST)] = "rest",
     file_type: Annotated[str, Query(alias="fileType", json_schema_extra=_JSON)] = "json",
     other_type: Annotated[str, Query(alias="FileType", json_schema_extra=_JSON)] = "json",
@@ -73,7 +76,7 @@ def explore(
         if form.lower() != "json":
             raise invalid(
                 "1327-400",
-                f"The format of source data supplied={form} is not supported. "
+                f"The format of source data supplied={cut(form)} is not supported. "
                 "The allowed values are: [json]. Please provide allowed values and try again.",
             )
     records = _sample(plane, connection_id, _decoded(source_params), EVENTS)
@@ -115,6 +118,7 @@ def _connection(plane: Plane, id_: str, given: Json) -> Connection:
     """The connection, for the project that is `given` or known from elsewhere."""
     resources = plane.resources
     base = resources.get("connections", id_)
+    check_host(base, plane.hosts)
     sources = resources.all("sourceConnections")
     places = [given, *(s.body["params"] for s in sources if s.body["baseConnectionId"] == id_)]
     places.append((base.body.get("auth") or {}).get("params") or {})

@@ -17,7 +17,7 @@ from engine.schema import Schema
 
 def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
     """Raise what would keep a flow from running."""
-    flow = declared.flow_of(resource, resources, plane.vault, plane.datasets)
+    flow = declared.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
     _check_alone(plane, flow)
     assert isinstance(flow.mapping, tuple)
     assert isinstance(flow.schema, tuple)

@@ -8,6 +8,7 @@ from engine.api.connections import plain
 from engine.api.fit import check_flow
 from engine.api.items import item, made
 from engine.api.plane import Plane, Shared
+from engine.api.preconditions import Bound, bound_to
 from engine.api.problems import invalid, unsupported
 from engine.bodies import DISABLED, ENABLED
 from engine.resources import Json, Resource
@@ -51,7 +52,12 @@ def _inherited(plane: Plane, body: Json) -> Json:
     for id_ in body["targetConnectionIds"]:
         target = plane.resources.get("targetConnections", id_).body
         targets.append({"id": id_, "connectionSpec": target["connectionSpec"]})
-    return {"sourceConnections": sources, "targetConnections": targets}
+    direction = {"isSourceFlow": True, "isDestinationFlow": False}
+    return {
+        "sourceConnections": sources,
+        "targetConnections": targets,
+        "properties": direction,
+    }
 
 
 def _last_run(plane: Plane, resource: Resource) -> Json:
@@ -73,8 +79,8 @@ def _seal(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None
 router = router_of(Collection("flows", _FIELDS, _check, _show, _seal))
 
 
-@router.post("/{id}/action")
-def action(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
+@router.post("/{id}/action", openapi_extra=bound_to(required=False))
+def action(plane: Shared, id: str, op: str, bound: Bound) -> Json:  # noqa: A002 - its name in the path
     """Let a flow run (ENABLE), or let it rest (DISABLE)."""
     state = _ACTIONS.get(op.lower())
     if state is None:
@@ -93,4 +99,4 @@ def action(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in
             _check(plane, after)
         return after
 
-    return made(changed(plane, "flows", id, None, edit))
+    return made(changed(plane, "flows", id, bound, edit))

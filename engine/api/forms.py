@@ -3,16 +3,31 @@
 The routes read more leniently (`bodies`, `declared`); what is said here they all keep to.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from engine.bodies import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL
+from engine.api.patch import MOST_OPERATIONS, MOST_PATH, OPERATIONS
+from engine.bodies import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, MOST_USER_NAME
+from engine.config import LAST_SECOND
 from engine.flow import FREQUENCIES
+from engine.keys import MOST_WHOLE
 
 Json = dict[str, Any]
 
 _TEXT: Json = {"type": "string"}
 _NAME: Json = {"type": "string", "minLength": 1, "pattern": "\\S"}
-_WHOLE: Json = {"anyOf": [{"type": "integer"}, {"type": "string", "pattern": "^[0-9]{1,10}$"}]}
+
+
+def _whole(least: int, most: int, pattern: str = "^[0-9]{1,18}$") -> Json:
+    """A whole number, which may be written as a text."""
+    text = {"type": "string", "pattern": pattern}
+    return {"anyOf": [{"type": "integer", "minimum": least, "maximum": most}, text]}
+
+
+def _any_case(words: Iterable[str]) -> Json:
+    """One of some words, in any case."""
+    forms = ("".join(f"[{letter.upper()}{letter}]" for letter in word) for word in words)
+    return {"type": "string", "pattern": f"^({'|'.join(forms)})$"}
 
 
 def _object(required: str, **properties: Json) -> Json:
@@ -38,7 +53,7 @@ _CONNECTION = _object(
         params=_object(
             "username password",
             host={"type": ["string", "null"]},
-            username=_TEXT | {"pattern": "^[A-Za-z0-9._-]+$"},
+            username=_TEXT | {"pattern": f"^[!-9;-~]{{1,{MOST_USER_NAME}}}$"},
             password=_NAME | {"format": "password", "writeOnly": True},
         ),
     ),
@@ -49,7 +64,11 @@ _SOURCE = _object(
     baseConnectionId=_TEXT,
     connectionSpec=_spec(*MIXPANEL),
     data=_object("format", format={"type": "string", "enum": ["json"]}),
-    params=_object("projectId", projectId=_WHOLE, timezone={"type": ["string", "null"]}),
+    params=_object(
+        "projectId",
+        projectId=_whole(1, 10**18, "^\\s*[0-9]{1,18}\\s*$"),
+        timezone={"type": ["string", "null"]},
+    ),
 )
 _TARGET = _object(
     "connectionSpec data params",
@@ -67,19 +86,20 @@ _FLOW = _object(
     transformations=_one(_object("params", params=_object("mappingId", mappingId=_NAME))),
     scheduleParams=_object(
         "startTime frequency",
-        startTime=_WHOLE,
-        frequency={"type": "string", "enum": list(FREQUENCIES)},
-        interval=_WHOLE,
+        startTime=_whole(0, LAST_SECOND),
+        frequency=_any_case(FREQUENCIES),
+        interval=_whole(1, MOST_WHOLE),
     ),
 )
 _RUN = _object("flowId params", flowId=_NAME, params={"type": "object", "minProperties": 1})
 _PATCH = {
     "type": "array",
     "minItems": 1,
+    "maxItems": MOST_OPERATIONS,
     "items": _object(
         "op path",
-        op={"type": "string", "enum": [*(op := ("add", "replace", "remove")), *map(str.upper, op)]},
-        path=_TEXT | {"pattern": "^/[a-zA-Z]+"},
+        op=_any_case(OPERATIONS),
+        path=_TEXT | {"pattern": "^/[a-zA-Z]+", "maxLength": MOST_PATH},
     ),
 }
 _ID = _TEXT | {"minLength": 1}

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from engine.api.docs import DOCS, OPEN, page
-from engine.api.edge import answer
+from engine.api.edge import READS, answer, straighten
 from engine.api.problems import Problem
 from engine.disk import keep
 from engine.errors import InputError, disk_error
@@ -43,8 +43,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        try:
+            straighten(scope)
+        except Problem as too_long:
+            await answer(too_long)(scope, receive, send)
+            return
         path, headers = scope["path"].rstrip("/"), Headers(scope=scope)
-        if path not in OPEN and (problem := self._problem(headers)):
+        is_open = path in OPEN and scope["method"] in READS  # nobody without a token sends a body
+        if not is_open and (problem := self._problem(headers)):
             wants_page = "text/html" in headers.get("accept", "")
             how = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
             shown = page(401) if how and path == DOCS and wants_page else answer(problem, how)
@@ -58,7 +64,13 @@ class Guard:
 
     def _problem(self, headers: Headers) -> Problem | None:
         """What is wrong with who calls."""
-        if _name(headers.get("host", "")) not in self._hosts:  # DNS rebinding: a browser's victim
+        if not headers.get("host"):
+            detail = (
+                "The Host header is missing or empty. Send the address that the daemon is called "
+                "by with it, as HTTP/1.1 does."
+            )
+            return Problem("2120-403", "Forbidden", detail)
+        if _name(headers["host"]) not in self._hosts:  # DNS rebinding: a browser's victim
             detail = (
                 "The Host header is no name of this daemon. Call it by the address that it listens "
                 "on, or add the name to `hosts` in its [api] table."

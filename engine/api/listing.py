@@ -2,6 +2,7 @@
 `count`, as its guide to sorting and filtering and its error catalogue have them.
 
 A page begins after an item, not at a number, so that no page is wrong because rows were added.
+No regular expression reads a client's text, and every text has a greatest length.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 from fastapi import Request
 
-from engine.api.problems import Problem, invalid
+from engine.api.problems import Problem, cut, invalid
 
 Json = dict[str, Any]
 Key = list[Any]  # an item's place in an order
@@ -22,6 +23,9 @@ Key = list[Any]  # an item's place in an order
 DEFAULT_LIMIT = 20
 MOST = 1000  # the specification's `maximum` for a search
 MOST_TERMS = 50  # of one kind
+MOST_TEXT = 2_000  # characters of all filters, and of all orders, of a list
+MOST_TOKEN = 12_000  # characters of a token: it repeats filters and order, and names a place
+MOST_PLACE = 1_600  # characters of a place in an order
 NEWEST_FIRST = "-createdAt"
 PARAMETERS = ("property", "orderby", "limit", "continuationToken", "count")
 
@@ -42,10 +46,8 @@ GATHERED = frozenset(
 NUMBERS = frozenset({"createdAt", "updatedAt"})  # and what ends in UTC
 TEXTS = FIELDS - NUMBERS - {"version"} | {"flowId", "status", "metrics.statusSummary.status"}
 
-_TERM = re.compile(r"\s*([^=<>!~]*?)\s*([=<>!~]+)\s*(.*?)\s*", re.DOTALL)
-_PATH = re.compile(r"[\w$@:/-]+(\[\])?(\.[\w$@:/-]+(\[\])?)*")
-_ORDER = re.compile(r"([+-]?)(.*)", re.DOTALL)
-_NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?")
+_OPERATOR = frozenset("=<>!~")
+_QUOTES = ('"', "'")
 _KNOWN = ("==", "<", ">", "<=", ">=")
 _RANKS: tuple[tuple[type, ...], ...] = ((type(None),), (bool,), (int, float), (str,), (str,))
 _UNMADE = ("~", "!=", "=~", "!~")  # operators that are there elsewhere
@@ -113,7 +115,7 @@ def links(kind: str, wanted: Listing, last: Key | None) -> Json:
     """The `_links` of a page that ends with the place `last`; None if there is nothing after it."""
     if last is None:
         return {}
-    text = json.dumps([wanted.said, wanted.limit, last], separators=(",", ":"))
+    text = json.dumps([wanted.said, wanted.limit, last], separators=(",", ":"), ensure_ascii=False)
     token = urlsafe_b64encode(text.encode()).decode().rstrip("=")
     return {"next": {"href": f"/{kind}?continuationToken={token}"}}
 
@@ -168,8 +170,9 @@ def parse(
     given: dict[str, list[str]] = {}
     for name, value in parameters:
         if name.lower() not in map(str.lower, PARAMETERS):
-            raise invalid("1451-400", f"Invalid params {name} provided in query params.")
+            raise invalid("1451-400", f"Invalid params {cut(name)} provided in query params.")
         given.setdefault(name.lower(), []).append(value)
+    _check_lengths(given)
     count = _count(given)
     said: Json = {name: given[name] for name in ("property", "orderby") if name in given}
     limit, after = DEFAULT_LIMIT, None
@@ -179,6 +182,7 @@ def parse(
             raise _value(
                 "continuationToken", token, "It is that of a list with other filters or order."
             )
+        _check_lengths(before)
         said = before
     for name, texts in said.items():
         if sum(text.count(",") + 1 if name == "orderby" else 1 for text in texts) > MOST_TERMS:
@@ -188,6 +192,14 @@ def parse(
         raise _value("continuationToken", token)
     conditions = tuple(_condition(each, known, fields) for each in said.get("property", []))
     return Listing(conditions, order, _limit(given) or limit, count, after, said)
+
+
+def _check_lengths(given: Mapping[str, Sequence[str]]) -> None:
+    for name in ("property", "orderby"):
+        if sum(map(len, given.get(name, ()))) > MOST_TEXT:
+            raise invalid("1400-400", f"All of {name} has more than {MOST_TEXT:,} characters.")
+    if any(len(token) > MOST_TOKEN for token in given.get("continuationtoken", ())):
+        raise invalid("1400-400", f"continuationToken has more than {MOST_TOKEN:,} characters.")
 
 
 def _count(given: Mapping[str, Sequence[str]]) -> bool:
@@ -208,31 +220,92 @@ def _limit(given: Mapping[str, Sequence[str]]) -> int | None:
     if "limit" not in given:
         return None
     text = given["limit"][-1]
-    if not re.fullmatch("[0-9]{1,9}", text) or not 1 <= int(text) <= MOST:
+    if not _is_digits(text, 9) or not 1 <= int(text) <= MOST:
         raise _value("limit", text, f"It is a whole number from 1 to {MOST}.")
     return int(text)
 
 
+def term_of(text: str) -> tuple[str, str, str]:
+    """The field, the operator and the value of a term; empty texts for those that it lacks."""
+    start = next((n for n, sign in enumerate(text) if sign in _OPERATOR), len(text))
+    end = start
+    while end < len(text) and text[end] in _OPERATOR:
+        end += 1
+    return text[:start].strip(), text[start:end], text[end:].strip()
+
+
+def members_of(value: str) -> tuple[str, ...]:
+    """The members of a list with commas. One pair of quotes round a member is no part of it, and
+    a comma between the two separates nothing.
+    """
+    members, start, unclosed = list[str](), 0, set[str]()
+    while start <= len(value):
+        while start < len(value) and value[start].isspace():
+            start += 1
+        end, quote = -1, value[start : start + 1]
+        if quote in _QUOTES and quote not in unclosed:
+            end = _closing(value, start)
+            unclosed.update(quote if end < 0 else "")  # nor does a later one close
+        end = value.find(",", start if end < 0 else end)
+        end = len(value) if end < 0 else end
+        members.append(unquoted(value[start:end].strip()))
+        start = end + 1
+    return tuple(members)
+
+
+def _closing(value: str, start: int) -> int:
+    """Where the quote at `start` is closed at the end of a member; -1 where it is not."""
+    at = value.find(value[start], start + 1)
+    while at >= 0:
+        rest = at + 1
+        while rest < len(value) and value[rest].isspace():
+            rest += 1
+        if rest == len(value) or value[rest] == ",":
+            return at
+        at = value.find(value[start], at + 1)
+    return -1
+
+
+def unquoted(text: str) -> str:
+    """A text without the one pair of quotes round it, if there is one."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES:
+        return text[1:-1]
+    return text
+
+
+def _is_path(field: str) -> bool:
+    """Whether names, each perhaps with `[]`, are separated by single dots."""
+    return all(_is_name(step.removesuffix("[]")) for step in field.split("."))
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and all(sign.isalnum() or sign in "_$@:/-" for sign in text)
+
+
+def _is_digits(text: str, most: int) -> bool:
+    return 1 <= len(text) <= most and text.isascii() and text.isdigit()
+
+
 def _condition(text: str, known: Callable[[str], bool], fields: str) -> Condition:
-    term = _TERM.fullmatch(text)
-    if not term or not term[1] or not term[3]:
-        raise invalid("1453-400", f"Invalid query value {text} provided in query param.")
-    field, operator, value = term.groups()
-    if not _PATH.fullmatch(field) or not known(field):
-        raise invalid("1449-400", f"Invalid field {field} in filter params. {fields}".rstrip())
+    field, operator, value = term_of(text)
+    if not field or not operator or not value:
+        raise invalid("1453-400", f"Invalid query value {cut(text)} provided in query param.")
+    if not _is_path(field) or not known(field):
+        shown = f"Invalid field {cut(field)} in filter params. {fields}"
+        raise invalid("1449-400", shown.rstrip())
     if operator in _UNMADE:
         raise invalid("1440-400", f"Operator '{operator}' not implemented.")
     if operator not in _KNOWN:
-        raise invalid("1450-400", f"Invalid operator {operator} in filter params.")
-    values = tuple(each.strip() for each in value.split(","))
+        raise invalid("1450-400", f"Invalid operator {cut(operator)} in filter params.")
+    values = members_of(value)
     if "" in values:
-        raise invalid("1453-400", f"Invalid query value {text} provided in query param.")
+        raise invalid("1453-400", f"Invalid query value {cut(text)} provided in query param.")
     if operator != "==":
         if len(values) > 1:
             raise invalid("1443-400", f"Operator '{operator}' is not allowed for multiple values.")
         if field in TEXTS:
-            raise invalid("1448-400", f"Operator {operator} not supported for field {field}.")
-    if (operator != "==" or is_number(field)) and (len(values) > 1 or number(value) is None):
+            raise invalid("1448-400", f"Operator {operator} not supported for field {cut(field)}.")
+    if (operator != "==" or is_number(field)) and (len(values) > 1 or number(values[0]) is None):
         raise _value(field, value)
     return Condition(field, operator, values)
 
@@ -243,16 +316,18 @@ def _order(
     """A `+` in an address that was not escaped comes as a space."""
     found = []
     for text in ",".join(texts).split(","):
-        sign, field = _ORDER.fullmatch(text.strip()).groups()  # type: ignore[union-attr]  # it matches any text
-        if not field or field[0] in "+-" or re.search(r"[\s:]", field):
+        field = text.strip()
+        sign = field[:1] if field[:1] in ("+", "-") else ""
+        field = field[len(sign) :]
+        if not field or field[0] in "+-" or any(each.isspace() or each == ":" for each in field):
             raise invalid(
                 "1432-400",
                 "Sort order specified is not correct, prepend + for ascending order and - for "
                 "descending order in the fieldName.",
             )
-        if "[]" in field or not _PATH.fullmatch(field) or not known(field):
+        if "[]" in field or not _is_path(field) or not known(field):
             example = "example are +name, -name, name."
-            text = f"Incorrect field= {field} passed in orderBy, {example} {fields}"
+            text = f"Incorrect field= {cut(field)} passed in orderBy, {example} {fields}"
             raise invalid("1433-400", text.rstrip())
         found.append((field, sign == "-"))
     return tuple(found)
@@ -273,9 +348,17 @@ def _unpacked(token: str) -> tuple[Json, int, Key]:
     types = {type(text) for texts in said.values() for text in texts}
     if said.keys() - {"property", "orderby"} or types - {str}:
         raise ValueError
-    if not all(_is_rank(*each) for each in after):
+    if not is_place(after):
         raise ValueError
     return said, _limit({"limit": [str(limit)]}) or DEFAULT_LIMIT, after
+
+
+def is_place(found: Any) -> bool:
+    """Whether something that a client sent is a place in an order, as `place` makes it."""
+    try:
+        return isinstance(found, list) and all(_is_rank(*each) for each in found)
+    except (TypeError, LookupError):
+        return False
 
 
 def _is_rank(rank: int, value: Any = None) -> bool:
@@ -285,7 +368,8 @@ def _is_rank(rank: int, value: Any = None) -> bool:
 
 
 def _value(field: str, value: str, more: str = "") -> Problem:
-    return invalid("1452-400", f"Invalid value {value} for field {field}. {more}".rstrip())
+    shown = f"Invalid value {cut(value)} for field {cut(field)}. {more}"
+    return invalid("1452-400", shown.rstrip())
 
 
 def is_number(field: str) -> bool:
@@ -295,11 +379,24 @@ def is_number(field: str) -> bool:
 
 def number(text: str) -> int | float | None:
     """The number that a text is; None if it is none, or none that can be compared."""
-    if not _NUMBER.fullmatch(text):
+    digits = text.removeprefix("-")
+    if _is_digits(digits, 18):
+        return int(text)
+    if not _is_decimal(digits):
         return None
-    whole = re.fullmatch("-?[0-9]{1,18}", text)
-    value = int(text) if whole else float(text)
+    value = float(text)
     return value if abs(value) != float("inf") else None
+
+
+def _is_decimal(text: str) -> bool:
+    """Whether a text is digits, perhaps with a fraction, perhaps with an exponent."""
+    mantissa, exponent, power = text.replace("E", "e").partition("e")
+    whole, point, fraction = mantissa.partition(".")
+    return (
+        _is_digits(whole, 400)
+        and (not point or _is_digits(fraction, 400))
+        and (not exponent or _is_digits(power[1:] if power[:1] in ("+", "-") else power, 3))
+    )
 
 
 # Looking at items --------------------------------------------------------------------------
@@ -356,18 +453,22 @@ def values_at(item: Any, field: str) -> Iterator[Any]:
 def place(item: Json, order: Iterable[tuple[str, bool]]) -> Key:
     """An item's place: what it has in each field of the order, then its id."""
     values = [next(values_at(item, field), None) for field, _ in order]
-    return [*map(_rank, values), _rank(item.get("id"))]
+    most = MOST_PLACE // (len(values) + 1)
+    return [*(_rank(value, most) for value in values), _rank(item.get("id"), most)]
 
 
-def _rank(value: Any) -> list[Any]:
-    """Values of all types in one order: nothing, booleans, numbers, texts without case, others."""
+def _rank(value: Any, most: int) -> list[Any]:
+    """Values of all types in one order: nothing, booleans, numbers, texts without case, others.
+
+    Of a text the first `most` characters count: a link to the next page has room for these.
+    """
     if value is None:
         return [0]
     if isinstance(value, bool | int | float):
         return [1 if isinstance(value, bool) else 2, value]
     if isinstance(value, str):
-        return [3, value.lower()]
-    return [4, json.dumps(value, sort_keys=True)]
+        return [3, value.lower()[:most]]
+    return [4, json.dumps(value, sort_keys=True)[:most]]
 
 
 def compare(a: Key, b: Key, order: Sequence[tuple[str, bool]]) -> int:

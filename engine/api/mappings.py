@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine import rules
 from engine.api.plane import Shared
-from engine.api.problems import invalid
+from engine.api.preconditions import Bound
+from engine.api.problems import cut, invalid
 from engine.api.registry import SchemaRef, writable
+from engine.api.secrecy import check_texts
 from engine.declared import schema_named
 from engine.errors import InputError, NotThere
 from engine.report import PROGRAM
@@ -62,6 +64,7 @@ def create(plane: Shared, body: MappingSet, *, validate: bool = True) -> Json:
     if validate:
         rules.parse("of the request", document, _schema_of(plane.resources, document))
     made = new(KIND, {"versions": [document]}, plane.now(), id_=uuid4().hex)
+    check_texts(plane, document)
     plane.resources.create(made)
     return _named(made, 0)
 
@@ -76,6 +79,7 @@ def list_all(
         str,
         Query(alias="orderBy", pattern="^[-+ ]?(createdDate|(updated|modified|lastUpdate)Date)$"),
     ] = "-lastUpdateDate",
+    expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
     """The newest version of each mapping set."""
     every = plane.resources.all(KIND)
@@ -90,7 +94,7 @@ def list_all(
     if len(found) > start + limit:
         query = f"start={start + limit}&limit={limit}&orderBy={order.replace('+', '%2B')}"
         links["next"] = {"href": f"/mappingSets?{query}", "templated": False}
-    data = [_set(plane.resources, each, None) for each in shown]
+    data = [_shown(plane.resources, each, None, expand=expand) for each in shown]
     return {"data": data, "_page": {"count": len(data), "limit": limit}, "_links": links}
 
 
@@ -139,22 +143,30 @@ def get(
 ) -> Json:
     """One mapping set; with `expandSchema` the schema is in it."""
     found = plane.resources.get(KIND, mapping_set_id)
-    answer = _set(plane.resources, found, version)
+    return _shown(plane.resources, found, version, expand=expand)
+
+
+def _shown(resources: Resources, found: Resource, version: int | None, *, expand: bool) -> Json:
+    answer = _set(resources, found, version)
     if expand:
         with suppress(NotThere):  # it was deleted, or never looked for
-            schema = schema_named(plane.resources, str(answer["xdmSchema"]))
+            schema = schema_named(resources, str(answer["xdmSchema"]))
             answer["outputSchema"] |= {"jsonSchema": schema.body}
     return answer
 
 
 @router.put("/{mapping_set_id}")
-def put(plane: Shared, mapping_set_id: str, body: MappingSet, *, validate: bool = True) -> Json:
+def put(
+    plane: Shared, mapping_set_id: str, body: MappingSet, bound: Bound, *, validate: bool = True
+) -> Json:
     """Add a version. Flows keep the version that they name."""
     document = body.model_dump(exclude_unset=True)
+    check_texts(plane, document)
     if validate:
         rules.parse("of the request", document, _schema_of(plane.resources, document))
 
     def edit(before: Resource) -> tuple[Resource, tuple[str, ...]]:
+        bound.check(before)
         writable(before)
         versions = [*before.body["versions"], document]
         return replace(before, body={"versions": versions}), ()
@@ -197,7 +209,7 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
         schema = schema_named(resources, name)
     except NotThere:
         raise InputError(
-            f"There is no schema {name}. Make one first, or give the id of one that is there: "
+            f"There is no schema {cut(name)}. Make one first, or give the id of one that is there: "
             "GET …/schemaregistry/tenant/schemas lists them."
         ) from None
     return Schema.parse(str(schema.body.get("title") or schema.id), schema.body)

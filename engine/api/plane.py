@@ -24,6 +24,7 @@ class Plane:
     changed   to be called after a change of what runs: it takes effect at once
     unready   what the program cannot do at this moment, each in a sentence
     files     the daemon's own configuration file: its flows run, whether or not it is still there
+    hosts     what connections of clients may ask, besides Mixpanel's own hosts
     making    held while something is made: what was checked for it is true until it is there
     """
 
@@ -36,6 +37,7 @@ class Plane:
     changed: Callable[[], None]
     unready: Callable[[], Sequence[str]] = tuple
     files: set[str] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
     making: Lock = field(default_factory=Lock)
 
     @property

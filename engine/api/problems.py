@@ -11,6 +11,8 @@ from uuid import uuid4
 from engine.errors import EtlError, InputError, InUse, NotThere, Stale, Unfit
 
 Json = dict[str, Any]
+QUOTED = 100  # characters of a client's text in a sentence
+LONGEST = 2_000  # characters of a sentence, which an answer has three times
 _TYPE = "https://ns.adobe.com/aep/errors/FLOW-"
 
 
@@ -18,8 +20,10 @@ class Problem(Exception):
     """An answer that is no success: a code as "1403-400", whose end is the HTTP status."""
 
     def __init__(self, code: str, title: str, detail: str, **more: str) -> None:
+        detail = cut(_tame(detail), LONGEST)
         super().__init__(detail)
-        self.code, self.title, self.detail, self.more = code, title, detail, more
+        self.code, self.title, self.detail = code, title, detail
+        self.more = {name: cut(text) for name, text in more.items()}
 
     @property
     def status(self) -> int:
@@ -39,6 +43,22 @@ class Problem(Exception):
         }
 
 
+def _tame(detail: str) -> str:
+    """A sentence without a word that only a client can have written: those in quotes have at most
+    QUOTED characters, and paths of files, which are ours, three times as many.
+    """
+    return " ".join(
+        cut(word, QUOTED + 2 if word[:1] in ("'", '"') else 3 * QUOTED)
+        for word in detail[: 20 * LONGEST].split(" ")
+    )
+
+
+def cut(text: object, most: int = QUOTED) -> str:
+    """A text as it can stand in a sentence: the beginning of one that is long."""
+    shown = str(text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
 def invalid(code: str, detail: str) -> Problem:
     """A request that can be mended."""
     return Problem(code, "Invalid request", detail)
@@ -48,8 +68,8 @@ def unsupported(operation: object, allowed: Iterable[str]) -> Problem:
     """An operation that there is not."""
     return invalid(
         "1434-400",
-        f"Unsupported operation '{operation}' received. Please use one of the supported operation "
-        f"types ({', '.join(allowed)}) and try again.",
+        f"Unsupported operation '{cut(operation)}' received. Please use one of the supported "
+        f"operation types ({', '.join(allowed)}) and try again.",
     )
 
 
@@ -57,15 +77,15 @@ def problem_of(error: EtlError) -> Problem:
     """The answer for an error of the core; its words are plain sentences without a secret."""
     if isinstance(error, NotThere):
         detail = (
-            f"The requested {error.kind} resource {error.id} is not found. "
+            f"The requested {error.kind} resource {cut(error.id)} is not found. "
             "Verify the resource ID before trying again."
         )
         return Problem("1439-404", "Resource not found", detail, id=error.id, type=error.kind)
     if isinstance(error, Stale):
         detail = (
-            f"The supplied version '{error.given}' does not match the current version on entity "
-            f"'{error.current}'. Please ensure that the supplied version matches the current "
-            "version on entity and try again."
+            f"The supplied version '{cut(error.given)}' does not match the current version on "
+            f"entity '{error.current}'. Please ensure that the supplied version matches the "
+            "current version on entity and try again."
         )
         return Problem("1404-412", "Version not matching", detail)
     if isinstance(error, InUse):

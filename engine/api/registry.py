@@ -1,19 +1,28 @@
-"""Schemas and datasets: the few calls of Adobe's Schema Registry and Catalog that the tutorial
-needs. A schema is what the engine can make a table of; the shipped one is always there.
+"""Schemas: the few calls of Adobe's Schema Registry that the tutorial needs. A schema is what the
+engine can make a table of; the shipped one is always there.
 """
 
+import json
 import secrets
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from fastapi import APIRouter, Body, Header, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from engine import config
+from engine.api import filters
+from engine.api.items import quoted
+from engine.api.listing import MOST_TOKEN, Key, compare, is_place, number, place
+from engine.api.patch import merged
 from engine.api.plane import Plane, Shared
-from engine.api.problems import invalid
+from engine.api.preconditions import Bound
+from engine.api.problems import cut, invalid
+from engine.api.secrecy import check_texts
 from engine.declared import schema_named
-from engine.errors import InputError, NotThere
+from engine.errors import NotThere
 from engine.report import PROGRAM
 from engine.resources import Resource, Resources, new
 from engine.schema import Schema
@@ -24,9 +33,42 @@ SHIPPED = "mixpanel-events"
 TENANT = "extconndev"  # whose namespace the tutorial's fields are in
 _OURS = ("$id", "meta:altId", "meta:resourceType", "version", "meta:registryMetadata")
 _BRIEF = ("$id", "meta:altId", "version", "title")
+DEFAULT_LIMIT, MOST = 300, 500  # schemas of a page
+_CHANGED = ("title", "description", "meta:*")  # what a patch may change at the top of a schema
+_WORDS = ("title", "description")  # what is said of a field, and makes no table
+_MAPS = ("properties", "definitions", "$defs", "patternProperties", "dependentSchemas")
+_CREATED = "meta:registryMetadata.repo:createdDate"
+_ORDERS = {
+    "created": _CREATED,
+    "updated": "meta:registryMetadata.repo:lastModifiedDate",
+}  # what Schema Registry calls them in an order
+FIELDS = frozenset(
+    {
+        "$id", "$schema", "title", "description", "type", "version", "properties", "definitions",
+        "$defs", "allOf", "required", "imsOrg", "meta:altId", "meta:resourceType", "meta:extends",
+        "meta:class", "meta:xdmType", "meta:abstract", "meta:extensible", "meta:intendedToExtend",
+        "meta:containerId", "meta:tenantNamespace", "meta:registryMetadata", "meta:immutableTags",
+        "meta:behaviorType", *_ORDERS,
+    }
+)  # fmt: skip
+"""What a schema of the registry has: a field that none has now is no mistake."""
+_PARAMETERS = {
+    "property": (
+        filters.WORDS + " Those of one text are separated by commas.",
+        {"type": "array", "items": {"type": "string", "maxLength": filters.MOST_TEXT}},
+    ),
+    "orderby": (
+        "Fields, separated by commas; - before one of them: descending.",
+        {"type": "string", "maxLength": filters.MOST_TEXT},
+    ),
+    "start": (
+        "After which value of the first of these fields, or of which `_page.next`.",
+        {"type": "string", "maxLength": MOST_TOKEN},
+    ),
+    "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MOST}),
+}
 
 schemas = APIRouter(prefix="/tenant/schemas", tags=["Schemas"])
-datasets = APIRouter(prefix="/dataSets", tags=["Datasets"])
 
 SchemaId = Annotated[str, "its `$id`, URL-encoded, or its `meta:altId`"]
 
@@ -47,15 +89,6 @@ class SchemaRef(BaseModel):
 
     id: str
     contentType: str | None = None  # noqa: N815  # Catalog's name
-
-
-class DataSetBody(BaseModel):
-    """A dataset: the table that a flow fills."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: Annotated[str, StringConstraints(min_length=1)]
-    schemaRef: SchemaRef  # noqa: N815  # Catalog's name
 
 
 # Schemas ------------------------------------------------------------------------------------
@@ -82,6 +115,7 @@ def create_schema(plane: Shared, body: SchemaBody) -> Json:
     hash_ = secrets.token_hex(24)
     document, extended = _inlined(plane.resources, body.model_dump(exclude_unset=True))
     given = {key: value for key, value in document.items() if key not in _OURS}
+    check_texts(plane, given)
     Schema.parse(body.title, given)
     id_ = f"https://ns.adobe.com/{TENANT}/schemas/{hash_}"
     made: Json = {
@@ -98,32 +132,158 @@ def create_schema(plane: Shared, body: SchemaBody) -> Json:
     return _shown(schema)
 
 
-@schemas.get("")
-def list_schemas(plane: Shared, accept: Annotated[str, Header()] = "") -> Json:
-    """All schemas: whole, or with `Accept: application/vnd.adobe.xed-id+json` only their names."""
+@schemas.get(
+    "",
+    openapi_extra={
+        "parameters": [
+            {"name": name, "in": "query", "description": words, "schema": schema}
+            for name, (words, schema) in _PARAMETERS.items()
+        ]
+    },
+)
+def list_schemas(plane: Shared, request: Request, accept: Annotated[str, Header()] = "") -> Json:
+    """The schemas: whole, or with `Accept: application/vnd.adobe.xed-id+json` only their names."""
+    given: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        given.setdefault(name.lower(), []).append(value)
     found: dict[str, Json] = {}
     for schema in plane.resources.all("schemas"):
         shown = _shown(schema)
-        found.setdefault(shown["$id"], shown)  # that of a file may be the shipped one
-    results = list(found.values())
+        found.setdefault(shown["$id"], shown | {"id": shown["$id"]})  # a file may have the shipped
+    items, orderby = list(found.values()), ",".join(given.get("orderby", ["created"]))
+    known = FIELDS.union(*items)
+    wanted = filters.terms(given.get("property", []), lambda each: _top(each) in known, joined=True)
+    wanted = [replace(term, field=_ORDERS.get(term.field, term.field)) for term in wanted]
+    items = [each for each in items if all(term.holds(each) for term in wanted)]
+    fields = filters.order([orderby], lambda each: _top(each) in known, orderby)
+    limit = filters.whole("limit", given.get("limit", [str(DEFAULT_LIMIT)])[-1], 1, MOST)
+    order = tuple((_ORDERS.get(field, field), down) for field, down in fields)
+    results, following = _page(items, order, given.get("start", [None])[-1], limit)
+    for each in results:
+        del each["id"]
     if "-id+json" in accept:
         results = [{key: each[key] for key in _BRIEF if key in each} for each in results]
-    page = {"orderby": "created", "next": None, "count": len(results)}
-    return {"results": results, "_page": page, "_links": {"next": None}}
+    page = {"orderby": orderby, "next": following, "count": len(results)}
+    links: Json = {"next": None}
+    if following is not None:
+        query = request.url.include_query_params(start=following).query
+        links["next"] = {"href": f"/tenant/schemas?{query}"}
+    return {"results": results, "_page": page, "_links": links}
+
+
+def _top(field: str) -> str:
+    return field.partition(".")[0].removesuffix("[]")
+
+
+def _page(
+    items: list[Json], order: Sequence[tuple[str, bool]], start: str | None, limit: int
+) -> tuple[list[Json], str | None]:
+    """The items after `start`, and the start of what follows them; None if nothing does."""
+    items = filters.in_order(items, order)
+    if start is not None:
+        if len(start) > MOST_TOKEN:
+            raise invalid("1400-400", f"start has more than {MOST_TOKEN:,} characters.")
+        items = [each for each in items if _is_after(place(each, order), start, order)]
+    shown, rest = items[:limit], items[limit:]
+    if not rest:
+        return shown, None
+    last, first = place(shown[-1], order), place(rest[0], order)
+    if last[0] != first[0] and last[0][0] in (2, 3):  # the value alone tells where to go on
+        text = str(last[0][1])
+        if _is_after(first, text, order) and not _is_after(last, text, order):
+            return shown, text
+    packed = json.dumps(last, separators=(",", ":"), ensure_ascii=False).encode()
+    return shown, urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _is_after(found: Key, start: str, order: Sequence[tuple[str, bool]]) -> bool:
+    """Whether a place comes after a start: another place, else a value of the first field."""
+    if (after := _unpacked(start, len(order) + 1)) is not None:
+        return compare(found, after, order) > 0
+    rank, *value = found[0]
+    wanted: Any = number(start) if rank == 2 else start.lower()
+    if rank not in (2, 3) or wanted is None:
+        return bool((rank > 3) != order[0][1])
+    found_value: Any = value[0]
+    return bool(found_value < wanted if order[0][1] else found_value > wanted)
+
+
+def _unpacked(start: str, length: int) -> Key | None:
+    """The place that a start is; None for what is none."""
+    try:
+        found = json.loads(urlsafe_b64decode((start + "=" * (-len(start) % 4)).encode()))
+    except (ValueError, RecursionError):
+        return None
+    return found if is_place(found) and len(found) == length else None
 
 
 @schemas.get("/{schema_id:path}")
-def get_schema(plane: Shared, schema_id: SchemaId) -> Json:
+def get_schema(plane: Shared, schema_id: SchemaId, response: Response) -> Json:
     """One schema, with everything that it refers to in it, whatever `Accept` says."""
-    return _shown(schema_named(plane.resources, schema_id))
+    schema = schema_named(plane.resources, schema_id)
+    response.headers["ETag"] = quoted(schema.etag)
+    return _shown(schema)
+
+
+@schemas.patch("/{schema_id:path}")
+def change_schema(
+    plane: Shared, schema_id: SchemaId, body: Annotated[Json | list[Json], Body()], bound: Bound
+) -> Json:
+    """Change what a schema says of itself and of its fields, by a merge or by a JSON Patch: titles,
+    descriptions and `meta:` members. What its table has stays.
+    """
+    before = schema_named(plane.resources, schema_id)
+    bound.check(before)
+    writable(before)
+    after = merged(before.body, body, (*_CHANGED, *_MAPS))
+    if _table_of(after) != _table_of(before.body) or _ours(after) != _ours(before.body):
+        raise invalid(
+            "1400-400",
+            "Only titles, descriptions and meta: members of a schema can be changed, and none that "
+            "says what its table has. Make another schema for other fields.",
+        )
+    if not isinstance(after.get("title"), str):
+        raise invalid("1400-400", "title: must be a text.")
+    check_texts(plane, after)
+    Schema.parse(after["title"], {key: each for key, each in after.items() if key not in _OURS})
+
+    def edit(now: Resource) -> tuple[Resource, tuple[str, ...]]:
+        return replace(now, body=after), ()
+
+    changed = plane.resources.change("schemas", before.id, before.etag, plane.now(), edit)
+    return _shown(changed)
+
+
+def _ours(document: Json) -> list[Any]:
+    return [document.get(name) for name in _OURS]
+
+
+def _table_of(schema: Any, *, names: bool = False) -> Any:
+    """A schema without what it says in words; `names`: its keys are names of fields."""
+    if isinstance(schema, list):
+        return [_table_of(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _table_of(value, names=not names and key in _MAPS)
+        for key, value in schema.items()
+        if names or not (key in _WORDS or _is_said(key))
+    }
+
+
+def _is_said(key: str) -> bool:
+    return key.startswith("meta:") and key != "meta:xdmType"
 
 
 @schemas.delete("/{schema_id:path}", status_code=204)
-def delete_schema(plane: Shared, schema_id: SchemaId) -> Response:
+def delete_schema(plane: Shared, schema_id: SchemaId, bound: Bound) -> Response:
     """Delete a schema that no dataset has."""
-    schema = schema_named(plane.resources, schema_id)
-    writable(schema)
-    plane.resources.delete("schemas", schema.id)
+
+    def check(schema: Resource) -> None:
+        bound.check(schema)
+        writable(schema)
+
+    plane.resources.delete("schemas", schema_named(plane.resources, schema_id).id, check)
     return Response(status_code=204)
 
 
@@ -169,7 +329,7 @@ def _inlined(resources: Resources, document: Json) -> tuple[Json, list[str]]:
     if unknown := [ref for ref, known in found.items() if not known]:
         raise invalid(
             "1400-400",
-            f"There is no class, field group or schema {unknown[0]} here: a $ref may name "
+            f"There is no class, field group or schema {cut(unknown[0])} here: a $ref may name "
             f"{' or '.join(shipped)}, or a place in the same document, as #/$defs/price. "
             "Write all other fields under `properties`.",
         )
@@ -184,68 +344,3 @@ def writable(resource: Resource) -> None:
             f"{resource.id} of the {resource.kind} comes from {resource.origin}, and cannot be "
             "changed or deleted here.",
         )
-
-
-# Datasets -----------------------------------------------------------------------------------
-
-
-@datasets.post("", status_code=201)
-def create_dataset(plane: Shared, body: DataSetBody, response: Response) -> list[str]:
-    """Make a dataset; its table is made when a flow first fills it."""
-    try:
-        schema = schema_named(plane.resources, body.schemaRef.id)
-    except NotThere:
-        raise InputError(
-            f"schemaRef.id: there is no schema {body.schemaRef.id}. Make one first, or give the "
-            f"id of one that is there: GET …/schemaregistry/tenant/schemas lists them."
-        ) from None
-    given = body.model_dump(exclude_unset=True)
-    given.pop("uri", None)  # where a configuration file has its table: no client may say so
-    dataset = new("dataSets", given, plane.now(), id_=secrets.token_hex(12))
-    plane.resources.create(dataset, [schema.id])
-    response.headers["Location"] = f"/data/foundation/catalog/dataSets/{dataset.id}"
-    return [f"@/dataSets/{dataset.id}"]
-
-
-@datasets.get("")
-def list_datasets(
-    plane: Shared,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    start: Annotated[int, Query(ge=0)] = 0,
-    name: str | None = None,
-) -> Json:
-    """The datasets by their ids, the oldest first."""
-    every = plane.resources.all("dataSets")
-    found = [each for each in every if name in (None, each.body.get("name"))]
-    return {each.id: _dataset(plane, each) for each in found[start : start + limit]}
-
-
-@datasets.get("/{dataset_id}")
-def get_dataset(plane: Shared, dataset_id: str) -> Json:
-    """One dataset, under its id."""
-    dataset = plane.resources.get("dataSets", dataset_id)
-    return {dataset.id: _dataset(plane, dataset)}
-
-
-@datasets.delete("/{dataset_id}", status_code=204)
-def delete_dataset(plane: Shared, dataset_id: str) -> Response:
-    """Delete a dataset that no target connection has. Its table stays on the disk."""
-    writable(plane.resources.get("dataSets", dataset_id))
-    plane.resources.delete("dataSets", dataset_id)
-    return Response(status_code=204)
-
-
-def _dataset(plane: Plane, dataset: Resource) -> Json:
-    """As Catalog answers it; `basePath` is where its table is."""
-    body = {key: value for key, value in dataset.body.items() if key != "uri"}
-    return body | {
-        "version": "1.0.0",
-        "imsOrg": PROGRAM,
-        "created": dataset.created_at,
-        "updated": dataset.updated_at,
-        "createdClient": PROGRAM,
-        "createdUser": PROGRAM,
-        "updatedUser": PROGRAM,
-        "basePath": str(dataset.body.get("uri") or plane.datasets / dataset.id),
-        "files": f"@/dataSetFiles?dataSetId={dataset.id}",
-    }

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-import uvicorn
-
 from engine import applied, declared
 from engine.api.app import app_of
 from engine.api.guard import NAME, Guard, token_of
 from engine.api.plane import Plane
+from engine.api.wire import BACKLOG, Listener, allowed_with, config_of, raise_file_limit
 from engine.catalog import Catalog
 from engine.config import Api, Config
 from engine.errors import InputError
@@ -38,17 +37,14 @@ class Server:
         self.token_file = None if api.token else home / NAME
         self._socket = _listening(api.host, api.port)
         catalog = Catalog(home)
-        self._plane = Plane(home, catalog, vault, api.datasets, environ, now, changed, unready)
+        self._plane = Plane(
+            home, catalog, vault, api.datasets, environ, now, changed, unready,
+            hosts=set(api.mixpanel_hosts),
+        )  # fmt: skip
         token = api.token or token_of(home)
         self._guard = Guard(app_of(self._plane), token, _names(api), api.url)
-        # Its log would hold traces; the application logs what goes wrong, and nobody else should.
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                self._guard, loop="asyncio", http="h11", ws="none", lifespan="off",
-                log_config=None, log_level="critical", access_log=False,
-                proxy_headers=False, server_header=False, timeout_graceful_shutdown=STOP,
-            )
-        )  # fmt: skip
+        allowed = allowed_with(raise_file_limit())
+        self._server = Listener(config_of(self._guard, allowed, STOP))
         # Signals are the daemon's: uvicorn takes them in the main thread only.
         self._thread = threading.Thread(
             target=self._server.run, args=[[self._socket]], name="api", daemon=True
@@ -65,6 +61,8 @@ class Server:
         api, plane = config.api or Api(), self._plane
         self._guard.admit(api.token or token_of(plane.home), _names(api), api.url)
         plane.files.add(origin)
+        plane.hosts.update(api.mixpanel_hosts)
+        plane.hosts.intersection_update(api.mixpanel_hosts)
         applied.apply(config, plane.resources, plane.vault, plane.now(), origin)
 
     def asked(self, running: AbstractSet[str]) -> set[str]:
@@ -104,7 +102,7 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((host, port))
-        listening.listen(128)
+        listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
         raise InputError(

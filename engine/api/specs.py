@@ -113,7 +113,7 @@ CONNECTION_SPECS = [
     ),
     _item(
         DATA_LAKE,
-        "dataLake",
+        "datalake",  # as clients look it up, with its case
         targetSpec={"name": "dataLake", "type": "Target", "spec": _DATASET},
         attributes={"isSource": False},
     ),
@@ -139,11 +139,15 @@ def _offer(kind: str, items: list[Json], words: str) -> None:
     def all_(request: Request) -> Json:
         return page(request, kind, items)
 
-    @router.get(f"/{kind}/{{id}}", description="One of them.")
+    @router.get(
+        f"/{kind}/{{id}}",
+        description="One of them, by its id, or by its name where there is one of it.",
+    )
     def one(id: str) -> Json:  # noqa: A002 - its name in the path
-        for item in items:
-            if item["id"] == id:
-                return single(item)
+        found = [item for item in items if item["id"] == id]
+        by_name = [item for item in items if item["name"].lower() == id.lower()]
+        if found or len(by_name) == 1:
+            return single(*found or by_name)
         raise NotThere(kind, id)
 
 

@@ -13,7 +13,7 @@ from engine import declared, record
 from engine.api.collection import Document
 from engine.api.connections import without_secrets
 from engine.api.plane import Plane, Shared
-from engine.api.problems import invalid, unsupported
+from engine.api.problems import cut, invalid, unsupported
 from engine.bodies import DISABLED, ENABLED, integer
 from engine.disk import canonical
 from engine.errors import NotThere
@@ -42,7 +42,7 @@ def run_now(plane: Shared, body: Document) -> Json:
     try:
         resource = plane.resources.get("flows", flow_id)
     except NotThere:
-        raise invalid("1430-400", f"Flow not found with id {flow_id}.") from None
+        raise invalid("1430-400", f"Flow not found with id {cut(flow_id)}.") from None
     flow = _flow(plane, resource)
     return _schedule(plane, flow, _window(plane, flow.connection.zone, params), params)
 
@@ -58,7 +58,7 @@ def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in th
     if run.status != FAILED:
         raise invalid(
             "1387-400",
-            f"The flowRunId={id} is in an invalid state={run.status} for re-triggering. "
+            f"The flowRunId={cut(id)} is in an invalid state={run.status} for re-triggering. "
             "Only a run that failed can be.",
         )
     flow = _flow(plane, plane.resources.get("flows", run.item["flowId"]))
@@ -73,7 +73,8 @@ def _flow(plane: Plane, resource: Resource) -> Flow:
             f"The flow={resource.id} is in state={state} and cannot be re-triggered. "
             "The flow must be in enabled state for re-triggering.",
         )
-    flow = declared.flow_of(resource, plane.resources, plane.vault, plane.datasets)
+    resources = plane.resources
+    flow = declared.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
     if flow.schedule is None:
         raise invalid(
             "1386-400",
