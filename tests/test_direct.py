@@ -146,7 +146,10 @@ odd = st.sampled_from(
 values = st.one_of(texts, texts, st.integers(-5, 2**40).map(lambda n: b"%d" % n), odd)
 dates = st.dates().map(lambda d: b'"%s"' % d.isoformat().encode())
 usual = {
-    "time": st.integers(1_600_000_000, 1_800_000_000).map(lambda n: b"%d" % n),
+    "time": st.integers(1_600_000_000, 1_800_000_000).map(lambda n: b"%d" % n)
+    | st.sampled_from(
+        [b"1700000000000", b"1700000000.25", b'" 1700000000 "', b'"2023-11-14T22:13:20"', b"1e11"]
+    ),
     "mp_processing_time_ms": st.integers(0, 2**53).map(lambda n: b"%d" % n),
     "$import": st.sampled_from([b"true", b"false"]),
     "n": st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 2**54)).map(
