@@ -31,6 +31,7 @@ from engine.stages.mapping import MappingSet, parse
 from engine.stages.span import early_keys, is_early, keep_within, leave_out
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
+from engine.uncast import Uncast
 from engine.window import DAY, Window, day_over, utc
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
@@ -212,7 +213,7 @@ def _stages(flow: Flow, rules: Rules, run: Run) -> tuple[MappingSet, Direct, Col
     days, keep = (run.window.from_date, run.window.to_date), flow.unmapped == "keep"
     columns = Columns(schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep)
     direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
-    return mapping, direct, columns, Checker(schema)
+    return mapping, direct, columns, Checker(schema, Uncast(schema, mapping))
 
 
 def table_schema(rules: Rules) -> pa.Schema:

@@ -308,7 +308,7 @@ def to_second(raw: Any) -> int | None:
             raw = datetime.fromisoformat(raw + "T00:00:00+00:00").timestamp()
     if type(raw) not in (int, float) or not math.isfinite(raw):
         return None
-    number = math.floor(raw)
+    number: int = math.floor(raw)
     return number // 1000 if 1e11 < number < 253_402_300_800_000 else number
 
 

@@ -38,7 +38,8 @@ class MappingSet:
 
     `destinations` holds the path of each of `batch.columns`, in order: of a leaf that one rule
     fills, or of an object, array or map that rules build. Values of the latter are dicts and lists
-    shaped like the XDM field, or, where a source had another type, that very value.
+    shaped like the XDM field, or, where a source had another type, that very value. `groups` holds
+    the rules that fill each of them.
     """
 
     def __init__(self, rules: list[Rule], schema: Schema) -> None:
@@ -50,14 +51,14 @@ class MappingSet:
             groups.setdefault(root, []).append(rule)
         self.rules = tuple(rules)
         self.destinations = tuple(groups)
-        self._rules = tuple(groups.values())
+        self.groups = tuple(groups.values())
         self._reads_event = any(rule.source.is_event for rule in rules)
         readers = Counter(name for rule in rules for name in rule.source.names)
         self._texts: dict[int, str] = {}
         self._events: list[int] = []
         self._pops: dict[int, tuple[str, ...]] = {}
         self._values: dict[int, Value] = {}
-        self._seconds = [n for n, group in enumerate(self._rules) if group[0].is_second]
+        self._seconds = [n for n, group in enumerate(self.groups) if group[0].is_second]
         self._reads_second = any(rule.is_second for rule in rules)
         for index, (root, group) in enumerate(groups.items()):
             source = group[0].source
@@ -175,9 +176,9 @@ class MappingSet:
         if len(names) == 1 and (value := batch.columns[column][row]) is not None:
             batch.rest[row][names[0]] = value
             return
-        record = _decoded(batch.lines[row])
+        record = decoded(batch.lines[row])
         properties, rest = record["properties"], batch.rest[row]
-        for rule in self._rules[column]:
+        for rule in self.groups[column]:
             name = rule.source.name_in(properties)
             if name is not None:
                 rest[name] = properties[name]
@@ -185,7 +186,7 @@ class MappingSet:
                 rest.setdefault(_free(properties), {})["event"] = record["event"]
 
 
-def _decoded(line: bytes) -> Any:
+def decoded(line: bytes) -> Any:
     """The record in `line`, every number and text in it as it came."""
     if not INEXACT.search(line):
         with suppress(orjson.JSONDecodeError):  # half a surrogate pair
