@@ -75,13 +75,17 @@ INTEGERS = ("long", "int", "short", "byte")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One mapping. `field` is the schema's at `path`; `root` is its column's path."""
+    """One mapping, the set's `number`th. `field` is the schema's at `path`; `root` is its column's
+    path; `written` is its source as it stands there.
+    """
 
     label: str
     source: Source
     path: tuple[Step, ...]
     field: Field
     root: tuple[str, ...]
+    number: int = 0
+    written: str = ""
 
     @property
     def plain(self) -> bool:
@@ -133,7 +137,7 @@ def _judged(
         label = f"mappings[{index}]"
         if isinstance(entry, dict) and entry.get("name"):
             label += f" ({entry['name']!r})"
-        found = _rule(label, entry, schema)
+        found = _rule(label, entry, schema, index + 1)
         wrong[label] = [] if isinstance(found, Rule) else found
         rules += [found] if isinstance(found, Rule) else []
     for rule, problem in _overlaps(rules):
@@ -141,7 +145,7 @@ def _judged(
     return problems, rules, list(wrong.items())
 
 
-def _rule(label: str, entry: object, schema: Schema) -> Rule | list[str]:
+def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list[str]:
     """The rule that `entry` states, or all that is wrong with it."""
     if not isinstance(entry, dict):
         return ["is not an object; write {sourceType, source, destination}"]
@@ -173,7 +177,9 @@ def _rule(label: str, entry: object, schema: Schema) -> Rule | list[str]:
             )
     if problems or source is None or path is None or field is None:
         return problems
-    return Rule(label, source, path, field, tuple(str(step) for step in path[:depth]))
+    root = tuple(str(step) for step in path[:depth])
+    text = _text(entry, "source", "sourceAttribute")
+    return Rule(label, source, path, field, root, number, text)
 
 
 def _holds_moment(field: Field) -> bool:

@@ -32,6 +32,7 @@ from engine.stages.span import early_keys, is_early, keep_within, leave_out
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
 from engine.uncast import Uncast
+from engine.unfound import Names, unfound
 from engine.window import DAY, Window, day_over, utc
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
@@ -77,6 +78,7 @@ class Staged:
     answered_at  Mixpanel's own clock when it answered; None where it did not say
     keys         where the four parts of the key and the moment of processing stand in the files;
                  empty where one of them does not
+    unfound      of each rule that found nothing, while a property with a near name came: a sentence
     """
 
     files: list[StagedFile]
@@ -87,6 +89,7 @@ class Staged:
     directory: Path
     answered_at: int | None = None
     keys: list[tuple[str, ...]] = field(default_factory=list)
+    unfound: list[str] = field(default_factory=list)
 
 
 class _Heard:
@@ -142,7 +145,7 @@ def pull(
     """
     tally = Tally()
     heard = _Heard(flow, run, kept)
-    started, copied = _now(), None
+    started, copied, names = _now(), None, Names()
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
             mapping, direct, columns, checker = _stages(flow, rules, run)
@@ -165,6 +168,7 @@ def pull(
                     if not batch.columns:
                         mapping.apply(batch)
                         direct.learn(batch.names)
+                        names.note(batch.names)
                     tally.outside += keep_within(batch, heard.window)
                     tally.lines += len(batch.lines)
                     early = batch.early
@@ -204,6 +208,7 @@ def pull(
         directory,
         heard.answered_at,
         mapping.moment_columns,
+        unfound(mapping.rules, names, tally.lines),
     )
 
 
