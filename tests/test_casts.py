@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from engine.batch import INVALID, REQUIRED, Batch
+from engine.errors import InputError
 from engine.preview import preview
+from engine.rules import verdicts
 from engine.run import Rules
 from engine.stages import lines
 from engine.stages.check import Checker
@@ -190,3 +192,62 @@ def test_of_one_missing_and_one_that_failed_both_are_told() -> None:
     told = ['"x" is no integer (from properties.n)', "'s' is a required property"]
     assert [violation["message"] for violation in reject.violations] == told
     assert reject.code == REQUIRED
+
+
+MOMENTS: Json = {
+    "at": {"type": "string", "format": "date-time"},
+    "day": {"type": "string", "format": "date"},
+    "n": {"type": "integer"},
+    "m": {"type": "object", "additionalProperties": {"type": "string", "format": "date-time"}},
+    "l": {"type": "array", "items": {"type": "string", "format": "date"}},
+    "o": {"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}}},
+}
+TIME = ["data.time", "properties.time", "data.${time}", r"properties.t\ime"]
+
+
+@pytest.mark.parametrize("source", TIME)
+@pytest.mark.parametrize("target", ["at", "day", "m.key", "l[0]", "o.at"])
+def test_seconds_are_no_moment_of_ms(source: str, target: str) -> None:
+    """`time` to a date or a date-time would be of 1970: refused, with what is right."""
+    with pytest.raises(InputError, match="seconds") as caught:
+        rules(MOMENTS, (source, target)).compile()
+    said = str(caught.value)
+    assert "data.time * 1000" in said
+    assert "destination of type integer" in said
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        *[("data.mp_processing_time_ms", "at"), ("data.$mp_api_timestamp_ms", "day")],
+        *[("data.time", "n"), ("data.time.x", "at"), ("data.my_time", "at"), ("data.$time", "at")],
+    ],
+)
+def test_what_is_no_number_of_seconds_may_be_a_moment(source: str, target: str) -> None:
+    """A property of ms is a date-time as it is, and `time` an integer."""
+    assert len(rules(MOMENTS, (source, target)).compile()[1].rules) == 1
+
+
+@pytest.mark.parametrize(
+    ("destination", "near"),
+    [
+        ("_extconndev.itemname", "; the nearest is _extconndev.item_name."),
+        ("_extconndev.TIME", "; the nearest is _extconndev.time."),
+        ("item_price", "; the nearest is _extconndev.item_price."),
+        ("_tenant.insert_id", "; the nearest is _extconndev.insert_id."),
+        ("_extconndev.colour", "'colour'."),
+    ],
+)
+def test_of_a_column_that_is_not_there_the_nearest_is_named(destination: str, near: str) -> None:
+    """One name at most, however many columns begin alike; and that the schema has to have it."""
+    [[problem]] = verdicts(
+        "m",
+        {"mappings": [{"source": "data.x", "destination": destination}]},
+        RULES.compile()[0],
+    )
+    assert near in problem
+    assert "The schema has to have the column" in problem
+    names = [field.name for field in RULES.compile()[0].root.fields[0].fields]
+    assert sum(f"_extconndev.{name}" in problem.partition(";")[2] for name in names) == (
+        "nearest" in near
+    )

@@ -171,9 +171,8 @@ class MappingSet:
         since `apply` may have taken the record apart (P3). Doing it again changes nothing.
         """
         names = [name for name in self._pops.get(column, ()) if name in batch.names]
-        if any(name in batch.rest[row] for name in names):
-            return  # `apply` left it there: the column has no more than its second
-        if len(names) == 1 and (value := batch.columns[column][row]) is not None:
+        second = column in self._seconds  # of which the column may have no more
+        if len(names) == 1 and not second and (value := batch.columns[column][row]) is not None:
             batch.rest[row][names[0]] = value
             return
         record = decoded(batch.lines[row])
