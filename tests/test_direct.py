@@ -560,3 +560,16 @@ def test_an_exponent_at_every_place(number: str, end: str) -> None:
         patch.setattr("engine.exact.STEP", 16)
         for before in range(40):
             assert has_huge_number(b'{"a":' + b"x" * before + f":{number}{end}".encode() + b"}}")
+
+
+def test_a_time_of_ms_goes_apart() -> None:
+    """Its second is another number: the plain way has it, and the others stay on the short one."""
+    ms = LINE.replace(b"1700000000", b"1700000000000")
+    ways, block = Ways(), b"\n".join([LINE, ms, LINE, LINE])
+    short = ways.direct(block, {"time", "item_id"})
+    assert short is not None
+    assert short.apart == [1]
+    assert Ways().assert_equal(block, {"time", "item_id"})
+    [plain] = ways.plain(ms)
+    assert plain.keys[2] == short.keys[2].to_pylist()[:1] == [1_700_000_000]
+    assert [row["unmapped"] for row in rows(plain)] == ['{"time": 1700000000000}']
