@@ -168,7 +168,8 @@ def test_list(run: Run) -> None:
     assert head.split("\t") == ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
     cells = line.split("\t")
     assert (cells[0], *cells[2:]) == (
-        second, "events", "2024-01-01..2024-01-03", "12", f"{REQUIRED} 6, {INVALID} 6", "replayable",
+        second, "events", "2024-01-01..2024-01-03", "12",
+        f"{REQUIRED} 6, {INVALID} 6", "replayable",
     )  # fmt: skip
     third = backfill(run)
     assert listed(run) == [(third, "replayable", 4), (second, "replayable", 12)]
