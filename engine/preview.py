@@ -14,6 +14,7 @@ from engine.stages import lines
 from engine.stages.check import Checker, instance
 from engine.stages.columns import Columns, cast
 from engine.stages.mapping import MappingSet
+from engine.uncast import Uncast
 
 Json = dict[str, Any]
 _DAYS = (date.min, date.max)  # of no day in particular
@@ -25,7 +26,7 @@ def preview(rules: Rules, records: Iterable[bytes]) -> list[Json]:
     `data` is None where a run would reject the record; `errors` is None where there are none.
     """
     schema, mapping = rules.compile()
-    checker = Checker(schema)
+    checker = Checker(schema, Uncast(schema, mapping))
     return [_row(schema, mapping, checker, record) for record in records]
 
 
@@ -57,8 +58,10 @@ def _row(schema: Schema, mapping: MappingSet, checker: Checker, record: bytes) -
             data = instance(schema.root, fields.to_pylist()[0]) or {}
         for reject in batch.rejects:
             found = [(v["pointerToViolation"], v["message"]) for v in reject.violations]
-            errors += (
+            told = [
                 {"destination": place.strip("#/").replace("/", "."), "exception": text}
                 for place, text in found or [("", reject.message)]
-            )
+            ]
+            places = {each["destination"] for each in told}
+            errors = [each for each in errors if each["destination"] not in places] + told
     return {"data": data, "errors": errors or None}

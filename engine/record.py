@@ -64,6 +64,7 @@ def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "Staged", now: i
         staged.tally,
         batch=str(dataset.batch_directory(run.batch_id)),
         answered_at=staged.answered_at,
+        unfound=tuple(staged.unfound),
     )
     return payload(outcome, flow, now)
 

@@ -22,11 +22,11 @@ from engine.catalog import Catalog
 from engine.dataset import NOTE, Dataset
 from engine.errors import DatasetError, EtlError, InputError, TooManyRejects, disk_error
 from engine.flow import Flow, Run
+from engine.moments import utc_day
 from engine.positions import pulled
 from engine.record import failed, started, succeeded, why_ended
 from engine.run import Kept, Rules, Staged, pull
 from engine.runs import Ended, Event, Options, Runs, wall_clock
-from engine.stages.columns import utc_day
 
 Json = dict[str, Any]
 

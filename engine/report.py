@@ -47,7 +47,7 @@ class Outcome:
     Moments are in ms since the epoch, None while they have not come. `tally` is None as long as no
     byte was read. `failure` is (code, sentence) of a failed run. `batch` is the path or URI of
     `_batches/<batch-id>`, None where no such folder was written. `answered_at` is Mixpanel's own
-    clock when it answered.
+    clock when it answered. `unfound` says which rules found nothing, a sentence for each.
     """
 
     run: Run
@@ -60,6 +60,7 @@ class Outcome:
     failure: tuple[str, str] | None = None
     batch: str | None = None
     answered_at: int | None = None
+    unfound: tuple[str, ...] = ()
 
     @property
     def rejected(self) -> int:
@@ -87,6 +88,7 @@ def payload(outcome: Outcome, flow: Flow, at: int) -> Json:
     `extensions.outsideRecordCount` (records that another window brings: no part of the others),
     `extensions.knownRecordCount` (records of the overlap that the table has: no part either) and
     `extensions.missedRecordCount` (rows that arrival windows should have brought before).
+    `extensions.unfoundSources` of the promotion's status are sentences on rules that found nothing.
     `extensions.clockAheadMs` of the copy tells how far our clock is ahead of Mixpanel's.
     """
     copy, promotion = _copy(outcome, flow, at), _promotion(outcome, flow, at)
@@ -264,6 +266,8 @@ def remarks(item: Json, window: "Window", flow: Flow | None = None) -> list[str]
         found.append(
             f"this machine's clock is {duration(ahead / 1000)} ahead of Mixpanel's: set it right."
         )
+    for activity in item["activities"]:
+        found += activity["statusSummary"].get("extensions", {}).get("unfoundSources", [])
     return found
 
 
@@ -279,6 +283,8 @@ def _promotion(outcome: Outcome, flow: Flow, at: int) -> Json:
         extensions |= {"manifest": rows} if told else {}
     if outcome.rejected:
         extensions["errors"] = _diagnostics(outcome, told)
+    if outcome.unfound:
+        extensions["unfoundSources"] = list(outcome.unfound)
     return {
         "id": PROMOTION,
         "updatedAtUTC": outcome.promotion_completed or at,

@@ -57,6 +57,11 @@ class Source:
         """Whether it is the event's name."""
         return not self.names and self.text is None
 
+    @property
+    def is_time(self) -> bool:
+        """Whether it is the event's `time`: a number of seconds, as Mixpanel exports it."""
+        return self.names[:1] == ("time",) and not self.inner
+
     def name_in(self, properties: dict[str, Any]) -> str | None:
         """The name of the one property that it reads in this record, if any."""
         for name in self.names:
@@ -65,20 +70,32 @@ class Source:
         return None
 
 
+INTEGERS = ("long", "int", "short", "byte")
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One mapping. `field` is the schema's at `path`; `root` is its column's path."""
+    """One mapping, the set's `number`th. `field` is the schema's at `path`; `root` is its column's
+    path; `written` is its source as it stands there.
+    """
 
     label: str
     source: Source
     path: tuple[Step, ...]
     field: Field
     root: tuple[str, ...]
+    number: int = 0
+    written: str = ""
 
     @property
     def plain(self) -> bool:
         """Whether its value is a column's value as it is."""
         return self.root == self.path and self.field.type not in CONTAINERS
+
+    @property
+    def is_second(self) -> bool:
+        """Whether it writes the event's second, however its `time` is written."""
+        return self.source.is_time and self.field.type in INTEGERS
 
 
 def parse(name: str, document: object, schema: Schema) -> list[Rule]:
@@ -120,7 +137,7 @@ def _judged(
         label = f"mappings[{index}]"
         if isinstance(entry, dict) and entry.get("name"):
             label += f" ({entry['name']!r})"
-        found = _rule(label, entry, schema)
+        found = _rule(label, entry, schema, index + 1)
         wrong[label] = [] if isinstance(found, Rule) else found
         rules += [found] if isinstance(found, Rule) else []
     for rule, problem in _overlaps(rules):
@@ -128,7 +145,7 @@ def _judged(
     return problems, rules, list(wrong.items())
 
 
-def _rule(label: str, entry: object, schema: Schema) -> Rule | list[str]:
+def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list[str]:
     """The rule that `entry` states, or all that is wrong with it."""
     if not isinstance(entry, dict):
         return ["is not an object; write {sourceType, source, destination}"]
@@ -152,9 +169,21 @@ def _rule(label: str, entry: object, schema: Schema) -> Rule | list[str]:
             )
         if not source.names and field.type in CONTAINERS:
             problems.append(f"a text can never be of type {field.type}, which its destination has")
+        if source.is_time and _holds_moment(field):
+            problems.append(
+                f"time is a number of seconds, and a {field.type} would take it for ms: in ms it is"
+                " the EXPRESSION data.time * 1000, which is not supported yet, so give it a"
+                f" destination of type integer instead of {_shown(path)}"
+            )
     if problems or source is None or path is None or field is None:
         return problems
-    return Rule(label, source, path, field, tuple(str(step) for step in path[:depth]))
+    root = tuple(str(step) for step in path[:depth])
+    text = _text(entry, "source", "sourceAttribute")
+    return Rule(label, source, path, field, root, number, text)
+
+
+def _holds_moment(field: Field) -> bool:
+    return field.type in ("date", "date-time")
 
 
 def _unknown(entry: dict[str, Any], known: tuple[str, ...]) -> list[str]:
@@ -243,17 +272,32 @@ def _target(text: str, schema: Schema) -> tuple[tuple[Step, ...], Field, int]:
     for index, step in enumerate(path):
         child = child_of(field, step)
         if child is None:
-            leaves = list(_leaves(schema.root))
-            near = get_close_matches(text, leaves, 3, 0.5) or leaves[:12]
-            hint = f"; the nearest are {', '.join(near)}"
             inside = f"{_shown(path[:index])}, which is {field.type}," if index else schema.name
-            raise ValueError(f"destination {text!r}: {inside} has no {_shown([step])}{hint}")
+            raise ValueError(
+                f"destination {text!r}: {inside} has no {_shown([step])}{_nearest(text, schema)}"
+            )
         if isinstance(step, int) and step > FURTHEST:
             raise ValueError(f"destination {text!r}: an index ends at {FURTHEST}")
         if field.type != "object":
             depth = min(depth, index)
         field = child
     return path, field, depth
+
+
+def _nearest(text: str, schema: Schema) -> str:
+    """The end of a sentence on a destination that the schema lacks: what to do about it.
+
+    What matters is the name: every column of a schema may begin with the same tenant.
+    """
+    leaves = {leaf.lower(): leaf for leaf in _leaves(schema.root)}
+    names: dict[str, str] = {}
+    for leaf in leaves:
+        names.setdefault(leaf.rpartition(".")[2], leaf)
+    wanted = text.lower()
+    near = get_close_matches(wanted.rpartition(".")[2], names, 1, 0.6)
+    found = wanted if wanted in leaves else names[near[0]] if near else ""
+    guess = f"; the nearest is {leaves[found]}" if found else ""
+    return f"{guess}. The schema has to have the column: write one that it has, or add it there"
 
 
 def child_of(field: Field, step: Step) -> Field | None:

@@ -33,6 +33,8 @@ from engine.stages.mapping import MappingSet, parse
 from engine.stages.span import early_keys, is_early, keep_within, leave_out
 from engine.stages.writer import Keys, StagedFile, Writer
 from engine.twin import Reader
+from engine.uncast import Uncast
+from engine.unfound import Names, unfound
 from engine.window import DAY, Window, day_over, utc
 
 # A day, and paths of columns -> these columns of what the table holds of the day, part by part.
@@ -78,6 +80,7 @@ class Staged:
     answered_at  Mixpanel's own clock when it answered; None where it did not say
     keys         where the four parts of the key and the moment of processing stand in the files;
                  empty where one of them does not
+    unfound      of each rule that found nothing, while a property with a near name came: a sentence
     """
 
     files: list[StagedFile]
@@ -88,6 +91,7 @@ class Staged:
     directory: Path
     answered_at: int | None = None
     keys: list[tuple[str, ...]] = field(default_factory=list)
+    unfound: list[str] = field(default_factory=list)
 
 
 class _Heard:
@@ -143,7 +147,7 @@ def pull(
     """
     tally = Tally()
     heard = _Heard(flow, run, kept)
-    started, copied = _now(), None
+    started, copied, names = _now(), None, Names()
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
             mapping, direct, columns, checker = _stages(flow, rules, run)
@@ -167,6 +171,7 @@ def pull(
                     if not batch.columns:
                         mapping.apply(batch)
                         direct.learn(batch.names)
+                        names.note(batch.names)
                     tally.outside += keep_within(batch, heard.window)
                     tally.lines += len(batch.lines)
                     early = batch.early
@@ -210,6 +215,7 @@ def pull(
         directory,
         heard.answered_at,
         mapping.moment_columns,
+        unfound(mapping.rules, names, tally.lines),
     )
 
 
@@ -219,7 +225,7 @@ def _stages(flow: Flow, rules: Rules, run: Run) -> tuple[MappingSet, Direct, Col
     days, keep = (run.window.from_date, run.window.to_date), flow.unmapped == "keep"
     columns = Columns(schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep)
     direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
-    return mapping, direct, columns, Checker(schema)
+    return mapping, direct, columns, Checker(schema, Uncast(schema, mapping))
 
 
 def table_schema(rules: Rules) -> pa.Schema:

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.batch import Batch
+from engine.moments import utc_day
 from engine.schema import Field, Schema
-from engine.stages.columns import CASTS, FAILED, Columns, cast, utc_day
+from engine.stages.columns import CASTS, FAILED, Columns, cast
 
 SHIPPED = Path(__file__).parent.parent / "schemas" / "mixpanel-events.json"
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 3)

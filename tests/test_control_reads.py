@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.api.app import app_of
 from engine.api.plane import Plane
-from engine.batch import CORRUPT, REQUIRED
+from engine.batch import CORRUPT, INVALID, REQUIRED
 from engine.catalog import Catalog
 from engine.errors import EtlError
 from engine.flow import Run
@@ -198,7 +198,7 @@ def test_every_address_of_a_run_leads_to_what_it_counts(control: Control) -> Non
             assert file["_links"]["self"]["href"].endswith(f"?path=row_errors/{file['name']}")
             lines += control.lines(file["_links"]["self"]["href"])
         assert len(lines) == rejected > 0
-        assert {line["_errors"][0]["code"] for line in lines} <= {REQUIRED, CORRUPT}
+        assert {line["_errors"][0]["code"] for line in lines} <= {REQUIRED, INVALID, CORRUPT}
         assert control.lines(addresses["sampleErrors"]) == lines[:100]
 
 

@@ -146,7 +146,10 @@ odd = st.sampled_from(
 values = st.one_of(texts, texts, st.integers(-5, 2**40).map(lambda n: b"%d" % n), odd)
 dates = st.dates().map(lambda d: b'"%s"' % d.isoformat().encode())
 usual = {
-    "time": st.integers(1_600_000_000, 1_800_000_000).map(lambda n: b"%d" % n),
+    "time": st.integers(1_600_000_000, 1_800_000_000).map(lambda n: b"%d" % n)
+    | st.sampled_from(
+        [b"1700000000000", b"1700000000.25", b'" 1700000000 "', b'"2023-11-14T22:13:20"', b"1e11"]
+    ),
     "mp_processing_time_ms": st.integers(0, 2**53).map(lambda n: b"%d" % n),
     "$import": st.sampled_from([b"true", b"false"]),
     "n": st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 2**54)).map(
@@ -557,3 +560,16 @@ def test_an_exponent_at_every_place(number: str, end: str) -> None:
         patch.setattr("engine.exact.STEP", 16)
         for before in range(40):
             assert has_huge_number(b'{"a":' + b"x" * before + f":{number}{end}".encode() + b"}}")
+
+
+def test_a_time_of_ms_goes_apart() -> None:
+    """Its second is another number: the plain way has it, and the others stay on the short one."""
+    ms = LINE.replace(b"1700000000", b"1700000000000")
+    ways, block = Ways(), b"\n".join([LINE, ms, LINE, LINE])
+    short = ways.direct(block, {"time", "item_id"})
+    assert short is not None
+    assert short.apart == [1]
+    assert Ways().assert_equal(block, {"time", "item_id"})
+    [plain] = ways.plain(ms)
+    assert plain.keys[2] == short.keys[2].to_pylist()[:1] == [1_700_000_000]
+    assert [row["unmapped"] for row in rows(plain)] == ['{"time": 1700000000000}']

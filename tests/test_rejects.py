@@ -13,7 +13,7 @@ import pytest
 
 from engine import config
 from engine import dataset as module
-from engine.batch import CORRUPT, REQUIRED
+from engine.batch import CORRUPT, INVALID, REQUIRED
 from engine.catalog import Catalog
 from engine.cli import PROGRAM
 from engine.dataset import Dataset
@@ -87,7 +87,7 @@ def backfill(run: Run, days: int = 1, *words: str, status: int = 0) -> str:
 
 
 def batches() -> list[str]:
-    return sorted(path.name for path in TABLE.glob("_batches/*"))
+    return sorted(path.name for path in TABLE.glob("_batches/[!.]*"))
 
 
 def loosen(sandbox: Sandbox, name: str = "events") -> str:
@@ -161,14 +161,15 @@ def test_list(run: Run) -> None:
     assert entry == {
         "batch": second, "state": "replayable", "flow": "events", "rejected": 3 * REJECTS,
         "window": Window(FIRST, date(2024, 1, 3)).as_json(),
-        "codes": {REQUIRED: 3 * REJECTS},
+        "codes": {REQUIRED: 6, INVALID: 6},
         "current_days": ["2024-01-01", "2024-01-02", "2024-01-03"],
     }  # fmt: skip
     head, line = run("rejects", "list").out.splitlines()
     assert head.split("\t") == ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
     cells = line.split("\t")
     assert (cells[0], *cells[2:]) == (
-        second, "events", "2024-01-01..2024-01-03", "12", f"{REQUIRED} 12", "replayable",
+        second, "events", "2024-01-01..2024-01-03", "12",
+        f"{REQUIRED} 6, {INVALID} 6", "replayable",
     )  # fmt: skip
     third = backfill(run)
     assert listed(run) == [(third, "replayable", 4), (second, "replayable", 12)]
@@ -198,8 +199,10 @@ def test_show(run: Run, sandbox: Sandbox) -> None:
     assert head == "code\treason\tline"
     assert len(lines) == REJECTS + 1
     assert "\x1b" not in said.out
-    assert {line.split("\t")[0] for line in lines} == {REQUIRED, CORRUPT}
+    assert {line.split("\t")[0] for line in lines} == {REQUIRED, INVALID, CORRUPT}
     assert any("'time' is a required property" in line for line in lines)
+    failed = '/time: "yesterday" is no integer (from properties.time)'
+    assert any(failed in line for line in lines)
     assert max(map(len, lines)) < 250
     assert len(run("rejects", "show", batch, "--limit=2").out.splitlines()) == 3
     said = run("rejects", "show", batch, "--json", "--limit=100")
@@ -273,7 +276,8 @@ def test_nothing_passes(run: Run) -> None:
     batch, before = backfill(run), rows(TABLE)
     said = run("rejects", "replay", batch)
     assert said.status == 1
-    assert f"None of the 4 rejected lines of batch {batch} passes ({REQUIRED} 4)" in said.err
+    codes = f"{REQUIRED} 3, {INVALID} 1"
+    assert f"None of the 4 rejected lines of batch {batch} passes ({codes})" in said.err
     assert "Nothing was committed" in said.out
     assert history(run) == ["failed", "success"]
     assert is_tidy()

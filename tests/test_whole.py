@@ -40,7 +40,7 @@ SAFE = range(-(1 << 53), 1 << 53)  # the schema's bounds of a long
 # A mapping with every type, nested sources, `[*]`, maps and a text of its own.
 WIDE_FIELDS: Json = {
     "event": {"type": "string", "meta:xdmType": "string"},
-    "time": {"type": "string", "format": "date-time", "meta:xdmType": "date-time"},
+    "at": {"type": "string", "format": "date-time", "meta:xdmType": "date-time"},
     "day": {"type": "string", "format": "date", "meta:xdmType": "date"},
     "price": {"type": "number", "meta:xdmType": "number"},
     "small": {"type": "integer", "minimum": -128, "maximum": 127, "meta:xdmType": "byte"},
@@ -63,7 +63,7 @@ WIDE_SCHEMA: Json = {
 }
 WIDE_SOURCES = {
     "event": "event",
-    "time": "properties.time",
+    "at": "data.at",
     "day": "data.day",
     "price": "data.price",
     "small": "data.small",
@@ -95,7 +95,7 @@ TUTORIAL_TYPES = {
 }
 WIDE_TYPES: dict[str, Any] = {
     "item_id": "string",
-    "time": "date-time",
+    "at": "date-time",
     "day": "date",
     "price": "number",
     "small": "byte",
@@ -132,10 +132,25 @@ times = st.one_of(
     st.integers(NOON - 86_400, NOON + 3 * 86_400),
     st.sampled_from([NOON * 1000, str(NOON), NOON + 0.5, f"{NOON}.5", float(NOON), 0, -1, -1e9]),
     st.sampled_from(["2024-01-02T03:04:05Z", "2024-01-02", "soon", "", 1 << 60, 1 << 70, 1e300]),
+    st.sampled_from([f" {NOON} ", f"{NOON}.0", str(NOON * 1000), NOON * 1000 + 0.5, NOON + 0.25]),
+    st.sampled_from(["2024-01-02T03:04:05", " 2024-01-02T03:04:05.25+05:30", "2024-01-01 23:59"]),
     scalars,
 )
-usual_times = st.sampled_from([*[NOON] * 5, NOON + 86_400, NOON * 1000, 0, None, (1 << 63) - 1])
-own_names = ("day", "price", "small", "count", "flag", "tags", "nested", "items", "attributes")
+usual_times = st.sampled_from(
+    [*[NOON] * 5, NOON + 86_400, NOON * 1000, 0, None, (1 << 63) - 1, "2024-01-01T12:00:00Z"]
+)
+own_names = (
+    "at",
+    "day",
+    "price",
+    "small",
+    "count",
+    "flag",
+    "tags",
+    "nested",
+    "items",
+    "attributes",
+)
 tutorial_names = [f"{sign}{name}" for name in TUTORIAL_TYPES for sign in ("", "$")]
 names = st.one_of(
     st.sampled_from([name for name in tutorial_names if not name.endswith("item_id")]),
@@ -145,6 +160,7 @@ names = st.one_of(
     texts,
 )
 fitting = {
+    "at": times,
     "tags": st.lists(st.one_of(texts, scalars), max_size=3),
     "nested": st.fixed_dictionaries({"a": st.lists(st.dictionaries(st.just("b"), scalars))}),
     "items": st.lists(st.dictionaries(st.sampled_from(["sku", "n"]), scalars, max_size=2)),
@@ -274,6 +290,28 @@ def to_long(value: Any, held: range = LONG) -> int | None:
     return value if type(value) is int and value in held else None
 
 
+ZONED = re.compile(r"(2024-01-0[0-9])[T ]([0-9:]{5,8})(?:\.[0-9]+)?(Z|\+05:30)?")
+
+
+def to_second(raw: Any) -> int | None:
+    """The second of a raw `time`: a number of it, or of ms, or a date that a text is."""
+    if isinstance(raw, str):
+        raw = raw.strip()
+        if re.fullmatch(r"[+-]?[0-9]{1,19}(\.0*)?", raw):
+            raw = int(raw.split(".")[0])
+        elif re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", raw):
+            raw = float(raw)
+        elif match := ZONED.fullmatch(raw):
+            zone = "+05:30" if match[3] == "+05:30" else "+00:00"
+            raw = datetime.fromisoformat(f"{match[1]}T{match[2]}{zone}").timestamp()
+        elif re.fullmatch(r"2024-01-0[0-9]", raw):
+            raw = datetime.fromisoformat(raw + "T00:00:00+00:00").timestamp()
+    if type(raw) not in (int, float) or not math.isfinite(raw):
+        return None
+    number: int = math.floor(raw)
+    return number // 1000 if 1e11 < number < 253_402_300_800_000 else number
+
+
 def to_string(value: Any) -> bool:
     return is_text(value) or type(value) in (int, float)
 
@@ -351,15 +389,9 @@ def is_taken(kind: Any, raw: Any) -> bool:
 def day_of(raw: Any) -> date:
     """The UTC day of a raw `time`, within the days asked for."""
     first, last = DAYS[0], DAYS[-1]
-    number = raw if type(raw) in (int, float) else None
-    if isinstance(raw, str):
-        if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", raw):
-            number = float(raw)
-        elif match := re.match(r"2024-01-0\d", raw):
-            return min(max(date.fromisoformat(match[0]), first), last)
-    if number is None or not math.isfinite(number):
+    seconds = to_second(raw)
+    if seconds is None:
         return first
-    seconds = math.floor(number) // (1000 if number > 1e11 else 1)
     days = min(max(seconds // 86_400, -10_000), 100_000)
     return min(max(date(1970, 1, 1) + timedelta(days=days), first), last)
 
@@ -388,7 +420,8 @@ class Kind:
         for column, kind in self.types.items():
             name = self.source(column, properties)
             if kind == "long" and name is not None:
-                longs[column] = to_long(properties[name])
+                raw = properties[name]
+                longs[column] = to_long(to_second(raw) if column == "time" else raw)
         in_bounds = all(value is None or value in SAFE for value in longs.values())
         return in_bounds and longs.get("time") is not None and to_string(record["event"])
 
@@ -399,8 +432,11 @@ TUTORIAL_KIND = Kind(
 WIDE_KIND = Kind(WIDE, "_t", WIDE_TYPES, spelled=False, required=False, event="event")
 
 
-def survivors(events: list[tuple[int, Json]]) -> list[int]:
-    """The numbers of the records that stay, by Mixpanel's rule said plainly."""
+def survivors(events: list[tuple[int, Json]], *, seconds: bool) -> list[int]:
+    """The numbers of the records that stay, by Mixpanel's rule said plainly.
+
+    `seconds`: whether the table has the second of a `time`, by which it knows an event again.
+    """
     best: dict[Any, tuple[float, int]] = {}
     stay: list[int] = []
     for number, record in events:
@@ -408,8 +444,10 @@ def survivors(events: list[tuple[int, Json]]) -> list[int]:
         if properties.get("$insert_id") is None:
             stay.append(number)
             continue
-        parts = ("distinct_id", "time", "$insert_id")
-        key = exact([record["event"], *(properties.get(part) for part in parts)])
+        time = properties.get("time")
+        second = to_second(time) if seconds else None
+        parts = [time if second is None else second, properties.get("$insert_id")]
+        key = exact([record["event"], properties.get("distinct_id"), *parts])
         processed = properties.get("mp_processing_time_ms")
         rank = processed if isinstance(processed, int | float) else -1
         if key not in best or rank > best[key][0]:
@@ -491,7 +529,13 @@ def check_row(kind: Kind, record: Json, row: Json) -> None:
     columns = {kind.source(column, properties): column for column in kind.types}
     for name, raw in properties.items():
         column = columns.get(name)
-        if name in rest:
+        if column == "time" and (second := to_second(raw)) is not None and second in LONG:
+            assert cells[column] == second
+            assert name in rest or second == to_long(raw), f"{raw!r} is not kept"
+            if name in rest:
+                assert exact(rest.pop(name)) == exact(raw)
+                assert type(raw) is not int or second != raw
+        elif name in rest:
             assert exact(rest.pop(name)) == exact(raw)
             assert not (column and is_taken(kind.types[column], raw)), f"{column} takes {raw!r}"
         else:
@@ -555,7 +599,9 @@ def check(kind: Kind, folder: Path, lines: list[bytes], cut: int, size: int) -> 
     for number, _ in accepted:
         del rejected[number]
     assert sorted(result.rejected) == sorted(rejected.values())
-    staying = {n: record for n, record in accepted if n in set(survivors(accepted))}
+    staying = {
+        n: record for n, record in accepted if n in set(survivors(accepted, seconds=kind.required))
+    }
     expected = {record["properties"]["item_id"]: record for record in staying.values()}
     rows = {row[kind.wrapper]["item_id"]: row for row in result.rows}
     assert rows.keys() == expected.keys()

@@ -22,6 +22,7 @@ from engine.schema import Field, Schema, escape, follow
 
 Path = tuple[str, ...]
 Violation = dict[str, Any]
+Refused = Callable[[Batch, int], dict[tuple[str | int, ...], str]]
 Mask = npt.NDArray[np.bool_]
 
 LONGEST_VALUE = 200  # characters of a value that a message shows
@@ -89,9 +90,11 @@ class Checker:
     any field (unless an array or a map holds it); dates and times are text as RFC 3339 has it.
     """
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, refused: Refused | None = None) -> None:
+        """Make ready to check against `schema`; `refused` tells what no cast of a row took."""
         from jsonschema import Draft202012Validator as Validator  # 70 ms, that other commands save
 
+        self._refused = refused
         self._root = schema.root
         self._document = schema.document
         self._formats = Validator.FORMAT_CHECKER
@@ -110,10 +113,15 @@ class Checker:
         found = self._violations(table)
         if not found:
             return
+        uncast = batch.uncast.intersection(found)
         batch.uncast.difference_update(found)
         batch.clamped.difference_update(found)
         verdicts: dict[tuple[int, ...], Reject] = {}  # what is wrong is wrong with many
         for row in sorted(found):
+            if self._refused and row in uncast:
+                violations = _told(found[row], self._refused(batch, row))
+                batch.rejects.append(_reject(violations).of(batch.lines[row]))
+                continue
             which = tuple(map(id, found[row]))
             if which not in verdicts:
                 verdicts[which] = _reject(found[row])
@@ -187,7 +195,7 @@ class Checker:
                 for name in dict.fromkeys(value):
                     violation = {
                         "keyword": key,
-                        "message": f"{name!r} is a required property",
+                        "message": _missing_message(name),
                         "pointerToViolation": _pointer("#", *path),
                         "schemaLocation": _pointer("#", *where, key),
                     }
@@ -271,6 +279,34 @@ def instance(at: Field, value: Any, *, element: bool = False) -> Any:
         return value.isoformat()
     precision = "milliseconds" if value.microsecond else "seconds"
     return value.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
+
+
+def _missing_message(name: object) -> str:
+    """What jsonschema says of a required member that is not there."""
+    return f"{name!r} is a required property"
+
+
+def _told(
+    violations: list[Violation], refused: dict[tuple[str | int, ...], str]
+) -> list[Violation]:
+    """The violations, with the failed cast in place of what is only missing for it (P3)."""
+    reasons: dict[tuple[str, str], Violation] = {}
+    for place, message in refused.items():
+        reason = {
+            "keyword": "type",
+            "message": message,
+            "pointerToViolation": _pointer("#", *place),
+        }
+        for depth, name in enumerate(place):
+            missing = _pointer("#", *place[:depth]), _missing_message(name)
+            reasons.setdefault(missing, reason)
+    told = []
+    for violation in violations:
+        missing = violation["pointerToViolation"], violation["message"]
+        if violation["keyword"] == "required" and missing in reasons:
+            violation = reasons[missing] | {"schemaLocation": violation["schemaLocation"]}
+        told.append(violation)
+    return told
 
 
 def _reject(violations: list[Violation]) -> Reject:

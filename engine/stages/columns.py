@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.batch import Batch
+from engine.moments import FIRST_MS, LAST_MS, NUMBER, SECONDS_END, integral, moment, utc_day
 from engine.schema import Field, Schema
 
 DAY_MS = 86_400_000
-SECOND = timedelta(seconds=1)
-EPOCH = datetime(1970, 1, 1)  # naive, like every datetime here: all are UTC
-FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999
-SECONDS_END = 100_000_000_000  # a `time` above this is in ms
 
 FAILED: Any = object()
 TRUE = {"y", "yes", "Y", "YES", "on", "ON", "true", "TRUE"}
@@ -302,19 +299,20 @@ def _boolean(value: Any) -> Any:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair is no character: UTF-8 has no room for it
-_INTEGER = re.compile(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?")
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def _integer(bits: int) -> Callable[[Any], Any]:
-    """A cast to integers of `bits` bits, of what is integral and in their range."""
+    """A cast to integers of `bits` bits, of what is integral and in their range.
+
+    White space around a text fails, here as for numbers, since no conversion of Adobe's takes it
+    off; the event's own `time` comes as its second already.
+    """
     end = 1 << (bits - 1)
 
     def integer(value: Any) -> Any:
         number = value
         if type(value) is str:
-            found = _INTEGER.fullmatch(value)
-            number = int(found[1] + found[2]) if found else None
+            number = integral(value)
         elif type(value) is float:
             number = int(value) if value.is_integer() else None
         return number if type(number) is int and -end <= number < end else FAILED
@@ -325,7 +323,7 @@ def _integer(bits: int) -> Callable[[Any], Any]:
 def _number(value: Any) -> Any:
     """Doubles, decimal text (the nearest double), and integers that a double holds exactly."""
     number: float | None = None
-    if type(value) is str and _NUMBER.fullmatch(value):
+    if type(value) is str and NUMBER.fullmatch(value):
         number = float(value)
     elif type(value) is float:
         number = value
@@ -358,76 +356,6 @@ CASTS: dict[str, Callable[[Any], Any]] = {
     "date-time": _date_time,
     **{kind: _integer(bits) for kind, bits in BITS.items()},
 }
-
-_CLOCK = r"(?: (?P<h>0[1-9]|1[0-2]):(?P<M>\d\d):(?P<S>\d\d) (?P<a>[AaPp])[Mm])?"
-_PATTERNS = [
-    re.compile(pattern, re.ASCII)
-    for pattern in (
-        # RFC 3339, and those of Data Prep's patterns that look like it
-        (
-            r"(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)(?:[Tt ](?P<H>\d\d):(?P<M>\d\d)(?::(?P<S>\d\d)"
-            r"(?:\.(?P<f>\d{1,9}))?)?(?:[Zz]|(?P<z>[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?"
-        ),
-        r"(?P<y>\d{4})(?P<sep>[/.])(?P<m>\d\d)(?P=sep)(?P<d>\d\d)",
-        r"(?P<y>\d{4})-(?P<b>[A-Za-z]{3})-(?P<d>\d\d)",
-        r"(?P<y>\d{4})(?P<m>\d\d)(?P<d>\d\d)",
-        r"(?P<m>\d\d)-(?P<d>\d\d)-(?P<y>\d{4})",
-        r"(?P<m>\d\d)(?P<d>\d\d)(?P<y>\d{4})",
-        r"(?P<m>\d{1,2})/(?P<d>\d\d)/(?P<y>\d{4})" + _CLOCK,
-        r"(?P<d>\d\d)\.(?P<m>\d{1,2})\.(?P<y>\d{4})" + _CLOCK,
-        r"(?P<d>\d\d)(?P<sep>[.-])(?P<b>[A-Za-z]{3})(?P=sep)(?P<y>\d{4})",
-    )
-]
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-
-
-def moment(text: str) -> int | None:
-    """Ms since the epoch of a date or a time, by Data Prep's patterns in their order, or None.
-
-    The first pattern that fits and names a real date wins. A time without an offset is UTC;
-    digits beyond the ms are cut off.
-    """
-    if not text[:1].isdigit():  # every pattern begins so
-        return None
-    for pattern in _PATTERNS:
-        found = pattern.fullmatch(text)
-        if found:
-            try:
-                return _epoch_ms(found.groupdict())
-            except ValueError:
-                continue  # no such month, day or hour
-    return None
-
-
-def _epoch_ms(part: dict[str, str | None]) -> int:
-    """Ms since the epoch of the parts that a pattern found; ValueError for no real time."""
-    month = int(part.get("m") or 0) or _MONTHS.index((part.get("b") or "").lower()) + 1
-    hour = int(part.get("H") or 0)
-    if part.get("h"):
-        hour = int(part["h"] or 0) % 12 + (12 if part["a"] in ("p", "P") else 0)
-    day = datetime(int(part["y"] or 0), month, int(part["d"] or 0))
-    since = day.replace(hour=hour, minute=int(part.get("M") or 0), second=int(part.get("S") or 0))
-    seconds = (since - EPOCH) // SECOND
-    if zone := part.get("z"):
-        digits = zone[1:].replace(":", "").ljust(4, "0")
-        ahead = int(digits[:2]) * 3600 + int(digits[2:]) * 60
-        seconds += ahead if zone[0] == "-" else -ahead
-    return seconds * 1000 + int((part.get("f") or "").ljust(3, "0")[:3])
-
-
-def utc_day(time: Any) -> int | None:
-    """Days since the epoch of a raw `time`: seconds, or ms, or a text of either, or a date."""
-    if type(time) is str and _NUMBER.fullmatch(time):
-        time = float(time)
-    if type(time) is str:
-        ms = moment(time)
-        return None if ms is None else ms // DAY_MS
-    if type(time) is float and math.isfinite(time):
-        time = math.floor(time)
-    if type(time) is not int:
-        return None
-    seconds: int = time
-    return (seconds // 1000 if seconds > SECONDS_END else seconds) // 86_400
 
 
 def _json(rest: dict[str, Any], line: bytes) -> bytes | str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence, Set
 from contextlib import suppress
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from engine.exact import (
     has_keys_once,
     key_colons,
 )
+from engine.moments import SECONDS_END
 from engine.rules import Rule
 from engine.schema import Field
 
@@ -322,7 +323,7 @@ def _form(known: Set[str], readers: dict[str, Rule]) -> _Form:
         renamed[field] = name
         if name in readers:
             reads.append((name, readers[name]))
-            fields.append((field, _json_type(readers[name].field), None))
+            fields.append((field, _json_type(readers[name]), None))
         else:
             fields.append((field, msgspec.Raw, nothing))
     options: dict[str, Any] = {"forbid_unknown_fields": True, "gc": False}
@@ -403,7 +404,10 @@ def _is_event(line: bytes) -> bool:
     return True
 
 
-def _json_type(field: Field) -> Any:
+def _json_type(rule: Rule) -> Any:
+    field = rule.field
+    if rule.is_second:  # one of ms is not its own second
+        return Annotated[int, msgspec.Meta(le=SECONDS_END)] | None
     if field.items:
         return list[TYPES[field.items.type][0] | None] | None  # type: ignore[misc]  # a type made as it runs
     return TYPES[field.type][0] | None

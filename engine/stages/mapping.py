@@ -14,10 +14,12 @@ import orjson
 
 from engine import rules as mapping_rules
 from engine.batch import KEYS, Batch
-from engine.rules import Rule, Source, Step, child_of
+from engine.moments import SECONDS_END, is_second, whole_second
+from engine.rules import Rule, Step, child_of
 from engine.schema import Field, Schema
 
 INEXACT = re.compile(rb"\d{17}|\d[eE]")  # in a line: numbers that orjson may round
+LONG = 1 << 63  # where the integers end that a column can hold
 Properties = dict[str, Any]
 Value = Callable[[Properties, Any, dict[str, bool]], Any]
 """(properties, event, used) -> a column's value.
@@ -36,7 +38,8 @@ class MappingSet:
 
     `destinations` holds the path of each of `batch.columns`, in order: of a leaf that one rule
     fills, or of an object, array or map that rules build. Values of the latter are dicts and lists
-    shaped like the XDM field, or, where a source had another type, that very value.
+    shaped like the XDM field, or, where a source had another type, that very value. `groups` holds
+    the rules that fill each of them.
     """
 
     def __init__(self, rules: list[Rule], schema: Schema) -> None:
@@ -48,13 +51,15 @@ class MappingSet:
             groups.setdefault(root, []).append(rule)
         self.rules = tuple(rules)
         self.destinations = tuple(groups)
-        self._rules = tuple(groups.values())
+        self.groups = tuple(groups.values())
         self._reads_event = any(rule.source.is_event for rule in rules)
         readers = Counter(name for rule in rules for name in rule.source.names)
         self._texts: dict[int, str] = {}
         self._events: list[int] = []
         self._pops: dict[int, tuple[str, ...]] = {}
         self._values: dict[int, Value] = {}
+        self._seconds = [n for n, group in enumerate(self.groups) if group[0].is_second]
+        self._reads_second = any(rule.is_second for rule in rules)
         for index, (root, group) in enumerate(groups.items()):
             source = group[0].source
             if root in roots:
@@ -66,7 +71,7 @@ class MappingSet:
             elif source.is_event:
                 self._events.append(index)
             elif source.inner or any(readers[name] > 1 for name in source.names):
-                self._values[index] = _read(source)
+                self._values[index] = _read(group[0])
             else:
                 self._pops[index] = source.names
 
@@ -126,8 +131,10 @@ class MappingSet:
         if self._values:
             self._evaluate(rest, events, columns)
         for index, names in pops.items():
-            columns[index] = _pop(rest, names)
+            columns[index] = (_pop_seconds if index in self._seconds else _pop)(rest, names)
         keys |= {key: columns[popped[key]].copy() for key in KEYS if key in popped}
+        if self._reads_second and not _are_seconds(keys["time"]):
+            keys["time"] = [_key_of(time) for time in keys["time"]]
         for row, name, kept in besides:
             rest[row][name] = kept  # P3
         batch.columns, batch.rest = columns, rest
@@ -164,12 +171,13 @@ class MappingSet:
         since `apply` may have taken the record apart (P3). Doing it again changes nothing.
         """
         names = [name for name in self._pops.get(column, ()) if name in batch.names]
-        if len(names) == 1 and (value := batch.columns[column][row]) is not None:
+        second = column in self._seconds  # of which the column may have no more
+        if len(names) == 1 and not second and (value := batch.columns[column][row]) is not None:
             batch.rest[row][names[0]] = value
             return
-        record = _decoded(batch.lines[row])
+        record = decoded(batch.lines[row])
         properties, rest = record["properties"], batch.rest[row]
-        for rule in self._rules[column]:
+        for rule in self.groups[column]:
             name = rule.source.name_in(properties)
             if name is not None:
                 rest[name] = properties[name]
@@ -177,7 +185,7 @@ class MappingSet:
                 rest.setdefault(_free(properties), {})["event"] = record["event"]
 
 
-def _decoded(line: bytes) -> Any:
+def decoded(line: bytes) -> Any:
     """The record in `line`, every number and text in it as it came."""
     if not INEXACT.search(line):
         with suppress(orjson.JSONDecodeError):  # half a surrogate pair
@@ -206,15 +214,52 @@ def _pop(rest: list[Properties], names: list[str]) -> list[Any]:
     return [p.pop(first) if first in p else p.pop(last, None) for p in rest]
 
 
-def _read(source: Source) -> Value:
+def _are_seconds(times: list[Any]) -> bool:
+    """Whether all of the times are integers of seconds, as Mixpanel exports them."""
+    return set(map(type, times)) == {int} and max(times) <= SECONDS_END
+
+
+def _second(time: Any) -> tuple[Any, bool]:
+    """The second of a raw `time`, and whether that is all of it.
+
+    What is no moment stays as it is, for the cast to refuse; so does what the cast takes whole.
+    """
+    second = whole_second(time)
+    exact = second is None or is_second(time) or not -LONG <= second < LONG
+    return (time if exact else second), exact
+
+
+def _key_of(time: Any) -> Any:
+    """A raw `time` as a part of the key: its second, as the table has it (P4)."""
+    second = whole_second(time)
+    return time if second is None else second
+
+
+def _pop_seconds(rest: list[Properties], names: list[str]) -> list[Any]:
+    """As `_pop`, for the event's `time`: its second; what is more than that stays (P3)."""
+    if names and _are_seconds([properties.get(names[0]) for properties in rest]):
+        return _pop(rest, names)
+    seconds = []
+    for properties in rest:
+        name = next((name for name in names if name in properties), None)
+        second, exact = _second(properties[name]) if name is not None else (None, True)
+        if name is not None and exact:
+            del properties[name]
+        seconds.append(second)
+    return seconds
+
+
+def _read(rule: Rule) -> Value:
     """The value of a plain column. A part of a property does not use it up (P3)."""
+    source = rule.source
 
     def whole(properties: Properties, _event: Any, used: dict[str, bool]) -> Any:
         name = source.name_in(properties)
         if name is None:
             return None
-        used.setdefault(name, True)
-        return properties[name]
+        value, exact = _second(properties[name]) if rule.is_second else (properties[name], True)
+        used[name] = exact and used.get(name, True)
+        return value
 
     def part(properties: Properties, _event: Any, _used: dict[str, bool]) -> Any:
         name = source.name_in(properties)
@@ -237,11 +282,12 @@ def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
     Longer destinations come first: an attribute's own rule wins over an object copied around it.
     """
     ordered = sorted(rules, key=lambda rule: -len(rule.path))
-    plans = [(rule.source, rule.path[depth:], _wrapper(rule)) for rule in ordered]
+    plans = [(rule, rule.path[depth:], _wrapper(rule)) for rule in ordered]
 
     def value(properties: Properties, event: Any, used: dict[str, bool]) -> Any:
         built = None
-        for source, path, wrapper in plans:
+        for rule, path, wrapper in plans:
+            source, whole = rule.source, True
             name = source.name_in(properties)
             if name is not None:
                 outer = properties[name]
@@ -249,7 +295,8 @@ def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
                 continue
             else:
                 outer = event if source.is_event else source.text
-            whole = True
+            if rule.is_second:
+                outer, whole = _second(outer)
             for positions, found in _inside(outer, source.inner):
                 wraps = wrapper and found is not None and not isinstance(found, dict)
                 inner = {wrapper: found} if wraps else found
