@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from engine import referee
 from engine.errors import InputError
+from engine.patterns import COMPILED, Pattern, PatternError, compiled
 
 JSON_TYPES = {
     "string": ("string",),
@@ -37,6 +39,10 @@ _BOUNDS = {
 MOST, DEEPEST = 10_000, 100  # subschemas that a schema may have, all in all and in one another
 _RESERVED = {"unmapped", "event_date"}
 _UNREADABLE = re.compile(r"[ ,;{}()\n\t=]")  # in a column name, refused by Delta readers
+
+_INSTEAD = (
+    "Write it without that, or say it by 'enum', by 'maxLength', or by 'not' around another pattern"
+)
 
 _SCHEMA_IN = (
     *("additionalProperties", "contains", "contentSchema", "else", "if", "items", "not"),
@@ -143,6 +149,7 @@ class _Reader:
         self.name, self.document = name, document
         self.problems: dict[tuple[str, str], None] = {}  # in their order, each once
         self.gathered = 0
+        self.patterns = set[Pattern]()
         self.dated: set[int] = set()  # subschemas whose format is the type of a column
 
     def add(self, at: str, text: str) -> None:
@@ -274,9 +281,7 @@ class _Reader:
 
     def survey(self) -> None:
         """Problems that any subschema can have, whether or not it is the type of a column."""
-        from jsonschema import Draft202012Validator
-
-        checkable = set(Draft202012Validator.FORMAT_CHECKER.checkers)
+        checkable = set(referee.format_checker().checkers)
         queue: list[tuple[str, Any]] = [("#", self.document)]
         seen: set[int] = set()
         while queue:
@@ -288,6 +293,7 @@ class _Reader:
                 self.add(f"{at}/{key}", "cannot be followed; write a local '$ref'")
             if isinstance(node.get("$ref"), str):
                 queue.append((node["$ref"], self.resolve(at, node["$ref"])))
+            self.regexes(at, node)
             form = node.get("format")
             if isinstance(form, str) and form not in checkable and id(node) not in self.dated:
                 hint = "pip install 'jsonschema[format-nongpl]' checks more of them"
@@ -298,13 +304,27 @@ class _Reader:
                 inside = enumerate(under) if isinstance(under, list) else _mapping(under).items()
                 queue += [(f"{at}/{key}/{escape(str(name))}", value) for name, value in inside]
 
+    def regexes(self, at: str, node: dict[str, Any]) -> None:
+        """Problems of the regular expressions in `node` itself."""
+        named = {f"{at}/pattern": node.get("pattern")}
+        for key in _mapping(node.get("patternProperties")):
+            named[f"{at}/patternProperties/{escape(key)}"] = key
+        for where, pattern in named.items():
+            if not isinstance(pattern, str):
+                continue  # none, or the meta-schema tells of it
+            try:
+                self.patterns.add(compiled(pattern))
+            except PatternError as error:
+                shown = pattern if len(pattern) <= 100 else f"{pattern[:100]}…"
+                self.add(where, f"the regex {shown!r} cannot be used: {error}. {_INSTEAD}")
+        if len(self.patterns) > COMPILED:
+            self.add("#", f"has more than {COMPILED} different regexes; give it fewer")
+
     def meta_check(self) -> None:
         """What JSON Schema 2020-12 itself has against the document."""
-        from jsonschema import Draft202012Validator as Validator
-
-        meta = Validator(Validator.META_SCHEMA, format_checker=Validator.FORMAT_CHECKER)
+        meta = referee.meta_validator()
         known = {where for where, _ in self.problems}  # told already, in clearer words
-        for error in meta.iter_errors(self.document):
+        for error in referee.errors_of(meta, self.document):
             at = "/".join(["#", *(escape(str(part)) for part in error.absolute_path)])
             if not known & {at, at.removesuffix("/type")}:
                 self.add(at, error.message[:200])
