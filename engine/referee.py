@@ -55,6 +55,7 @@ def validator_class() -> Any:
         {
             "additionalProperties": _additional_properties,
             "anyOf": _any_of,
+            "enum": _enum,
             "multipleOf": partial(_multiple_of, Validator.VALIDATORS["multipleOf"]),
             "oneOf": _one_of,
             "pattern": _pattern,
@@ -164,6 +165,19 @@ def _one_of(validator: Any, schemas: Any, instance: Any, _: Any) -> Iterator[Any
     elif len(valid) > 1:
         reprs = ", ".join(map(repr, [*valid[1:], valid[0]]))
         yield _error(f"{instance!r} is valid under each of {reprs}")
+
+
+def _enum(_: Any, values: Any, instance: Any, __: Any) -> Iterator[Any]:
+    """The original shows all the values, however many, for each wrong one."""
+    wanted = _identity(instance)
+    if isinstance(instance, str):
+        good = instance in values
+    else:
+        good = any(_identity(value) == wanted for value in values)
+    if not good:
+        more = ", …]" if len(values) > MOST_ERRORS else "]"
+        shown = ", ".join(map(repr, values[:MOST_ERRORS])) + more
+        yield _error(f"{instance!r} is not one of [{shown}")
 
 
 def _multiple_of(

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from engine import referee
 from engine.errors import InputError
+from engine.loops import loop_of
 from engine.patterns import COMPILED, Pattern, PatternError, compiled
 
 JSON_TYPES = {
@@ -91,13 +92,17 @@ class Schema:
         """
         if not isinstance(document, dict):
             raise InputError(f"The schema {name} is not a JSON object.")
-        _Weighing(name, document).weigh(document)
+        _bound_nesting(name, document)
+        weighing = _Weighing(name, document)
+        weighing.weigh(document)
         reader = _Reader(name, document)
         root = reader.field("", [("#", document, frozenset())])
         if root and root.type != "object":
             reader.add("#", f"is {root.type}; a record is an object")
         reader.survey()
         reader.meta_check()
+        if not reader.problems and (loop := loop_of(document, weighing.under)):
+            reader.add("#", f"{loop}; no record could be held against it")
         if reader.problems or root is None:
             lines = (f"\n  {at}: {text}" for at, text in reader.problems)
             raise InputError(f"The schema {name} cannot be used:{''.join(lines)}")
@@ -121,7 +126,7 @@ class _Weighing:
             self.weights[id(node)] = 0, 0  # what contains itself is told of by who reads it
             count = levels = 0
             if depth <= DEEPEST:
-                for child in self.under(node):
+                for _, child in self.under(node):
                     more, below = self.weigh(child, depth + 1)
                     count, levels = count + more, max(levels, below)
             self.weights[id(node)] = count + 1, levels + 1
@@ -130,16 +135,18 @@ class _Weighing:
             raise _too_much(self.name)
         return count, levels
 
-    def under(self, node: dict[str, Any]) -> Iterator[Any]:
+    def under(self, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """What a value is held against where it is held against `node`, each by its keyword."""
         ref = node.get("$ref")
         if isinstance(ref, str) and (ref == "#" or ref.startswith("#/")):
             with suppress(LookupError):
-                yield follow(self.document, ref)
-        yield from (node[key] for key in _SCHEMA_IN if key in node)
+                yield "$ref", follow(self.document, ref)
+        yield from ((key, node[key]) for key in _SCHEMA_IN if key in node)
         for key in _SCHEMAS_UNDER:
             under = node.get(key)
             if key not in ("$defs", "definitions"):  # they count where they are named
-                yield from under if isinstance(under, list) else _mapping(under).values()
+                inside = under if isinstance(under, list) else _mapping(under).values()
+                yield from ((key, child) for child in inside)
 
 
 class _Reader:
@@ -324,10 +331,28 @@ class _Reader:
         """What JSON Schema 2020-12 itself has against the document."""
         meta = referee.meta_validator()
         known = {where for where, _ in self.problems}  # told already, in clearer words
-        for error in referee.errors_of(meta, self.document):
+        try:
+            errors = list(referee.errors_of(meta, self.document))
+        except RecursionError:
+            raise _too_much(self.name) from None
+        for error in errors:
             at = "/".join(["#", *(escape(str(part)) for part in error.absolute_path)])
             if not known & {at, at.removesuffix("/type")}:
                 self.add(at, error.message[:200])
+
+
+def _bound_nesting(name: str, document: object) -> None:
+    """Raises InputError for a document too deep to be walked, wherever in it that is."""
+    level, levels = [document], 0
+    while level := [inner for inner in level if isinstance(inner, (dict, list))]:
+        levels += 1
+        if levels > 3 * DEEPEST:
+            raise _too_much(name)
+        level = [
+            child
+            for inner in level
+            for child in (inner.values() if isinstance(inner, dict) else inner)
+        ]
 
 
 def _too_much(name: str) -> InputError:
