@@ -43,20 +43,19 @@ def importers(*modules: str) -> set[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            names += [each.value for each in ast.walk(node) if is_imported_by_name(node, each)]
+            names += by_name(node)
             if {name.partition(".")[0] for name in names} & set(modules):
                 found.add(path.relative_to(ENGINE).as_posix())
     return found
 
 
-def is_imported_by_name(node: ast.AST, inner: ast.AST) -> bool:
-    """Whether `inner` is the name in `import_module("re")` or `__import__("re")`."""
-    if not isinstance(node, ast.Call) or not isinstance(inner, ast.Constant):
-        return False
-    called = (
-        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    )
-    return called in ("import_module", "__import__") and isinstance(inner.value, str)
+def by_name(node: ast.AST) -> list[str]:
+    """The module that a call like `import_module("re")` or `__import__("re")` imports."""
+    if not isinstance(node, ast.Call) or not node.args:
+        return []
+    called, given = ast.unparse(node.func).rpartition(".")[2], node.args[0]
+    known = called in ("import_module", "__import__") and isinstance(given, ast.Constant)
+    return [str(given.value)] if known and isinstance(given, ast.Constant) else []
 
 
 def test_only_known_files_have_regular_expressions_that_can_backtrack() -> None:
