@@ -15,7 +15,7 @@ import orjson
 from engine.batch import Batch, Reject, Tally
 from engine.errors import TooManyRejects
 from engine.flow import Flow
-from engine.stages.columns import utc_day
+from engine.moments import utc_day
 from engine.window import Window
 
 EPOCH = date(1970, 1, 1)

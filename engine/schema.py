@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from engine import referee
 from engine.errors import InputError
+from engine.loops import loop_of
+from engine.patterns import COMPILED, Pattern, PatternError, compiled
 
 JSON_TYPES = {
     "string": ("string",),
@@ -37,6 +40,10 @@ _BOUNDS = {
 MOST, DEEPEST = 10_000, 100  # subschemas that a schema may have, all in all and in one another
 _RESERVED = {"unmapped", "event_date"}
 _UNREADABLE = re.compile(r"[ ,;{}()\n\t=]")  # in a column name, refused by Delta readers
+
+_INSTEAD = (
+    "Write it without that, or say it by 'enum', by 'maxLength', or by 'not' around another pattern"
+)
 
 _SCHEMA_IN = (
     *("additionalProperties", "contains", "contentSchema", "else", "if", "items", "not"),
@@ -85,13 +92,17 @@ class Schema:
         """
         if not isinstance(document, dict):
             raise InputError(f"The schema {name} is not a JSON object.")
-        _Weighing(name, document).weigh(document)
+        _bound_nesting(name, document)
+        weighing = _Weighing(name, document)
+        weighing.weigh(document)
         reader = _Reader(name, document)
         root = reader.field("", [("#", document, frozenset())])
         if root and root.type != "object":
             reader.add("#", f"is {root.type}; a record is an object")
         reader.survey()
         reader.meta_check()
+        if not reader.problems and (loop := loop_of(document, weighing.under)):
+            reader.add("#", f"{loop}; no record could be held against it")
         if reader.problems or root is None:
             lines = (f"\n  {at}: {text}" for at, text in reader.problems)
             raise InputError(f"The schema {name} cannot be used:{''.join(lines)}")
@@ -115,7 +126,7 @@ class _Weighing:
             self.weights[id(node)] = 0, 0  # what contains itself is told of by who reads it
             count = levels = 0
             if depth <= DEEPEST:
-                for child in self.under(node):
+                for _, child in self.under(node):
                     more, below = self.weigh(child, depth + 1)
                     count, levels = count + more, max(levels, below)
             self.weights[id(node)] = count + 1, levels + 1
@@ -124,16 +135,18 @@ class _Weighing:
             raise _too_much(self.name)
         return count, levels
 
-    def under(self, node: dict[str, Any]) -> Iterator[Any]:
+    def under(self, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """What a value is held against where it is held against `node`, each by its keyword."""
         ref = node.get("$ref")
         if isinstance(ref, str) and (ref == "#" or ref.startswith("#/")):
             with suppress(LookupError):
-                yield follow(self.document, ref)
-        yield from (node[key] for key in _SCHEMA_IN if key in node)
+                yield "$ref", follow(self.document, ref)
+        yield from ((key, node[key]) for key in _SCHEMA_IN if key in node)
         for key in _SCHEMAS_UNDER:
             under = node.get(key)
             if key not in ("$defs", "definitions"):  # they count where they are named
-                yield from under if isinstance(under, list) else _mapping(under).values()
+                inside = under if isinstance(under, list) else _mapping(under).values()
+                yield from ((key, child) for child in inside)
 
 
 class _Reader:
@@ -143,6 +156,7 @@ class _Reader:
         self.name, self.document = name, document
         self.problems: dict[tuple[str, str], None] = {}  # in their order, each once
         self.gathered = 0
+        self.patterns = set[Pattern]()
         self.dated: set[int] = set()  # subschemas whose format is the type of a column
 
     def add(self, at: str, text: str) -> None:
@@ -274,9 +288,7 @@ class _Reader:
 
     def survey(self) -> None:
         """Problems that any subschema can have, whether or not it is the type of a column."""
-        from jsonschema import Draft202012Validator
-
-        checkable = set(Draft202012Validator.FORMAT_CHECKER.checkers)
+        checkable = set(referee.format_checker().checkers)
         queue: list[tuple[str, Any]] = [("#", self.document)]
         seen: set[int] = set()
         while queue:
@@ -288,6 +300,7 @@ class _Reader:
                 self.add(f"{at}/{key}", "cannot be followed; write a local '$ref'")
             if isinstance(node.get("$ref"), str):
                 queue.append((node["$ref"], self.resolve(at, node["$ref"])))
+            self.regexes(at, node)
             form = node.get("format")
             if isinstance(form, str) and form not in checkable and id(node) not in self.dated:
                 hint = "pip install 'jsonschema[format-nongpl]' checks more of them"
@@ -298,16 +311,48 @@ class _Reader:
                 inside = enumerate(under) if isinstance(under, list) else _mapping(under).items()
                 queue += [(f"{at}/{key}/{escape(str(name))}", value) for name, value in inside]
 
+    def regexes(self, at: str, node: dict[str, Any]) -> None:
+        """Problems of the regular expressions in `node` itself."""
+        named = {f"{at}/pattern": node.get("pattern")}
+        for key in _mapping(node.get("patternProperties")):
+            named[f"{at}/patternProperties/{escape(key)}"] = key
+        for where, pattern in named.items():
+            if not isinstance(pattern, str):
+                continue  # none, or the meta-schema tells of it
+            try:
+                self.patterns.add(compiled(pattern))
+            except PatternError as error:
+                shown = pattern if len(pattern) <= 100 else f"{pattern[:100]}…"
+                self.add(where, f"the regex {shown!r} cannot be used: {error}. {_INSTEAD}")
+        if len(self.patterns) > COMPILED:
+            self.add("#", f"has more than {COMPILED} different regexes; give it fewer")
+
     def meta_check(self) -> None:
         """What JSON Schema 2020-12 itself has against the document."""
-        from jsonschema import Draft202012Validator as Validator
-
-        meta = Validator(Validator.META_SCHEMA, format_checker=Validator.FORMAT_CHECKER)
+        meta = referee.meta_validator()
         known = {where for where, _ in self.problems}  # told already, in clearer words
-        for error in meta.iter_errors(self.document):
+        try:
+            errors = list(referee.errors_of(meta, self.document))
+        except RecursionError:
+            raise _too_much(self.name) from None
+        for error in errors:
             at = "/".join(["#", *(escape(str(part)) for part in error.absolute_path)])
             if not known & {at, at.removesuffix("/type")}:
                 self.add(at, error.message[:200])
+
+
+def _bound_nesting(name: str, document: object) -> None:
+    """Raises InputError for a document too deep to be walked, wherever in it that is."""
+    level, levels = [document], 0
+    while level := [inner for inner in level if isinstance(inner, (dict, list))]:
+        levels += 1
+        if levels > 3 * DEEPEST:
+            raise _too_much(name)
+        level = [
+            child
+            for inner in level
+            for child in (inner.values() if isinstance(inner, dict) else inner)
+        ]
 
 
 def _too_much(name: str) -> InputError:

@@ -412,6 +412,15 @@ def test_an_over_long_line_is_never_whole_in_memory() -> None:
             assert taken <= SMALL.longest + (reject.part + 2) * SMALL.part
 
 
+def test_an_over_long_line_is_read_in_linear_time_however_it_is_cut() -> None:
+    """A server that sends single bytes makes nobody copy what came before at each of them."""
+    sizes = Sizes(longest=100)
+    chunks = [*([b"x"] * 1_000_000), b"\n", b'{"event":"e","properties":{}}\n']
+    batches = list(read(iter(chunks), sizes))
+    assert [len(reject.raw) for batch in batches for reject in batch.rejects] == [1_000_000]
+    assert [line for batch in batches for line in batch.lines] == [chunks[-1].strip()]
+
+
 def test_an_over_long_last_line_is_truncation() -> None:
     """P1: no line end, no end."""
     with pytest.raises(Truncated, match="1,000 bytes"):

@@ -4,7 +4,6 @@ Columns decide what a column can decide; jsonschema is the referee of every row 
 that the verdict is always its own. It knows neither how a row came to be nor where it goes.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from dataclasses import field as attribute
@@ -17,7 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine import referee
 from engine.batch import INVALID, REQUIRED, Batch, Reject
+from engine.patterns import compiled
 from engine.schema import Field, Schema, escape, follow
 
 Path = tuple[str, ...]
@@ -92,14 +93,12 @@ class Checker:
 
     def __init__(self, schema: Schema, refused: Refused | None = None) -> None:
         """Make ready to check against `schema`; `refused` tells what no cast of a row took."""
-        from jsonschema import Draft202012Validator as Validator  # 70 ms, that other commands save
-
         self._refused = refused
         self._root = schema.root
         self._document = schema.document
-        self._formats = Validator.FORMAT_CHECKER
-        self._validator = Validator(schema.document, format_checker=self._formats)
-        self._keywords = frozenset(Validator.VALIDATORS)
+        self._formats = referee.format_checker()
+        self._validator = referee.validator(schema.document)
+        self._keywords = frozenset(self._validator.VALIDATORS)
         self._required: list[tuple[Path, str, Violation]] = []
         self._whole: set[Path] = set()  # what to call the referee for, wherever it is present
         self._leaves: list[_Leaf] = []
@@ -145,7 +144,7 @@ class Checker:
             records = table.select([top.name for top in self._root.fields])
             records = records.filter(pa.array(doubted)).to_pylist()
             for row, record in zip(np.flatnonzero(doubted).tolist(), records, strict=True):
-                errors = self._validator.iter_errors(instance(self._root, record) or {})
+                errors = referee.errors_of(self._validator, instance(self._root, record) or {})
                 if violations := _described(errors):
                     found[row] = list(violations)  # what the columns found is among them
         return found
@@ -215,7 +214,7 @@ class Checker:
         pointer, location = _pointer("#", *path), _pointer("#", *where)
 
         def errors(value: Any) -> tuple[Violation, ...]:
-            return _described(judge.iter_errors(instance(at, value)), pointer, location)
+            return _described(referee.errors_of(judge, instance(at, value)), pointer, location)
 
         leaf = _Leaf(at, path, errors)
         for key, limit in self._constraints(at, node):
@@ -236,7 +235,7 @@ class Checker:
         if key in ("enum", "const") and at.type in NUMERIC:
             return frozenset(v for v in allowed if type(v) in (int, float)).__contains__
         if key == "pattern" and at.type == "string":
-            return re.compile(limit).search
+            return compiled(limit).found_in
         if key == "format" and at.type == "string":
             return partial(self._formats.conforms, format=limit)
         return lambda value: False

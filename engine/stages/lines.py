@@ -163,12 +163,12 @@ def _too_long(data: bytes, chunks: Iterator[bytes], sizes: Sizes) -> Generator[R
     while True:
         end = data.find(b"\n", at, at + sizes.part + 1)
         if end < 0 and len(data) - at <= sizes.part:
-            chunk = next(chunks, None)
-            if chunk is None:  # P1
+            more = _gathered(chunks, sizes.part)
+            if not more:  # P1
                 raise Truncated(
                     f"The response breaks off inside a line of {sent + len(data) - at:,} bytes."
                 )
-            data, at = data[at:] + chunk, 0
+            data, at = data[at:] + more, 0
             continue
         raw = data[at : end if end >= 0 else at + sizes.part]
         at += len(raw)
@@ -185,6 +185,17 @@ def _too_long(data: bytes, chunks: Iterator[bytes], sizes: Sizes) -> Generator[R
         part += 1
         if end >= 0:
             return data[at + 1 :]
+
+
+def _gathered(chunks: Iterator[bytes], enough: int) -> bytes:
+    """The next chunks up to one with a line end, or `enough` bytes; joined once, however small."""
+    found, size = [], 0
+    for chunk in chunks:
+        found.append(chunk)
+        size += len(chunk)
+        if size >= enough or b"\n" in chunk:
+            break
+    return b"".join(found)
 
 
 def _decoded(block: bytes, seen: bool) -> tuple[Batch, bool]:
