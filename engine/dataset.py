@@ -37,6 +37,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
+from ulid import ULID
 
 from engine import batch_folders
 from engine import intent as intents
@@ -532,18 +533,30 @@ class Dataset(Table):
         directory = self.root / "_superseded"
         if not directory.is_dir():
             return
+        now = int(time.time() * 1000)
         for path in sorted(directory.iterdir()):
             if path.name.startswith(".") or path.name.endswith(".damaged"):
                 continue
             name = KEPT.fullmatch(path.name)
             if name is None or path.is_symlink() or not path.is_file():
                 self._put_aside(path)
-            elif int(name[1]) <= time.time() * 1000:
+            elif int(name[1]) <= now:
                 if intent := intents.read(path):
                     self._delete(intent.remove)
                     path.unlink()
                 else:
                     self._put_aside(path)
+            elif (made := _made_at(name[2])) and made > now:
+                # A clock that was ahead noted it: its time begins now.
+                path.rename(directory / f"{now + max(0, int(name[1]) - made)}-{name[2]}.json")
+
+
+def _made_at(batch_id: str) -> int | None:
+    """When a batch was made, in ms since the epoch; None for a name that is no batch id."""
+    try:
+        return ULID.from_str(batch_id).milliseconds
+    except ValueError:
+        return None
 
 
 def _is_same(there: Mapping[date, Held], planned: Mapping[date, Held]) -> bool:

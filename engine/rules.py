@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 from engine.errors import InputError
@@ -17,6 +17,9 @@ Step = str | int | None
 """One step of a path: a name, an index, or None for `[*]`."""
 
 FURTHEST = 999  # the last index of a destination; Mixpanel's own lists end before 255
+
+# Near names are looked for in so many mappings, columns and characters: sets may be long.
+GUESSES, MOST_LEAVES, LONGEST_NAME = 20, 1_000, 100
 
 CONTAINERS = ("object", "map", "array")
 
@@ -156,7 +159,8 @@ def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list
     except ValueError as error:
         problems.append(str(error))
     try:
-        path, field, depth = _target(_text(entry, "destination", "destinationXdmPath"), schema)
+        text = _text(entry, "destination", "destinationXdmPath")
+        path, field, depth = _target(text, schema, guess=number <= GUESSES)
     except ValueError as error:
         problems.append(str(error))
     if source and path and field:
@@ -190,7 +194,8 @@ def _unknown(entry: dict[str, Any], known: tuple[str, ...]) -> list[str]:
     problems = []
     for key in entry:
         if key not in known:
-            near = get_close_matches(key, known, 1, 0.5) or [", ".join(known)]
+            short = key[:LONGEST_NAME]  # the time of a comparison grows with the product
+            near = get_close_matches(short, known, 1, 0.5) or [", ".join(known)]
             problems.append(f"{key!r} is not known here; did you mean {near[0]}?")
     return problems
 
@@ -262,10 +267,11 @@ def _path(text: str, *, identifiers: bool = False) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _target(text: str, schema: Schema) -> tuple[tuple[Step, ...], Field, int]:
+def _target(text: str, schema: Schema, *, guess: bool) -> tuple[tuple[Step, ...], Field, int]:
     """The path that `text` writes, the field there, and how many steps lead to its column.
 
-    A column holds a scalar, or all of the first object copied, array or map on the way.
+    A column holds a scalar, or all of the first object copied, array or map on the way. `guess`:
+    name the nearest column where the schema has none at `text`.
     """
     path = _path(text)
     field, depth = schema.root, len(path)
@@ -274,7 +280,8 @@ def _target(text: str, schema: Schema) -> tuple[tuple[Step, ...], Field, int]:
         if child is None:
             inside = f"{_shown(path[:index])}, which is {field.type}," if index else schema.name
             raise ValueError(
-                f"destination {text!r}: {inside} has no {_shown([step])}{_nearest(text, schema)}"
+                f"destination {text!r}: {inside} has no {_shown([step])}"
+                f"{_nearest(text, schema) if guess else ''}"
             )
         if isinstance(step, int) and step > FURTHEST:
             raise ValueError(f"destination {text!r}: an index ends at {FURTHEST}")
@@ -291,10 +298,10 @@ def _nearest(text: str, schema: Schema) -> str:
     """
     leaves = {leaf.lower(): leaf for leaf in _leaves(schema.root)}
     names: dict[str, str] = {}
-    for leaf in leaves:
-        names.setdefault(leaf.rpartition(".")[2], leaf)
+    for leaf in islice(leaves, MOST_LEAVES):
+        names.setdefault(leaf.rpartition(".")[2][:LONGEST_NAME], leaf)
     wanted = text.lower()
-    near = get_close_matches(wanted.rpartition(".")[2], names, 1, 0.6)
+    near = get_close_matches(wanted.rpartition(".")[2][:LONGEST_NAME], names, 1, 0.6)
     found = wanted if wanted in leaves else names[near[0]] if near else ""
     guess = f"; the nearest is {leaves[found]}" if found else ""
     return f"{guess}. The schema has to have the column: write one that it has, or add it there"

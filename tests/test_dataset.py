@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow.dataset as arrow_dataset
 import pytest
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
+from ulid import ULID
 
 from engine import dataset as module
 from engine.batch import Batch
@@ -216,6 +218,24 @@ def test_superseded_files_are_kept_for_a_while(
     table._sweep()
     assert by_glob(root) == [2]
     assert list((root / "_superseded").iterdir()) == []
+
+
+def test_superseded_files_that_a_wrong_clock_noted(
+    table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a clock that was ahead by a year wants kept is kept for its hours, not for the year."""
+    ahead = time.time() + 366 * 86_400
+    batch = str(ULID.from_timestamp(ahead))
+    put(table, str(ULID()), [1], 1)
+    monkeypatch.setattr("engine.dataset.time.time", lambda: ahead)
+    staged = stage(table, batch, [2])
+    table.commit(batch, staged.files, table.held([DAY]), {f"f/{DAY}": 2}, None, 2)
+    table.discard(batch)
+    for hours, left in ((0, [1, 2]), (1, [1, 2]), (3, [2])):
+        now = ahead - 366 * 86_400 + hours * 3600
+        monkeypatch.setattr("engine.dataset.time.time", partial(float, now))
+        table._sweep()
+        assert by_glob(root) == left
 
 
 def test_places_that_are_no_dataset(tmp_path: Path) -> None:

@@ -806,3 +806,11 @@ def test_plain_columns_are_what_a_plain_program_reads(
             if wrapper == "data" and name == "event_name":
                 value = record["event"]
             assert batch.columns[column][row] == walked(value, tuple(inner.split(".")[1:]))
+
+
+def test_a_long_set_costs_no_more_guesses() -> None:
+    """Near names are looked for a bounded number of times, however many destinations are wrong."""
+    wrong = [{"source": "data.x", "destination": "a.cty"}] * 200
+    found = problems({"mappings": wrong}, TARGET)
+    assert len(found) == 200
+    assert sum("the nearest is" in each for each in found) == 20

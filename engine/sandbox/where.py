@@ -18,11 +18,14 @@ PROPERTY = rf"properties\[{TEXT}\]"
 VALUE = rf"number\(\s*{PROPERTY}\s*\)|{PROPERTY}|{TEXT}|-?\d+(?:\.\d+)?|true|false"
 TEST = re.compile(rf"defined\(\s*({PROPERTY})\s*\)|({VALUE})\s*(==|!=|<=|>=|<|>)\s*({VALUE})")
 JOINED = re.compile(r"[\s(]*\0[\s)]*(\b(and|AND)\b[\s(]*\0[\s)]*)*")
+LONGEST = 2_000  # characters: the time of reading one grows with their square
 ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
 def compile_where(text: str) -> Callable[[Properties], bool]:
     """A test of a record's `properties`. ValueError if the expression is not understood."""
+    if len(text) > LONGEST:
+        raise ValueError(f"an expression has at most {LONGEST:,} characters")
     skeleton = TEST.sub(" \0 ", text)
     if "\0" in text or not JOINED.fullmatch(skeleton) or skeleton.count("(") != skeleton.count(")"):
         raise ValueError(f"cannot read the expression {text!r}")
