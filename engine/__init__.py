@@ -3,7 +3,8 @@
 The nouns are `window`, `flow` (Connection, Flow, Run), `batch` (Batch, Reject, Tally), `schema` and
 `rules`. A record's way is `stages`: export, lines, mapping, columns, check, writer (`direct` is a
 short way past three of them, `twin` a second process that takes it), called one after the other by
-`run.pull`. `exact` tells what fast decoders would lose. `dataset` owns the table, `catalog` the
+`run.pull`. `exact` tells what fast decoders would lose, `moments` what a `time` means, `uncast` and
+`unfound` what casts refused and which rules found nothing. `dataset` owns the table, `catalog` the
 history of runs (`history` while that cannot be written), `report` the shape in which it is told,
 `plan` every decision about when and how much. `runs` brings windows into the table: those of a
 range of days from `backfill`, those that are due of a flow from `upkeep`, which `daemon` calls at
