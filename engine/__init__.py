@@ -3,11 +3,13 @@
 The nouns are `window`, `flow` (Connection, Flow, Run), `batch` (Batch, Reject, Tally), `schema` and
 `rules`. A record's way is `stages`: export (`answer`, `proxies`), lines, mapping, columns, check,
 writer (`direct` is a short way past three of them, `twin` a second process that takes it), called
-one after the other by `run.pull`. `exact` tells what fast decoders would lose. `dataset` owns the
-table (`intent` is a commit on its way, `contents` what it holds against what it should, `features`
-what it may ask of those who write to it, `batch_folders` what batches leave beside it), `catalog`
-the history of runs (`history` while that cannot be written), `report` the shape in which it is
-told, `plan` every decision about when and how much, `splitting` what failures say of sizes, `judge`
+one after the other by `run.pull`. `exact` tells what fast decoders would lose, `moments` what a
+`time` means, `uncast` and `unfound` what casts refused and which rules found nothing, `referee`,
+`patterns` and `loops` how a schema is held against values in linear time. `dataset` owns the table
+(`intent` is a commit on its way, `contents` what it holds against what it should, `features` what
+it may ask of those who write to it, `batch_folders` what batches leave beside it), `catalog` the
+history of runs (`history` while that cannot be written), `report` the shape in which it is told,
+`plan` every decision about when and how much, `splitting` what failures say of sizes, `judge`
 whether a day has too many rejects, `marks` what a table notes of its days, `empty` what is said of
 those without events. `runs` brings windows into the table: those of a range of days from
 `backfill`, those that are due of a flow from `upkeep`, which `daemon` calls at every `tick`

@@ -369,7 +369,7 @@ def test_a_flow_that_goes_while_it_runs(tried: Trial, sandbox: Sandbox, apply: A
     tried.config.write_text("\n".join(line for line in own if not line.startswith("schedule")))
     sandbox.faults({"fault": "delay", "seconds": 1.5, "times": None})
     with tried.daemon() as process:
-        until(lambda: any(tried.table().glob("_staging/*")))
+        until(lambda: any(path.is_dir() for path in tried.table().glob("_staging/*")))
         with Catalog(tried.home) as catalog:
             Resources(catalog).delete("flows", flow_id("events"))
         process.send_signal(signal.SIGHUP)

@@ -23,6 +23,7 @@ HAVE_RE = {
     "deltalog.py": OURS,
     "exact.py": PLAIN,
     "keys.py": PLAIN,
+    "moments.py": PLAIN,
     "rules.py": PLAIN,
     "sandbox/where.py": OURS,
     "schema.py": PLAIN,
