@@ -77,7 +77,7 @@ def addresses(host: str, port: int, history: int) -> dict[str, str]:
         "the first 20": RUNS,
         "the first 100": f"{RUNS}?limit=100",
         "the first 1,000": f"{RUNS}?limit=1000",
-        "100 after nine tenths": f"{deep}{'&' if '?' in deep else '?'}limit=100",
+        "100 after nine tenths": deep.replace("limit=1000", "limit=100"),
         "one flow": f"{RUNS}?property=flowId=={flow}",
         "one flow, failed": f"{RUNS}?property=flowId=={flow}&property=state==Failed",
         "failed": f"{RUNS}?property=metrics.statusSummary.status==Failed",

@@ -380,7 +380,7 @@ class Daemon:
         self._turns.close()
         if self._api:
             self._api.stop()
-        self._scheduler.shutdown(wait=False)
+        self._stop_ticks()
         log.log.info("stopping", running=len(running))
         for process in running:
             process.terminate()
@@ -395,6 +395,12 @@ class Daemon:
         if self._api:
             self._api.join(max(until - time.monotonic(), 0))
         log.log.info("stopped")
+
+    def _stop_ticks(self) -> None:
+        """Stop the scheduler between two looks at its jobs: within one, it would miss those."""
+        self._scheduler.pause()
+        self._scheduler.get_jobs()  # waits for a look that has begun
+        self._scheduler.shutdown(wait=False)
 
     def _signal(self, seconds: float | None = None) -> int | None:
         """The next signal that was sent; None if there is none within so many seconds."""

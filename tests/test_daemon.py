@@ -516,7 +516,7 @@ def test_hundreds_of_flows_that_wait(
     finally:
         daemon._stopping.set()
         daemon._turns.close()
-        daemon._scheduler.shutdown()
+        daemon._stop_ticks()
 
 
 def test_what_a_process_says_of_itself() -> None:
