@@ -1,0 +1,69 @@
+"""What the table remembers of a project whose days are not UTC days of `time`.
+
+Such a project is asked for one day at a time, and each row is filed under the day that was asked
+for. Two kinds of app transactions say so, of the table and so for every flow of it:
+
+    single:days       how its days begin, see `borders`; 0 or none: with UTC's
+    misfiled:<day>    1: the day holds rows by their UTC days, and has to be pulled again
+
+Which of the misfiled days comes first matters: in the other order, what lies at the border of two
+days would be in both of them until the second has come.
+"""
+
+from collections.abc import Collection
+from datetime import date
+
+from engine.borders import EARLY, LATE
+from engine.dataset import Dataset
+from engine.window import DAY, Window
+
+MARK = "single:days"  # no position of a flow: those have a "/"
+MISFILED = "misfiled:"
+SENTENCE = (
+    "the project's days are not UTC days of `time`; from now on each day is asked for by itself"
+)
+SAID = "the project's days are not UTC days of `time`, so each day is asked for by itself."
+
+
+def begin(dataset: Dataset) -> int:
+    """How the days of the table's project begin: UTC, or EARLY or LATE."""
+    return dataset.position(MARK) or 0
+
+
+def misfiled(dataset: Dataset, days: Collection[date] | None = None) -> list[date]:
+    """Those of `days`, or of all, that have to be pulled again; the first one first."""
+    found = begin(dataset)
+    if not found:
+        return []
+    known = dataset.positions
+    if known:
+        names = (name for name, value in known.items() if value and name.startswith(MISFILED))
+        noted = {date.fromisoformat(name.removeprefix(MISFILED)) for name in names}
+    else:  # only deltalake can tell, of one name at a time
+        held = {each for day in dataset.days() for each in (day - DAY, day, day + DAY)}
+        noted = {day for day in held if dataset.position(f"{MISFILED}{day}")}
+    return sorted(noted if days is None else noted.intersection(days), reverse=found == LATE)
+
+
+def found(dataset: Dataset, begins: int, *, arrives: bool) -> dict[str, int]:
+    """What to note once it is known how days begin: all that the table holds is misfiled.
+
+    `arrives`: its rows came by arrival, and so also those of the day beside: it has to have them.
+    """
+    held = dataset.days()
+    beside = {day + DAY if begins == EARLY else day - DAY for day in held if arrives}
+    return {MARK: begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | beside)}
+
+
+def after(dataset: Dataset, window: Window, begins: int) -> dict[str, int]:
+    """What the commit of a window of days notes; `begins`: what its rows tell, UTC for nothing."""
+    if window.arrival:
+        return {}
+    noted = {MARK: begins} if begins and not begin(dataset) else {}
+    noted |= dict.fromkeys((f"{MISFILED}{day}" for day in window.days), 0)
+    return {name: value for name, value in noted.items() if (dataset.position(name) or 0) != value}
+
+
+def is_alone(dataset: Dataset, window: Window) -> bool:
+    """Whether the table holds no day but the one that `window` brings whole."""
+    return len(window.days) == 1 and dataset.days() <= set(window.days)
