@@ -143,7 +143,7 @@ class Backfill:
 
     def _next_alone(self) -> Window | None:
         """One day; where any is to come, first all those that are misfiled, one after the other."""
-        if self._refiling or not self._days:
+        if self._refiling or not (self._days or self._again):
             return None
         last = latest_day(self._options.now(), self._flow.connection.zone)
         misfiled = (
@@ -152,10 +152,10 @@ class Backfill:
             if day not in self._again and day <= last
         )
         self._refiling = next(misfiled, None)
-        day = self._refiling or self._days[0]
         if self._refiling:
-            self._again.add(day)
-        return self._handed_out(Window(day, day))
+            self._again.add(self._refiling)
+        day = self._refiling or next(iter(self._days), None)
+        return self._handed_out(Window(day, day)) if day else None
 
     def _handed_out(self, window: Window) -> Window:
         """`window` as far as it goes; its days are not to come again."""
@@ -197,4 +197,5 @@ class Backfill:
     def give_up(self) -> int:
         """The days that were not asked for yet are not asked for at all."""
         left, self._days = len(self._days), []
+        self._again.clear()
         return left

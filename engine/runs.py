@@ -546,7 +546,9 @@ class Runs:
         held = positions.replaced(self._flow, self._dataset, run.window, now)
         if not self._options.allow_shrink:
             percent = self._flow.shrink_guard_percent
-            self._dataset.check_shrink(held, staged.files, percent, self._rules.key_columns)
+            keys = self._rules.key_columns
+            own = single_days.own_rows(self._dataset, held, staged.borders, keys)
+            self._dataset.check_shrink(own, staged.files, percent, keys)
         sure = staged.answered_at is not None
         becomes = positions.after(self._flow, self._dataset, run, now, sure=sure)
         empty = _empty_days(run, staged, self._flow)

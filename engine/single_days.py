@@ -10,11 +10,18 @@ Which of the misfiled days comes first matters: in the other order, what lies at
 days would be in both of them until the second has come.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
+from typing import Any
 
-from engine.borders import EARLY, LATE
+import numpy as np
+import pyarrow as pa
+
+from engine.borders import EARLY, LATE, SECONDS, Borders
 from engine.dataset import Dataset
+from engine.stages.columns import whole_seconds
+from engine.table import Held
 from engine.window import DAY, Window
 
 MARK = "single:days"  # no position of a flow: those have a "/"
@@ -67,3 +74,40 @@ def after(dataset: Dataset, window: Window, begins: int) -> dict[str, int]:
 def is_alone(dataset: Dataset, window: Window) -> bool:
     """Whether the table holds no day but the one that `window` brings whole."""
     return len(window.days) == 1 and dataset.days() <= set(window.days)
+
+
+def own_rows(
+    dataset: Dataset,
+    held: Mapping[date, Held],
+    borders: Borders | None,
+    keys: Callable[[], Sequence[tuple[str, ...]]],
+) -> Mapping[date, Held]:
+    """`held`, with those rows alone of a misfiled day that lie in the day as it came now.
+
+    The others are of the day beside: that they go is no loss (P5). `keys`: the columns of the four
+    parts of the key. Where they do not tell the time of a row, half of the rows count.
+    """
+    again = misfiled(dataset, held.keys())
+    if not again or borders is None or borders.low is None:
+        return held
+    columns, found = keys(), dict(held)
+    for day in again:
+        rows: int | None = 0
+        for part in dataset.read(day, [columns[2]]) if columns else ():
+            within = _within(part[0], borders.low)
+            rows = None if rows is None or within is None else rows + within
+        if not columns or rows is None:
+            rows = held[day].rows // 2
+        found[day] = replace(held[day], rows=rows)
+    return found
+
+
+def _within(times: Any, first: int) -> int | None:
+    """How many of `times` lie in the day that begins at the second `first`; None: unknown."""
+    times = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
+    if pa.types.is_timestamp(times.type):
+        times = times.cast(pa.timestamp("ms", times.type.tz)).cast(pa.int64())
+    seconds = whole_seconds(times.drop_null())
+    if seconds is None:
+        return None
+    return int(np.count_nonzero((seconds >= first) & (seconds < first + SECONDS)))

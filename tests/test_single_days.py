@@ -218,39 +218,52 @@ def test_ticks_that_the_budget_allows(schedule: Schedule, spaced: Schedule) -> N
 LIFE = replace(SPEC, events_per_day=120, late_percent=10, late_days=1)
 
 
-@pytest.mark.parametrize("history", [True, False], ids=["history", "arrival-alone"])
-@pytest.mark.parametrize("known", [True, False], ids=["zone-known", "zone-unknown"])
+@pytest.mark.parametrize(
+    ("zone", "known", "history"),
+    [
+        (EARLY_ZONE, False, True),
+        (EARLY_ZONE, True, False),
+        (LATE_ZONE, False, False),
+        (LATE_ZONE, True, True),
+    ],
+)
 def test_a_life_of_arrivals(
-    running: Sandbox, tmp_path: Path, sandbox: Sandbox, known: bool, history: bool
+    running: Sandbox, tmp_path: Path, zone: str, known: bool, history: bool
 ) -> None:
-    """Days that arrive, settle and come as history: nothing is doubled, and nothing missing."""
-    spec = replace(LIFE, timezone=sandbox.project.spec.timezone)
-    sandbox.project.spec = spec
-    schedule = Schedule("hour", 3, (NOON - 4 * HOUR) // 1000)
+    """Days that arrive, settle and come as history: nothing is doubled, and nothing missing.
+
+    Whether the flow knows the project's zone or not.
+    """
+    spec = replace(LIFE, timezone=zone)
+    running.reset()
+    running.project.spec = spec
+    schedule = Schedule("hour", 8, (NOON - 8 * HOUR) // 1000)
     flow = flow_of(
-        sandbox.url,
+        running.url,
         tmp_path / "t",
         windows="arrival",
-        lookback_days=2,
-        backfill_from=date(2023, 12, 25) if history else None,
+        lookback_days=1,
+        backfill_from=date(2023, 12, 29) if history else None,
         schedule=schedule,
     )
     if known:
         flow = replace(flow, connection=replace(flow.connection, timezone=spec.timezone))
     doubled = []
-    days = list(each_day(date(2023, 12, 25), date(2024, 1, 12)))
-    for hours in range(0, 24 * 7 + 1, 3):
-        sandbox.project.clock_ms = NOON + hours * HOUR
+    days = list(each_day(date(2023, 12, 29), date(2024, 1, 9)))
+    for hours in range(0, 24 * 5 + 1, 8):
+        running.project.clock_ms = NOON + hours * HOUR
         tend(flow, tmp_path / "home", replace(QUICK, now=partial(int, NOON + hours * HOUR)))
         until = DeltaTable(tmp_path / "t").transaction_version("events/arrival") or 0
         wanted = truth(spec, days, until)
         doubled.append(apart(held(tmp_path / "t"), wanted)[0])
     assert max(doubled) == 0
     since = 0 if history else DeltaTable(tmp_path / "t").transaction_version("events/start") or 0
-    first = date(2023, 12, 25)
+    first = date(2023, 12, 29)
     if not history:
-        first = datetime.fromtimestamp(since / 1000, UTC).date() + timedelta(3)
+        first = datetime.fromtimestamp(since / 1000, UTC).date() + timedelta(2)
     settled = [day for day in days if day >= first]
     there = Counter({key: n for key, n in held(tmp_path / "t").items() if key[0] >= first})
     assert there == truth(spec, settled, until)
-    assert all(first == last for first, last in days_of(sandbox)[-10:])
+    assert all(first == last for first, last in days_of(running)[-10:])
+    running.project.spec = SPEC
+    running.reset()
