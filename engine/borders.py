@@ -15,7 +15,7 @@ SECONDS = 86_400
 CHANGE = 3_600  # seconds that a day may be longer, where clocks are put back
 FEW = 10  # rows in a neighbouring UTC day that are no accident, …
 PERCENT = 1.0  # … if they are also this share of all
-UTC, EARLY, LATE = 0, 1, 2  # days begin with UTC's, before them, after them
+UTC = 0  # seconds after the begin of a UTC day at which days begin: with it
 
 
 @dataclass(slots=True)
@@ -49,9 +49,10 @@ class Borders:
         return self.before + self.after
 
     def begin(self, *, over: bool) -> int:
-        """When the project's days begin: UTC, EARLY or LATE. `over`: all days have ended.
+        """How many seconds after a UTC day the project's begin; negative: before; or UTC.
 
-        Of a day that goes on it cannot be said what lies within 24 hours.
+        It is as near as the rows tell. `over`: all days have ended. Of a day that goes on it
+        cannot be said what lies within 24 hours.
         """
         if not self.beside or self.low is None or self.high is None:
             return UTC
@@ -60,4 +61,6 @@ class Borders:
         many = self.beside >= FEW and self.beside >= self.rows * PERCENT / 100
         if not (fits or many):
             return UTC
-        return EARLY if self.before >= self.after else LATE
+        if self.before >= self.after:
+            return self.low - self.first * SECONDS
+        return self.high + 1 - (self.last + 1) * SECONDS

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
-from engine.borders import LATE, UTC
+from engine.borders import UTC
 from engine.errors import EtlError, RateLimited, TryAgain
 from engine.flow import Flow, Schedule
 from engine.window import (
@@ -168,8 +168,8 @@ class Positions:
                 it has none the moment of the pull; UNKNOWN where a clock that was ahead noted it
     doubtful    up to which moment the table may hold events beyond M; 0: M is as far as it goes
     undone      days that the table does not hold any more as they were brought (P10)
-    begin       how the project's days begin: UTC, or as `borders` has it, and then each day is
-                asked for by itself
+    begin       how many seconds after a UTC day the project's begin: if not UTC, each day is asked
+                for by itself
     misfiled    days with rows that are filed by their UTC days, the first to be pulled again first
     """
 
@@ -295,8 +295,11 @@ def due(
     most = min(fitting_days(events_per_day), cap or DAYS_PER_REQUEST)
     bounds = {**bounds, **dict.fromkeys(rests, 1)}
     for why, days in _with_undone(flow, positions, wanted, now).items():
-        awake = [day for day in days if not now < rests.get(day, now) <= now + FULL_DAY]
-        first = positions.begin == LATE if why == "misfiled" else why == "backfill"
+        resting = [day for day in days if now < rests.get(day, now) <= now + FULL_DAY]
+        if why == "misfiled" and any(rests[day] <= now + HOUR for day in resting):
+            return  # in another order events would be doubled: they wait, but not for ever
+        awake = [day for day in days if day not in resting]
+        first = positions.begin > UTC if why == "misfiled" else why == "backfill"
         for part in _parts(awake, most, bounds, newest_first=first):
             yield Due(Window(part[0], part[-1], before=before), why)
 

@@ -547,7 +547,7 @@ class Runs:
         if not self._options.allow_shrink:
             percent = self._flow.shrink_guard_percent
             keys = self._rules.key_columns
-            own = single_days.own_rows(self._dataset, held, staged.borders, keys)
+            own = single_days.own_rows(self._dataset, held, keys)
             self._dataset.check_shrink(own, staged.files, percent, keys)
         sure = staged.answered_at is not None
         becomes = positions.after(self._flow, self._dataset, run, now, sure=sure)
@@ -619,7 +619,7 @@ def _may_be_split(window: Window, error: EtlError) -> bool:
 
 
 def _begin(run: Run, staged: Staged, flow: Flow) -> int:
-    """How the days of the project begin, by the rows of a pull: UTC where they do not tell."""
+    """When the days of the project begin, by the rows of a pull; UTC where they do not tell."""
     if staged.borders is None:
         return UTC
     over = day_over(run.window.to_date, flow.connection.zone) <= run.started_at

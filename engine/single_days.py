@@ -3,7 +3,7 @@
 Such a project is asked for one day at a time, and each row is filed under the day that was asked
 for. Two kinds of app transactions say so, of the table and so for every flow of it:
 
-    single:days       how its days begin, see `borders`; 0 or none: with UTC's
+    single:days       when its days begin: seconds after UTC's, and ORIGIN; 0 or none: with UTC's
     misfiled:<day>    1: the day holds rows by their UTC days, and has to be pulled again
 
 Which of the misfiled days comes first matters: in the other order, what lies at the border of two
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.borders import EARLY, LATE, SECONDS, Borders
+from engine.borders import CHANGE, SECONDS, UTC
 from engine.dataset import Dataset
 from engine.stages.columns import whole_seconds
 from engine.table import Held
@@ -26,6 +26,7 @@ from engine.window import DAY, Window
 
 MARK = "single:days"  # no position of a flow: those have a "/"
 MISFILED = "misfiled:"
+ORIGIN = 2 * SECONDS  # a version is no negative number
 SENTENCE = (
     "the project's days are not UTC days of `time`; from now on each day is asked for by itself"
 )
@@ -33,8 +34,9 @@ SAID = "the project's days are not UTC days of `time`, so each day is asked for 
 
 
 def begin(dataset: Dataset) -> int:
-    """How the days of the table's project begin: UTC, or EARLY or LATE."""
-    return dataset.position(MARK) or 0
+    """How many seconds after a UTC day those of the table's project begin, or UTC."""
+    noted = dataset.position(MARK)
+    return noted - ORIGIN if noted else UTC
 
 
 def misfiled(dataset: Dataset, days: Collection[date] | None = None) -> list[date]:
@@ -49,7 +51,7 @@ def misfiled(dataset: Dataset, days: Collection[date] | None = None) -> list[dat
     else:  # only deltalake can tell, of one name at a time
         held = {each for day in dataset.days() for each in (day - DAY, day, day + DAY)}
         noted = {day for day in held if dataset.position(f"{MISFILED}{day}")}
-    return sorted(noted if days is None else noted.intersection(days), reverse=found == LATE)
+    return sorted(noted if days is None else noted.intersection(days), reverse=found > UTC)
 
 
 def found(dataset: Dataset, begins: int, *, arrives: bool) -> dict[str, int]:
@@ -58,15 +60,15 @@ def found(dataset: Dataset, begins: int, *, arrives: bool) -> dict[str, int]:
     `arrives`: its rows came by arrival, and so also those of the day beside: it has to have them.
     """
     held = dataset.days()
-    beside = {day + DAY if begins == EARLY else day - DAY for day in held if arrives}
-    return {MARK: begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | beside)}
+    beside = {day + DAY if begins < UTC else day - DAY for day in held if arrives}
+    return {MARK: ORIGIN + begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | beside)}
 
 
 def after(dataset: Dataset, window: Window, begins: int) -> dict[str, int]:
     """What the commit of a window of days notes; `begins`: what its rows tell, UTC for nothing."""
     if window.arrival:
         return {}
-    noted = {MARK: begins} if begins and not begin(dataset) else {}
+    noted = {MARK: ORIGIN + begins} if begins and not begin(dataset) else {}
     noted |= dict.fromkeys((f"{MISFILED}{day}" for day in window.days), 0)
     return {name: value for name, value in noted.items() if (dataset.position(name) or 0) != value}
 
@@ -79,35 +81,31 @@ def is_alone(dataset: Dataset, window: Window) -> bool:
 def own_rows(
     dataset: Dataset,
     held: Mapping[date, Held],
-    borders: Borders | None,
     keys: Callable[[], Sequence[tuple[str, ...]]],
 ) -> Mapping[date, Held]:
-    """`held`, with those rows alone of a misfiled day that lie in the day as it came now.
+    """`held`, with those rows alone of a misfiled day that lie well within the project's day.
 
-    The others are of the day beside: that they go is no loss (P5). `keys`: the columns of the four
-    parts of the key. Where they do not tell the time of a row, half of the rows count.
+    The others are, or may be, of the day beside: that they go is no loss (P5). `keys`: the columns
+    of the four parts of the key. Where they do not tell the time of a row, none counts.
     """
-    again = misfiled(dataset, held.keys())
-    if not again or borders is None or borders.low is None:
+    again, begins = misfiled(dataset, held.keys()), begin(dataset)
+    if not again:
         return held
     columns, found = keys(), dict(held)
     for day in again:
-        rows: int | None = 0
-        for part in dataset.read(day, [columns[2]]) if columns else ():
-            within = _within(part[0], borders.low)
-            rows = None if rows is None or within is None else rows + within
-        if not columns or rows is None:
-            rows = held[day].rows // 2
-        found[day] = replace(held[day], rows=rows)
+        first = (day - date(1970, 1, 1)).days * SECONDS + begins
+        parts = dataset.read(day, [columns[2]]) if columns else ()
+        found[day] = replace(held[day], rows=sum(_within(part[0], first) for part in parts))
     return found
 
 
-def _within(times: Any, first: int) -> int | None:
-    """How many of `times` lie in the day that begins at the second `first`; None: unknown."""
+def _within(times: Any, first: int) -> int:
+    """How many of `times` lie well within the day that begins at the second `first`."""
     times = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
     if pa.types.is_timestamp(times.type):
         times = times.cast(pa.timestamp("ms", times.type.tz)).cast(pa.int64())
     seconds = whole_seconds(times.drop_null())
     if seconds is None:
-        return None
-    return int(np.count_nonzero((seconds >= first) & (seconds < first + SECONDS)))
+        return 0
+    within = (seconds >= first + CHANGE) & (seconds < first + SECONDS - CHANGE)
+    return int(np.count_nonzero(within))
