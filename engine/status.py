@@ -210,9 +210,14 @@ class FlowStatus:
         return sum(len(due.window.days) for due in self.due if not due.window.arrival)
 
     @property
+    def requests(self) -> int:
+        """How many requests what is due takes."""
+        return sum(len(due.window.requests) for due in self.due)
+
+    @property
     def hours(self) -> float:
         """How many hours the budget makes of what is due."""
-        left = max(len(self.due) - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
+        left = max(self.requests - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
         return left / plan.DEFAULT_BUDGET.per_hour
 
     def as_json(self) -> Json:

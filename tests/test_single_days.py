@@ -49,15 +49,20 @@ def sandbox(running: Sandbox, request: pytest.FixtureRequest) -> Iterator[Sandbo
     running.reset()
 
 
-def truth(spec: Spec, days: Sequence[date], before: int = 1 << 62, since: int = 0) -> Counter[Any]:
+def truth(spec: Spec, days: Sequence[date], before: int = 1 << 62) -> Counter[Any]:
     """The day and the moment of processing of every event that Mixpanel exports under `days`."""
-    found = Counter[Any]()
-    for day in days:
-        for line in b"".join(day_lines(spec, day)).splitlines():
-            moment = json.loads(line)["properties"]["mp_processing_time_ms"]
-            if since <= moment < before:
-                found[day, moment] += 1
-    return found
+    moments = ((day, moment) for day in days for moment in processed(str(spec), spec, day))
+    return Counter((day, moment) for day, moment in moments if moment < before)
+
+
+CACHE: dict[tuple[str, date], list[int]] = {}
+
+
+def processed(key: str, spec: Spec, day: date) -> list[int]:
+    if (key, day) not in CACHE:
+        lines = b"".join(day_lines(spec, day)).splitlines()
+        CACHE[key, day] = [json.loads(x)["properties"]["mp_processing_time_ms"] for x in lines]
+    return CACHE[key, day]
 
 
 def held(root: Path) -> Counter[Any]:
@@ -250,7 +255,7 @@ def test_a_life_of_arrivals(
         flow = replace(flow, connection=replace(flow.connection, timezone=spec.timezone))
     doubled = []
     days = list(each_day(date(2023, 12, 29), date(2024, 1, 9)))
-    for hours in range(0, 24 * 5 + 1, 8):
+    for hours in range(0, 24 * 4 + 1, 8):
         running.project.clock_ms = NOON + hours * HOUR
         tend(flow, tmp_path / "home", replace(QUICK, now=partial(int, NOON + hours * HOUR)))
         until = DeltaTable(tmp_path / "t").transaction_version("events/arrival") or 0
@@ -267,3 +272,34 @@ def test_a_life_of_arrivals(
     assert all(first == last for first, last in days_of(running)[-10:])
     running.project.spec = SPEC
     running.reset()
+
+
+def test_a_life_of_days(running: Sandbox, tmp_path: Path) -> None:
+    """Day windows that shared a request before it was known: all is right at the end."""
+    running.reset()
+    days = [*each_day(FIRST, date(2024, 1, 4))]
+    schedule = Schedule("day", 1, NOON // 1000 - 36 * 3600)
+    flow = flow_of(running.url, tmp_path / "t", windows="day", schedule=schedule)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Borders, "begin", lambda *_, **__: borders.UTC)
+        pull(running.url, tmp_path / "t", days[:3], replace(QUICK, days_per_request=3))
+    late = NOON + 72 * HOUR
+    running.project.clock_ms = late
+    tend(flow, tmp_path / "home", replace(QUICK, now=partial(int, late)))
+    there = {key: n for key, n in held(tmp_path / "t").items() if key[0] in days}
+    assert there == truth(SPEC, days)
+
+
+@pytest.mark.parametrize(("begin", "first"), [(-7200, FIRST), (7200, THIRD)])
+def test_the_order_in_which_misfiled_days_come(begin: int, first: date) -> None:
+    """It leaves no event in two days; while the first of them rests, so do the others."""
+    order = DAYS if begin < 0 else DAYS[::-1]
+    found = plan.Positions(None, None, {}, begin=begin, misfiled=tuple(order))
+    flow = replace(flow_of("http://x", Path("t")), windows="day")
+    now = NOON + 96 * HOUR
+    due = [each.window.days for each in plan.due(flow, found, now) if each.why == "misfiled"]
+    assert due == [[day] for day in order]
+    resting = list(plan.due(flow, found, now, rests={first: now + HOUR // 2}))
+    assert not [each for each in resting if each.why in ("misfiled", "settle", "backfill")]
+    long = list(plan.due(flow, found, now, rests={first: now + 2 * HOUR}))
+    assert len([each for each in long if each.why == "misfiled"]) == 2
