@@ -5,15 +5,15 @@ from dataclasses import replace
 from datetime import date
 from typing import Any
 
-from engine import marks, plan, positions, splitting
+from engine import marks, plan, positions, single_days, splitting
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.errors import EtlError
 from engine.flow import Flow
 from engine.positions import ARRIVAL, app_id
 from engine.run import Rules
-from engine.runs import Ended, Event, GaveUp, NoEvents, Options, Runs
-from engine.window import Window, day_over
+from engine.runs import Ended, Event, GaveUp, NoEvents, Noticed, Options, Runs
+from engine.window import Window, day_over, latest_day
 
 
 def missing_days(
@@ -21,11 +21,13 @@ def missing_days(
 ) -> list[date]:
     """Those of `days` that were never pulled, were pulled before they were over, or were undone.
 
-    Also those that came empty when they were young, and were not asked for again since. One that
-    was pulled later than `now` was so by a clock that was ahead: nobody knows when.
+    Also those that came empty when they were young, and were not asked for again since, and those
+    that hold rows by their UTC days where the project has others. One that was pulled later than
+    `now` was so by a clock that was ahead: nobody knows when.
     """
     zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
+    misfiled = set(single_days.misfiled(dataset, days))
     return [
         day
         for day, at in pulled.items()
@@ -34,6 +36,7 @@ def missing_days(
         or (now is not None and plan.is_later(at, now))
         or day in lost
         or marks.is_doubtful(flow, dataset, day)
+        or day in misfiled
     ]
 
 
@@ -76,6 +79,8 @@ class Backfill:
         self._arriving = False
         self._before: int | None = None
         self._counts: list[float] = []  # events a day, of each window that came
+        self._again = set[date]()  # days that were misfiled and are asked for again
+        self._refiling: date | None = None  # that of them which is out
         self.committed = 0  # days
         self.otherwise = 0  # days that are complete by another mapping set or schema
 
@@ -98,6 +103,9 @@ class Backfill:
             self.otherwise = len(
                 marks.pulled_otherwise(self._flow, self._dataset, rest, self._rules)
             )
+            size = self._options.days_per_request
+            if due and size and size > 1 and single_days.begin(self._dataset):
+                self._tell(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
             history = self._catalog.history(self._flow.name)
             self._sizes = splitting.from_history(history, self._options.now())
             items = self._runs.run(self)
@@ -116,7 +124,11 @@ class Backfill:
         if self._first:
             first, self._first, self._arriving = self._first, None, True
             return first
-        if self._arriving or not self._days:
+        if self._arriving:
+            return None
+        if single_days.begin(self._dataset):
+            return self._next_alone()
+        if not self._days:
             return None
         # Events a day: to be safe the most that a recent window had.
         expected = max(self._counts[-7:], default=None)
@@ -127,6 +139,26 @@ class Backfill:
             self._sizes.bounds,
             self._sizes.cap,
         )
+        return self._handed_out(window)
+
+    def _next_alone(self) -> Window | None:
+        """One day; where any is to come, first all those that are misfiled, one after the other."""
+        if self._refiling or not (self._days or self._again):
+            return None
+        last = latest_day(self._options.now(), self._flow.connection.zone)
+        misfiled = (
+            day
+            for day in single_days.misfiled(self._dataset)
+            if day not in self._again and day <= last
+        )
+        self._refiling = next(misfiled, None)
+        if self._refiling:
+            self._again.add(self._refiling)
+        day = self._refiling or next(iter(self._days), None)
+        return self._handed_out(Window(day, day)) if day else None
+
+    def _handed_out(self, window: Window) -> Window:
+        """`window` as far as it goes; its days are not to come again."""
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
         # The first day that is pulled before any arrival window says where those begin.
@@ -146,6 +178,8 @@ class Backfill:
         """Learn how many events a day has; without the first arrival window there are no days."""
         if self._arriving:
             self._arriving, self._before = False, self._reach()
+        if self._refiling in window.days:
+            self._refiling = None
         if window.arrival:
             if error and (left := self.give_up()):
                 self._tell(GaveUp(left))
@@ -158,8 +192,10 @@ class Backfill:
         """Have the days of a window come again, in smaller ones."""
         self._sizes.failed(window, bad)
         self._days = sorted({*self._days, *window.days})
+        self._refiling = None
 
     def give_up(self) -> int:
         """The days that were not asked for yet are not asked for at all."""
         left, self._days = len(self._days), []
+        self._again.clear()
         return left

@@ -235,7 +235,7 @@ def _tell_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
 
 
 def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, force: bool) -> int:
-    from engine import plan
+    from engine import plan, single_days
     from engine.backfill import first_arrival, missing_days
     from engine.marks import pulled_otherwise
     from engine.stages.export import url
@@ -251,11 +251,15 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
     complete = sorted(set(days).difference(due))
     if count := len(pulled_otherwise(flow, dataset, complete, rules)):
         answer(by_another_mapping(count))
+    if due and single_days.begin(dataset):
+        size, due = 1, sorted({*due, *single_days.misfiled(dataset)})
     fewest, most = plan.request_range(due, size)
     if due and (first := first_arrival(flow, dataset, given.now())):
-        fewest, most = fewest + 1, most + 1
+        requests = first.requests
+        fewest, most = fewest + len(requests), most + len(requests)
         answer("Before them comes the flow's first arrival window:")
-        answer(f"GET {url(flow.connection, first, flow.events, flow.where)}")
+        for each in requests:
+            answer(f"GET {url(flow.connection, each, flow.events, flow.where)}")
     answer(_effort(fewest, most))
     if fewest != most:
         answer("How many days go into one is learned from the first answers; at the most:")

@@ -111,7 +111,7 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         if s.problem or not s.flow.schedule:
             say(f"{s.flow.name}: {s.problem or 'it has no schedule: the daemon leaves it alone.'}")
             continue
-        count, left = len(s.due), DEFAULT_BUDGET.per_hour - s.asked
+        count, left = s.requests, DEFAULT_BUDGET.per_hour - s.asked
         when = "at once" if s.hours == 0 else f"in {duration(s.hours * 3600)}"
         requests = "1 request" if count == 1 else f"{count:,} requests"
         say(

@@ -4,10 +4,11 @@ It decides and does nothing: another piece waits, asks and gives up.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
+from engine.borders import UTC
 from engine.errors import EtlError, RateLimited, TryAgain
 from engine.flow import Flow, Schedule
 from engine.window import (
@@ -27,6 +28,8 @@ EVENTS_PER_REQUEST = 1_000_000  # Mixpanel's own advice: keep a request under on
 DAYS_PER_REQUEST = 31
 NOTHING: Mapping[date, int] = MappingProxyType({})
 TOLERANCE = MINUTE  # how much later than now another process, or a clock that is trimmed, may note
+AHEAD = 14 * HOUR  # by which the clocks of a project can be ahead of UTC
+SINGLE_REQUESTS = 40  # an hour, for arrival windows that ask for each day by itself
 UNKNOWN = 1  # ms: a day's position, where the clock that noted it was wrong
 
 
@@ -165,6 +168,9 @@ class Positions:
                 it has none the moment of the pull; UNKNOWN where a clock that was ahead noted it
     doubtful    up to which moment the table may hold events beyond M; 0: M is as far as it goes
     undone      days that the table does not hold any more as they were brought (P10)
+    begin       how many seconds after a UTC day the project's begin: if not UTC, each day is asked
+                for by itself
+    misfiled    days with rows that are filed by their UTC days, the first to be pulled again first
     """
 
     start: int | None
@@ -172,6 +178,8 @@ class Positions:
     pulled: Mapping[date, int]
     doubtful: int = 0
     undone: frozenset[date] = frozenset()
+    begin: int = UTC
+    misfiled: tuple[date, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.arrival is None):
@@ -180,7 +188,10 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A window to pull now. `why`: "arrival", "undone", "day", "settle" or "backfill"."""
+    """A window to pull now.
+
+    `why`: "arrival", "undone", "day", "misfiled", "settle" or "backfill".
+    """
 
     window: Window
     why: str
@@ -216,6 +227,19 @@ def next_tick(schedule: Schedule, now: int) -> int | None:
     return None if every is None else last + every
 
 
+def spaced(flow: Flow) -> Flow:
+    """`flow` with its ticks so far apart that the hour's budget allows arrival windows of single
+    days: a request for each day.
+    """
+    every = _interval(flow.schedule) if flow.schedule else None
+    if flow.windows != "arrival" or not flow.schedule or not every:
+        return flow
+    requests = flow.lookback_days + 3
+    least = -(-requests * HOUR // SINGLE_REQUESTS)
+    interval = (flow.schedule.interval or 1) * -(-least // every)
+    return replace(flow, schedule=replace(flow.schedule, interval=interval))
+
+
 def stale_after(schedule: Schedule, delay_minutes: int) -> int:
     """Ms behind which a flow is stale: two intervals and its delay, the least ones for `once`."""
     return 2 * (_interval(schedule) or 15 * MINUTE) + delay_minutes * MINUTE
@@ -248,13 +272,15 @@ def due(
     bounds: Mapping[date, int] = NOTHING,
     cap: int | None = None,
 ) -> Iterator[Due]:
-    """What to pull now, the most urgent first: arrival, undone, day, settle, backfill.
+    """What to pull now, the most urgent first: arrival, undone, day, misfiled, settle, backfill.
 
     It is a plan for these positions only: a commit makes another. `rests`: until when a day that
     failed is left alone; after that it travels alone, so that it holds up none of its neighbours.
     A rest that lasts longer than any was noted by a clock that was ahead.
     `bounds`, `cap`: the most days of a request that has this day, and of any.
     """
+    if positions.begin != UTC:
+        flow, cap = spaced(flow), 1
     tick = now if flow.schedule is None else last_tick(flow.schedule, now)
     if tick is None:
         return
@@ -269,8 +295,12 @@ def due(
     most = min(fitting_days(events_per_day), cap or DAYS_PER_REQUEST)
     bounds = {**bounds, **dict.fromkeys(rests, 1)}
     for why, days in _with_undone(flow, positions, wanted, now).items():
-        awake = [day for day in days if not now < rests.get(day, now) <= now + FULL_DAY]
-        for part in _parts(awake, most, bounds, newest_first=why == "backfill"):
+        resting = [day for day in days if now < rests.get(day, now) <= now + FULL_DAY]
+        if why == "misfiled" and any(rests[day] <= now + HOUR for day in resting):
+            return  # in another order events would be doubled: they wait, but not for ever
+        awake = [day for day in days if day not in resting]
+        first = positions.begin > UTC if why == "misfiled" else why == "backfill"
+        for part in _parts(awake, most, bounds, newest_first=first):
             yield Due(Window(part[0], part[-1], before=before), why)
 
 
@@ -294,7 +324,10 @@ def _arrival(flow: Flow, positions: Positions, tick: int, now: int) -> Window | 
     overlap = 0 if again else _overlap(flow, positions, span[0])
     first = last_over(span[0] - overlap - _lookback(flow), zone) + DAY
     doubtful = positions.doubtful if positions.doubtful > span[0] else 0
-    return Window(first, latest_day(now, zone), span, None, overlap, doubtful, again)
+    last = latest_day(now, zone)
+    if positions.begin != UTC:
+        last = max(last, latest_day(now + AHEAD, zone))
+    return Window(first, last, span, None, overlap, doubtful, again, alone=positions.begin != UTC)
 
 
 def _overlap(flow: Flow, positions: Positions, begin: int) -> int:
@@ -303,6 +336,8 @@ def _overlap(flow: Flow, positions: Positions, begin: int) -> int:
     Not before the first one began, unless all that is asked for then was pulled whole: what came
     before that is no part of the table.
     """
+    if positions.misfiled:  # what comes again would not be found where the table has it
+        return 0
     overlap, start, zone = flow.overlap_minutes * MINUTE, positions.start, flow.connection.zone
     if start is None or start <= begin - overlap:
         return 0 if start is None else overlap
@@ -386,10 +421,16 @@ def _with_undone(
         positions.arrival is None or is_later(positions.arrival, now)
     ):
         return dict(wanted)
-    rest = {
-        why: [day for day in days if day not in positions.undone] for why, days in wanted.items()
+    again = positions.undone.union(positions.misfiled)
+    rest = {why: [day for day in days if day not in again] for why, days in wanted.items()}
+    first = {
+        "undone": sorted(positions.undone),
+        "day": rest.pop("day", []),
+        # Before any other: between a day that is filed rightly and one that is not, an event may
+        # be in both.
+        "misfiled": list(positions.misfiled),
     }
-    return {"undone": sorted(positions.undone)} | rest
+    return first | rest
 
 
 def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date]]:

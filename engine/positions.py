@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 
-from engine import plan
+from engine import plan, single_days
 from engine.contents import Change
 from engine.dataset import Dataset
 from engine.errors import DatasetError, InputError
@@ -84,7 +84,15 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
         for day, at in sorted(pulled.items())
         if at and day not in lost
     }
-    return Positions(start, arrival, counted, min(doubtful or 0, now), frozenset(lost))
+    return Positions(
+        start,
+        arrival,
+        counted,
+        min(doubtful or 0, now),
+        frozenset(lost),
+        single_days.begin(dataset),
+        tuple(day for day in single_days.misfiled(dataset) if day not in lost),
+    )
 
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:

@@ -254,7 +254,14 @@ def ahead_of(item: Json) -> int:
 def remarks(item: Json, window: "Window", flow: Flow | None = None) -> list[str]:
     """What a run that is over has to tell besides its figures; one sentence each."""
     found = []
-    missed = item["metrics"]["recordSummary"].get("extensions", {}).get("missedRecordCount", 0)
+    more = item["metrics"]["recordSummary"].get("extensions", {})
+    clamped = more.get("clampedRecordCount", 0)
+    if clamped and window.arrival is None:
+        rows, them = ("1 row has", "it") if clamped == 1 else (f"{clamped:,} rows have", "them")
+        found.append(
+            f"{rows} a `time` outside the UTC days of {window}: Mixpanel exported {them} there."
+        )
+    missed = more.get("missedRecordCount", 0)
     if missed:
         minutes = f" {flow.overlap_minutes}" if flow else ""
         events = "1 event" if missed == 1 else f"{missed:,} events"

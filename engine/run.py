@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from engine.answer import quote
 from engine.batch import Batch, Tally
+from engine.borders import Borders
 from engine.errors import DatasetError, EtlError, TooLate, disk_error
 from engine.flow import Flow, Run
 from engine.judge import RejectDays, judge
@@ -81,6 +82,7 @@ class Staged:
     keys         where the four parts of the key and the moment of processing stand in the files;
                  empty where one of them does not
     unfound      of each rule that found nothing, while a property with a near name came: a sentence
+    borders      what the rows tell of the project's days; None where they come by arrival
     """
 
     files: list[StagedFile]
@@ -92,6 +94,7 @@ class Staged:
     answered_at: int | None = None
     keys: list[tuple[str, ...]] = field(default_factory=list)
     unfound: list[str] = field(default_factory=list)
+    borders: Borders | None = None
 
 
 class _Heard:
@@ -137,13 +140,15 @@ def pull(
     twin: bool = False,
     kept: Kept | None = None,
     beside: Beside | None = None,
+    turn: Callable[[], None] = lambda: None,
 ) -> Staged:
-    """Ask for the run's window once, and put what comes back, checked, into `directory`.
+    """Ask for the run's window, and put what comes back, checked, into `directory`.
 
     `advance` is told the tally so far, now and then; `twin`: another core is free to help; `kept`
     is read instead of an answer to the request; `beside` tells what the table holds where this is
-    to be added: an event that is there is a duplicate (P4). Raises EtlError, with the tally so far;
-    then nothing in `directory` may be committed (P1).
+    to be added: an event that is there is a duplicate (P4); `turn` is called before each request
+    but the first, where a window takes several, and returns when Mixpanel may be asked. Raises
+    EtlError, with the tally so far; then nothing in `directory` may be committed (P1).
     """
     tally = Tally()
     heard = _Heard(flow, run, kept)
@@ -154,18 +159,9 @@ def pull(
             rejects = RejectDays(run.window)
             with (
                 closing(Writer(directory, run.batch_id, columns.arrow_schema)) as writer,
-                closing(
-                    _counted(kept, tally) if kept else _chunks(flow, run, tally, heard, limits)
-                ) as chunks,
                 closing(Reader(direct, directory, twin=twin)) as reader,
-                closing(
-                    lines.read(
-                        chunks,
-                        direct=reader.batches,
-                        whole=kept is not None,
-                        quoted=partial(quote, connection=flow.connection),
-                    )
-                ) as batches,
+                closing(_answers(flow, run, tally, heard, limits, kept, turn)) as answers,
+                closing(_batches(answers, reader, columns, flow)) as batches,
             ):
                 for batch in batches:
                     if not batch.columns:
@@ -216,6 +212,7 @@ def pull(
         heard.answered_at,
         mapping.moment_columns,
         unfound(mapping.rules, names, tally.lines),
+        None if run.window.arrival else columns.borders,
     )
 
 
@@ -226,6 +223,50 @@ def _stages(flow: Flow, rules: Rules, run: Run) -> tuple[MappingSet, Direct, Col
     columns = Columns(schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep)
     direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)
     return mapping, direct, columns, Checker(schema, Uncast(schema, mapping))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one request of a window brings; `whole`: nothing can be missing at its end."""
+
+    window: Window
+    chunks: Iterator[bytes]
+    whole: bool = False
+
+
+def _answers(
+    flow: Flow,
+    run: Run,
+    tally: Tally,
+    heard: _Heard,
+    limits: export.Limits,
+    kept: Kept | None,
+    turn: Callable[[], None],
+) -> Generator[_Answer, None, None]:
+    """The answers to the requests of the run's window, one after the other; or what was kept."""
+    if kept:
+        with closing(_counted(kept, tally)) as chunks:
+            yield _Answer(run.window, chunks, whole=True)
+        return
+    for number, window in enumerate(run.window.requests):
+        if number:
+            turn()
+        asked = replace(run, window=window)
+        with closing(_chunks(flow, asked, tally, heard, limits)) as chunks:
+            yield _Answer(window, chunks)
+
+
+def _batches(
+    answers: Iterable[_Answer], reader: Reader, columns: Columns, flow: Flow
+) -> Generator[Batch, None, None]:
+    """The batches of all answers, each whole by itself (P1), filed under the days asked for."""
+    for answer in answers:
+        columns.hold(answer.window.from_date, answer.window.to_date)
+        quoted = partial(quote, connection=flow.connection)
+        with closing(
+            lines.read(answer.chunks, direct=reader.batches, whole=answer.whole, quoted=quoted)
+        ) as batches:
+            yield from batches
 
 
 def table_schema(rules: Rules) -> pa.Schema:
@@ -318,15 +359,18 @@ def _keys(beside: Beside | None, mapping: MappingSet, window: Window) -> Keys:
     """The keys of what the table holds of a day; none where the mapping set leaves one out.
 
     An event at the edge of the window's days may be clamped to them, and may have been to others
-    by the window before this one.
+    by the window before this one. Each may have been filed under its UTC day, where the days of
+    the project turned out to be others.
     """
     columns = mapping.key_columns
     if beside is None or not columns:
         return lambda _: ()
     edges = {window.from_date, window.to_date} if _overlaps(window) else set()
+    doubted = window.alone and bool(window.doubtful or window.again)
 
     def held(day: date) -> Iterator[list[Any]]:
-        for each in (day, day - DAY) if day in edges else (day,):
+        places = [day, day - DAY] if day in edges and not window.alone else [day]
+        for each in [day, day - DAY, day + DAY] if doubted else places:
             yield from beside(each, columns)
 
     return held
@@ -365,14 +409,16 @@ def _chunks(
             limits=limits,
             stopped=left.is_set,
         ) as response:
-            heard.answered_at = response.answered_at
+            # The first of several: what the others bring is cut off where that one is (P4).
+            heard.answered_at = heard.answered_at or response.answered_at
+            before = tally.bytes_received
             try:
                 for chunk in response:
                     put(chunk)
                     if left.is_set():
                         return
             finally:
-                tally.bytes_received = response.received
+                tally.bytes_received = before + response.received
 
     def fetch() -> None:
         try:

@@ -19,8 +19,9 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import config, marks, plan, positions, record, settling, splitting
+from engine import config, marks, plan, positions, record, settling, single_days, splitting
 from engine.batch import Note, Tally
+from engine.borders import UTC
 from engine.catalog import Catalog
 from engine.dataset import Dataset, Planned
 from engine.errors import (
@@ -210,7 +211,7 @@ class Runs:
         self._windows = windows
         with ExitStack() as stack:
             stack.push(self._abandon)
-            where = stack.enter_context(pulls(self._options.workers, self._advance))
+            where = stack.enter_context(pulls(self._options.workers, self._advance, self._turn))
             while (pause := self._start(where)) is not None:
                 self._settle(pause, where)
         return self._ended
@@ -281,6 +282,20 @@ class Runs:
             self._later.remove(attempt)
             self._running[future] = attempt
         return 3600 if self._running else None
+
+    def _turn(self, run: Run) -> None:
+        """Wait until `run`, which takes several requests, may make one more within the budget."""
+        told = False
+        while True:
+            now = self._now()
+            pause = self._catalog.ask(self._project, now, partial(self._wait, now))
+            if pause == 0:
+                return
+            if pause > plan.SECOND and not told:
+                why = "Mixpanel's hourly budget is used up"
+                self._tell(Waiting(run, pause / 1000, why))
+                told = True
+            time.sleep(min(pause / 1000, 0.5))
 
     def _wait(self, now: int, asked: Sequence[int]) -> int:
         return plan.wait_for_slot(asked, len(self._running), now, self._options.budget)
@@ -381,6 +396,43 @@ class Runs:
             if of_everyone:
                 self._give_up()
 
+    def _asks_for_days_alone(self, attempt: _Attempt, staged: Staged) -> bool:
+        """Whether the days of a window have to come again, each by itself; then they will.
+
+        So it is where its rows show that the project's days are not UTC days: its own days, and
+        what the table holds, may lack rows at their borders, or have those of another.
+        """
+        run, flow = attempt.run, self._flow
+        several = len(run.window.days) > 1
+        known = single_days.begin(self._dataset)
+        begins = known or _begin(run, staged, flow)
+        if run.window.arrival or not begins:
+            return False
+        if not several and (known or single_days.is_alone(self._dataset, run.window)):
+            return False
+        if not known and self._dataset.exists:
+            self._note_days(begins)
+        error = EtlError(f"{_beside(staged)}{single_days.SENTENCE}.")
+        error.tally, error.copied = staged.tally, staged.copy_completed
+        self._dataset.discard(run.batch_id)
+        item = record.failed(flow, self._dataset, run, error, self._now(), splitting.AGAIN)
+        self._save(item, run.window)
+        self._ending = []  # its record is there
+        if attempt.ordered:
+            self._order([Window(day, day) for day in run.window.days])
+        self._windows.split(run.window, run.window.days)
+        self._tell(Split(run, error))
+        return True
+
+    def _note_days(self, begins: int) -> None:
+        """Note in the table how the project's days begin, and which days it has to pull again."""
+        batch_id = str(ULID())
+        arrives = self._dataset.position(positions.app_id(self._flow, positions.ARRIVAL))
+        noted = single_days.found(self._dataset, begins, arrives=arrives is not None)
+        self._dataset.staging(batch_id)
+        self._dataset.commit(batch_id, [], {}, noted, None)
+        self._dataset.discard(batch_id)
+
     def _read_credentials_again(self) -> bool:
         """Whether the files of the credentials that were refused hold others by now."""
         connection = self._flow.connection
@@ -452,11 +504,14 @@ class Runs:
     def _commit(self, attempt: _Attempt, staged: Staged) -> None:
         run = replace(attempt.run, window=staged.window)
         attempt.run = run
+        if self._asks_for_days_alone(attempt, staged):
+            return
         planned = partial(self._planned, run, staged)
         held, becomes = planned()
         staged.tally.missed = settling.missed(self._flow, self._dataset, run.window, staged, held)
         empty = _empty_days(run, staged, self._flow)
         self._note(run, staged.tally, becomes)
+        marked = single_days.MARK in becomes
         item = record.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
             run.batch_id,
@@ -476,6 +531,8 @@ class Runs:
         self._forget(run.window)
         self._windows.ended(run.window, staged.tally.lines)
         self._tell(Ended(run, item, staged.tally, None, tuple(empty)))
+        if marked:
+            self._tell(Noticed(f"{_beside(staged)}{single_days.SENTENCE}."))
 
     def _forget(self, window: Window) -> None:
         """No failure of the days of `window` counts any more: it has ended."""
@@ -489,10 +546,14 @@ class Runs:
         held = positions.replaced(self._flow, self._dataset, run.window, now)
         if not self._options.allow_shrink:
             percent = self._flow.shrink_guard_percent
-            self._dataset.check_shrink(held, staged.files, percent, self._rules.key_columns)
+            keys = self._rules.key_columns
+            own = single_days.own_rows(self._dataset, held, keys)
+            self._dataset.check_shrink(own, staged.files, percent, keys)
         sure = staged.answered_at is not None
         becomes = positions.after(self._flow, self._dataset, run, now, sure=sure)
         empty = _empty_days(run, staged, self._flow)
+        begins = _begin(run, staged, self._flow)
+        becomes |= single_days.after(self._dataset, run.window, begins)
         return held, becomes | marks.after(self._flow, self._dataset, run, empty, self._rules_mark)
 
     def _note(self, run: Run, tally: Tally, becomes: Mapping[str, int] | None) -> None:
@@ -555,6 +616,21 @@ def _may_be_split(window: Window, error: EtlError) -> bool:
     if isinstance(error, DatasetError):
         return not error.lasting
     return isinstance(error, GiveUp) and not isinstance(error, Refused)
+
+
+def _begin(run: Run, staged: Staged, flow: Flow) -> int:
+    """When the days of the project begin, by the rows of a pull; UTC where they do not tell."""
+    if staged.borders is None:
+        return UTC
+    over = day_over(run.window.to_date, flow.connection.zone) <= run.started_at
+    return staged.borders.begin(over=over)
+
+
+def _beside(staged: Staged) -> str:
+    """How many rows of a pull lie in the UTC days beside its own, to begin a sentence with."""
+    count = staged.borders.beside if staged.borders else 0
+    rows = "1 row lies" if count == 1 else f"{count:,} rows lie"
+    return f"{rows} outside the UTC days that were asked for: " if count else ""
 
 
 def _is_silent(error: TryAgain) -> bool:

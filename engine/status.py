@@ -9,7 +9,8 @@ from datetime import date
 from functools import cached_property, partial
 from typing import Any
 
-from engine import given, plan, positions
+from engine import given, plan, positions, single_days
+from engine.borders import UTC
 from engine.catalog import Catalog, Entry
 from engine.clock import duration
 from engine.contents import Change
@@ -98,12 +99,30 @@ class FlowStatus:
         self.days = dataset.days()
         self._hold_against(dataset)
         self.positions = positions.read(self.flow, dataset, self.now)
+        self._tell_of_single_days()
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
         if wrong := wrong_position(self.positions, self.now):
             self.problem = wrong
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
+
+    def _tell_of_single_days(self) -> None:
+        """Note what it means to the flow that the project's days are not UTC days."""
+        if self.positions.begin == UTC:
+            return
+        note, spaced = single_days.SAID, plan.spaced(self.flow)
+        if spaced.schedule != self.flow.schedule and spaced.schedule:
+            every = spaced.schedule.interval
+            note += (
+                f" What arrives is asked for every {every} {spaced.schedule.frequency}s, which the "
+                "hourly budget allows."
+            )
+        if left := len(self.positions.misfiled):
+            days = "1 day holds" if left == 1 else f"{left:,} days hold"
+            note += f" {days} rows by their UTC days, and will be pulled again."
+        self.flow = spaced
+        self.notes.append(note)
 
     def _hold_against(self, dataset: Dataset) -> None:
         """P10: what another program did to the days of the flow."""
@@ -191,9 +210,14 @@ class FlowStatus:
         return sum(len(due.window.days) for due in self.due if not due.window.arrival)
 
     @property
+    def requests(self) -> int:
+        """How many requests what is due takes."""
+        return sum(len(due.window.requests) for due in self.due)
+
+    @property
     def hours(self) -> float:
         """How many hours the budget makes of what is due."""
-        left = max(len(self.due) - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
+        left = max(self.requests - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
         return left / plan.DEFAULT_BUDGET.per_hour
 
     def as_json(self) -> Json:

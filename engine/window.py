@@ -26,6 +26,7 @@ class Window:
               window before, is in the table or is brought now
     doubtful  a moment up to which the table may hold events of `arrival` already; 0: none
     again     whether all of `arrival` was asked for before, by a clock that was wrong
+    alone     whether each of its days is asked for by itself, and its rows are filed under it
     """
 
     from_date: date
@@ -35,6 +36,7 @@ class Window:
     overlap: int = 0
     doubtful: int = 0
     again: bool = False
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if self.from_date > self.to_date:
@@ -46,6 +48,13 @@ class Window:
     def days(self) -> list[date]:
         """Every day of the window, in order."""
         return list(each_day(self.from_date, self.to_date))
+
+    @property
+    def requests(self) -> "list[Window]":
+        """What it asks for, a request each."""
+        if not self.alone:
+            return [self]
+        return [replace(self, from_date=day, to_date=day) for day in self.days]
 
     @property
     def without_last_day(self) -> "Window | None":
@@ -95,7 +104,8 @@ class Window:
 
     def as_json(self) -> dict[str, Any]:
         """The window as JSON can hold it; `from_json` is the way back."""
-        more = {"overlap": self.overlap, "doubtful": self.doubtful, "again": self.again}
+        names = ("overlap", "doubtful", "again", "alone")
+        more = {name: getattr(self, name) for name in names}
         return {
             "from_date": self.from_date.isoformat(),
             "to_date": self.to_date.isoformat(),
@@ -116,6 +126,7 @@ class Window:
             value.get("overlap", 0),
             value.get("doubtful", 0),
             value.get("again", False),
+            value.get("alone", False),
         )
 
     def bounds(self, zone: ZoneInfo) -> tuple[int, int]:

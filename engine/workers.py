@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
@@ -34,6 +35,7 @@ from engine.stages.export import Limits
 from engine.twin import cores
 
 Advance = Callable[[str, int, int], None]  # run id, lines and bytes so far
+Turn = Callable[[Run], None]  # returns when one more request of the run may be made
 STOPS = (SIGINT, SIGTERM)
 EVERY = 0.2  # seconds between two words about a pull
 
@@ -54,10 +56,10 @@ class Pulls(Protocol):
 
 
 @contextmanager
-def pulls(workers: int, advance: Advance) -> Iterator[Pulls]:
+def pulls(workers: int, advance: Advance, turn: Turn = lambda _: None) -> Iterator[Pulls]:
     """A place for `workers` pulls at a time. Whatever still runs at the end is killed (P8)."""
     if workers == 1:
-        yield _Here(advance)
+        yield _Here(advance, turn)
         return
     elsewhere = _Elsewhere(workers, advance)
     try:
@@ -69,8 +71,9 @@ def pulls(workers: int, advance: Advance) -> Iterator[Pulls]:
 class _Here:
     """Pulls in this process, one after the other: a submit returns when its pull has ended."""
 
-    def __init__(self, advance: Advance) -> None:
+    def __init__(self, advance: Advance, turn: Turn) -> None:
         self._advance = advance
+        self._turn = turn
 
     def submit(
         self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
@@ -80,7 +83,10 @@ class _Here:
             tell = _now_and_then(run.id, self._advance)
             held = beside if run.window.arrival else None
             twin = cores() > 1
-            staged = pull(flow, rules, run, directory, tell, limits, twin=twin, beside=held)
+            turn = partial(self._turn, run)
+            staged = pull(
+                flow, rules, run, directory, tell, limits, twin=twin, beside=held, turn=turn
+            )
             future.set_result(staged)
         except EtlError as error:
             future.set_exception(error)

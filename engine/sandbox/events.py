@@ -50,7 +50,8 @@ class Spec:
     lag_percent         of these events
     late_percent        events that arrive two hours to `late_days` days after they happened
     clock               "utc": days and `time` in UTC; "local": an older project, whose days are
-                        those of `timezone` and whose `time` is its wall clock as epoch seconds
+                        those of `timezone` and whose `time` is its wall clock as epoch seconds;
+                        "days": its days are those of `timezone`, and `time` is in UTC
     """
 
     seed: int = 1
@@ -70,13 +71,13 @@ class Spec:
     def __post_init__(self) -> None:
         if self.shape not in shapes.SHAPES:
             raise ValueError(f"shape {self.shape!r} is none of {', '.join(shapes.SHAPES)}")
-        if self.clock not in ("utc", "local"):
-            raise ValueError(f"clock {self.clock!r} is neither utc nor local")
+        if self.clock not in ("utc", "local", "days"):
+            raise ValueError(f"clock {self.clock!r} is none of utc, local, days")
 
     @property
     def zone(self) -> ZoneInfo:
         """The zone in which the project's days are counted."""
-        return ZoneInfo(self.timezone if self.clock == "local" else "UTC")
+        return ZoneInfo("UTC" if self.clock == "utc" else self.timezone)
 
     def events_on(self, day: date) -> int:
         """Distinct events of `day`, rejects included."""
@@ -192,9 +193,11 @@ def chunk_lines(
     kinds = rng.integers(0, len(known.lines), count)
     day_begins = day_start(day, spec.zone)
     happened = day_begins + rng.integers(0, day_start(day + DAY, spec.zone) - day_begins, count)
-    times = happened + wall_clock_shift(spec.zone, day)[(happened - day_begins) // QUARTER_MS]
+    times = happened
+    if spec.clock == "local":
+        times = times + wall_clock_shift(spec.zone, day)[(happened - day_begins) // QUARTER_MS]
     if not in_ms:
-        times //= 1000
+        times = times // 1000
     late = rng.random(count) * 100 < spec.late_percent
     lateness = rng.integers(2 * HOUR_MS, max(spec.late_days * 24, 3) * HOUR_MS, count)
     received = happened + rng.integers(50, 30_000, count) + late * lateness

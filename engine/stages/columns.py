@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.batch import Batch
+from engine.borders import Borders
 from engine.moments import FIRST_MS, LAST_MS, NUMBER, SECONDS_END, integral, moment, utc_day
 from engine.schema import Field, Schema
 
 DAY_MS = 86_400_000
+DAY_SECONDS = 86_400
 
 FAILED: Any = object()
 TRUE = {"y", "yes", "Y", "YES", "on", "ON", "true", "TRUE"}
@@ -71,7 +73,7 @@ class Columns:
     ) -> None:
         self._restore = restore
         self._keep = keep_unmapped
-        self._days = tuple((day - date(1970, 1, 1)).days for day in days)
+        self.hold(*days)
         places = {path: column for column, path in enumerate(destinations)}
         self._tree = [_plan(field, (field.name,), places) for field in schema.root.fields]
         if places:
@@ -83,6 +85,11 @@ class Columns:
                 pa.field("event_date", pa.date32()),
             ]
         )
+
+    def hold(self, first: date, last: date) -> None:
+        """File what is built from now on under the days from `first` to `last`."""
+        self._days = ((first - date(1970, 1, 1)).days, (last - date(1970, 1, 1)).days)
+        self.borders = Borders(*self._days)
 
     def build(self, batch: Batch) -> None:
         """Fill `batch.table`, row by row in step with `batch.lines`; count what did not fit."""
@@ -139,10 +146,12 @@ class Columns:
     def _event_date(self, batch: Batch) -> Any:
         """The UTC day of each `time`, held within the days asked for; notes `batch.clamped`."""
         first, last = self._days
-        times = batch.keys[2]
-        days = whole_days(times)
-        if days is None:
-            days = each_day(times, first - 1, last + 1)
+        seconds = whole_seconds(batch.keys[2])
+        if seconds is None:
+            days, seconds = each_day(batch.keys[2], first - 2, last + 2)
+        else:
+            days = seconds // DAY_SECONDS
+        self.borders.add(days, seconds)
         held = np.clip(days, first, last)
         batch.clamped.update(np.flatnonzero(held != days).tolist())
         return pa.array(held.astype(np.int32)).view(pa.date32())
@@ -206,8 +215,8 @@ def _integers(kind: str, values: list[Any]) -> Any:
     return array.view(SCALARS[kind]) if in_range else None
 
 
-def whole_days(times: Any) -> Any:
-    """Days since the epoch, an int64 each, if every time is a plain number; else None."""
+def whole_seconds(times: Any) -> Any:
+    """Seconds since the epoch, an int64 each, if every time is a plain number; else None."""
     try:  # cuts fractions of a second off, which no day needs
         array = times if isinstance(times, pa.Array) else pa.array(times, pa.int64())
     except _REFUSALS:
@@ -219,22 +228,24 @@ def whole_days(times: Any) -> Any:
     numbers = array.to_numpy()
     if len(numbers) and numbers.min() <= 0:
         return None  # cut towards zero, a fraction could land on the next day
-    return np.where(numbers > SECONDS_END, numbers // 1000, numbers) // 86_400
+    return np.where(numbers > SECONDS_END, numbers // 1000, numbers)
 
 
-def each_day(times: Any, early: int, late: int) -> Any:
-    """As `whole_days`, for times of any kind; held within two days, `early` stands for none at all.
+def each_day(times: Any, early: int, late: int) -> tuple[Any, Any]:
+    """Days since the epoch and seconds, of times of any kind; those of a text are of its noon.
 
-    Those that are no plain numbers are looked at one by one, and the others are not kept waiting.
+    The days are held within two, `early` stands for none at all. Those that are no plain numbers
+    are looked at one by one, and the others are not kept waiting.
     """
     listed = times.to_pylist() if isinstance(times, pa.Array) else times
     plain = [time if type(time) is int and 0 < time < 1 << 63 else None for time in listed]
-    days = whole_days([1 if time is None else time for time in plain])
-    days = np.clip(days, early, late)
+    seconds = whole_seconds([1 if time is None else time for time in plain])
+    days = np.clip(seconds // DAY_SECONDS, early, late)
     for row in [row for row, time in enumerate(plain) if time is None]:
         day = utc_day(listed[row])
         days[row] = early if day is None else min(max(day, early), late)
-    return days
+        seconds[row] = days[row] * DAY_SECONDS + DAY_SECONDS // 2
+    return days, seconds
 
 
 # The casts, a value at a time: Adobe's table of conversions from inbound to target types.
