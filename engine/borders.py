@@ -9,8 +9,6 @@ ends, says nothing of that: a clock somewhere was wrong.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 SECONDS = 86_400
 CHANGE = 3_600  # seconds that a day may be longer, where clocks are put back
 FEW = 10  # rows in a neighbouring UTC day that are no accident, …
@@ -36,8 +34,8 @@ class Borders:
         near = (days >= self.first - 1) & (days <= self.last + 1)
         if not near.any():
             return
-        self.before += int(np.count_nonzero(days == self.first - 1))
-        self.after += int(np.count_nonzero(days == self.last + 1))
+        self.before += int((days == self.first - 1).sum())
+        self.after += int((days == self.last + 1).sum())
         times = seconds[near]
         low, high = int(times.min()), int(times.max())
         self.low = low if self.low is None else min(low, self.low)

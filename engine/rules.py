@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from itertools import combinations, islice
+from itertools import islice
 from typing import Any
 
 from engine.errors import InputError
@@ -335,13 +335,27 @@ def _overlaps(rules: list[Rule]) -> Iterator[tuple[Rule, str]]:
     Copying an object and writing one of its attributes besides is the documented object copy: the
     attribute's own rule wins. The same goes for a map and its keys.
     """
-    for pair in combinations(rules, 2):
-        outer, inner = sorted(pair, key=lambda rule: len(rule.path))
-        if not all(
-            a == b or (None in (a, b) and not isinstance(a if b is None else b, str))
-            for a, b in zip(outer.path, inner.path, strict=False)
-        ):
-            continue
-        if len(outer.path) == len(inner.path) or outer.field.type not in ("object", "map"):
-            first, second = pair
-            yield second, f"{first.label} writes {_shown(outer.path)} too; keep one of them"
+    ends: dict[tuple[Step, ...], list[Rule]] = {}  # by their whole path, an index being any
+    ways: dict[tuple[Step, ...], list[Rule]] = {}  # by each part of it from the start
+    for rule in rules:
+        path = tuple(step if isinstance(step, str) else None for step in rule.path)
+        starts = [path[:size] for size in range(1, len(path))]
+        before = [first for start in starts for first in ends.get(start, ())]
+        before += ends.get(path, ())
+        if rule.field.type not in ("object", "map"):
+            before += ways.get(path, ())
+        if first := next((first for first in before if _clash(first, rule)), None):
+            outer = min(first, rule, key=lambda rule: len(rule.path))
+            yield rule, f"{first.label} writes {_shown(outer.path)} too; keep one of them"
+            continue  # so that many of one place are not held against each other
+        ends.setdefault(path, []).append(rule)
+        for start in starts:
+            ways.setdefault(start, []).append(rule)
+
+
+def _clash(first: Rule, second: Rule) -> bool:
+    """Whether two rules, the path of one of which begins like that of the other, clash."""
+    outer, inner = sorted((first, second), key=lambda rule: len(rule.path))
+    if not all(a == b or None in (a, b) for a, b in zip(outer.path, inner.path, strict=False)):
+        return False
+    return len(outer.path) == len(inner.path) or outer.field.type not in ("object", "map")

@@ -814,3 +814,11 @@ def test_a_long_set_costs_no_more_guesses() -> None:
     found = problems({"mappings": wrong}, TARGET)
     assert len(found) == 200
     assert sum("the nearest is" in each for each in found) == 20
+
+
+def test_a_long_set_is_compared_in_linear_time() -> None:
+    """No destination is held against each other one: a client's set may have thousands."""
+    many = [{"source": f"data.x{n}", "destination": f"m.k{n}"} for n in range(20_000)]
+    assert problems({"mappings": [*many, many[7]]}, TARGET) == [
+        "mappings[20000]: mappings[7] writes 'm.k7' too; keep one of them"
+    ]
