@@ -61,7 +61,7 @@ def pulls(workers: int, advance: Advance, turn: Turn = lambda _: None) -> Iterat
     if workers == 1:
         yield _Here(advance, turn)
         return
-    elsewhere = _Elsewhere(workers, advance)
+    elsewhere = _Elsewhere(workers, advance, _Here(advance, turn))
     try:
         yield elsewhere
     finally:
@@ -100,10 +100,14 @@ class _Here:
 
 
 class _Elsewhere:
-    """Pulls in processes that are started afresh, so that none inherits a lock or a thread."""
+    """Pulls in processes that are started afresh, so that none inherits a lock or a thread.
 
-    def __init__(self, workers: int, advance: Advance) -> None:
+    An arrival window is pulled `here`: it comes alone, and needs what the table holds beside it.
+    """
+
+    def __init__(self, workers: int, advance: Advance, here: _Here) -> None:
         self._advance = advance
+        self._here = here
         self._workers = workers
         self._open()
 
@@ -116,7 +120,8 @@ class _Elsewhere:
     def submit(
         self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
     ) -> Future[Staged]:
-        assert run.window.arrival is None  # those come one at a time: see `_Here`
+        if run.window.arrival:
+            return self._here.submit(flow, rules, run, directory, limits, beside)
         try:
             with _not_interrupted():
                 return self._pool.submit(_pull, flow, rules, run, directory, limits)

@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -23,7 +24,7 @@ from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.disk import local_path
 from engine.errors import DatasetError, EtlError, InputError
-from engine.flow import Connection, Secret
+from engine.flow import Connection, Schedule, Secret
 from engine.plan import Budget, Patience
 from engine.positions import app_id
 from engine.run import table_schema
@@ -32,6 +33,7 @@ from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.stages.columns import Columns
 from engine.stages.export import Limits
 from engine.stages.writer import Writer
+from engine.window import day_start
 from tests.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 
 SPEC = Spec(events_per_day=200, duplicate_percent=1, reject_percent=0.5)
@@ -784,6 +786,22 @@ def test_a_uri_of_another_machine() -> None:
     with pytest.raises(InputError, match=r"another machine, data\. .*file:///"):
         local_path("file://data/events")
     assert local_path("file://localhost/a%20b") == Path("/a b")
+
+
+def test_workers_of_a_flow_with_arrival_windows(sandbox: Sandbox, tmp_path: Path) -> None:
+    """A backfill with workers brings the flow's first arrival window too, and then the days."""
+    now = day_start(FIRST + timedelta(days=3), ZoneInfo("UTC"))
+    sandbox.project.clock_ms = now
+    done = pull(
+        sandbox.url,
+        tmp_path / "table",
+        days(2),
+        replace(QUICK, workers=2, now=lambda: now),
+        windows="arrival",
+        schedule=Schedule("hour", 1, now // 1000 - 86_400),
+    )
+    assert set(done.statuses) == {"success"}
+    assert len(done.items) > 1  # the arrival window, then days
 
 
 def test_a_relative_path(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
