@@ -207,13 +207,13 @@ class Upkeep:
         self._sizes.failed(window, bad)
 
     def _is_in_vain(self, day: date, now: int) -> bool:
-        """Whether a day that was pulled is due still: by Mixpanel's clock, which is behind ours."""
+        """Whether a day that was pulled is due still: by Mixpanel's clock, which is not ours."""
         schedule = self._flow.schedule
         tick = plan.last_tick(schedule, now) if schedule else now
         reached = self._dataset.position(app_id(self._flow, day))
         if self._flow.windows != "day" or tick is None or reached is None:
             return False
-        return reached < tick
+        return reached < tick or plan.is_later(reached, now)
 
     def _next_tick(self, moment: int) -> int:
         """The first one after `moment`; a day later where there is none."""

@@ -482,6 +482,16 @@ def test_a_clock_that_is_behind(late: Sandbox, root: Path) -> None:
     assert held(root) == arriving(NOON + 2 * HOUR - 10 * 60_000, NOON - 6 * HOUR)
 
 
+def test_a_clock_that_is_behind_asks_for_days_once(late: Sandbox, root: Path) -> None:
+    """A day that was rightly pulled later than our clock says is asked for once a tick."""
+    changes: dict[str, Any] = {"windows": "day", "lookback_days": 1}
+    changes["schedule"] = Schedule("hour", 1, NOON // 1000 - 86_400)
+    follow(late, root, [NOON + 10 * HOUR], **changes)
+    asked = len(late.requests)
+    follow(late, root, [NOON + 10 * HOUR], ahead=-8 * HOUR, **changes)
+    assert len(late.requests) - asked <= 3
+
+
 def test_a_failure_400_days_ahead(late: Sandbox, root: Path) -> None:
     """What failed later than now does not count: the next right tick asks."""
     follow(late, root, [NOON])
