@@ -119,15 +119,18 @@ def sentence(body: bytes) -> str:
 
 
 def _error_in(body: bytes) -> str:
-    """The text of the error that JSON describes; the JSON itself if it names none."""
+    """The text of the error that JSON describes; the JSON itself if it names none, "" for JSON that
+    is too deep to be written.
+    """
     try:
         value = orjson.loads(body)
         while isinstance(value, dict):
             names = [name for name in ("error", "message", "detail", "status") if value.get(name)]
             value = value[names[0]] if names else orjson.dumps(value).decode()
-    except ValueError:
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    except (ValueError, orjson.JSONEncodeError):
         return ""
-    return (value if isinstance(value, str) else orjson.dumps(value).decode())[:LOOKED_AT]
+    return text[:LOOKED_AT]
 
 
 def hidden_event(text: str) -> str:
