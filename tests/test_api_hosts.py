@@ -1,8 +1,9 @@
 """Whom the daemon asks for its clients, and what of their texts it never shows."""
 
-from base64 import b64encode
+from base64 import b32encode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -196,6 +197,16 @@ FORMS: list[Callable[[str], str]] = [
     lambda secret: f"the password is {secret}!",
     lambda secret: f"curl -u reader:{secret} …",
     lambda secret: quote(secret, safe=""),
+    lambda secret: "".join(f"%{byte:02x}" for byte in secret.encode()),
+    lambda secret: quote(quote(secret, safe="")),
+    lambda secret: escape(secret).replace("h", "&#104;"),
+    lambda secret: "".join(f"\\u{ord(sign):04x}" for sign in secret),
+    lambda secret: secret.encode().hex(),
+    lambda secret: secret.encode().hex(":").upper(),
+    lambda secret: b32encode(secret.encode()).decode().rstrip("="),
+    lambda secret: urlsafe_b64encode(f"reader:?~{secret}".encode()).decode(),
+    lambda secret: secret[::-1],
+    lambda secret: f"{secret[:3]}\u200b{secret[3:]}",
     lambda secret: f"Basic {b64encode(f'reader:{secret}'.encode()).decode()}",
 ]
 PLACES: list[Callable[[str], Json]] = [
