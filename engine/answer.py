@@ -158,7 +158,9 @@ def _unescaped(text: str) -> str:
 
 
 def _oddities(connection: Connection) -> str:
-    """A hint at quotation marks or spaces that were hardly meant as part of a credential."""
+    """A hint at quotation marks, spaces and unseen signs that were hardly meant as part of a
+    credential.
+    """
     values = {"name": connection.username, "secret": connection.password.reveal()}
     hints = []
     for what, value in values.items():
@@ -166,6 +168,10 @@ def _oddities(connection: Connection) -> str:
             hints.append(f"The {what} begins and ends with a quotation mark, which is sent too.")
         elif value != value.strip():
             hints.append(f"The {what} begins or ends with a space, which is sent too.")
+        elif not value.isprintable():
+            hints.append(
+                f"The {what} has a line break or another sign that nobody sees, which is sent too."
+            )
     return "".join(f" {hint}" for hint in hints)
 
 
