@@ -11,12 +11,12 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from engine import declared, look
+from engine import declared, given, look
 from engine.api.app import FLOWSERVICE, app_of
 from engine.api.plane import Plane
 from engine.api.server import Server
 from engine.catalog import Catalog
-from engine.config import Api, load
+from engine.config import Api, Config, load
 from engine.errors import InputError
 from engine.resources import Resource, new
 from engine.vault import vault_of
@@ -113,6 +113,18 @@ def test_a_stored_connection_to_another_host_is_never_asked(
     days = {"windowStartTime": 1, "windowEndTime": 2}
     body = {"flowId": flow, "params": days}
     assert "mixpanel_hosts" in problem(client.post(f"{FLOWSERVICE}/runs", json=body), "1400-400")
+
+
+def test_without_a_configuration_no_host_is_judged(plane: Plane, client: TestClient) -> None:
+    """Which hosts a daemon asks stands in its file: who looks at a home alone knows nothing of it,
+    and calls no flow wrong that its daemon runs.
+    """
+    flow = stored_flow(plane, keep_connection(plane, "http://127.0.0.1:22", SECRET))
+    own = Config(plane.catalog.path.parent, {})
+    flows, problems = given.kept(own, None)
+    assert (list(flows), problems) == ([flow], {})
+    _, problems = given.kept(own, plane.catalog.path.parent / "flows.toml")
+    assert "mixpanel_hosts" in problems[flow]
 
 
 def test_a_file_may_name_any_host(plane: Plane, client: TestClient) -> None:
