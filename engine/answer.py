@@ -119,15 +119,18 @@ def sentence(body: bytes) -> str:
 
 
 def _error_in(body: bytes) -> str:
-    """The text of the error that JSON describes; the JSON itself if it names none."""
+    """The text of the error that JSON describes; the JSON itself if it names none, "" for JSON that
+    is too deep to be written.
+    """
     try:
         value = orjson.loads(body)
         while isinstance(value, dict):
             names = [name for name in ("error", "message", "detail", "status") if value.get(name)]
             value = value[names[0]] if names else orjson.dumps(value).decode()
-    except ValueError:
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    except (ValueError, orjson.JSONEncodeError):
         return ""
-    return (value if isinstance(value, str) else orjson.dumps(value).decode())[:LOOKED_AT]
+    return text[:LOOKED_AT]
 
 
 def hidden_event(text: str) -> str:
@@ -155,7 +158,9 @@ def _unescaped(text: str) -> str:
 
 
 def _oddities(connection: Connection) -> str:
-    """A hint at quotation marks or spaces that were hardly meant as part of a credential."""
+    """A hint at quotation marks, spaces and unseen signs that were hardly meant as part of a
+    credential.
+    """
     values = {"name": connection.username, "secret": connection.password.reveal()}
     hints = []
     for what, value in values.items():
@@ -163,6 +168,10 @@ def _oddities(connection: Connection) -> str:
             hints.append(f"The {what} begins and ends with a quotation mark, which is sent too.")
         elif value != value.strip():
             hints.append(f"The {what} begins or ends with a space, which is sent too.")
+        elif not value.isprintable():
+            hints.append(
+                f"The {what} has a line break or another sign that nobody sees, which is sent too."
+            )
     return "".join(f" {hint}" for hint in hints)
 
 

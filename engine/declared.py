@@ -39,7 +39,7 @@ def flows(
     vault: Vault,
     datasets: Path,
     skip_origin: str | None,
-    hosts: Collection[str] = (),
+    hosts: Collection[str] | None = (),
 ) -> tuple[dict[str, Flow], dict[str, str]]:
     """The enabled flows that were not applied from `skip_origin`, and why others cannot run.
 
@@ -72,7 +72,7 @@ def _current_flow(
     resources: Resources,
     vault: Vault,
     datasets: Path,
-    hosts: Collection[str],
+    hosts: Collection[str] | None,
 ) -> Flow | None:
     """The flow that a resource declares; None where it was deleted or disabled since it was read.
 
@@ -111,12 +111,12 @@ def flow_of(
     resources: Resources,
     vault: Vault,
     datasets: Path,
-    hosts: Collection[str] = (),
+    hosts: Collection[str] | None = (),
 ) -> Flow:
     """The flow that a resource declares. Unfit or NotThere tells why there is none.
 
     `datasets` is the folder of the tables that clients made; `hosts` are those that may be asked
-    for clients, besides Mixpanel's own.
+    for clients, besides Mixpanel's own; None where nobody knows, and nothing is asked.
     """
     body = resource.body
     spec(body, "flowSpec", (FLOW_SPEC,))
@@ -126,7 +126,8 @@ def flow_of(
     schema = schema_named(resources, dataset.body["schemaRef"]["id"])
     mapping = _mapping(body, schema, resources)
     connection = connection_of(source, resources, vault)
-    check_host(resources.get("connections", source.body["baseConnectionId"]), hosts)
+    if hosts is not None:
+        check_host(resources.get("connections", source.body["baseConnectionId"]), hosts)
     schedule, backfill = schedule_of(body, needed=resource.origin is None)
     options, diagnostics = options_of(body)
     if backfill and schedule and schedule.start_time:

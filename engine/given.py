@@ -92,7 +92,7 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
         api = own.api or Api()
         vault = vault_of(own.home, api.key)
         origin = origin_of(path) if path else None
-        hosts = api.mixpanel_hosts
+        hosts = api.mixpanel_hosts if path else None  # they stand in the daemon's file
         flows, problems = declared.flows(resources, vault, api.datasets, origin, hosts)
     owners = {canonical(flow.dataset): name for name, flow in own.flows.items()}
     for name, flow in list(flows.items()):

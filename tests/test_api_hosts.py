@@ -1,8 +1,9 @@
 """Whom the daemon asks for its clients, and what of their texts it never shows."""
 
-from base64 import b64encode
+from base64 import b32encode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,12 +11,12 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from engine import declared, look
+from engine import declared, given, look
 from engine.api.app import FLOWSERVICE, app_of
 from engine.api.plane import Plane
 from engine.api.server import Server
 from engine.catalog import Catalog
-from engine.config import Api, load
+from engine.config import Api, Config, load
 from engine.errors import InputError
 from engine.resources import Resource, new
 from engine.vault import vault_of
@@ -114,6 +115,18 @@ def test_a_stored_connection_to_another_host_is_never_asked(
     assert "mixpanel_hosts" in problem(client.post(f"{FLOWSERVICE}/runs", json=body), "1400-400")
 
 
+def test_without_a_configuration_no_host_is_judged(plane: Plane, client: TestClient) -> None:
+    """Which hosts a daemon asks stands in its file: who looks at a home alone knows nothing of it,
+    and calls no flow wrong that its daemon runs.
+    """
+    flow = stored_flow(plane, keep_connection(plane, "http://127.0.0.1:22", SECRET))
+    own = Config(plane.catalog.path.parent, {})
+    flows, problems = given.kept(own, None)
+    assert (list(flows), problems) == ([flow], {})
+    _, problems = given.kept(own, plane.catalog.path.parent / "flows.toml")
+    assert "mixpanel_hosts" in problems[flow]
+
+
 def test_a_file_may_name_any_host(plane: Plane, client: TestClient) -> None:
     """Who writes the configuration runs the daemon."""
     base = keep_connection(plane, "http://127.0.0.1:22", SECRET)
@@ -196,6 +209,16 @@ FORMS: list[Callable[[str], str]] = [
     lambda secret: f"the password is {secret}!",
     lambda secret: f"curl -u reader:{secret} …",
     lambda secret: quote(secret, safe=""),
+    lambda secret: "".join(f"%{byte:02x}" for byte in secret.encode()),
+    lambda secret: quote(quote(secret, safe="")),
+    lambda secret: escape(secret).replace("h", "&#104;"),
+    lambda secret: "".join(f"\\u{ord(sign):04x}" for sign in secret),
+    lambda secret: secret.encode().hex(),
+    lambda secret: secret.encode().hex(":").upper(),
+    lambda secret: b32encode(secret.encode()).decode().rstrip("="),
+    lambda secret: urlsafe_b64encode(f"reader:?~{secret}".encode()).decode(),
+    lambda secret: secret[::-1],
+    lambda secret: f"{secret[:3]}\u200b{secret[3:]}",
     lambda secret: f"Basic {b64encode(f'reader:{secret}'.encode()).decode()}",
 ]
 PLACES: list[Callable[[str], Json]] = [

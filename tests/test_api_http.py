@@ -149,6 +149,8 @@ def test_what_is_not_read_has_no_head(client: Client) -> None:
         ("*", 200),
         ('"{etag}', 200),
         ('"other"', 412),
+        ('"other,{etag}"', 412),
+        ('"other, {etag}"', 412),
         ('"other", "third"', 412),
         ("other", 412),
         ('""', 400),
@@ -193,6 +195,8 @@ def test_a_delete_is_bound_too(plane_and_client: tuple[Plane, Client], kind: str
         {"If-Unmodified-Since": long_ago},
     ):
         problem(client.delete(path, headers=headers), "1404-412")
+    for nothing in ('""', "", " , "):  # as of a client that lost its etag
+        problem(client.delete(path, headers={"If-Match": nothing}), "1403-400")
     ended = client.delete(path, headers={"If-Match": f'"other", {current}'})
     assert ended.status_code in (200, 204)
     for headers in (
@@ -268,6 +272,13 @@ BODY = json.dumps(DATASET).encode()
 def test_bodies_that_are_taken(client: Client, content: bytes, headers: dict[str, str]) -> None:
     """With gzip, with a byte order mark, with the charset's name."""
     assert post(client, content, **headers).status_code == 201
+
+
+def test_a_body_that_is_not_utf8_is_named_so(client: Client) -> None:
+    """Latin-1 that claims nothing: the answer says what the body is not, and no word of Python."""
+    for content in ('{"name": "é"}'.encode("latin-1"), b'{"name": "' + b"x" * 300_000 + b'\xff"}'):
+        said = problem(post(client, content), "1400-400")
+        assert said == "The request body is not in UTF-8: send JSON in UTF-8."
 
 
 @pytest.mark.parametrize(

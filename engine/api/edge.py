@@ -297,6 +297,10 @@ def _unpacked(body: bytes, headers: Headers) -> bytes:
         raise _unread(f"The charset {cut(charset)} is not read here: send JSON in UTF-8.")
     if body[:2] in _OTHER_BOMS or b"\0" in body[:4]:  # JSON begins with ASCII, and without a NUL
         raise _unread("The request body is not in UTF-8, but UTF-16 or UTF-32: send it in UTF-8.")
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise invalid("1400-400", "The request body is not in UTF-8: send JSON in UTF-8.") from None
     return body.removeprefix(_BOM)
 
 

@@ -5,7 +5,7 @@ what it has. Where a header of a kind with etags is sent, the one with a date is
 a date that is none. If-Range is the files' own (Starlette answers it).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -45,6 +45,8 @@ class Preconditions:
 async def _preconditions(request: Request) -> Preconditions:
     headers = request.headers
     etags = etags_of(headers.getlist("if-match"))
+    if etags is None and "if-match" in headers:  # whose etag was lost: it is no consent
+        raise _missing()
     return Preconditions(etags, moment_of(headers.get("if-unmodified-since")))
 
 
@@ -62,12 +64,15 @@ def bound_to(*, required: bool) -> dict[str, Any]:
 def needed(bound: Preconditions) -> Preconditions:
     """The same, where a change has to be bound to an etag."""
     if bound.etags is None:
-        detail = (
-            "The header 'If-Match' is missing in the request. "
-            "Please provide the header and try again."
-        )
-        raise Problem("1403-400", "Header is missing", detail)
+        raise _missing()
     return bound
+
+
+def _missing() -> Problem:
+    detail = (
+        "The header 'If-Match' is missing in the request. Please provide the header and try again."
+    )
+    return Problem("1403-400", "Header is missing", detail)
 
 
 def etags_of(values: Iterable[str]) -> frozenset[str] | None:
@@ -75,7 +80,7 @@ def etags_of(values: Iterable[str]) -> frozenset[str] | None:
 
     None where there is none. Ours hold no comma: one inside of quotes belongs to nobody's etag.
     """
-    members = [each.strip() for value in values for each in value.split(",", MOST_TAGS)]
+    members = [each.strip() for value in values for each in _members(value)]
     found = {_bare(each) for each in members if each}
     if len(found) > MOST_TAGS:
         raise invalid("1400-400", f"A header names more than {MOST_TAGS} etags.")
@@ -83,6 +88,18 @@ def etags_of(values: Iterable[str]) -> frozenset[str] | None:
     if not found:
         return None
     return frozenset() if "*" in found else frozenset(found)
+
+
+def _members(value: str) -> Iterator[str]:
+    """What commas separate: not those inside of quotes, but for a quote that nothing closes."""
+    pieces, member = value.split(",", 2 * MOST_TAGS), ""
+    for number, piece in enumerate(pieces, 1):
+        member += piece
+        if member.count('"') == 1 and any('"' in each for each in pieces[number:]):
+            member += ","
+        else:
+            yield member
+            member = ""
 
 
 def _bare(member: str) -> str:
