@@ -156,6 +156,7 @@ class Backfill:
 
     def split(self, window: Window, bad: Collection[date]) -> None:
         """Have the days of a window come again, in smaller ones."""
+        self._arriving = False  # nothing was committed: where arrival windows begin is still open
         self._sizes.failed(window, bad)
         self._days = sorted({*self._days, *window.days})
 

@@ -34,7 +34,7 @@ from engine.errors import (
     Unavailable,
     WorkerKilled,
 )
-from engine.flow import Flow, Run
+from engine.flow import Connection, Flow, Run
 from engine.report import SCHEDULED
 from engine.run import Rules, Staged
 from engine.stages.export import DEFAULT_LIMITS, Limits
@@ -159,6 +159,7 @@ class _Attempt:
     tries: int = 0
     limited: int = 0
     ordered: bool = False  # somebody asked for this very window
+    connection: Connection | None = None  # with the credentials of the last request
 
 
 class Runs:
@@ -270,6 +271,7 @@ class Runs:
             self._later.append(attempt)  # where `_abandon` finds it, should its start be cut off
             self._report_start(attempt)
             directory = self._dataset.staging(attempt.run.batch_id)
+            attempt.connection = self._flow.connection
             future = where.submit(
                 self._flow,
                 self._rules,
@@ -356,8 +358,9 @@ class Runs:
                 self._catalog.give_back(self._project, attempt.run.started_at)
             self._retry(attempt, error)
         except EtlError as error:
-            if isinstance(error, Refused) and self._read_credentials_again():
+            if isinstance(error, Refused) and self._has_other_credentials(attempt):
                 self._dataset.discard(batch_id)
+                attempt.run = replace(attempt.run, batch_id=str(ULID()))  # each try has its own
                 self._later.append(attempt)
                 return
             if self._dataset.is_committed(batch_id):
@@ -381,12 +384,11 @@ class Runs:
             if of_everyone:
                 self._give_up()
 
-    def _read_credentials_again(self) -> bool:
-        """Whether the files of the credentials that were refused hold others by now."""
-        connection = self._flow.connection
-        fresh = config.read_again(connection)
+    def _has_other_credentials(self, attempt: _Attempt) -> bool:
+        """Read the files of the credentials again; whether they differ from those refused."""
+        fresh = config.read_again(self._flow.connection)
         self._flow = replace(self._flow, connection=fresh)
-        return fresh != connection
+        return fresh != attempt.connection
 
     def _retry(self, attempt: _Attempt, error: TryAgain) -> None:
         limited = isinstance(error, RateLimited)

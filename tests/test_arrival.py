@@ -520,3 +520,14 @@ def test_a_day_that_a_wrong_clock_pulled(late: Sandbox, root: Path) -> None:
     assert DeltaTable(root).transaction_version(position) == NOON + 13 * HOUR
     sums.append(pulled(Dataset(root, None, None))[str(DAY)])
     assert sums == sorted(set(sums))  # by which rejects of an older pull are known as such
+
+
+def test_days_that_were_deleted_say_nothing_of_the_overlap(late: Sandbox, root: Path) -> None:
+    """Rows that the pull of an undone day restores were not missed by arrival windows (P10)."""
+    late.project.spec = replace(SPEC, late_percent=0)
+    follow(late, root, ticks(NOON - 2 * HOUR, NOON))
+    DeltaTable(root).delete(f"event_date = '{DAY}'")
+    done = follow(late, root, [NOON + 15 * 60_000, NOON + 3 * HOUR])
+    whole = [item for item in done if records(item)["outputRecordCount"] > 50]
+    assert whole
+    assert not [item for item in done if more(item, "missedRecordCount")]
