@@ -531,3 +531,22 @@ def test_days_that_were_deleted_say_nothing_of_the_overlap(late: Sandbox, root: 
     whole = [item for item in done if records(item)["outputRecordCount"] > 50]
     assert whole
     assert not [item for item in done if more(item, "missedRecordCount")]
+
+
+def test_a_tick_that_comes_while_a_day_is_pulled(late: Sandbox, root: Path) -> None:
+    """A day whose pull began before a tick is due again at it, in the same turn."""
+    before, after = NOON - 10_000, NOON + 10_000
+
+    def now() -> int:
+        late.project.clock_ms = after if late.requests else before
+        return int(late.project.clock_ms)
+
+    schedule = Schedule("hour", 1, (NOON - 2 * HOUR) // 1000)
+    flow = flow_of(
+        late.url, root, windows="day", schedule=schedule, lookback_days=0, backfill_from=DAY,
+        partial_ingestion_percent=50.0,
+    )  # fmt: skip
+    done = tend(flow, root.parent / "home", replace(QUICK, now=now))
+    assert len(done) == 2
+    position = Dataset(root, table_schema(RULES), flow.source).position(f"{flow.name}/{DAY}")
+    assert position == after
