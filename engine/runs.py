@@ -300,7 +300,7 @@ class Runs:
         return self._later.pop(0) if self._later else None
 
     def _tries_before(self, window: Window) -> int:
-        """The failures that count for `window`, of larger ones; a single day has two tries left."""
+        """Count failures of larger windows against `window`; leave a single day two tries."""
         if window.arrival:
             return 0
         failures = max(self._failures[day] for day in window.days)
@@ -308,7 +308,7 @@ class Runs:
         return failures if len(window.days) > 1 else min(failures, max(0, left))
 
     def _has_to_be_alone(self, attempt: _Attempt) -> bool:
-        """Whether a pull that killed its worker, or runs beside this one, must not have company."""
+        """Whether `attempt` must wait for running pulls to end, for one of them killed a worker."""
         running = [each.run.window for each in self._running.values()]
         windows = [attempt.run.window, *running]
         return bool(running) and any(self._alone.intersection(one.days) for one in windows)
@@ -422,7 +422,7 @@ class Runs:
             self._give_up()
 
     def _split(self, attempt: _Attempt, error: EtlError, wait: float = 0) -> None:
-        """P9: have the days of a window asked for in smaller ones, the failures in mind."""
+        """Replace a failed window by smaller ones and remember its failures (P9)."""
         run = attempt.run
         bad = error.days if isinstance(error, GiveUp) else frozenset[date]()
         if isinstance(error, TryAgain):
@@ -438,7 +438,7 @@ class Runs:
         self._tell(Split(run, error))
 
     def _order(self, windows: Sequence[Window]) -> None:
-        """Write down the parts of a window that somebody asked for as asked for in its place."""
+        """Schedule the parts of a window that a client requested, in place of that window."""
         for window in reversed(windows):  # the last one that was asked for comes first
             run = Run(str(uuid4()), self._flow.name, window, "", self._now())
             self._save(record.scheduled(self._flow, run, {}), window)
@@ -480,7 +480,7 @@ class Runs:
         self._tell(Ended(run, item, staged.tally, None, tuple(empty)))
 
     def _forget(self, window: Window) -> None:
-        """No failure of the days of `window` counts any more: it has ended."""
+        """Reset the failure counts of the days of `window`."""
         for day in window.days:
             self._failures.pop(day, None)
         self._alone.difference_update(window.days)
@@ -536,9 +536,9 @@ class Runs:
 
 
 def _told(record: Any) -> tuple[str, Json, Window] | None:
-    """The flow, the item and the window of a run that was not told of; None for any other thing.
+    """Parse an unreported record into flow, item and window; None if it describes no run.
 
-    To forget positions is no run, and what a hand or a crash changed says nothing.
+    A commit that only resets positions is no run, and a crash may have damaged the record.
     """
     try:
         flow, item, window = record
