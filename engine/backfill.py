@@ -189,7 +189,8 @@ class Backfill:
             self.committed += len(window.days)
 
     def split(self, window: Window, bad: Collection[date]) -> None:
-        """Have the days of a window come again, in smaller ones."""
+        """Put the days of a failed window back, to be requested in smaller windows."""
+        self._arriving = False  # nothing was committed: where arrival windows begin is still open
         self._sizes.failed(window, bad)
         self._days = sorted({*self._days, *window.days})
         self._refiling = None

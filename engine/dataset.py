@@ -140,7 +140,7 @@ class Dataset(Table):
                 self._locked = False
 
     def mend(self) -> None:
-        """Set aside what a crash left of the log, if anything did: who only reads cannot do it."""
+        """Set aside damaged entries of the log, if there are any, under the lock of the table."""
         if not self.damage:
             with suppress(DatasetError):  # another one is for whoever needs what it says
                 self.contents()
@@ -189,7 +189,7 @@ class Dataset(Table):
         self._delete_due()
 
     def _put_aside(self, path: Path) -> None:
-        """Rename what cannot be read, and name it."""
+        """Set aside a path that cannot be read, and add a notice that names it."""
         name = set_aside(path)
         self.notices.append(
             f"{path} is nothing that this program left there: it is now {name}, and can be deleted."
@@ -198,7 +198,7 @@ class Dataset(Table):
     # Staging and commit --------------------------------------------------------------------
 
     def tidy_batches(self, keep_days: float, now: int) -> None:
-        """Remove what batches left that is older than so many days and no reject; once a day."""
+        """Remove folders of batches without rejects older than `keep_days` days; once a day."""
         with disk_error(f"tidy up in {self.root}"):
             batch_folders.tidy(self.root / "_batches", keep_days, now)
 

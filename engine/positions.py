@@ -96,7 +96,7 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
 
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
-    """M and the positions of the flow's days, in ms: none of them may be right."""
+    """Yield M and the positions of the flow's days, in ms; a wrong clock may have noted them."""
     prefix = f"{flow.name}/"
     for name, moment in dataset.positions.items():
         what = name.removeprefix(prefix)
@@ -105,7 +105,7 @@ def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
 
 
 def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
-    """The sum of a day's positions as a commit leaves it that sets those of `becomes`."""
+    """Compute the sum of a day's positions after a commit that sets `becomes`."""
     ours = (name for name in becomes if name.rpartition("/")[2] == day.isoformat())
     more = sum(becomes[name] - (dataset.position(name) or 0) for name in ours)
     return pulled(dataset)[day.isoformat()] + more
@@ -131,9 +131,9 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
 
 
 def _check_wrong(reached: int | None, window: Window, now: int) -> None:
-    """DatasetError unless `reached`, M, was noted by a clock that was ahead: it is to be put back.
+    """Raise DatasetError unless M (`reached`) was noted by a clock that was ahead.
 
-    Where it is not later than `now` by Mixpanel's clock, it is this machine's that is behind.
+    If M is not later than `now` by Mixpanel's clock, this machine's clock is behind.
     """
     if reached is not None and not plan.is_later(reached, now):
         raise DatasetError(
@@ -180,7 +180,7 @@ def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> di
         if began is None or (run.window.again and began >= end):
             names[START] = start
         if run.window.again:  # the table holds nothing later than that
-            names[DOUBTFUL] = now if sure else max(now, now, *_reached(flow, dataset))
+            names[DOUBTFUL] = now if sure else max([now, *_reached(flow, dataset)])
         return {app_id(flow, name): moment for name, moment in names.items()}
     before = run.window.before
     reached = min(run.started_at, now) if before is None else before

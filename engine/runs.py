@@ -35,7 +35,7 @@ from engine.errors import (
     Unavailable,
     WorkerKilled,
 )
-from engine.flow import Flow, Run
+from engine.flow import Connection, Flow, Run
 from engine.report import SCHEDULED
 from engine.run import Rules, Staged
 from engine.stages.export import DEFAULT_LIMITS, Limits
@@ -160,6 +160,7 @@ class _Attempt:
     tries: int = 0
     limited: int = 0
     ordered: bool = False  # somebody asked for this very window
+    connection: Connection | None = None  # with the credentials of the last request
 
 
 class Runs:
@@ -271,6 +272,7 @@ class Runs:
             self._later.append(attempt)  # where `_abandon` finds it, should its start be cut off
             self._report_start(attempt)
             directory = self._dataset.staging(attempt.run.batch_id)
+            attempt.connection = self._flow.connection
             future = where.submit(
                 self._flow,
                 self._rules,
@@ -313,7 +315,7 @@ class Runs:
         return self._later.pop(0) if self._later else None
 
     def _tries_before(self, window: Window) -> int:
-        """The failures that count for `window`, of larger ones; a single day has two tries left."""
+        """Count failures of larger windows against `window`; leave a single day two tries."""
         if window.arrival:
             return 0
         failures = max(self._failures[day] for day in window.days)
@@ -321,7 +323,7 @@ class Runs:
         return failures if len(window.days) > 1 else min(failures, max(0, left))
 
     def _has_to_be_alone(self, attempt: _Attempt) -> bool:
-        """Whether a pull that killed its worker, or runs beside this one, must not have company."""
+        """Whether `attempt` must wait for running pulls to end, for one of them killed a worker."""
         running = [each.run.window for each in self._running.values()]
         windows = [attempt.run.window, *running]
         return bool(running) and any(self._alone.intersection(one.days) for one in windows)
@@ -371,8 +373,9 @@ class Runs:
                 self._catalog.give_back(self._project, attempt.run.started_at)
             self._retry(attempt, error)
         except EtlError as error:
-            if isinstance(error, Refused) and self._read_credentials_again():
+            if isinstance(error, Refused) and self._has_other_credentials(attempt):
                 self._dataset.discard(batch_id)
+                attempt.run = replace(attempt.run, batch_id=str(ULID()))  # each try has its own
                 self._later.append(attempt)
                 return
             if self._dataset.is_committed(batch_id):
@@ -433,12 +436,11 @@ class Runs:
         self._dataset.commit(batch_id, [], {}, noted, None)
         self._dataset.discard(batch_id)
 
-    def _read_credentials_again(self) -> bool:
-        """Whether the files of the credentials that were refused hold others by now."""
-        connection = self._flow.connection
-        fresh = config.read_again(connection)
+    def _has_other_credentials(self, attempt: _Attempt) -> bool:
+        """Read the files of the credentials again; whether they differ from those refused."""
+        fresh = config.read_again(self._flow.connection)
         self._flow = replace(self._flow, connection=fresh)
-        return fresh != connection
+        return fresh != attempt.connection
 
     def _retry(self, attempt: _Attempt, error: TryAgain) -> None:
         limited = isinstance(error, RateLimited)
@@ -472,7 +474,7 @@ class Runs:
             self._give_up()
 
     def _split(self, attempt: _Attempt, error: EtlError, wait: float = 0) -> None:
-        """P9: have the days of a window asked for in smaller ones, the failures in mind."""
+        """Replace a failed window by smaller ones and remember its failures (P9)."""
         run = attempt.run
         bad = error.days if isinstance(error, GiveUp) else frozenset[date]()
         if isinstance(error, TryAgain):
@@ -488,7 +490,7 @@ class Runs:
         self._tell(Split(run, error))
 
     def _order(self, windows: Sequence[Window]) -> None:
-        """Write down the parts of a window that somebody asked for as asked for in its place."""
+        """Schedule the parts of a window that a client requested, in place of that window."""
         for window in reversed(windows):  # the last one that was asked for comes first
             run = Run(str(uuid4()), self._flow.name, window, "", self._now())
             self._save(record.scheduled(self._flow, run, {}), window)
@@ -535,7 +537,7 @@ class Runs:
             self._tell(Noticed(f"{_beside(staged)}{single_days.SENTENCE}."))
 
     def _forget(self, window: Window) -> None:
-        """No failure of the days of `window` counts any more: it has ended."""
+        """Reset the failure counts of the days of `window`."""
         for day in window.days:
             self._failures.pop(day, None)
         self._alone.difference_update(window.days)
@@ -595,9 +597,9 @@ class Runs:
 
 
 def _told(record: Any) -> tuple[str, Json, Window] | None:
-    """The flow, the item and the window of a run that was not told of; None for any other thing.
+    """Parse an unreported record into flow, item and window; None if it describes no run.
 
-    To forget positions is no run, and what a hand or a crash changed says nothing.
+    A commit that only resets positions is no run, and a crash may have damaged the record.
     """
     try:
         flow, item, window = record

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from engine import plan
+from engine import plan, positions
 from engine.dataset import Dataset
 from engine.duplicates import fingerprints
 from engine.flow import Flow
@@ -27,15 +27,16 @@ def missed(
 
     Those count that can be compared (with `$insert_id`), that Mixpanel processed since the first
     arrival window began, not later than `lookback_days` after their day, and so long before M that
-    no overlap will bring them any more. 8 bytes of memory for each row that the table holds (P6).
+    no overlap will bring them any more. Days that were undone do not count: arrival windows may
+    have brought what their pull restores. 8 bytes of memory for each row that the table holds (P6).
     """
     start = dataset.position(app_id(flow, START))
     if start is None or window.before is None or not staged.keys:
         return 0
-    found = 0
+    found, undone = 0, positions.undone(flow, dataset, window.days)
     for day, there in held.items():
         files = [file.path for file in staged.files if file.day == day]
-        if not there.rows or not files:
+        if not there.rows or not files or day in undone:
             continue
         late = day_over(day, flow.connection.zone) + flow.lookback_days * plan.FULL_DAY
         until = min(late, window.before - flow.overlap_minutes * plan.MINUTE)

@@ -88,7 +88,7 @@ class FlowStatus:
                 self.rejected += records.get("failedRecordCount", 0)
 
     def _remark(self, runs: Iterable[Entry]) -> None:
-        """Note what runs have to tell; of those with the same windows' kind, the newest alone."""
+        """Note the remarks of the newest run of whole days that has any."""
         missed = (run for run in runs if run.window.arrival is None)
         found = (remarks(run.item, run.window, self.flow) for run in missed)
         self.notes += next(filter(None, found), [])

@@ -167,8 +167,8 @@ class Pulse:
 
 
 def _follow_parent(speaks: Connection | None) -> None:
-    """However the daemon ends, what it started does not outlive it; meanwhile it is told whether
-    this process works or waits.
+    """Exit when the daemon has exited; until then report to it whether this process works or
+    waits.
     """
     parent = parent_process()
     if parent is None:

@@ -107,6 +107,7 @@ class Upkeep:
         self._pass_on = tell
         self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
         self._out: Window | None = None
+        self._planned_at = 0  # when the last window was handed out, in ms
         self._over = False
         self._arrived = False  # whether the last window was one of arrival
         self._again = 0  # when an arrival window that failed may be asked for again
@@ -129,7 +130,7 @@ class Upkeep:
         self._turn.idle = False
         if self._out or self._over or self._turn.asked:
             return None
-        now = self._now()
+        now = self._planned_at = self._now()
         self._out = self._most_urgent(now)
         if self._out and time.monotonic() > self._until:
             self._turn.more, self._out = True, None
@@ -193,7 +194,7 @@ class Upkeep:
             if error is None:
                 self._failures.pop(day, None)
                 self._rests.pop(day, None)
-                if self._is_in_vain(day, now):
+                if self._is_in_vain(day):
                     self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
             elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
@@ -206,14 +207,18 @@ class Upkeep:
         self._arrived = False
         self._sizes.failed(window, bad)
 
-    def _is_in_vain(self, day: date, now: int) -> bool:
-        """Whether a day that was pulled is due still: by Mixpanel's clock, which is not ours."""
+    def _is_in_vain(self, day: date) -> bool:
+        """Whether pulling `day` again now would not help: Mixpanel's clock is not ours.
+
+        Judged by the tick at which the pull was planned: a later one makes the day due again.
+        Without a schedule every moment is a tick, and one pull is enough.
+        """
         schedule = self._flow.schedule
-        tick = plan.last_tick(schedule, now) if schedule else now
+        tick = plan.last_tick(schedule, self._planned_at) if schedule else self._now()
         reached = self._dataset.position(app_id(self._flow, day))
         if self._flow.windows != "day" or tick is None or reached is None:
             return False
-        return reached < tick or plan.is_later(reached, now)
+        return reached < tick or plan.is_later(reached, self._now())
 
     def _next_tick(self, moment: int) -> int:
         """The first one after `moment`; a day later where there is none."""

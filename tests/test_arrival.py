@@ -530,3 +530,33 @@ def test_a_day_that_a_wrong_clock_pulled(late: Sandbox, root: Path) -> None:
     assert DeltaTable(root).transaction_version(position) == NOON + 13 * HOUR
     sums.append(pulled(Dataset(root, None, None))[str(DAY)])
     assert sums == sorted(set(sums))  # by which rejects of an older pull are known as such
+
+
+def test_days_that_were_deleted_say_nothing_of_the_overlap(late: Sandbox, root: Path) -> None:
+    """Rows that the pull of an undone day restores were not missed by arrival windows (P10)."""
+    late.project.spec = replace(SPEC, late_percent=0)
+    follow(late, root, ticks(NOON - 2 * HOUR, NOON))
+    DeltaTable(root).delete(f"event_date = '{DAY}'")
+    done = follow(late, root, [NOON + 15 * 60_000, NOON + 3 * HOUR])
+    whole = [item for item in done if records(item)["outputRecordCount"] > 50]
+    assert whole
+    assert not [item for item in done if more(item, "missedRecordCount")]
+
+
+def test_a_tick_that_comes_while_a_day_is_pulled(late: Sandbox, root: Path) -> None:
+    """A day whose pull began before a tick is due again at it, in the same turn."""
+    before, after = NOON - 10_000, NOON + 10_000
+
+    def now() -> int:
+        late.project.clock_ms = after if late.requests else before
+        return int(late.project.clock_ms)
+
+    schedule = Schedule("hour", 1, (NOON - 2 * HOUR) // 1000)
+    flow = flow_of(
+        late.url, root, windows="day", schedule=schedule, lookback_days=0, backfill_from=DAY,
+        partial_ingestion_percent=50.0,
+    )  # fmt: skip
+    done = tend(flow, root.parent / "home", replace(QUICK, now=now))
+    assert len(done) == 2
+    position = Dataset(root, table_schema(RULES), flow.source).position(f"{flow.name}/{DAY}")
+    assert position == after

@@ -879,3 +879,26 @@ def test_credentials_that_are_rotated(
     done = pull(sandbox.url, tmp_path / "table", options=options, connection=connection)
     assert done.statuses == (["success"] if rotated else ["failed"])
     assert len(sandbox.requests) == 1 + rotated
+
+
+def test_credentials_that_are_rotated_while_two_windows_are_out(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both were asked for with the old secret, so both are asked for again, each as a new batch."""
+    path = tmp_path / "secret"
+    path.write_text(PASSWORD)
+    connection = Connection(
+        sandbox.url, USERNAME, Secret("old"), PROJECT_ID, files=(("password", str(path)),)
+    )
+    batches: list[str] = []
+    staging = Dataset.staging
+
+    def note(self: Dataset, batch_id: str) -> Path:
+        batches.append(batch_id)
+        return staging(self, batch_id)
+
+    monkeypatch.setattr(Dataset, "staging", note)
+    options = replace(QUICK, workers=2, days_per_request=1)
+    done = pull(sandbox.url, tmp_path / "table", options=options, connection=connection)
+    assert done.statuses == ["success", "success"]
+    assert len(batches) == len(set(batches)) == 4

@@ -110,6 +110,16 @@ def test_a_large_request_that_never_comes(
     assert len(sandbox.requests) <= 12 + 5
 
 
+def test_a_split_before_the_first_arrival_window(
+    sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first days of a table for arrival windows are split as any others are (P9)."""
+    disturb(sandbox, monkeypatch, EARLY, large)
+    done = pull(sandbox.url, root, days(4), MONTH, windows="arrival")
+    assert set(done.statuses) == {"success"}
+    assert held(root) == set(days(4))
+
+
 @pytest.mark.parametrize("fault", FAULTS[::2])
 def test_one_day_that_never_comes(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
