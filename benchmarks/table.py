@@ -18,7 +18,7 @@ import pyarrow as pa
 from benchmarks.process import ROOT
 from benchmarks.rounds import new_folder
 from benchmarks.server import CACHE, FIRST
-from engine import given
+from engine import opening
 from engine.backfill import missing_days
 from engine.batch import Batch
 from engine.contents import Contents
@@ -46,7 +46,7 @@ class Table:
     def __init__(self, root: Path, made: Path) -> None:
         connection = Connection("http://127.0.0.1", "", Secret(""), 1)
         self.flow = Flow("events", connection, str(root), windows="day")
-        self.schema = table_schema(given.rules_of(self.flow))
+        self.schema = table_schema(opening.rules_of(self.flow))
         self.root = root
         self._made = made
         made.mkdir()

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from engine import __version__, cli_flows, cli_rejects, config, console, given
+from engine import __version__, cli_flows, cli_rejects, config, console, given, opening, options
 from engine.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
-from engine.errors import EtlError, InputError, disk_error
+from engine.errors import EtlError, InputError, disk_error, sentence_of, status_of
 from engine.flow import Flow, superseded_in_words
 from engine.window import DAY, Window, consecutive, each_day
 
@@ -72,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except Exception as error:  # noqa: BLE001 - all that is left becomes a sentence, here only
         if debug:
             traceback.print_exc()
-        sentence = console.shortened(console.sentence_of(error))
-        status = say(f"Error: {sentence}", console.status_of(error))
+        sentence = console.shortened(sentence_of(error))
+        status = say(f"Error: {sentence}", status_of(error))
     sys.exit(status or 0)
 
 
@@ -163,16 +163,19 @@ def backfill(
         named["partial_ingestion_percent"] = partial_ingestion_percent
     chosen = replace(chosen, **named | ({"events": tuple(event)} if event else {}))
     zone = chosen.connection.zone
-    first, last = given.day("--from-date", from_date, zone), given.day("--to-date", to_date, zone)
+    first, last = (
+        options.day("--from-date", from_date, zone),
+        options.day("--to-date", to_date, zone),
+    )
     if first > last:
         raise InputError(f"--from-date {first} is after --to-date {last}. Swap them.")
-    days, size = list(each_day(first, last)), given.days_per_request(days_per_request)
-    rules = given.rules_of(chosen)
+    days, size = list(each_day(first, last)), options.days_per_request(days_per_request)
+    rules = opening.rules_of(chosen)
     if dry_run:
         return _dry_run(chosen, rules, days, size, force=force)
-    options = {"workers": workers, "days_per_request": size}
-    options |= {"force": force, "allow_shrink": allow_shrink}
-    return _backfill(context, chosen, rules, home, days, options, as_json=as_json)
+    settings = {"workers": workers, "days_per_request": size}
+    settings |= {"force": force, "allow_shrink": allow_shrink}
+    return _backfill(context, chosen, rules, home, days, settings, as_json=as_json)
 
 
 def _backfill(
@@ -195,10 +198,10 @@ def _backfill(
     # What nobody can ask is wrong input.
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)
     debug, again = context.obj
-    table = given.dataset_of(flow, rules)
+    table = opening.dataset_of(flow, rules)
     table.mend()
     _tell_changes(flow, table, days)
-    due = days if options["force"] else missing_days(flow, table, days, given.now())
+    due = days if options["force"] else missing_days(flow, table, days, opening.now())
     show = progress(len(due))
     tell = console.with_tracebacks(show) if debug else show
     if flow.keep_superseded_hours and table.exists:
@@ -242,11 +245,11 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
     from engine.terminal import by_another_mapping
 
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)  # or InputError
-    dataset = given.dataset_of(flow, rules)
+    dataset = opening.dataset_of(flow, rules)
     if dataset.damage:
         say(dataset.damage)
     _tell_changes(flow, dataset, days)
-    due = days if force else missing_days(flow, dataset, days, given.now())
+    due = days if force else missing_days(flow, dataset, days, opening.now())
     answer(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     complete = sorted(set(days).difference(due))
     if count := len(pulled_otherwise(flow, dataset, complete, rules)):
@@ -254,7 +257,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
     if due and single_days.begin(dataset):
         size, due = 1, sorted({*due, *single_days.misfiled(dataset)})
     fewest, most = plan.request_range(due, size)
-    if due and (first := first_arrival(flow, dataset, given.now())):
+    if due and (first := first_arrival(flow, dataset, opening.now())):
         requests = first.requests
         fewest, most = fewest + len(requests), most + len(requests)
         answer("Before them comes the flow's first arrival window:")
@@ -307,7 +310,7 @@ def runs(
     from engine.terminal import history
 
     if status is not None:
-        status = given.one_of("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
+        status = options.one_of("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
     home = config.home(os.environ)
     entries = []
     if (home / NAME).exists():  # who asks leaves no trace
@@ -336,9 +339,9 @@ def explore(
 
     flow, home = given.flow_of(None, None)
     zone = flow.connection.zone
-    day = given.latest(zone) - DAY
+    day = options.latest(zone) - DAY
     if from_date is not None:
-        day = given.day("--from-date", from_date, zone)
+        day = options.day("--from-date", from_date, zone)
     records = sample(flow, home, Window(day, day), limit)
     if not records:
         say(f"Mixpanel has no events of {day}.")
@@ -367,12 +370,12 @@ def check(config_file: ConfigFile = None) -> int:
     for flow in flows:
         rules = look(
             flow, f"mapping {flow.mapping}", f"fits schema {flow.schema}",
-            partial(given.rules_of, flow),
+            partial(opening.rules_of, flow),
         )  # fmt: skip
         source = (flow.connection, flow.events, flow.where)
         if source not in asked:  # every question counts in the project's budget
             asked.add(source)
-            day = given.latest(flow.connection.zone) - DAY
+            day = options.latest(flow.connection.zone) - DAY
             test = partial(sample, flow, home, Window(day, day), 1)
             look(flow, flow.connection.host, "answers these credentials", test)
         readers = f"can be written; {superseded_in_words(flow.keep_superseded_hours)}"
@@ -380,7 +383,7 @@ def check(config_file: ConfigFile = None) -> int:
         if rules and has_table(flow):
             files = f"files of dataset {flow.dataset}"
             look(flow, files, "are all there", partial(look_at_files, flow, rules))
-    return max((console.status_of(error) for error in failures), default=0)
+    return max((status_of(error) for error in failures), default=0)
 
 
 @app.command(epilog=f"Example: {PROGRAM} demo")
@@ -429,12 +432,12 @@ def sandbox(
 
     spec = Spec(
         seed=seed,
-        shape=given.one_of("--shape", shape, list(SHAPES)),
+        shape=options.one_of("--shape", shape, list(SHAPES)),
         events_per_day=events_per_day,
         duplicate_percent=duplicate_percent,
         reject_percent=reject_percent,
         late_percent=late_percent,
-        clock=given.one_of("--clock", clock, ("utc", "local")),
+        clock=options.one_of("--clock", clock, ("utc", "local")),
         timezone=config.timezone(timezone),
     )
     if cache_dir:

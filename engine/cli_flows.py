@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import config, given
+from engine import config, given, opening, options
 from engine.config import Api, Config
 from engine.console import AsJson, answer, answer_json, answering, say
 from engine.errors import InputError
@@ -77,7 +77,7 @@ def apply(
     vault = vault_of(loaded.home, (loaded.api or Api()).key)
     with Catalog(loaded.home) as catalog:
         origin = given.origin_of(config_file)
-        changes = applied.apply(loaded, Resources(catalog), vault, given.now(), origin)
+        changes = applied.apply(loaded, Resources(catalog), vault, opening.now(), origin)
     for change in changes:
         answer(change)
     if not changes:
@@ -244,10 +244,10 @@ def reset(
     chosen, _ = given.flow_of(config_file, flow)
     zone = chosen.connection.zone
     first, last = (
-        text and given.day(option, text, zone)
+        text and options.day(option, text, zone)
         for option, text in (("--from-date", from_date), ("--to-date", to_date))
     )
-    now = given.now()
+    now = opening.now()
     found = FlowStatus(chosen, None, now)
     if found.problem:
         raise InputError(found.problem)
@@ -263,7 +263,7 @@ def reset(
     )
     if not yes and not typer.confirm("Go on?", err=True):
         return say("Nothing was changed.", 1)
-    dataset = given.dataset_of(chosen, given.rules_of(chosen))
+    dataset = opening.dataset_of(chosen, opening.rules_of(chosen))
     with dataset.locked():
         dataset.forget(str(ULID()), planned.names)
     return say(f"Done. {chosen.name} pulls them as its budget allows, from its next tick on.")
@@ -294,7 +294,7 @@ def _statuses(
         rest = f"It has: {there}." if there else "It has none: declare one, or apply a file."
         raise InputError(f"{config_file or own.home} has no {wanted}. {rest}")
     declared = _declared_in(config_file, own)
-    now = given.now()
+    now = opening.now()
     if not (own.home / given.CATALOG).exists():
         return [FlowStatus(f, None, now, declared.get(f.name, 0)) for f in flows.values()], problems
     with Catalog(own.home) as catalog:

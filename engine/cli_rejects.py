@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine import console, given
+from engine import console, given, opening
 from engine.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
 from engine.errors import InputError
 
@@ -127,10 +127,10 @@ def replay(
             raise InputError(f"--{option} is empty. Leave it out, or say what it should be.")
     named: dict[str, Any] = {name: text for name, text in changes.items() if text is not None}
     chosen = replace(chosen, **named)
-    rules = given.rules_of(chosen)
+    rules = opening.rules_of(chosen)
     debug, again = context.obj
     tell = console.with_tracebacks(Lines()) if debug else Lines()
-    table = given.dataset_of(chosen, rules)
+    table = opening.dataset_of(chosen, rules)
     with RunHistory(home, say) as catalog:
         job = Replay(chosen, rules, table, catalog, tell)
         try:

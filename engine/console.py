@@ -21,9 +21,6 @@ import typer
 
 from engine.errors import EtlError, InputError
 
-MORE = 75  # how a flow's process ends when its turn is over and something is left to do
-LATER = 76  # … and when it has to wait until Mixpanel may be asked again
-WAITS, WORKS = b"w", b"W"  # what a flow's process says of itself while it runs
 TIDYING = 5  # seconds in which a second Ctrl-C is not heard
 
 ConfigFile = Annotated[
@@ -119,24 +116,6 @@ def with_tracebacks(show: Callable[[Any], None]) -> Callable[[Any], None]:
     return tell
 
 
-def status_of(error: Exception) -> int:
-    """The exit status that `error` ends a command with."""
-    return 2 if isinstance(error, InputError) else 1
-
-
 def shortened(text: str) -> str:
     """`text` without the middle of every word in it that nobody would read to its end."""
     return re.sub(r"(\S{150})\S{100,}(\S{50})", r"\1…\2", text)
-
-
-def sentence_of(error: Exception) -> str:
-    """What a person is told of `error`."""
-    if isinstance(error, EtlError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'The system'}: {error.strerror}."
-    # P7: nobody knows what an unforeseen message holds.
-    return (
-        f"mixpanel-etl met with something that it does not expect ({type(error).__name__}). "
-        "This is a defect: run it again with --debug, and report what that shows."
-    )

@@ -39,11 +39,10 @@ from apscheduler.triggers.base import BaseTrigger
 
 from engine import config, given, log, plan
 from engine.clock import Clock
-from engine.console import LATER, MORE, WAITS, WORKS
 from engine.disk import make_folder, take
 from engine.errors import EtlError, InputError, disk_error
 from engine.flow import Flow, Schedule, superseded_in_words
-from engine.turns import Turns
+from engine.turns import LATER, MORE, WAITS, WORKS, Turns
 
 if TYPE_CHECKING:
     from engine.api.server import Server

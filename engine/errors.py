@@ -180,3 +180,21 @@ def disk_error(doing: str) -> Iterator[None]:
         failure = DatasetError(f"Cannot {doing}: {why}.")
         failure.lasting = error.errno not in _IN_THE_WAY
         raise failure from error
+
+
+def sentence_of(error: Exception) -> str:
+    """What a person is told of `error`."""
+    if isinstance(error, EtlError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'The system'}: {error.strerror}."
+    # P7: nobody knows what an unforeseen message holds.
+    return (
+        f"mixpanel-etl met with something that it does not expect ({type(error).__name__}). "
+        "This is a defect: run it again with --debug, and report what that shows."
+    )
+
+
+def status_of(error: Exception) -> int:
+    """The exit status that `error` ends a command with."""
+    return 2 if isinstance(error, InputError) else 1

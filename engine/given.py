@@ -1,28 +1,20 @@
-"""What a command line gives -> what the core works with. Wrong words end as an InputError.
+"""Find the flows that a configuration file declares and those that its home keeps.
 
 It knows the configuration and the environment, and runs nothing.
 """
 
 import os
-import time
-from collections.abc import Iterable
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from engine import config
 from engine.config import Api, Config
 from engine.disk import canonical
 from engine.errors import InputError
 from engine.flow import Flow
-from engine.keys import calendar_day
-from engine.plan import DAYS_PER_REQUEST
-from engine.window import latest_day
 
 if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
-    from engine.dataset import Dataset
-    from engine.run import Rules
+    pass
 
 DEFAULT_DATASET = "data/events"
 LOCK = "daemon.lock"  # in the home: names the daemon that runs there
@@ -106,83 +98,3 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
 def origin_of(path: Path) -> str:
     """What a resource has as its origin that was applied from a configuration file."""
     return os.path.realpath(path)
-
-
-def rules_of(flow: Flow) -> "Rules":
-    """The mapping set and the schema of `flow`; every misfit shows before the first request."""
-    from engine.run import Rules
-    from engine.schema import Schema
-
-    found: dict[str, tuple[str, Any]] = {}
-    wrong = list[str]()
-    for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
-        try:
-            found[kind] = config.find(kind, wanted) if isinstance(wanted, str) else wanted
-            if kind == "schema" and wrong:  # what is wrong with it shows although nothing can fit
-                Schema.parse(*found[kind])
-        except InputError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise InputError("\n".join(wrong))
-    rules = Rules(**found)
-    rules.compile()
-    return rules
-
-
-def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
-    """The table of `flow`, as far as it is there."""
-    from engine.dataset import Dataset
-    from engine.disk import local_path
-    from engine.run import table_schema
-
-    try:
-        return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)
-    except OSError as error:
-        raise InputError(
-            f"The dataset {flow.dataset} cannot be used ({error.strerror}). Give another directory."
-        ) from error
-
-
-def now() -> int:
-    """In ms since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
-def latest(zone: ZoneInfo) -> date:
-    """The last day that Mixpanel can have events of."""
-    return latest_day(now(), zone)
-
-
-def day(option: str, text: str, zone: ZoneInfo) -> date:
-    """The day that an option names; not one to come."""
-    try:
-        given = calendar_day(text)
-    except ValueError as error:
-        raise InputError(
-            f'{option} "{text}" is no date: {error}.'
-            if str(error)
-            else f'{option} "{text}" is no date. Write it as 2024-01-31.'
-        ) from None
-    last = latest(zone)
-    if given > last:
-        raise InputError(f"{option} {given} lies in the future: {last} is the last day there is.")
-    return given
-
-
-def days_per_request(text: str) -> int | None:
-    """A number of days; None where the answers will tell."""
-    if text == "auto":
-        return None
-    if text in map(str, range(1, DAYS_PER_REQUEST + 1)):
-        return int(text)
-    raise InputError(
-        f'--days-per-request "{text}" must be a number from 1 to {DAYS_PER_REQUEST}, or auto.'
-    )
-
-
-def one_of(option: str, text: str, allowed: Iterable[str]) -> str:
-    """The one of `allowed` that `text` means, whatever its case."""
-    for each in allowed:
-        if text.lower() == each.lower():
-            return each
-    raise InputError(f'{option} "{text}" must be one of {", ".join(allowed)}.')

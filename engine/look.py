@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import given, plan
+from engine import opening, plan
 from engine.answer import quote
 from engine.catalog import Catalog
 from engine.clock import duration
@@ -27,7 +27,7 @@ def sample(
     home: Path,
     window: Window,
     limit: int,
-    now: Callable[[], int] = given.now,
+    now: Callable[[], int] = opening.now,
     limits: export.Limits = export.DEFAULT_LIMITS,
 ) -> list[dict[str, Any]]:
     """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
@@ -84,7 +84,7 @@ def has_table(flow: Flow) -> bool:
 
 def look_at_files(flow: Flow, rules: "Rules") -> None:
     """Raise DatasetError unless the log and every file of the table of `flow` can be read."""
-    dataset = given.dataset_of(flow, rules)
+    dataset = opening.dataset_of(flow, rules)
     if dataset.damage:
         raise DatasetError(dataset.damage)
     gone = {day: each.gone for day, each in dataset.contents().items() if each.gone}
@@ -101,7 +101,7 @@ def look_at_files(flow: Flow, rules: "Rules") -> None:
 def probe(flow: Flow, rules: "Rules | None") -> None:
     """Look whether the table of `flow` can be written and fits, and leave everything as it is."""
     if rules:
-        given.dataset_of(flow, rules)
+        opening.dataset_of(flow, rules)
     with disk_error(f"look for {flow.dataset}"):
         root = local_path(flow.dataset).absolute()
         nearest = next(path for path in (root, *root.parents) if path.exists())

@@ -9,7 +9,7 @@ from datetime import date
 from functools import cached_property, partial
 from typing import Any
 
-from engine import given, plan, positions, single_days
+from engine import opening, plan, positions, single_days
 from engine.borders import UTC
 from engine.catalog import Catalog, Entry
 from engine.clock import duration
@@ -59,11 +59,11 @@ class FlowStatus:
         if catalog:
             self._read_catalog(catalog)
         try:
-            rules = given.rules_of(flow)
+            rules = opening.rules_of(flow)
             self.flow = comparable(flow, rules)
             if self.flow != flow and flow.windows == "arrival":
                 self.notes.append(NO_OVERLAP)
-            self._read(given.dataset_of(flow, rules))
+            self._read(opening.dataset_of(flow, rules))
         except EtlError as error:
             self.problem = str(error)
 

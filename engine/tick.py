@@ -21,13 +21,13 @@ from signal import (
 from types import FrameType
 
 from engine.clock import Clock
-from engine.console import LATER, MORE, WAITS, WORKS, sentence_of, status_of
 from engine.empty import sentence
-from engine.errors import EtlError
+from engine.errors import EtlError, sentence_of, status_of
 from engine.flow import Flow, Run
 from engine.log import configure, log
 from engine.report import remarks
 from engine.runs import Ended, Event, Noticed, Options, Split, Waiting
+from engine.turns import LATER, MORE, WAITS, WORKS
 from engine.upkeep import Turn, tend
 
 SECONDS = 600  # that a turn may take

@@ -7,6 +7,10 @@ import threading
 from collections import Counter
 from collections.abc import Collection
 
+MORE = 75  # how a flow's process ends when its turn is over and something is left to do
+LATER = 76  # … and when it has to wait until Mixpanel may be asked again
+WAITS, WORKS = b"w", b"W"  # what a flow's process says of itself while it runs
+
 # Processes for each turn. One that waits holds about 100 MB and no turn; without a bound, hundreds
 # of flows whose host is silent would fill the memory.
 PROCESSES = 4

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from ulid import ULID
 
-from engine import given, plan, positions, record, splitting
+from engine import opening, plan, positions, record, splitting
 from engine.catalog import Catalog
 from engine.dataset import Dataset
 from engine.disk import canonical
@@ -70,9 +70,9 @@ def tend(
     """
     with RunHistory(home, warn) as catalog:
         try:
-            rules = given.rules_of(flow)
+            rules = opening.rules_of(flow)
             flow = comparable(flow, rules)
-            dataset = given.dataset_of(flow, rules)
+            dataset = opening.dataset_of(flow, rules)
             check_still_there(flow, dataset, catalog)
             check_kind(flow, dataset)
             return Upkeep(flow, rules, dataset, catalog, options, tell, turn or Turn()).run()

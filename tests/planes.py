@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from engine.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
 from engine.api.plane import Plane
 from engine.catalog import Catalog
-from engine.given import now as machine
+from engine.opening import now as machine
 from engine.resources import new
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
 from engine.vault import vault_of

@@ -17,7 +17,7 @@ from engine.api.plane import Plane
 from engine.api.server import _listening
 from engine.catalog import Catalog
 from engine.config import find
-from engine.given import now
+from engine.opening import now
 from engine.resources import new
 from engine.vault import vault_of
 from tests.planes import AnyLoopback

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine import given, positions
+from engine import given, opening, positions
 from engine.catalog import Catalog
 from engine.disk import take
 from engine.errors import InputError
@@ -60,7 +60,7 @@ def run(
     sandbox.reset()
     monkeypatch.chdir(tmp_path)
     put(variables(sandbox.url), monkeypatch)
-    monkeypatch.setattr(given, "now", lambda: NOON)
+    monkeypatch.setattr(opening, "now", lambda: NOON)
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
     return here(capsys)
 
@@ -236,7 +236,7 @@ def test_what_came_well_hides_nothing(
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3})
     sandbox.project.clock_ms = NOON + HOUR
-    monkeypatch.setattr(given, "now", lambda: NOON + HOUR)
+    monkeypatch.setattr(opening, "now", lambda: NOON + HOUR)
     keep("events", NOON + HOUR)
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)
@@ -337,9 +337,11 @@ def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> 
     flow, home = given.flow_of(Path("flows.toml"), "events")
     found: list[Any] = []
     with Catalog(home) as catalog:
-        dataset = given.dataset_of(flow, given.rules_of(flow))
+        dataset = opening.dataset_of(flow, opening.rules_of(flow))
         options = Options(now=lambda: NOON)
-        upkeep = Upkeep(flow, given.rules_of(flow), dataset, catalog, options, found.append, Turn())
+        upkeep = Upkeep(
+            flow, opening.rules_of(flow), dataset, catalog, options, found.append, Turn()
+        )
         upkeep.ended(Window(DAY, DAY), 900)
         for _ in range(20):
             upkeep.ended(Window(DAY, DAY, arrival=(1, 2)), 1)
@@ -380,7 +382,7 @@ def test_a_position_that_lies_ahead(run: Run) -> None:
     """A clock that was ahead does not keep the running day from being pulled."""
     keep("daily", NOON + 24 * HOUR)
     flow, _ = given.flow_of(Path("flows.toml"), "daily")
-    dataset = given.dataset_of(flow, given.rules_of(flow))
+    dataset = opening.dataset_of(flow, opening.rules_of(flow))
     assert max(positions.read(flow, dataset, NOON).pulled.values()) == NOON
 
 
@@ -406,7 +408,7 @@ def test_a_flow_that_nobody_runs_any_more(
     reached = json.loads(run(*words, "--json").out)[0]["arrivedUntil"] or NOON
     for ahead, status in ((0, 0), (60_000, 1), (3 * 24 * HOUR, 1)):
         now = reached + late * 60_000 + ahead
-        monkeypatch.setattr(given, "now", lambda now=now: now)
+        monkeypatch.setattr(opening, "now", lambda now=now: now)
         said = run(*words)
         assert (said.status, "It is behind" in said.err) == (status, status == 1), said.err
         assert json.loads(run(*words, "--json").out)[0]["nextTick"] > now
@@ -451,7 +453,7 @@ def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch,
     """`once` was once, and without a schedule nobody is expected."""
     set_schedule(name, '{ frequency = "once", start_time = 1704805200 }')
     keep(name)
-    monkeypatch.setattr(given, "now", lambda: NOON + 1000 * HOUR)
+    monkeypatch.setattr(opening, "now", lambda: NOON + 1000 * HOUR)
     words = ("status", "--config=flows.toml", f"--flow={name}")
     assert run(*words).status == 0
     text = Path("flows.toml").read_text()
@@ -474,7 +476,7 @@ def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         for name, now in (("events", NOON + HOUR // 4), ("daily", NOON)):
             with pytest.raises(KeyboardInterrupt):
                 keep(name, now)
-    monkeypatch.setattr(given, "now", lambda: NOON + HOUR // 4)
+    monkeypatch.setattr(opening, "now", lambda: NOON + HOUR // 4)
     said = run("status", "--config=flows.toml", "--json")
     assert said.status == 0
     for told in json.loads(said.out):

@@ -20,13 +20,12 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import daemon, given
+from engine import daemon, opening
 from engine.api import server
 from engine.api.app import FLOWSERVICE
 from engine.api.server import Server
 from engine.catalog import Catalog
 from engine.config import Api
-from engine.console import MORE
 from engine.daemon import Daemon
 from engine.errors import InputError
 from engine.flow import Flow, Run, Secret
@@ -34,6 +33,7 @@ from engine.record import scheduled
 from engine.report import flow_id
 from engine.resources import Resource, Resources, new
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from engine.turns import MORE
 from engine.vault import NAME
 from engine.window import Window
 from tests.commands import here, put
@@ -245,7 +245,7 @@ def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """
     monkeypatch.setattr(server, "STOP", 0.1)
     api = Api(port=0, token=Secret("a-token"))
-    served = server.Server(tmp_path, api, {}, given.now, lambda: None, tuple)
+    served = server.Server(tmp_path, api, {}, opening.now, lambda: None, tuple)
     catalog = served._plane.catalog
     served.start()
     client = httpx.Client(base_url=served.address, headers={"x-api-key": "a-token"}, timeout=20)

@@ -27,7 +27,6 @@ from deltalake import DeltaTable
 
 from engine import given
 from engine.catalog import Catalog
-from engine.console import LATER, MORE, WAITS, WORKS
 from engine.daemon import Daemon
 from engine.dataset import Dataset
 from engine.flow import Flow
@@ -35,7 +34,7 @@ from engine.log import configure
 from engine.runs import Options
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.tick import Pulse, work
-from engine.turns import Turns
+from engine.turns import LATER, MORE, WAITS, WORKS, Turns
 from engine.upkeep import tend
 from tests.commands import children, mounted, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from engine import given, look, plan
+from engine import given, look, opening, plan
 from engine.backfill import missing_days
 from engine.contents import Change, Contents, change, noted_after
 from engine.dataset import Dataset
@@ -207,7 +207,7 @@ def run(
     sandbox.reset()
     monkeypatch.chdir(tmp_path)
     put(variables(sandbox.url), monkeypatch)
-    monkeypatch.setattr(given, "now", lambda: NOON)
+    monkeypatch.setattr(opening, "now", lambda: NOON)
     monkeypatch.setattr(look, "_take_slot", lambda *_: NOON)  # the clock stands still
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
     return here(capsys)

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.api.preconditions import status_of_read
 from engine.api.problems import Problem, cut, invalid
-from engine.console import sentence_of
+from engine.errors import sentence_of
 from engine.log import log
 
 LARGEST = 1 << 20  # bytes of a body

@@ -4,7 +4,7 @@ own word.
 
 from pathlib import Path
 
-from engine import declared, given, rules
+from engine import declared, opening, rules
 from engine.api.plane import Plane
 from engine.api.problems import invalid
 from engine.bodies import DISABLED
@@ -55,7 +55,7 @@ def _check_table(flow: Flow) -> None:
     """A table that is there already has to be this flow's."""
     from engine import positions, upkeep  # with Arrow, which the daemon at rest does without
 
-    dataset = given.dataset_of(flow, given.rules_of(flow))
+    dataset = opening.dataset_of(flow, opening.rules_of(flow))
     positions.check_owner(flow, dataset)
     upkeep.check_kind(flow, dataset)
 
