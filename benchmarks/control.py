@@ -27,7 +27,12 @@ from benchmarks.server import CACHE
 from benchmarks.settings import Settings
 
 PAGES, REQUESTS = "a page of runs", "requests for runs"
-MADE_BY = ("engine/catalog.py", "engine/figures.py", "engine/report.py", "benchmarks/control.py")
+MADE_BY = (
+    "engine/catalog/database.py",
+    "engine/catalog/metrics.py",
+    "engine/model/run_payload.py",
+    "benchmarks/control.py",
+)
 RUNS = "/data/foundation/flowservice/runs"
 TOKEN = "benchmark"  # guards nothing
 FLOWS = 20
@@ -143,12 +148,12 @@ def serving(history: int) -> Iterator[tuple[str, int]]:
 
 def fill(home: Path, history: int) -> None:
     """A catalog of so many runs: of each hundred three failed; the last is not over."""
-    from engine.batch import Tally
-    from engine.catalog import Catalog, keep
+    from engine.catalog.database import Catalog, keep
     from engine.errors import CODE_COPY
-    from engine.flow import Connection, Flow, Run, Secret
-    from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
-    from engine.window import Window
+    from engine.model.batch import Tally
+    from engine.model.flow import Connection, Flow, Run, Secret
+    from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
+    from engine.model.window import Window
 
     random = Random(7)
     project = Connection("http://127.0.0.1", "", Secret(""), 1)
@@ -174,9 +179,9 @@ def fill(home: Path, history: int) -> None:
 
 def main(given: str) -> None:
     """Serve until told to stop."""
-    from engine.api.server import Server
-    from engine.config import Api
-    from engine.flow import Secret
+    from engine.config.file import Api
+    from engine.control.api.server import Server
+    from engine.model.flow import Secret
 
     key = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in MADE_BY)).hexdigest()[:12]
     kept = CACHE / "histories" / f"{given}-{key}"

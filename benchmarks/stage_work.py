@@ -19,13 +19,13 @@ from isal import isal_zlib
 
 from benchmarks.server import FIRST
 from benchmarks.shapes import documents
-from engine.duplicates import Duplicates
-from engine.run import Rules
-from engine.stages import lines
-from engine.stages.check import Checker
-from engine.stages.columns import Columns
-from engine.stages.direct import Direct
-from engine.stages.writer import Writer
+from engine.dataset.dedup import Duplicates
+from engine.dataset.parquet_writer import Writer
+from engine.sync.pull import Rules
+from engine.transform import decode
+from engine.transform.columns import Columns
+from engine.transform.fast_path import Direct
+from engine.transform.validate import Checker
 
 PIECE = 1 << 18
 PLAIN, SHORT = "the plain way", "the short way"
@@ -96,7 +96,7 @@ def once(given: dict[str, Any], way: str, folder: Path) -> tuple[Clock, float]:
         closing(Duplicates(folder / "duplicates")) as duplicates,
         closing(Writer(folder / "files", "x", columns.arrow_schema)) as writer,
     ):
-        reading = lines.read(chunks, direct=ahead if way == SHORT else None)
+        reading = decode.read(chunks, direct=ahead if way == SHORT else None)
         for batch in clock.each(reading, "lines"):
             total += len(batch.lines)
             short += len(batch.lines) if batch.columns else 0

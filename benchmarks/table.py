@@ -18,22 +18,22 @@ import pyarrow as pa
 from benchmarks.process import ROOT
 from benchmarks.rounds import new_folder
 from benchmarks.server import CACHE, FIRST
-from engine import opening
-from engine.backfill import missing_days
-from engine.batch import Batch
-from engine.contents import Contents
-from engine.dataset import Dataset
-from engine.flow import Connection, Flow, Secret
-from engine.positions import app_id
-from engine.run import table_schema
-from engine.stages.writer import StagedFile, Writer
+from engine.dataset.contents import Contents
+from engine.dataset.dataset import Dataset
+from engine.dataset.parquet_writer import StagedFile, Writer
+from engine.dataset.positions import app_id
+from engine.model.batch import Batch
+from engine.model.flow import Connection, Flow, Secret
+from engine.sync import open_flow
+from engine.sync.backfill import missing_days
+from engine.sync.pull import table_schema
 
 BEGIN = date(1990, 1, 1)
 MADE_BY = (
-    "engine/contents.py",
-    "engine/dataset.py",
-    "engine/table.py",
-    "engine/stages/writer.py",
+    "engine/dataset/contents.py",
+    "engine/dataset/dataset.py",
+    "engine/dataset/table.py",
+    "engine/dataset/parquet_writer.py",
     "schemas/mixpanel-events.json",
 )
 SINCE = 50  # commits since the last checkpoint, as there are on average
@@ -46,7 +46,7 @@ class Table:
     def __init__(self, root: Path, made: Path) -> None:
         connection = Connection("http://127.0.0.1", "", Secret(""), 1)
         self.flow = Flow("events", connection, str(root), windows="day")
-        self.schema = table_schema(opening.rules_of(self.flow))
+        self.schema = table_schema(open_flow.rules_of(self.flow))
         self.root = root
         self._made = made
         made.mkdir()

@@ -1,25 +1,20 @@
-"""Copies the raw events of a Mixpanel project into a Parquet table, and keeps the copy true.
+"""Copies the raw events of a Mixpanel project into a Delta table, and keeps the copy true.
 
-The nouns are `window`, `flow` (Connection, Flow, Run), `batch` (Batch, Reject, Tally), `schema` and
-`rules`. A record's way is `stages`: export (`answer`, `proxies`), lines, mapping, columns, check,
-writer (`direct` is a short way past three of them, `twin` a second process that takes it), called
-one after the other by `run.pull`. `exact` tells what fast decoders would lose, `moments` what a
-`time` means, `uncast` and `unfound` what casts refused and which rules found nothing, `referee`,
-`patterns` and `loops` how a schema is held against values in linear time. `dataset` owns the table
-(`intent` is a commit on its way, `contents` what it holds against what it should, `features` what
-it may ask of those who write to it, `batch_folders` what batches leave beside it, `single_days`
-what it remembers of a project whose days are not UTC days, which `borders` tells from rows),
-`catalog` the history of runs (`history` while that cannot be written), `report` the shape in which
-it is told, `plan` every decision about when and how much, `splitting` what failures say of sizes,
-`judge` whether a day has too many rejects, `marks` what a table notes of its days, `empty` what is
-said of those without events. `runs` brings windows into the table: those of a range of days from
-`backfill`, those that are due of a flow from `upkeep`, which `daemon` calls at every `tick`
-(`turns`: whose it is); `rejects` brings what was rejected, once it passes. `api` is the control
-plane, in the daemon: what clients make there are `resources`, their secrets in a `vault`; `bodies`
-checks what they say, `declared` makes flows of them, and `applied` makes them of a configuration
-file (`config`, read by `keys`). `cli`, `cli_flows` and `cli_rejects` are the commands (`console`
-how they speak, `look` and `status` what they ask), `sandbox` the stand-in for Mixpanel that only
-the demo, its own command and the tests start.
+A room each, and who may import whom, from the bottom up:
+
+    errors, log    the error tree; one line an event of the program
+    model          windows, flows, schedules, batches, the payload of a run
+    mixpanel       requests, responses, proxies: the only room with a network
+    transform      bytes to rows: decode, cast, validate, infer
+    mapping        mapping sets and their evaluation
+    dataset        rows to a table: commit, log, positions, Parquet, duplicates, rejects
+    config         the configuration file and the environment
+    catalog        run history, request ledger, resources: one SQLite file
+    sync           one flow: `pull` is an event's whole way; `runner` brings windows into the table
+    control        the control plane: what clients declare, and the calls that they make
+    daemon         ticks, turns, one process a tick
+    cli            the commands
+    sandbox        a stand-in for Mixpanel, for the demo, its own command and tests
 """
 
 import os

@@ -7,7 +7,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line; P8: Ctrl-C means stop even while Python still reads the program."""
     try:
-        from engine.cli import main as run
+        from engine.cli.main import main as run
 
         run()
     except KeyboardInterrupt:

@@ -29,7 +29,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.batch import Tally
+    from engine.model.batch import Tally
 
 CODE_COPY = "CONNECTOR-1001-500"
 CODE_PROCESS = "CONNECTOR-2001-500"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.cli import main
+from engine.cli.main import main
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
 
 DAYS = ["--from-date=2024-01-01", "--to-date=2024-01-03"]

@@ -16,10 +16,10 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from engine.clock import Clock
+from engine.model.clock import Clock
+from engine.model.window import each_day
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sandbox.events import truth
-from engine.window import each_day
 from tests.commands import children
 
 ROOT = Path(__file__).parents[1]
@@ -175,11 +175,11 @@ def held_keys(table: Path, first: date) -> Counter[str]:
 
 def main() -> int:
     """Run a daemon as the first argument says."""
-    from engine.daemon import Daemon
+    from engine.daemon.scheduler import Daemon
     from engine.log import configure
-    from engine.plan import Budget, Patience
-    from engine.runs import Options
-    from engine.stages.export import Limits
+    from engine.mixpanel.client import Limits
+    from engine.model.schedule import Budget, Patience
+    from engine.sync.runner import Options
 
     given = json.loads(sys.argv[1])
     configure()

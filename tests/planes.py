@@ -7,13 +7,13 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
-from engine.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
-from engine.api.plane import Plane
-from engine.catalog import Catalog
-from engine.opening import now as machine
-from engine.resources import new
+from engine.catalog.database import Catalog
+from engine.catalog.resources import new
+from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
+from engine.control.api.plane import Plane
+from engine.control.secrets import vault_of
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
-from engine.vault import vault_of
+from engine.sync.open_flow import now as machine
 
 CONNECTIONS = f"{FLOWSERVICE}/connections"
 DATASETS = f"{CATALOG}/dataSets"

@@ -10,19 +10,19 @@ from typing import Any
 import duckdb
 from deltalake import DeltaTable
 
-from engine import config
-from engine.backfill import Backfill
-from engine.catalog import Catalog
-from engine.dataset import Dataset
-from engine.flow import Connection, Flow, Secret
-from engine.plan import Budget, Patience
-from engine.run import Rules, table_schema
-from engine.runs import Event, Options, Waiting
+from engine.catalog.database import Catalog
+from engine.config import file
+from engine.dataset.dataset import Dataset
+from engine.mixpanel.client import Limits
+from engine.model.flow import Connection, Flow, Secret
+from engine.model.schedule import Budget, Patience
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
-from engine.stages.export import Limits
+from engine.sync.backfill import Backfill
+from engine.sync.pull import Rules, table_schema
+from engine.sync.runner import Event, Options, Waiting
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2)]
-RULES = Rules(config.find("mapping", "mixpanel-events"), config.find("schema", "mixpanel-events"))
+RULES = Rules(file.find("mapping", "mixpanel-events"), file.find("schema", "mixpanel-events"))
 QUICK = Options(
     patience=Patience(
         first=0.01, longest=0.01, pause=0.01, longest_pause=0.01, limited=6, obeyed=0.05

@@ -12,14 +12,14 @@ from typing import Any
 import httpx
 import uvicorn
 
-from engine.api.app import FLOWSERVICE, app_of
-from engine.api.plane import Plane
-from engine.api.server import _listening
-from engine.catalog import Catalog
-from engine.config import find
-from engine.opening import now
-from engine.resources import new
-from engine.vault import vault_of
+from engine.catalog.database import Catalog
+from engine.catalog.resources import new
+from engine.config.file import find
+from engine.control.api.app import FLOWSERVICE, app_of
+from engine.control.api.plane import Plane
+from engine.control.api.server import _listening
+from engine.control.secrets import vault_of
+from engine.sync.open_flow import now
 from tests.planes import AnyLoopback
 
 Json = dict[str, Any]

@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 
-from engine.answer import HIDDEN, clean, is_page, quote, retry_after, sentence, verdict
 from engine.errors import EtlError, Refused, Truncated
-from engine.flow import Connection, Secret
-from engine.stages.export import Limits, _gunzipped, stream
-from engine.stages.lines import read
+from engine.mixpanel.client import Limits, _gunzipped, stream
+from engine.mixpanel.responses import HIDDEN, clean, is_page, quote, retry_after, sentence, verdict
+from engine.model.flow import Connection, Secret
+from engine.transform.decode import read
 from tests.test_export import CALM, DAY, chunked, connection, fetch, head, serving, sized
 
 EVENT = {
@@ -123,10 +123,10 @@ def test_a_long_password_costs_no_more() -> None:
 
 def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The status has come: a body that trickles does not hold the window up."""
-    from engine.stages import export
+    from engine.mixpanel import client
     from tests.test_export import trickle
 
-    monkeypatch.setattr(export, "ERROR_SECONDS", 0.3)
+    monkeypatch.setattr(client, "ERROR_SECONDS", 0.3)
     begun = time.monotonic()
     with pytest.raises(EtlError, match="500"):
         fetch(trickle(sized(b"", status="500 x", short=999), b"x"), limits=Limits(total=20))

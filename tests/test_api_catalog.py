@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine.api.plane import Plane
-from engine.resources import new
+from engine.catalog.resources import new
+from engine.control.api.plane import Plane
 from tests.planes import DATASETS, SCHEMAS, SHIPPED, problem, served
 
 Client = Any

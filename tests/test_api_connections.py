@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.api.collection import changed
-from engine.api.patch import patched
-from engine.api.preconditions import Preconditions
-from engine.api.problems import Problem
+from engine.catalog.resources import Resource
+from engine.control.api.collection import changed
+from engine.control.api.patch import patched
+from engine.control.api.preconditions import Preconditions
+from engine.control.api.problems import Problem
 from engine.errors import Stale
-from engine.resources import Resource
 from tests.served import MIXPANEL, PASSWORD, Answer, Json, Served, serving, tutorial
 
 LATER = "fd2c8ff3-1de0-4f6b-8fa8-4264784870eb"

@@ -9,16 +9,16 @@ import pytest
 from fastapi import Body, Request
 from starlette.testclient import TestClient
 
-from engine.api.app import app_of
-from engine.api.docs import DOCS, page
-from engine.api.edge import DEEPEST, LARGEST
-from engine.api.guard import Guard, token_of
-from engine.api.plane import Plane
-from engine.api.problems import invalid
-from engine.catalog import Catalog
+from engine.catalog.database import Catalog
+from engine.control.api.app import app_of
+from engine.control.api.docs import DOCS, page
+from engine.control.api.edge import DEEPEST, LARGEST
+from engine.control.api.guard import Guard, token_of
+from engine.control.api.plane import Plane
+from engine.control.api.problems import invalid
+from engine.control.secrets import vault_of
 from engine.errors import InputError, InUse, NotThere, Stale
-from engine.flow import Secret
-from engine.vault import vault_of
+from engine.model.flow import Secret
 from tests.planes import MAPPING_SETS, SHIPPED
 
 ONE = {"sourceType": "ATTRIBUTE", "source": "event", "destination": "_extconndev.event_name"}

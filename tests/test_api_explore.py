@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import look, plan
-from engine.api import explore
-from engine.api.explore import _decoded
-from engine.catalog import Catalog
-from engine.explore import LONG, infer
+from engine.catalog.database import Catalog
+from engine.control.api import explore
+from engine.control.api.explore import _decoded
+from engine.model import schedule
 from engine.sandbox import PASSWORD, PROJECT_ID, Sandbox
+from engine.sync import sample
+from engine.transform.infer import LONG, infer
 from tests.planes import CONNECTIONS, keep_connection, keep_source, problem, served
 
 Client = Any
@@ -205,7 +206,7 @@ def test_few_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert gate.wait(30)
         return []
 
-    monkeypatch.setattr(look, "sample", slow)
+    monkeypatch.setattr(sample, "sample", slow)
     with served(tmp_path) as (client, plane), ThreadPoolExecutor(4) as clients:
         connection = keep_connection(plane, "http://127.0.0.1:1")
         keep_source(plane, connection)
@@ -213,7 +214,7 @@ def test_few_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         try:
             waiting = [clients.submit(client.get, path) for _ in range(4)]
             assert all(inside.acquire(timeout=30) for _ in waiting)
-            monkeypatch.setattr(look, "sample", lambda *_: [])
+            monkeypatch.setattr(sample, "sample", lambda *_: [])
             said = problem(client.get(path), "1400-429")
         finally:
             gate.set()
@@ -253,15 +254,15 @@ def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:
         path = f"{CONNECTIONS}/{connection}/test"
         assert client.get(path).json() == {"result": True}
         assert other.asked(project, moment[0]) == moment
-        for _ in range(plan.DEFAULT_BUDGET.per_hour - 1):  # by a flow, say
-            moment[0] += plan.SECOND
+        for _ in range(schedule.DEFAULT_BUDGET.per_hour - 1):  # by a flow, say
+            moment[0] += schedule.SECOND
             assert other.ask(project, moment[0], lambda _: 0) == 0
-        moment[0] += plan.SECOND
+        moment[0] += schedule.SECOND
         before = len(sandbox.requests)
         said = problem(client.get(path), "1400-429")
         assert "there is room for the next one in 59 min" in said
         assert len(sandbox.requests) == before
-        moment[0] += plan.HOUR
+        moment[0] += schedule.HOUR
         assert client.get(path).json() == {"result": True}
 
 

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine import declared
-from engine.catalog import Catalog
-from engine.config import find
-from engine.flow import Flow, Schedule, Secret
-from engine.report import SCHEDULED
-from engine.resources import Resource, new
-from engine.runs import Ended, Event
+from engine.catalog.database import Catalog
+from engine.catalog.resources import Resource, new
+from engine.config.file import find
+from engine.control import to_flow
+from engine.model.flow import Flow, Schedule, Secret
+from engine.model.run_payload import SCHEDULED
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from engine.status import FlowStatus
-from engine.upkeep import tend
+from engine.sync.incremental import tend
+from engine.sync.runner import Ended, Event
+from engine.sync.status import FlowStatus
 from tests.pulling import QUICK
 from tests.served import Answer, Json, Served, fresh, serving, tutorial
 
@@ -36,7 +36,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 def flow_of(api: Served, id_: str) -> Flow:
     """The flow that the engine runs."""
-    flows, problems = declared.flows(
+    flows, problems = to_flow.flows(
         api.plane.resources, api.plane.vault, api.plane.datasets, None, api.plane.hosts
     )
     assert id_ not in problems
@@ -351,7 +351,7 @@ def test_enabled_and_disabled(api: Served) -> None:
     assert api.call("POST", f"/flows/{id_}/action?op=ENABLE").code == "1422-400"
     assert api.call("POST", f"/flows/{id_}/action?op=disable").body["id"] == id_
     assert api.show("flows", id_)["state"] == "disabled"
-    flows, problems = declared.flows(
+    flows, problems = to_flow.flows(
         api.plane.resources, api.plane.vault, api.plane.datasets, None, api.plane.hosts
     )
     assert id_ not in flows | problems

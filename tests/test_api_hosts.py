@@ -11,15 +11,16 @@ from urllib.parse import quote
 import pytest
 from starlette.testclient import TestClient
 
-from engine import declared, given, look
-from engine.api.app import FLOWSERVICE, app_of
-from engine.api.plane import Plane
-from engine.api.server import Server
-from engine.catalog import Catalog
-from engine.config import Api, Config, load
+from engine.catalog.database import Catalog
+from engine.catalog.resources import Resource, new
+from engine.config.file import Api, Config, load
+from engine.control import declared_flows, to_flow
+from engine.control.api.app import FLOWSERVICE, app_of
+from engine.control.api.plane import Plane
+from engine.control.api.server import Server
+from engine.control.secrets import vault_of
 from engine.errors import InputError
-from engine.resources import Resource, new
-from engine.vault import vault_of
+from engine.sync import sample
 from tests.planes import (
     CONNECTIONS,
     DATASETS,
@@ -97,19 +98,19 @@ def test_a_stored_connection_to_another_host_is_never_asked(
     plane: Plane, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was kept before: no test, no look, and its flow says why it does not run."""
-    monkeypatch.setattr(look, "sample", pytest.fail)
+    monkeypatch.setattr(sample, "sample", pytest.fail)
     base = keep_connection(plane, "http://127.0.0.1:22", SECRET, projectId="7")
     for call in ("test", "explore?objectType=rest"):
         said = problem(client.get(f"{CONNECTIONS}/{base}/{call}"), "1400-400")
         assert "mixpanel_hosts" in said
     flow = stored_flow(plane, base)
-    flows, problems = declared.flows(plane.resources, plane.vault, plane.datasets, None)
+    flows, problems = to_flow.flows(plane.resources, plane.vault, plane.datasets, None)
     assert flow not in flows
     assert base in problems[flow]
     assert "mixpanel_hosts" in problems[flow]
     assert SECRET not in problems[flow]
     hosts = {"http://127.0.0.1:22"}
-    assert flow in declared.flows(plane.resources, plane.vault, plane.datasets, None, hosts)[0]
+    assert flow in to_flow.flows(plane.resources, plane.vault, plane.datasets, None, hosts)[0]
     days = {"windowStartTime": 1, "windowEndTime": 2}
     body = {"flowId": flow, "params": days}
     assert "mixpanel_hosts" in problem(client.post(f"{FLOWSERVICE}/runs", json=body), "1400-400")
@@ -121,9 +122,9 @@ def test_without_a_configuration_no_host_is_judged(plane: Plane, client: TestCli
     """
     flow = stored_flow(plane, keep_connection(plane, "http://127.0.0.1:22", SECRET))
     own = Config(plane.catalog.path.parent, {})
-    flows, problems = given.kept(own, None)
+    flows, problems = declared_flows.kept(own, None)
     assert (list(flows), problems) == ([flow], {})
-    _, problems = given.kept(own, plane.catalog.path.parent / "flows.toml")
+    _, problems = declared_flows.kept(own, plane.catalog.path.parent / "flows.toml")
     assert "mixpanel_hosts" in problems[flow]
 
 
@@ -136,7 +137,7 @@ def test_a_file_may_name_any_host(plane: Plane, client: TestClient) -> None:
 
     plane.resources.change("connections", base, None, 1, applied)
     flow = stored_flow(plane, base)
-    flows, problems = declared.flows(plane.resources, plane.vault, plane.datasets, None)
+    flows, problems = to_flow.flows(plane.resources, plane.vault, plane.datasets, None)
     assert (list(flows), problems) == ([flow], {})
 
 

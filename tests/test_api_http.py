@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from engine.api.app import FLOWSERVICE, app_of
-from engine.api.edge import LARGEST, LONGEST_TARGET
-from engine.api.guard import Guard
-from engine.api.plane import Plane
-from engine.flow import Secret
+from engine.control.api.app import FLOWSERVICE, app_of
+from engine.control.api.edge import LARGEST, LONGEST_TARGET
+from engine.control.api.guard import Guard
+from engine.control.api.plane import Plane
+from engine.model.flow import Secret
 from tests.planes import (
     CONNECTIONS,
     DATASETS,

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.flow import Connection, Flow, Run, Secret
-from engine.resources import new
-from engine.run import Kept, Rules, pull
-from engine.schema import Schema
-from engine.stages.check import instance
-from engine.window import Window
+from engine.catalog.resources import new
+from engine.model.flow import Connection, Flow, Run, Secret
+from engine.model.window import Window
+from engine.sync.pull import Kept, Rules, pull
+from engine.transform.schema import Schema
+from engine.transform.validate import instance
 from tests.planes import MAPPING_SETS, SCHEMAS, SHIPPED, problem, served
 
 Client = Any

@@ -13,10 +13,10 @@ import pytest
 from fastapi.routing import APIRoute
 from starlette.datastructures import QueryParams
 
-from engine.api import listing, runs
-from engine.api.app import EXPORT, FLOWSERVICE
-from engine.api.parameters import declared_by
-from engine.api.problems import Problem
+from engine.control.api import listing, runs
+from engine.control.api.app import EXPORT, FLOWSERVICE
+from engine.control.api.parameters import declared_by
+from engine.control.api.problems import Problem
 from tests.planes import (
     CONNECTIONS,
     DATASETS,

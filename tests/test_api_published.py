@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from engine.api.forms import BODIES
-from engine.bodies import MOST_USER_NAME
+from engine.control.api.forms import BODIES
+from engine.control.validation import MOST_USER_NAME
 from tests.served import Served, serving, tutorial
 
 Json = dict[str, Any]

@@ -10,10 +10,10 @@ from urllib.parse import quote
 import pytest
 from jsonschema import Draft7Validator
 
-from engine.api.app import FLOWSERVICE
-from engine.api.registry import keep_shipped
-from engine.resources import new
-from engine.schema import Schema
+from engine.catalog.resources import new
+from engine.control.api.app import FLOWSERVICE
+from engine.control.api.registry import keep_shipped
+from engine.transform.schema import Schema
 from tests.planes import DATASETS, MIXPANEL, SCHEMAS, SHIPPED, problem, served
 
 Client = Any

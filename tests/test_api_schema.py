@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from engine import declared
-from engine.api.guard import Guard
-from engine.flow import Secret
+from engine.control import to_flow
+from engine.control.api.guard import Guard
+from engine.model.flow import Secret
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.planes import CONNECTIONS, DATASETS, MAPPING_SETS, MIXPANEL, SCHEMAS, SHIPPED, served
 from tests.pulling import pull
@@ -76,7 +76,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]
         served(home, environ, lambda: next(minutes)) as (client, _),
         patch.context() as patched,
     ):
-        patched.setattr(declared, "HOST", sandbox.url)  # nobody else is ever asked
+        patched.setattr(to_flow, "HOST", sandbox.url)  # nobody else is ever asked
         root = tmp_path_factory.mktemp("data") / "events"
         item = pull(sandbox.url, root, [date(2024, 1, 1)], home=home).items[0]
         document = client.get("/openapi.json").json()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine.catalog import Catalog
+from engine.catalog.database import Catalog
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.daemons import Trial, clock_of, until
 from tests.served import curls

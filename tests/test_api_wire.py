@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from engine.api.edge import LONGEST_TARGET
-from engine.api.wire import (
+from engine.control.api.edge import LONGEST_TARGET
+from engine.control.api.wire import (
     BUSY,
     ENDING,
     FRESH,

@@ -14,21 +14,21 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine.backfill import Backfill
-from engine.catalog import Catalog
-from engine.dataset import Dataset
+from engine.catalog.database import Catalog
+from engine.dataset.dataset import Dataset
+from engine.dataset.positions import pulled
 from engine.errors import EtlError, InputError
-from engine.flow import Connection, Schedule
-from engine.positions import pulled
-from engine.report import remarks
-from engine.run import table_schema
-from engine.runs import Event, GaveUp, Runs
+from engine.mixpanel import client
+from engine.model.flow import Connection, Schedule
+from engine.model.run_payload import remarks
+from engine.model.window import Window, each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
-from engine.stages import export
-from engine.status import FlowStatus
-from engine.upkeep import tend
-from engine.window import Window, each_day
+from engine.sync.backfill import Backfill
+from engine.sync.incremental import tend
+from engine.sync.pull import table_schema
+from engine.sync.runner import Event, GaveUp, Runs
+from engine.sync.status import FlowStatus
 from tests.pulling import QUICK, RULES, flow_of
 
 DAY = date(2024, 1, 2)
@@ -131,12 +131,12 @@ def test_what_the_server_sends_is_not_taken_on_trust(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not filter, or not as asked, adds no event to the window."""
-    asked = export.params
+    asked = client.params
 
     def params(connection: Connection, window: Window, *rest: Any) -> dict[str, str]:
         return asked(connection, replace(window, arrival=None), *rest)
 
-    monkeypatch.setattr(export, "params", params)
+    monkeypatch.setattr(client, "params", params)
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     assert "where" not in sandbox.requests[-1]["params"]
     assert held(root) == processed(NOON, NOON - HOUR)

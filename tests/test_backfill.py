@@ -17,23 +17,23 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from engine import plan
-from engine import runs as module
-from engine.backfill import Backfill, missing_days
-from engine.catalog import Catalog
-from engine.dataset import Dataset
-from engine.disk import local_path
+from engine.catalog.database import Catalog
+from engine.dataset.dataset import Dataset
+from engine.dataset.parquet_writer import Writer
+from engine.dataset.positions import app_id
+from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, EtlError, InputError
-from engine.flow import Connection, Schedule, Secret
-from engine.plan import Budget, Patience
-from engine.positions import app_id
-from engine.run import table_schema
-from engine.runs import Advanced, Ended, Event, GaveUp, Waiting
+from engine.mixpanel.client import Limits
+from engine.model import schedule
+from engine.model.flow import Connection, Schedule, Secret
+from engine.model.schedule import Budget, Patience
+from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from engine.stages.columns import Columns
-from engine.stages.export import Limits
-from engine.stages.writer import Writer
-from engine.window import day_start
+from engine.sync import runner as module
+from engine.sync.backfill import Backfill, missing_days
+from engine.sync.pull import table_schema
+from engine.sync.runner import Advanced, Ended, Event, GaveUp, Waiting
+from engine.transform.columns import Columns
 from tests.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 
 SPEC = Spec(events_per_day=200, duplicate_percent=1, reject_percent=0.5)
@@ -141,7 +141,7 @@ def interrupt() -> None:
 
 def test_packing_is_learned(sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A first day alone; then as many a request as the fullest recent window lets expect."""
-    monkeypatch.setattr(plan, "EVENTS_PER_REQUEST", 3 * LINES)
+    monkeypatch.setattr(schedule, "EVENTS_PER_REQUEST", 3 * LINES)
     pull(sandbox.url, root, days(1, date(2024, 1, 6)))  # a hole that no window spans
     done = pull(sandbox.url, root, list(reversed(days(12))))
     assert asked(sandbox) == ["6", "1", "2-4", "5", "7-9", "10-12"]
@@ -153,7 +153,7 @@ def test_a_full_day_makes_windows_smaller(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Quiet days grow the request, a full one shrinks it for the next seven windows."""
-    monkeypatch.setattr(plan, "EVENTS_PER_REQUEST", 4 * LINES)
+    monkeypatch.setattr(schedule, "EVENTS_PER_REQUEST", 4 * LINES)
     volumes = dict.fromkeys(days(2, date(2024, 1, 6)), 1000)
     sandbox.project.spec = replace(SPEC, volumes=volumes)
     pull(sandbox.url, root, days(14))
@@ -451,7 +451,7 @@ def test_a_disk_that_takes_nothing(
     def full(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("engine.dataset.write_synced", full)
+    monkeypatch.setattr("engine.dataset.dataset.write_synced", full)
     done = pull(sandbox.url, root, days(5), ONE_BY_ONE)
     assert done.statuses == ["failed"]
     assert "the file system is read-only" in done.message
@@ -692,9 +692,10 @@ def test_an_error_behind_the_commit(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: a commit that came through counts, even if an error came after it."""
-    from engine import deltalog, disk
+    from engine.dataset import delta_log
+    from engine.dataset.storage import local
 
-    real = disk.sync
+    real = local.sync
 
     def sync(path: Path) -> None:
         if path.name == f"{1:020}.json":
@@ -702,7 +703,7 @@ def test_an_error_behind_the_commit(
         real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deltalog, "sync", sync)
+        patch.setattr(delta_log, "sync", sync)
         with pytest.raises(DatasetError, match="Input/output error"):
             pull(sandbox.url, root, days(1))
     assert len(rows(root)) == ROWS

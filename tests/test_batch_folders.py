@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ulid import ULID
 
-from engine import batch_folders
-from engine.batch_folders import DAY_MS, tidy
+from engine.dataset import batch_folders
+from engine.dataset.batch_folders import DAY_MS, tidy
 from engine.sandbox import Sandbox, Spec
 from tests.pulling import DAYS, QUICK, pull
 

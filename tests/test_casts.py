@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from engine.batch import INVALID, REQUIRED, Batch
 from engine.errors import InputError
-from engine.preview import preview
-from engine.rules import verdicts
-from engine.run import Rules
-from engine.stages import lines
-from engine.stages.check import Checker
-from engine.stages.columns import Columns
-from engine.uncast import Uncast
+from engine.mapping.failed_casts import Uncast
+from engine.mapping.mapping_set import verdicts
+from engine.model.batch import INVALID, REQUIRED, Batch
+from engine.sync.preview import preview
+from engine.sync.pull import Rules
+from engine.transform import decode
+from engine.transform.columns import Columns
+from engine.transform.validate import Checker
 from tests.pulling import RULES
 
 SECOND = 1_704_104_430  # 2024-01-01T10:20:30Z
@@ -28,7 +28,7 @@ def made(rules: Rules, *events: Json) -> Batch:
     days = (date(2023, 1, 1), date(2025, 1, 1))
     columns = Columns(schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=True)
     text = b"".join(json.dumps(event).encode() + b"\n" for event in events)
-    [batch] = lines.read([text])
+    [batch] = decode.read([text])
     mapping.apply(batch)
     columns.build(batch)
     Checker(schema, Uncast(schema, mapping)).check(batch)

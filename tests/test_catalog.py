@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from engine.batch import Tally
-from engine.catalog import NAME, VERSION, Catalog
+from engine.catalog.database import NAME, VERSION, Catalog
 from engine.errors import EtlError, InputError
-from engine.flow import Connection, Flow, Run, Secret
-from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
-from engine.window import Window
+from engine.model.batch import Tally
+from engine.model.flow import Connection, Flow, Run, Secret
+from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.model.window import Window
 from tests.commands import mounted
 
 DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
@@ -187,7 +187,8 @@ def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
     """Processes that ask as fast as they can get what there is together, and not one more."""
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from engine.catalog import Catalog; from engine.plan import Budget, wait_for_slot\n"
+        "from engine.catalog.database import Catalog\n"
+        "from engine.model.schedule import Budget, wait_for_slot\n"
         "budget = Budget(per_hour=30, per_second=1000)\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
         "    print('ready', flush=True); sys.stdin.readline(); got = 0\n"
@@ -313,7 +314,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 def test_processes_share_one_file(tmp_path: Path) -> None:
     """Several processes make the file at once and write to it; not one write is lost."""
     code = (
-        "import sys; from pathlib import Path; from engine.catalog import Catalog\n"
+        "import sys; from pathlib import Path; from engine.catalog.database import Catalog\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
         "    for number in range(20): catalog.ask(sys.argv[2], number, lambda _: 0)\n"
     )
@@ -608,7 +609,7 @@ def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         save(catalog, "a")
         Catalog(tmp_path).close()
-        script = f"from pathlib import Path; from engine.catalog import Catalog; Catalog(Path({str(tmp_path)!r})).close()"  # noqa: E501
+        script = f"from pathlib import Path; from engine.catalog.database import Catalog; Catalog(Path({str(tmp_path)!r})).close()"  # noqa: E501
         subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
         save(catalog, "b")
         with Catalog(tmp_path) as other:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from engine.batch import INVALID, REQUIRED, Batch
-from engine.schema import Field, Schema
-from engine.stages.check import Checker
-from engine.stages.columns import Columns
+from engine.model.batch import INVALID, REQUIRED, Batch
+from engine.transform.columns import Columns
+from engine.transform.schema import Field, Schema
+from engine.transform.validate import Checker
 
 DAYS = (date(2024, 1, 1), date(2024, 1, 31))
 Json = dict[str, Any]

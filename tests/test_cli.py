@@ -24,14 +24,17 @@ from urllib.request import urlopen
 import pytest
 from deltalake import DeltaTable
 
-from engine import config, given, look, plan
-from engine.catalog import Catalog
-from engine.cli import PROGRAM, main
-from engine.console import listen_to_signals
-from engine.dataset import Dataset
-from engine.run import table_schema
-from engine.runs import Options
+from engine.catalog.database import Catalog
+from engine.cli.console import listen_to_signals
+from engine.cli.main import PROGRAM, main
+from engine.config import file
+from engine.control import declared_flows
+from engine.dataset.dataset import Dataset
+from engine.model import schedule
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from engine.sync import sample
+from engine.sync.pull import table_schema
+from engine.sync.runner import Options
 from tests.commands import DAYS, Run, Said, children, environment, here, put, start, variables
 from tests.pulling import RULES, flow_of, rows, undisturbed
 
@@ -225,10 +228,10 @@ def test_every_problem_of_a_configuration_at_once(run: Run) -> None:
 def test_a_table_with_another_schema(run: Run) -> None:
     """What differs is told column by column; the table stays as it is."""
     assert run("backfill", *ONE_DAY).status == 0
-    text = json.dumps(config.find("schema", "mixpanel-events")[1])
+    text = json.dumps(file.find("schema", "mixpanel-events")[1])
     assert '"item_id"' in text
     Path("other.json").write_text(text.replace('"item_id"', '"article"'))
-    mapping = json.dumps(config.find("mapping", "mixpanel-events")[1])
+    mapping = json.dumps(file.find("mapping", "mixpanel-events")[1])
     Path("map.json").write_text(mapping.replace("_extconndev.item_id", "_extconndev.article"))
     before = rows(Path("data/events"))
     said = run("backfill", *DAYS, "--schema=other.json", "--mapping=map.json")
@@ -283,7 +286,7 @@ def test_a_defect(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise KeyError("some-secret")
 
-    monkeypatch.setattr(config, "home", fail)
+    monkeypatch.setattr(file, "home", fail)
     said = run("runs")
     assert said.status == 1
     assert "KeyError" in said.err
@@ -510,8 +513,12 @@ def test_who_reaches_nobody_keeps_the_budget(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     """A request that never left is none of the sixty an hour: else a lost network would cost it."""
-    monkeypatch.setattr(plan, "DEFAULT_PATIENCE", plan.Patience(tries=3, first=0.01, longest=0.01))
-    monkeypatch.setattr("engine.runs.Options", partial(Options, patience=plan.DEFAULT_PATIENCE))
+    monkeypatch.setattr(
+        schedule, "DEFAULT_PATIENCE", schedule.Patience(tries=3, first=0.01, longest=0.01)
+    )
+    monkeypatch.setattr(
+        "engine.sync.runner.Options", partial(Options, patience=schedule.DEFAULT_PATIENCE)
+    )
     with socket.socket() as unused:  # bound, and nobody listens
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MIXPANEL_HOST", f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -706,7 +713,7 @@ def test_the_hours_of_nothing(run: Run) -> None:
 
 def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the budget is the budget that holds."""
-    monkeypatch.setattr(plan, "DEFAULT_BUDGET", plan.Budget(per_hour=2))
+    monkeypatch.setattr(schedule, "DEFAULT_BUDGET", schedule.Budget(per_hour=2))
     said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
     assert "At 2 an hour" in said.out
     assert "in 2 hours." in said.out
@@ -939,8 +946,8 @@ def test_a_second_that_is_used_up(
         now[0] += round(seconds * 1e9)
 
     clock = SimpleNamespace(time_ns=lambda: now[0], sleep=sleep)
-    monkeypatch.setattr(look, "time", clock)
-    monkeypatch.setattr(given, "time", clock)
+    monkeypatch.setattr(sample, "time", clock)
+    monkeypatch.setattr(declared_flows, "time", clock)
     ask(sandbox, tmp_path, [now[0] // 1_000_000 - 300] * 3)
     assert run("explore").status == 0
     assert slept == [0.7]

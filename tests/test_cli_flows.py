@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine import given, opening, positions
-from engine.catalog import Catalog
-from engine.disk import take
+from engine.catalog.database import Catalog
+from engine.control import declared_flows
+from engine.dataset import positions
+from engine.dataset.storage.local import take
 from engine.errors import InputError
-from engine.plan import Budget
-from engine.runs import Options
+from engine.model.schedule import Budget
+from engine.model.window import Window
 from engine.sandbox import Sandbox, Spec
-from engine.upkeep import RESERVE, Turn, Upkeep, failed_days, tend
-from engine.window import Window
+from engine.sync import open_flow
+from engine.sync.incremental import RESERVE, Turn, Upkeep, failed_days, tend
+from engine.sync.runner import Options
 from tests.commands import Run, here, put, variables
 
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
@@ -60,14 +62,14 @@ def run(
     sandbox.reset()
     monkeypatch.chdir(tmp_path)
     put(variables(sandbox.url), monkeypatch)
-    monkeypatch.setattr(opening, "now", lambda: NOON)
+    monkeypatch.setattr(open_flow, "now", lambda: NOON)
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
     return here(capsys)
 
 
 def keep(name: str, now: int = NOON) -> list[dict[str, Any]]:
     """What a tick of the flow does, in this process."""
-    flow, home = given.flow_of(Path("flows.toml"), name)
+    flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return tend(flow, home, Options(now=lambda: now, budget=FAST))
 
 
@@ -236,7 +238,7 @@ def test_what_came_well_hides_nothing(
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3})
     sandbox.project.clock_ms = NOON + HOUR
-    monkeypatch.setattr(opening, "now", lambda: NOON + HOUR)
+    monkeypatch.setattr(open_flow, "now", lambda: NOON + HOUR)
     keep("events", NOON + HOUR)
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)
@@ -260,7 +262,7 @@ def test_what_could_not_begin_is_no_failure_of_a_day(run: Run) -> None:
 
 def test_budget_is_left_to_what_arrives(run: Run, sandbox: Sandbox) -> None:
     """A history that is to be filled takes no more than what arrivals leave, and says so."""
-    flow, home = given.flow_of(Path("flows.toml"), "events")
+    flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
     turn = Turn()
     options = Options(now=lambda: NOON, budget=Budget(per_hour=RESERVE + 1, per_second=1000))
     assert len(tend(flow, home, options, turn=turn)) == 1
@@ -273,8 +275,8 @@ def test_budget_is_left_to_what_arrives(run: Run, sandbox: Sandbox) -> None:
 
 def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tick ends in a run record, whatever it is that ended it."""
-    flow, home = given.flow_of(Path("flows.toml"), "events")
-    monkeypatch.setattr("engine.upkeep.counts", lambda *_: 1 / 0)
+    flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
+    monkeypatch.setattr("engine.sync.incremental.counts", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tend(flow, home, Options(now=lambda: NOON))
     with Catalog(home) as catalog:
@@ -285,7 +287,7 @@ def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandbox) -> None:
     """The turns of one tick are processes: they do not spend the hour on the same failure."""
-    flow, home = given.flow_of(Path("flows.toml"), "events")
+    flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
     keep("events")
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3, "times": None})
@@ -319,7 +321,7 @@ def test_a_dry_run_tells_of_the_first_arrival_window(run: Run) -> None:
 
 def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None:
     """Where a pull takes longer than the interval, the next arrival window is due at once."""
-    flow, home = given.flow_of(Path("flows.toml"), "events")
+    flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
     turn, before = Turn(), len(sandbox.requests)
 
     def now() -> int:
@@ -334,13 +336,13 @@ def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None
 
 def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> None:
     """A quarter of an hour has few events: days are not packed by that."""
-    flow, home = given.flow_of(Path("flows.toml"), "events")
+    flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
     found: list[Any] = []
     with Catalog(home) as catalog:
-        dataset = opening.dataset_of(flow, opening.rules_of(flow))
+        dataset = open_flow.dataset_of(flow, open_flow.rules_of(flow))
         options = Options(now=lambda: NOON)
         upkeep = Upkeep(
-            flow, opening.rules_of(flow), dataset, catalog, options, found.append, Turn()
+            flow, open_flow.rules_of(flow), dataset, catalog, options, found.append, Turn()
         )
         upkeep.ended(Window(DAY, DAY), 900)
         for _ in range(20):
@@ -353,7 +355,7 @@ def test_a_day_rests_for_its_own_faults_alone(run: Run, sandbox: Sandbox) -> Non
     keep("daily")
     sandbox.faults({"fault": "answer", "status": 403, "times": None})
     keep("daily", NOON + 24 * HOUR)
-    flow, home = given.flow_of(Path("flows.toml"), "daily")
+    flow, home = declared_flows.flow_of(Path("flows.toml"), "daily")
     with Catalog(home) as catalog:
         assert catalog.history("daily")[0].status == "failed"
         assert failed_days(flow, catalog) == ({}, {})
@@ -381,8 +383,8 @@ def test_a_flow_of_days_that_is_well_again(run: Run) -> None:
 def test_a_position_that_lies_ahead(run: Run) -> None:
     """A clock that was ahead does not keep the running day from being pulled."""
     keep("daily", NOON + 24 * HOUR)
-    flow, _ = given.flow_of(Path("flows.toml"), "daily")
-    dataset = opening.dataset_of(flow, opening.rules_of(flow))
+    flow, _ = declared_flows.flow_of(Path("flows.toml"), "daily")
+    dataset = open_flow.dataset_of(flow, open_flow.rules_of(flow))
     assert max(positions.read(flow, dataset, NOON).pulled.values()) == NOON
 
 
@@ -408,13 +410,13 @@ def test_a_flow_that_nobody_runs_any_more(
     reached = json.loads(run(*words, "--json").out)[0]["arrivedUntil"] or NOON
     for ahead, status in ((0, 0), (60_000, 1), (3 * 24 * HOUR, 1)):
         now = reached + late * 60_000 + ahead
-        monkeypatch.setattr(opening, "now", lambda now=now: now)
+        monkeypatch.setattr(open_flow, "now", lambda now=now: now)
         said = run(*words)
         assert (said.status, "It is behind" in said.err) == (status, status == 1), said.err
         assert json.loads(run(*words, "--json").out)[0]["nextTick"] > now
     assert "nothing was brought since 2024-01-10 1" in said.err
     assert "No daemon runs with the home home: start one. Its last run was at 2024-01-1" in said.err
-    lock = Path("home", given.LOCK)
+    lock = Path("home", declared_flows.LOCK)
     with lock.open("a+") as file:
         take(file)
         assert f"process {os.getpid()}: see its log" in run(*words).err
@@ -453,7 +455,7 @@ def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch,
     """`once` was once, and without a schedule nobody is expected."""
     set_schedule(name, '{ frequency = "once", start_time = 1704805200 }')
     keep(name)
-    monkeypatch.setattr(opening, "now", lambda: NOON + 1000 * HOUR)
+    monkeypatch.setattr(open_flow, "now", lambda: NOON + 1000 * HOUR)
     words = ("status", "--config=flows.toml", f"--flow={name}")
     assert run(*words).status == 0
     text = Path("flows.toml").read_text()
@@ -472,11 +474,11 @@ def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.workers.pull", stop)
+        patch.setattr("engine.sync.executors.pull", stop)
         for name, now in (("events", NOON + HOUR // 4), ("daily", NOON)):
             with pytest.raises(KeyboardInterrupt):
                 keep(name, now)
-    monkeypatch.setattr(opening, "now", lambda: NOON + HOUR // 4)
+    monkeypatch.setattr(open_flow, "now", lambda: NOON + HOUR // 4)
     said = run("status", "--config=flows.toml", "--json")
     assert said.status == 0
     for told in json.loads(said.out):

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from engine.catalog import Catalog
-from engine.report import flow_id
-from engine.resources import Resources
+from engine.catalog.database import Catalog
+from engine.catalog.resources import Resources
+from engine.model.run_payload import flow_id
 from tests.commands import Run, here, put
 
 CONNECTION = """

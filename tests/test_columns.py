@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batch import Batch
-from engine.moments import utc_day
-from engine.schema import Field, Schema
-from engine.stages.columns import CASTS, FAILED, Columns, cast
+from engine.model.batch import Batch
+from engine.transform.columns import CASTS, FAILED, Columns, cast
+from engine.transform.moments import utc_day
+from engine.transform.schema import Field, Schema
 
 SHIPPED = Path(__file__).parent.parent / "schemas" / "mixpanel-events.json"
 FIRST, LAST = date(2024, 1, 1), date(2024, 1, 3)

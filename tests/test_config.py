@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import config
-from engine.config import find, from_environment, load, timezone
+from engine.config import file
+from engine.config.file import find, from_environment, load, timezone
 from engine.errors import InputError
-from engine.flow import Flow, Schedule
+from engine.model.flow import Flow, Schedule
 
 ENVIRON = {
     "MIXPANEL_USERNAME": "reader.6d4ee7.mp-service-account",
@@ -338,8 +338,8 @@ def test_line_ends_are_no_part_of_any_variable(end: str) -> None:
     whole = ENVIRON | {"MIXPANEL_HOST": "eu", "MIXPANEL_TIMEZONE": "UTC"}
     ended = {name: value + end for name, value in whole.items()}
     assert from_environment(ended) == from_environment(whole)
-    assert config.home({"MIXPANEL_ETL_HOME": "/srv/etl" + end}) == Path("/srv/etl")
-    assert config.home({"MIXPANEL_ETL_HOME": end}) == Path(".mixpanel-etl")
+    assert file.home({"MIXPANEL_ETL_HOME": "/srv/etl" + end}) == Path("/srv/etl")
+    assert file.home({"MIXPANEL_ETL_HOME": end}) == Path(".mixpanel-etl")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\xef\xbb\xbf\r\n"])
@@ -359,20 +359,20 @@ def test_credentials_in_files_are_read_again(write: Write, tmp_path: Path) -> No
     password.write_text("old\n")
     text = short(f'password = {{ file = "{password}" }}\nusername = {{ file = "{user}" }}')
     connection = load(write(text), ENVIRON).flows["events"].connection
-    assert config.read_again(connection) == connection
+    assert file.read_again(connection) == connection
     user.write_text("after\n")
     password.write_text("new\n")
-    fresh = config.read_again(connection)
+    fresh = file.read_again(connection)
     assert (fresh.username, fresh.password.reveal()) == ("after", "new")
     for content in ("", "a:b\n"):  # the name of an account has no colon
         user.write_text(content)
         password.write_text("newer\n")
-        kept = config.read_again(fresh)
+        kept = file.read_again(fresh)
         assert (kept.username, kept.password.reveal()) == ("after", "newer")
     password.unlink()
-    assert config.read_again(fresh) == fresh
+    assert file.read_again(fresh) == fresh
     plain = load(write(short()), ENVIRON).flows["events"].connection
-    assert config.read_again(plain) == plain
+    assert file.read_again(plain) == plain
 
 
 def test_a_variable_that_is_missing_has_one_line(write: Write) -> None:
@@ -583,7 +583,7 @@ def test_no_text_holds_a_null(write: Write) -> None:
 )
 def test_the_home_is_the_variables_or_the_default(environ: dict[str, str], path: str) -> None:
     """An empty variable is as one that is not set."""
-    assert config.home(environ) == Path(path)
+    assert file.home(environ) == Path(path)
 
 
 def test_the_files_home_wins_over_the_environments(write: Write) -> None:
@@ -648,8 +648,8 @@ def test_an_abbreviation_or_a_city_brings_its_zone(name: str, meant: str) -> Non
 
 def test_every_zone_that_is_suggested_is_one() -> None:
     """And no abbreviation is a zone already, which would never be suggested for."""
-    assert all(timezone(zone) == zone for zone in config.ABBREVIATIONS.values())
-    for name in config.ABBREVIATIONS:
+    assert all(timezone(zone) == zone for zone in file.ABBREVIATIONS.values())
+    for name in file.ABBREVIATIONS:
         with pytest.raises(InputError):
             timezone(name)
 
@@ -671,7 +671,7 @@ def shipped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     (folder / "mixpanel-events.json").write_text('{"mappings": []}')
     (folder / "wide.json").write_text('{"mappings": [1]}')
     (folder / "mixpanel-events.cases.json").write_text("[]")
-    monkeypatch.setattr(config, "_PACKAGE", package)
+    monkeypatch.setattr(file, "_PACKAGE", package)
     return str(folder)
 
 
@@ -734,7 +734,7 @@ def test_a_file_that_is_no_json_is_an_error_in_a_sentence(
 TOML_VALUES = st.sampled_from(
     ['"x"', "5", "-1", "1.5", "nan", "true", "[]", "[1]", "{}", "{ env = 1 }", "2024-01-01"]
 )
-NAMES = st.sampled_from([*config._VARIABLES, *config.FLOW, "x"])
+NAMES = st.sampled_from([*file._VARIABLES, *file.FLOW, "x"])
 LINES = st.dictionaries(NAMES, TOML_VALUES, max_size=4).map(
     lambda lines: "\n".join(f"{name} = {value}" for name, value in lines.items())
 )

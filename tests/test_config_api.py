@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import Api, load
+from engine.config.file import Api, load
 from engine.errors import InputError
 
 TOKEN = "a-token-that-was-thought-of"

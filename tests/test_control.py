@@ -20,22 +20,23 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import daemon, opening
-from engine.api import server
-from engine.api.app import FLOWSERVICE
-from engine.api.server import Server
-from engine.catalog import Catalog
-from engine.config import Api
-from engine.daemon import Daemon
+from engine.catalog.database import Catalog
+from engine.catalog.resources import Resource, Resources, new
+from engine.config.file import Api
+from engine.control.api import server
+from engine.control.api.app import FLOWSERVICE
+from engine.control.api.server import Server
+from engine.control.secrets import NAME
+from engine.daemon import scheduler
+from engine.daemon.scheduler import Daemon
+from engine.daemon.turns import MORE
 from engine.errors import InputError
-from engine.flow import Flow, Run, Secret
-from engine.record import scheduled
-from engine.report import flow_id
-from engine.resources import Resource, Resources, new
+from engine.model.flow import Flow, Run, Secret
+from engine.model.run_payload import flow_id
+from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.turns import MORE
-from engine.vault import NAME
-from engine.window import Window
+from engine.sync import open_flow
+from engine.sync.run_records import scheduled
 from tests.commands import here, put
 from tests.daemons import Trial, alive_below, clock_of, until
 from tests.planes import CONNECTIONS, MIXPANEL, problem
@@ -245,7 +246,7 @@ def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """
     monkeypatch.setattr(server, "STOP", 0.1)
     api = Api(port=0, token=Secret("a-token"))
-    served = server.Server(tmp_path, api, {}, opening.now, lambda: None, tuple)
+    served = server.Server(tmp_path, api, {}, open_flow.now, lambda: None, tuple)
     catalog = served._plane.catalog
     served.start()
     client = httpx.Client(base_url=served.address, headers={"x-api-key": "a-token"}, timeout=20)
@@ -562,11 +563,11 @@ def test_many_changes_are_read_once(idle: Daemon, monkeypatch: pytest.MonkeyPatc
         if len(reads) == 1:
             changed[0]()
 
-    monkeypatch.setattr("engine.api.server.Server", server)
+    monkeypatch.setattr("engine.control.api.server.Server", server)
     monkeypatch.setattr(idle, "_read", read)
     monkeypatch.setattr(idle, "_hurry", lambda: None)
     monkeypatch.setattr(idle._scheduler, "wakeup", lambda: None)
-    with daemon._heard() as (idle._signals, idle._signalling):
+    with scheduler._heard() as (idle._signals, idle._signalling):
         idle._listen(Api())
         for _ in range(300):
             changed[0]()
@@ -582,7 +583,7 @@ def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     """A key that is none ends the daemon before it begins; its lock is free again."""
     path = tmp_path / "etl.toml"
     path.write_text(f'home = "{tmp_path}/home"\n{API}key = {{ env = "KEY" }}\n')
-    monkeypatch.setattr(daemon.Daemon, "_watch", lambda _: None)
+    monkeypatch.setattr(scheduler.Daemon, "_watch", lambda _: None)
     with pytest.raises(InputError, match="key for secrets is none"):
         Daemon(path, {"KEY": "x"}).run()
 

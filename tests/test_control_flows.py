@@ -9,8 +9,8 @@ import httpx
 import pytest
 from deltalake import DeltaTable
 
-from engine.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
-from engine.config import find
+from engine.config.file import find
+from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.daemons import Trial, clock_of, until
 from tests.served import MIXPANEL, Json

@@ -14,18 +14,18 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.api.app import app_of
-from engine.api.plane import Plane
-from engine.batch import CORRUPT, INVALID, REQUIRED
-from engine.catalog import Catalog
+from engine.catalog.database import Catalog
+from engine.catalog.resources import new
+from engine.control.api.app import app_of
+from engine.control.api.plane import Plane
+from engine.control.secrets import vault_of
 from engine.errors import EtlError
-from engine.flow import Run
-from engine.plan import HOUR, SECOND
-from engine.report import IN_PROGRESS, Outcome, payload
-from engine.resources import new
+from engine.model.batch import CORRUPT, INVALID, REQUIRED
+from engine.model.flow import Run
+from engine.model.run_payload import IN_PROGRESS, Outcome, payload
+from engine.model.schedule import HOUR, SECOND
+from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.vault import vault_of
-from engine.window import Window
 from tests.planes import keep_connection, keep_source, served
 from tests.pulling import flow_of, pull
 from tests.serving import serving

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from engine.catalog import Catalog
+from engine.catalog.database import Catalog
 from engine.sandbox import Sandbox, Spec
 from tests import crashes
 from tests.crashes import Crasher, Cut, Disk, Step, build

@@ -25,17 +25,17 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine import given
-from engine.catalog import Catalog
-from engine.daemon import Daemon
-from engine.dataset import Dataset
-from engine.flow import Flow
+from engine.catalog.database import Catalog
+from engine.control import declared_flows
+from engine.daemon.flow_process import Pulse, work
+from engine.daemon.scheduler import Daemon
+from engine.daemon.turns import LATER, MORE, WAITS, WORKS, Turns
+from engine.dataset.dataset import Dataset
 from engine.log import configure
-from engine.runs import Options
+from engine.model.flow import Flow
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.tick import Pulse, work
-from engine.turns import LATER, MORE, WAITS, WORKS, Turns
-from engine.upkeep import tend
+from engine.sync.incremental import tend
+from engine.sync.runner import Options
 from tests.commands import children, mounted, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
 
@@ -583,7 +583,7 @@ def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with Sandbox(spec, now=lambda: evening) as sandbox:
         tried = Trial(tmp_path, sandbox, clock_of(1), timezone="America/Los_Angeles")
         tried.write(more='windows = "day"\nbackfill_from = "2024-01-10"')
-        flow, home = given.flow_of(tried.config, "events")
+        flow, home = declared_flows.flow_of(tried.config, "events")
         items = tend(flow, home, Options(now=lambda: evening))
     statuses = [item["metrics"]["statusSummary"]["status"] for item in items]
     assert set(statuses) == {"success"}
@@ -608,7 +608,7 @@ def test_a_clock_that_is_set(
     monkeypatch.setattr(daemon, "_follow", lambda before: done.append(f"planned anew {before}"))
     monkeypatch.setattr(daemon._scheduler, "wakeup", lambda: done.append("woken"))
     fake = SimpleNamespace(time=lambda: next(clock), monotonic=lambda: next(steady))
-    monkeypatch.setattr("engine.daemon.time", fake)
+    monkeypatch.setattr("engine.daemon.scheduler.time", fake)
     daemon._watch()
     assert done == ["woken", "planned anew {}", "woken"]
 
@@ -620,7 +620,7 @@ def test_a_stop_in_the_middle_of_a_commit(
     tried = trial(tmp_path, sandbox, 1)
     tried.write(more=BACKFILL)
     put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)
-    flow, home = given.flow_of(tried.config, "events")
+    flow, home = declared_flows.flow_of(tried.config, "events")
     write = Dataset._write_log
 
     def stopped(dataset: Dataset, *given: Any) -> bool:
@@ -672,7 +672,7 @@ def test_waiting_for_the_budget_is_told_once(
     tried = trial(tmp_path, sandbox, 1)
     tried.write()
     put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    monkeypatch.setattr("engine.daemon.LATER_SECONDS", 0)
+    monkeypatch.setattr("engine.daemon.scheduler.LATER_SECONDS", 0)
     daemon = Daemon(tried.config, os.environ)
     ends = iter([LATER, LATER, MORE, LATER, 0])
     moments = set()

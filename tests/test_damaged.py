@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from engine.dataset import Dataset
+from engine.dataset.dataset import Dataset
 from engine.errors import DatasetError
 from engine.sandbox import Sandbox, Spec
 from tests.commands import DAYS, Run, here, put, variables

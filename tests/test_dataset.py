@@ -20,12 +20,12 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from ulid import ULID
 
-from engine import dataset as module
-from engine.batch import Batch
-from engine.dataset import Dataset
-from engine.disk import local_path
+from engine.dataset import dataset as module
+from engine.dataset.dataset import Dataset
+from engine.dataset.parquet_writer import StagedBatch, Writer
+from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, InputError, Shrunk
-from engine.stages.writer import StagedBatch, Writer
+from engine.model.batch import Batch
 
 SCHEMA = pa.schema(
     [
@@ -190,7 +190,7 @@ def test_the_lock_dies_with_its_process(root: Path) -> None:
     code = (
         "import sys, pathlib, pyarrow as pa, os, signal\n"
         "from tests.test_dataset import SCHEMA, SOURCE\n"
-        "from engine.dataset import Dataset\n"
+        "from engine.dataset.dataset import Dataset\n"
         f"with Dataset(pathlib.Path({str(root)!r}), SCHEMA, SOURCE).locked():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -214,7 +214,7 @@ def test_superseded_files_are_kept_for_a_while(
     assert by_glob(root) == [1, 2]
     past = DeltaTable(root, version=1).to_pyarrow_table().to_pylist()
     assert [row["_extconndev"]["n"] for row in past] == [1]
-    monkeypatch.setattr("engine.dataset.time.time", lambda: 1e11)
+    monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
     table._sweep()
     assert by_glob(root) == [2]
     assert list((root / "_superseded").iterdir()) == []
@@ -227,13 +227,13 @@ def test_superseded_files_that_a_wrong_clock_noted(
     ahead = time.time() + 366 * 86_400
     batch = str(ULID.from_timestamp(ahead))
     put(table, str(ULID()), [1], 1)
-    monkeypatch.setattr("engine.dataset.time.time", lambda: ahead)
+    monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: ahead)
     staged = stage(table, batch, [2])
     table.commit(batch, staged.files, table.held([DAY]), {f"f/{DAY}": 2}, None, 2)
     table.discard(batch)
     for hours, left in ((0, [1, 2]), (1, [1, 2]), (3, [2])):
         now = ahead - 366 * 86_400 + hours * 3600
-        monkeypatch.setattr("engine.dataset.time.time", partial(float, now))
+        monkeypatch.setattr("engine.dataset.dataset.time.time", partial(float, now))
         table._sweep()
         assert by_glob(root) == left
 
@@ -317,7 +317,7 @@ def test_killed_while_the_table_is_made(root: Path) -> None:
     code = (
         "import sys, pathlib, resource, signal\n"
         "from tests.test_dataset import SCHEMA, SOURCE\n"
-        "from engine.dataset import Dataset\n"
+        "from engine.dataset.dataset import Dataset\n"
         f"dataset = Dataset(pathlib.Path({str(root)!r}), SCHEMA, SOURCE)\n"
         "with dataset.locked():\n"
         "    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
@@ -536,7 +536,7 @@ def test_files_that_the_table_took_back(
     table.commit("B", staged.files, table.held([DAY]), {f"f/{DAY}": 2}, None, 2)
     table.discard("B")
     DeltaTable(root).restore(1)
-    monkeypatch.setattr("engine.dataset.time.time", lambda: 1e11)
+    monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
     again = Dataset(root, SCHEMA, SOURCE)
     table._table = again._table
     table._sweep()
@@ -565,7 +565,7 @@ def test_killed_while_replaced_files_go(
         """Commit, be told, and be swept when the files kept are due."""
         first.commit("B", staged.files, held, positions, "record of B", keep)
         first.discard("B")
-        monkeypatch.setattr("engine.dataset.time.time", lambda: 1e11)
+        monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
         first._sweep()
 
     with first.locked():
@@ -584,7 +584,7 @@ def test_killed_while_replaced_files_go(
             settled()
         monkeypatch.undo()
 
-    monkeypatch.setattr("engine.dataset.time.time", lambda: 1e11)
+    monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
     again = Dataset(root, SCHEMA, SOURCE)
     with again.locked():
         again.discard("B")

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from engine import applied, config, declared
-from engine.catalog import Catalog
-from engine.config import Config, find
+from engine.catalog.database import Catalog
+from engine.catalog.resources import Resource, Resources, new
+from engine.config import file
+from engine.config.file import Config, find
+from engine.control import from_config, to_flow
+from engine.control.secrets import Vault, vault_of
 from engine.errors import InputError
-from engine.flow import Flow
-from engine.report import flow_id, source_id, target_id
-from engine.resources import Resource, Resources, new
-from engine.vault import Vault, vault_of
+from engine.model.flow import Flow
+from engine.model.run_payload import flow_id, source_id, target_id
 
 NOW = 1_700_000_000_000
 PASSWORD = "8iQbnjuk5-secret"
@@ -60,11 +61,11 @@ def vault(tmp_path: Path) -> Vault:
 def load(folder: Path, text: str = FILE) -> tuple[Config, str]:
     path = folder / "flows.toml"
     path.write_text(text)
-    return config.load(path, ENVIRON), str(path)
+    return file.load(path, ENVIRON), str(path)
 
 
 def everything(resources: Resources) -> list[Resource]:
-    return [each for kind in applied.KINDS for each in resources.all(kind)]
+    return [each for kind in from_config.KINDS for each in resources.all(kind)]
 
 
 def as_declared(flow: Flow) -> Flow:
@@ -83,8 +84,8 @@ def as_declared(flow: Flow) -> Flow:
 def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Every flow of a file is the same flow once it is resources."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
-    flows, problems = declared.flows(resources, vault, tmp_path, None)
+    from_config.apply(loaded, resources, vault, NOW, origin)
+    flows, problems = to_flow.flows(resources, vault, tmp_path, None)
     assert problems == {}
     assert {name: replace(flow, mapping="") for name, flow in flows.items()} == {
         name: as_declared(flow) for name, flow in loaded.flows.items()
@@ -100,13 +101,13 @@ def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Va
 def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Applied again, a file changes nothing; what it no longer has goes."""
     loaded, origin = load(tmp_path)
-    assert len(applied.apply(loaded, resources, vault, NOW, origin)) == 21
+    assert len(from_config.apply(loaded, resources, vault, NOW, origin)) == 21
     first = everything(resources)
-    assert applied.apply(loaded, resources, vault, NOW + 5, origin) == []
+    assert from_config.apply(loaded, resources, vault, NOW + 5, origin) == []
     assert everything(resources) == first
     assert PASSWORD not in repr(first)
     fewer, _ = load(tmp_path, FILE.partition("[flows.by-hand]")[0].replace("15,", "30,"))
-    done = applied.apply(fewer, resources, vault, NOW + 9, origin)
+    done = from_config.apply(fewer, resources, vault, NOW + 9, origin)
     assert done[0] == f"changed flows {flow_id('events')}"
     assert len(done) == 15
     assert {each.origin for each in everything(resources)} == {origin}
@@ -116,49 +117,49 @@ def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> No
 def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Only what changed is changed."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
-    fresh = config.load(Path(origin), ENVIRON | {"WHAT": "new"})
-    done = applied.apply(fresh, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
+    fresh = file.load(Path(origin), ENVIRON | {"WHAT": "new"})
+    done = from_config.apply(fresh, resources, vault, NOW, origin)
     assert [line.split()[:2] for line in done] == [["changed", "connections"]] * 3
-    flows, _ = declared.flows(resources, vault, tmp_path, None)
+    flows, _ = to_flow.flows(resources, vault, tmp_path, None)
     assert flows["events"].connection.password.reveal() == "new"
 
 
 def test_a_lost_key_is_told_and_mended(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Flows whose passwords no key opens are problems, until their file is applied again."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
     other = vault_of(tmp_path / "other")
     other.seal("what makes its key")
-    flows, problems = declared.flows(resources, other, tmp_path, None)
+    flows, problems = to_flow.flows(resources, other, tmp_path, None)
     assert (flows, list(problems)) == ({}, ["events", "by-hand", "once"])
     assert "another key" in problems["events"]
-    applied.apply(loaded, resources, other, NOW, origin)
-    assert len(declared.flows(resources, other, tmp_path, None)[0]) == 3
+    from_config.apply(loaded, resources, other, NOW, origin)
+    assert len(to_flow.flows(resources, other, tmp_path, None)[0]) == 3
 
 
 def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """Another file's flow of the same name is refused, as long as that file is there."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
     elsewhere = tmp_path / "moved.toml"
     with pytest.raises(InputError, match=f'flow "events" already, applied from {origin}'):
-        applied.apply(loaded, resources, vault, NOW, str(elsewhere))
+        from_config.apply(loaded, resources, vault, NOW, str(elsewhere))
     Path(origin).rename(elsewhere)
-    applied.apply(loaded, resources, vault, NOW, str(elsewhere))
+    from_config.apply(loaded, resources, vault, NOW, str(elsewhere))
     assert {each.origin for each in everything(resources)} == {str(elsewhere)}
 
 
 def test_a_flow_named_as_a_clients_id(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """What a client made is not a file's to change, whatever that calls its flows."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
     made = new("flows", resources.get("flows", flow_id("events")).body, NOW)
     resources.create(made)
     before = everything(resources)
     other, _ = load(tmp_path, FILE.replace("flows.by-hand", f"flows.{made.id}"))
     with pytest.raises(InputError, match=f'flow "{made.id}" already, made by a client'):
-        applied.apply(other, resources, vault, NOW, origin)
+        from_config.apply(other, resources, vault, NOW, origin)
     assert everything(resources) == before
 
 
@@ -167,26 +168,26 @@ def test_the_daemons_own_file_is_skipped(
 ) -> None:
     """What is applied from the daemon's own file does not run twice; a disabled flow not at all."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
-    assert declared.flows(resources, vault, tmp_path, origin) == ({}, {})
+    from_config.apply(loaded, resources, vault, NOW, origin)
+    assert to_flow.flows(resources, vault, tmp_path, origin) == ({}, {})
 
     def disable(before: Resource) -> tuple[Resource, list[str]]:
         return replace(before, body=before.body | {"state": "disabled"}), []
 
     resources.change("flows", flow_id("once"), None, NOW, disable)
-    assert list(declared.flows(resources, vault, tmp_path, None)[0]) == ["events", "by-hand"]
+    assert list(to_flow.flows(resources, vault, tmp_path, None)[0]) == ["events", "by-hand"]
 
 
 def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """One that cannot be read is told of, and so is one with the table of another."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
     body = resources.get("flows", flow_id("events")).body
     twin = new("flows", body | {"options": {"backfillFrom": "2024-01-01"}}, NOW)
     broken = new("flows", body | {"options": {"lookbackdays": 5}}, NOW)
     for each in (twin, broken):
         resources.create(each)
-    flows, problems = declared.flows(resources, vault, tmp_path, None)
+    flows, problems = to_flow.flows(resources, vault, tmp_path, None)
     assert list(flows) == ["events", "by-hand", "once"]
     assert 'the table of flow "events"' in problems[twin.id]
     assert (
@@ -203,7 +204,7 @@ def test_a_flow_that_changes_while_it_is_read(
     names something else by now is read again.
     """
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
     flow = resources.get("flows", flow_id("events"))
     (source,) = flow.body["sourceConnectionIds"]
     listed = Resources.all
@@ -226,7 +227,7 @@ def test_a_flow_that_changes_while_it_is_read(
             resources.change("flows", flow.id, None, NOW, lambda was: (replace(was, body=body), []))
         resources.delete("sourceConnections", source)
 
-    flows, problems = declared.flows(Raced(resources._catalog), vault, tmp_path, None)
+    flows, problems = to_flow.flows(Raced(resources._catalog), vault, tmp_path, None)
     assert problems == {}
     assert ("events" in flows) == (changed == "moved")
 
@@ -234,13 +235,13 @@ def test_a_flow_that_changes_while_it_is_read(
 def test_backfill_is_from_the_start(tmp_path: Path, resources: Resources, vault: Vault) -> None:
     """`backfill` brings the history from the start time on; an option of ours says otherwise."""
     loaded, origin = load(tmp_path)
-    applied.apply(loaded, resources, vault, NOW, origin)
+    from_config.apply(loaded, resources, vault, NOW, origin)
     made = resources.get("flows", flow_id("events"))
     schedule = {"startTime": "1625040887", "frequency": "DAY", "interval": "1", "backfill": "true"}
 
     def backfill(options: dict[str, str]) -> date | None:
         body = made.body | {"scheduleParams": schedule, "options": options}
-        return declared.flow_of(replace(made, body=body), resources, vault, tmp_path).backfill_from
+        return to_flow.flow_of(replace(made, body=body), resources, vault, tmp_path).backfill_from
 
     assert backfill({}) == date(2021, 6, 30)
     assert backfill({"backfillFrom": "2024-01-01"}) == date(2024, 1, 1)

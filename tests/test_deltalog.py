@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from engine import table as module
-from engine.dataset import Dataset
-from engine.deltalog import Log
+from engine.dataset import table as module
+from engine.dataset.dataset import Dataset
+from engine.dataset.delta_log import Log
 from engine.errors import DatasetError, InputError
 
 SCHEMA = pa.schema(

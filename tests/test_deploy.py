@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from engine.cli import app
+from engine.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 UNIT = ROOT / "deploy" / "mixpanel-etl.service"

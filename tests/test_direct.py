@@ -13,16 +13,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.batch import Batch, split
 from engine.errors import Truncated
-from engine.exact import careful, has_huge_number
+from engine.mapping.evaluate import MappingSet, parse
+from engine.model.batch import Batch, split
 from engine.sandbox import Spec, day_lines
-from engine.schema import Schema
-from engine.stages import lines
-from engine.stages.columns import Columns
-from engine.stages.direct import MOST_NAMES, Direct
-from engine.stages.mapping import MappingSet, parse
-from engine.twin import Reader
+from engine.transform import decode
+from engine.transform.columns import Columns
+from engine.transform.exact_json import careful, has_huge_number
+from engine.transform.fast_path import MOST_NAMES, Direct
+from engine.transform.schema import Schema
+from engine.transform.second_process import Reader
 from tests.pulling import DAYS, RULES
 
 DAY = date(2023, 11, 14)
@@ -74,7 +74,7 @@ class Ways:
 
     def plain(self, block: bytes) -> list[Batch]:
         """The batches in `block` by the way that every block can go."""
-        batches = list(lines.read([block]))
+        batches = list(decode.read([block]))
         for batch in batches:
             self.mapping.apply(batch)
             self.columns.build(batch)
@@ -243,7 +243,7 @@ def test_dates_are_those_of_the_cast(text: str, column: str) -> None:
     ways.assert_equal(b'{"event":"e","properties":{"%s":"%s"}}' % (column.encode(), text.encode()))
 
 
-DOUBT = "engine.stages.direct.has_keys_once"
+DOUBT = "engine.transform.fast_path.has_keys_once"
 
 
 def in_doubt(line: bytes) -> bool:
@@ -265,7 +265,7 @@ def test_a_block_is_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever a part ends, a colon in a text is none of a key's: no line is in doubt for it."""
     line = LINE.replace(b'"x"', b'"a:::::b"')
     for step in range(1, len(line)):
-        monkeypatch.setattr("engine.exact.STEP", step)
+        monkeypatch.setattr("engine.transform.exact_json.STEP", step)
         ways = Ways()
         monkeypatch.setattr(DOUBT, in_doubt)
         assert ways.assert_equal(line + b"\n" + line)
@@ -386,11 +386,11 @@ def test_odd_lines_are_neither_lost_nor_the_last(twin: bool, tmp_path: Path) -> 
 
     def read(answer: bytes) -> list[bytes]:
         with closing(Reader(ways.short, tmp_path, twin=twin)) as reader:
-            batches = list(lines.read([answer], direct=reader.batches))
+            batches = list(decode.read([answer], direct=reader.batches))
         return [line for batch in batches for line in batch.lines]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.twin.WORTH", 0)
+        patch.setattr("engine.transform.second_process.WORTH", 0)
         assert sorted(read(block)) == sorted(block.split(b"\n"))
         with pytest.raises(Truncated):
             read(block + b"\n" + LINE[:-20])
@@ -547,7 +547,7 @@ def is_beyond_doubles(text: str) -> bool:
 def test_exponents_are_found_wherever_they_stand(text: str, before: int) -> None:
     """A number that no double holds is seen at any place of a block, across its parts too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.exact.STEP", 16)
+        patch.setattr("engine.transform.exact_json.STEP", 16)
         block = b'{"a":' + b" " * before + text.encode() + b"}"
         assert has_huge_number(block) or not is_beyond_doubles(block.decode())
 
@@ -557,7 +557,7 @@ def test_exponents_are_found_wherever_they_stand(text: str, before: int) -> None
 def test_an_exponent_at_every_place(number: str, end: str) -> None:
     """Whatever stands before it, and wherever one part of the block ends."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.exact.STEP", 16)
+        patch.setattr("engine.transform.exact_json.STEP", 16)
         for before in range(40):
             assert has_huge_number(b'{"a":' + b"x" * before + f":{number}{end}".encode() + b"}}")
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import duplicates
-from engine.duplicates import Duplicates
+from engine.dataset import dedup
+from engine.dataset.dedup import Duplicates
 
 Row = tuple[Any, Any, Any, Any, Any]
 TEXT_OR_NONE = st.none() | st.sampled_from(["", "a", "a\n", "\x00", "Å", "12345678", "123456789"])
@@ -142,7 +142,7 @@ def test_processed_beyond_any_double(tmp_path: Path, kind: str) -> None:
 
 def test_equal_hashes_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two events whose keys only hash alike both stay."""
-    monkeypatch.setattr(duplicates, "_hashes", lambda ids, _: np.full(len(ids), 42, np.uint64))
+    monkeypatch.setattr(dedup, "_hashes", lambda ids, _: np.full(len(ids), 42, np.uint64))
     one, other = ("e", "u", 1, "x", 5), ("e", "u", 1, "y", 5)
     assert lost(tmp_path, [[one, other, one]]) == [2]
 
@@ -155,8 +155,8 @@ def test_the_last_processed_stays(tmp_path: Path) -> None:
 
 def test_more_suspects_than_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A day full of duplicates is settled slice by slice (P6), with the same result."""
-    monkeypatch.setattr(duplicates, "SLICE", 10)
-    monkeypatch.setattr(duplicates, "READ", 7)
+    monkeypatch.setattr(dedup, "SLICE", 10)
+    monkeypatch.setattr(dedup, "READ", 7)
     flat: list[Row] = [("e", "u", n % 50, "x", n) for n in range(200)]
     assert lost(tmp_path, [flat[:90], flat[90:]]) == list(range(150))
 
@@ -164,7 +164,7 @@ def test_more_suspects_than_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
 def test_one_insert_id_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P6: a project that sends one `$insert_id` and one time all day is settled turn by turn."""
     for name, value in {"SLICE": 200, "SIEVE": 1 << 10, "READ": 1 << 10}.items():
-        monkeypatch.setattr(duplicates, name, value)
+        monkeypatch.setattr(dedup, name, value)
     found = Duplicates(tmp_path)
     count, step = 10_000, 100
     for start in range(0, count, step):
@@ -197,7 +197,7 @@ def test_nested_without_end(tmp_path: Path, part: int) -> None:
 def test_ten_bytes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
     """P6: while rows come, memory holds none of them; at the end 8 bytes each, and one slice."""
     for name, value in {"SLICE": 10_000, "SIEVE": 1 << 16, "READ": 1 << 15}.items():
-        monkeypatch.setattr(duplicates, name, value)
+        monkeypatch.setattr(dedup, name, value)
     count, step = 100_000, 4_000
     again = count * share // 100
     tracemalloc.start()

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from engine.explore import LONG, infer, response
 from engine.sandbox import Sandbox, Spec, day_lines
+from engine.transform.infer import LONG, infer, response
 from tests.commands import Run, here, put, variables
 
 Json = Any

@@ -24,7 +24,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import __version__
-from engine.answer import clean, retry_after, verdict
 from engine.errors import (
     EtlError,
     InputError,
@@ -34,8 +33,7 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.flow import Connection, Secret
-from engine.stages.export import (
+from engine.mixpanel.client import (
     GATHERED,
     PIECE,
     Limits,
@@ -45,7 +43,9 @@ from engine.stages.export import (
     translated,
     url,
 )
-from engine.window import Window
+from engine.mixpanel.responses import clean, retry_after, verdict
+from engine.model.flow import Connection, Secret
+from engine.model.window import Window
 
 FIXTURES = Path(__file__).parent / "fixtures"
 USER, PASSWORD = "reader.1234.mp-service-account", 'pä"ss/wo&rd'

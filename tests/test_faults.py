@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from engine import dataset as dataset_module
-from engine.runs import Event, Waiting, wall_clock
+from engine.dataset import dataset as dataset_module
+from engine.model.window import day_start
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.window import day_start
+from engine.sync.runner import Event, Waiting, wall_clock
 from tests.commands import environment, mounted
 from tests.pulling import DAYS, QUICK, Pull, pull, rows, undisturbed
 
@@ -401,7 +401,7 @@ def test_disk_full_while_committing(
                 file.write(b"x" * 4096)
         return real(*arguments)
 
-    monkeypatch.setattr(f"engine.dataset.{step}", late)
+    monkeypatch.setattr(f"engine.dataset.dataset.{step}", late)
     assert_failed(pull(sandbox.url, root, [DAY], again, home=home), "disk is full; make room")
     assert rows(root) == expected
     monkeypatch.undo()

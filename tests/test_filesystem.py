@@ -11,11 +11,11 @@ from threading import Barrier
 import httpx
 import pytest
 
-from engine import look
-from engine.catalog import Catalog
-from engine.disk import keep
+from engine.catalog.database import Catalog
+from engine.dataset.storage.local import keep
 from engine.errors import DatasetError, InputError
 from engine.sandbox import Sandbox, Spec
+from engine.sync import sample
 from tests import crashes
 from tests.crashes import Crasher
 from tests.daemons import Trial, clock_of, until
@@ -98,10 +98,10 @@ def test_check_tries_it_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    look.probe(place, None)
+    sample.probe(place, None)
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(DatasetError, match="no hard links"):
-        look.probe(place, None)
+        sample.probe(place, None)
     assert not any(tmp_path.iterdir())
 
 
@@ -143,7 +143,7 @@ def test_a_catalog_from_another_file_system(
     """Made anew it does without shared memory; one that was made with it is named, and opens as
     soon as there is some.
     """
-    monkeypatch.setattr("engine.catalog.can_share_memory", lambda _: False)
+    monkeypatch.setattr("engine.catalog.database.can_share_memory", lambda _: False)
     for _ in range(2):
         with Catalog(tmp_path / "new") as catalog:
             assert catalog.ask("p", 1000, lambda _: 0) == 0

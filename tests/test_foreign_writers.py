@@ -13,11 +13,11 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.schema import Field, PrimitiveType
 
-from engine import dataset as module
-from engine.dataset import Dataset
+from engine.dataset import dataset as module
+from engine.dataset.dataset import Dataset
+from engine.dataset.table import Table
 from engine.errors import DatasetError, InputError, Shrunk
 from engine.sandbox import Sandbox, Spec
-from engine.table import Table
 from tests.pulling import DAYS, QUICK, pull, rows
 from tests.test_dataset import DAY, NEXT, SCHEMA, SOURCE, by_delta, by_glob, put, stage
 

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from engine import history
-from engine.backfill import Backfill
-from engine.catalog import NAME, Catalog
-from engine.dataset import Dataset
+from engine.catalog import run_history
+from engine.catalog.database import NAME, Catalog
+from engine.catalog.run_history import UNWRITTEN, RunHistory
+from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
-from engine.history import UNWRITTEN, RunHistory
-from engine.plan import Budget, wait_for_slot
-from engine.report import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
-from engine.run import table_schema
-from engine.runs import Options
+from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
+from engine.model.schedule import Budget, wait_for_slot
+from engine.model.window import Window
 from engine.sandbox import PROJECT_ID, Sandbox, Spec
-from engine.upkeep import tend
-from engine.window import Window
+from engine.sync.backfill import Backfill
+from engine.sync.incremental import tend
+from engine.sync.pull import table_schema
+from engine.sync.runner import Options
 from tests.commands import DAYS as WORDS
 from tests.commands import here, put, variables
 from tests.pulling import DAYS, QUICK, RULES, flow_of, rows
@@ -36,7 +36,7 @@ DAY = Window(date(2024, 3, 1), date(2024, 3, 2))
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PATIENCE", "HURRY", "AT_THE_END"):
-        monkeypatch.setattr(history, name, 0.01)
+        monkeypatch.setattr(run_history, name, 0.01)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from engine.flow import Connection, Flow, Schedule, Secret
-from engine.plan import (
+from engine.model.flow import Connection, Flow, Schedule, Secret
+from engine.model.schedule import (
     UNKNOWN,
     Due,
     Positions,
@@ -30,7 +30,7 @@ from engine.plan import (
     next_tick,
     rest,
 )
-from engine.window import Window, consecutive, day_over, day_start
+from engine.model.window import Window, consecutive, day_over, day_start
 
 MINUTE, HOUR, FULL_DAY = 60_000, 3_600_000, 86_400_000
 NEVER = 10**15

@@ -21,7 +21,10 @@ from tests.pulling import pull, rows
 SPEC = Spec(events_per_day=4000, duplicate_percent=3, reject_percent=0.5)
 DAYS = [date(2024, 1, day) for day in (1, 2, 3)]
 # As the command does it with much to read: a second process reads as well.
-WITH_A_TWIN = "from engine import twin; twin.WORTH = 0; from engine.cli import main; main()"
+WITH_A_TWIN = (
+    "from engine.transform import second_process; second_process.WORTH = 0; "
+    "from engine.cli.main import main; main()"
+)
 TRIALS = range(int(os.environ.get("KILLS", "6")))
 COMMAND = ["backfill", "--from-date=2024-01-01", "--to-date=2024-01-03", "--days-per-request=1"]
 

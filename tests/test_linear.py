@@ -12,28 +12,28 @@ PLAIN = "no two ways to read a text: each is a run of one class, or of a fixed l
 BOUNDED = "the text is cut to a fixed length first"
 OURS = "names that are ours: of files, fields and settings"
 HAVE_RE = {
-    "answer.py": BOUNDED,
-    "api/app.py": OURS,
-    "api/connections.py": PLAIN,
-    "api/listing.py": BOUNDED,
-    "batch_folders.py": OURS,
-    "bodies.py": PLAIN,
-    "config.py": PLAIN,
-    "console.py": PLAIN,
-    "deltalog.py": OURS,
-    "exact.py": PLAIN,
-    "keys.py": PLAIN,
-    "moments.py": PLAIN,
-    "rules.py": PLAIN,
+    "mixpanel/responses.py": BOUNDED,
+    "control/api/app.py": OURS,
+    "control/api/connections.py": PLAIN,
+    "control/api/listing.py": BOUNDED,
+    "dataset/batch_folders.py": OURS,
+    "control/validation.py": PLAIN,
+    "config/file.py": PLAIN,
+    "cli/console.py": PLAIN,
+    "dataset/delta_log.py": OURS,
+    "transform/exact_json.py": PLAIN,
+    "config/fields.py": PLAIN,
+    "transform/moments.py": PLAIN,
+    "mapping/mapping_set.py": PLAIN,
     "sandbox/where.py": OURS,
-    "schema.py": PLAIN,
-    "stages/columns.py": PLAIN,
-    "stages/direct.py": PLAIN,
-    "stages/export.py": PLAIN,
-    "stages/mapping.py": PLAIN,
-    "table.py": PLAIN,
-    "twin.py": OURS,
-    "window.py": PLAIN,
+    "transform/schema.py": PLAIN,
+    "transform/columns.py": PLAIN,
+    "transform/fast_path.py": PLAIN,
+    "mixpanel/client.py": PLAIN,
+    "mapping/evaluate.py": PLAIN,
+    "dataset/table.py": PLAIN,
+    "transform/second_process.py": OURS,
+    "model/window.py": PLAIN,
 }
 
 
@@ -72,7 +72,7 @@ def test_no_file_is_excused_that_is_gone() -> None:
 
 def test_jsonschema_is_used_in_one_place() -> None:
     """Its own keywords backtrack and compare all with all; the referee has others for those."""
-    assert importers("jsonschema", "jsonschema_rs", "fastjsonschema") == {"referee.py"}
+    assert importers("jsonschema", "jsonschema_rs", "fastjsonschema") == {"transform/referee.py"}
 
 
 @pytest.mark.parametrize("text", ["import re", "from re import compile as c", "import re as r"])

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batch import CORRUPT, Batch
 from engine.errors import GiveUp, Truncated
-from engine.exact import careful
-from engine.stages.lines import DEFAULT_SIZES, SAMPLE, Sizes, read
+from engine.model.batch import CORRUPT, Batch
+from engine.transform.decode import DEFAULT_SIZES, SAMPLE, Sizes, read
+from engine.transform.exact_json import careful
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EVENT = b'{"event":"e","properties":{"time":1}}'
@@ -285,7 +285,7 @@ def test_a_bad_line_is_kept_verbatim_with_its_reason(bad: bytes, why: str) -> No
 
 def test_nesting_ends_where_the_fast_decoder_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line is not decoded beyond so many levels, however deep the interpreter could go."""
-    monkeypatch.setattr("engine.exact.DEEPEST", 5)
+    monkeypatch.setattr("engine.transform.exact_json.DEEPEST", 5)
     careful(b'{"event":"e","properties":{"a":[[[1]]]}}')
     with pytest.raises(ValueError, match="too deeply"):
         careful(b'{"event":"e","properties":{"a":[[[[1]]]]}}')

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from engine.api import listing, runs
-from engine.api.problems import Problem
-from engine.catalog import Catalog
-from engine.flow import Connection, Flow, Run, Secret
-from engine.report import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
-from engine.window import Window
+from engine.catalog.database import Catalog
+from engine.control.api import listing, runs
+from engine.control.api.problems import Problem
+from engine.model.flow import Connection, Flow, Run, Secret
+from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.model.window import Window
 
 Json = dict[str, Any]
 QUICK = settings(max_examples=40, deadline=None)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from engine import referee
 from engine.errors import InputError
-from engine.schema import Schema
-from engine.stages.check import Checker
+from engine.transform import referee
+from engine.transform.schema import Schema
+from engine.transform.validate import Checker
 from tests.test_check import built, checked
 
 Json = dict[str, Any]

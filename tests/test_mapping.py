@@ -10,13 +10,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from engine.batch import KEYS, Batch
 from engine.errors import InputError
-from engine.rules import Rule
-from engine.rules import parse as parse_rules
-from engine.schema import Schema
-from engine.stages import mapping
-from engine.stages.columns import Columns
+from engine.mapping import evaluate
+from engine.mapping.mapping_set import Rule
+from engine.mapping.mapping_set import parse as parse_rules
+from engine.model.batch import KEYS, Batch
+from engine.transform.columns import Columns
+from engine.transform.schema import Schema
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = json.loads((ROOT / "mappings/mixpanel-events.json").read_text())
@@ -72,11 +72,11 @@ def rules(*pairs: tuple[str, str]) -> dict[str, Any]:
     return {"mappings": [{"source": source, "destination": to} for source, to in pairs]}
 
 
-def mapping_set(shape: Any, *pairs: tuple[str, str]) -> mapping.MappingSet:
-    return mapping.parse("m", rules(*pairs), target(shape))
+def mapping_set(shape: Any, *pairs: tuple[str, str]) -> evaluate.MappingSet:
+    return evaluate.parse("m", rules(*pairs), target(shape))
 
 
-def applied(mappings: mapping.MappingSet, *records: Any) -> Batch:
+def applied(mappings: evaluate.MappingSet, *records: Any) -> Batch:
     lines = [json.dumps(record).encode() for record in records]
     batch = Batch(lines=lines, records=[json.loads(line) for line in lines])
     mappings.apply(batch)
@@ -93,7 +93,7 @@ def pruned(value: Any) -> Any:
     return [pruned(inner) for inner in value] if isinstance(value, list) else value
 
 
-def xdm(mappings: mapping.MappingSet, batch: Batch, row: int = 0) -> dict[str, Any]:
+def xdm(mappings: evaluate.MappingSet, batch: Batch, row: int = 0) -> dict[str, Any]:
     """The XDM record that the columns make at `row`."""
     made: dict[str, Any] = {}
     for path, column in zip(mappings.destinations, batch.columns, strict=True):
@@ -115,7 +115,7 @@ def mapped(shape: Any, properties: dict[str, Any], *pairs: tuple[str, str]) -> A
 
 def problems(document: Any, shape: Any) -> list[str]:
     with pytest.raises(InputError) as caught:
-        mapping.parse("m", document, target(shape))
+        evaluate.parse("m", document, target(shape))
     first, *listed = str(caught.value).split("\n  ")
     assert first == "The mapping set m cannot be used with s:"
     assert "\n" not in "".join(listed)
@@ -128,7 +128,7 @@ def problems(document: Any, shape: Any) -> list[str]:
 @pytest.mark.parametrize("case", SHIPPED_CASES, ids=lambda case: case["name"])
 def test_shipped_cases(case: dict[str, Any]) -> None:
     """The shipped mapping set maps each of its cases as they say."""
-    mappings = mapping.parse("mixpanel-events", SHIPPED, SHIPPED_SCHEMA)
+    mappings = evaluate.parse("mixpanel-events", SHIPPED, SHIPPED_SCHEMA)
     batch = applied(mappings, case["input"])
     assert xdm(mappings, batch) == case["output"]
     assert (batch.rest[0] or None) == case["unmapped"]
@@ -136,7 +136,7 @@ def test_shipped_cases(case: dict[str, Any]) -> None:
 
 def test_shipped_cases_in_one_batch() -> None:
     """What a record gives does not depend on the records around it."""
-    mappings = mapping.parse("mixpanel-events", SHIPPED, SHIPPED_SCHEMA)
+    mappings = evaluate.parse("mixpanel-events", SHIPPED, SHIPPED_SCHEMA)
     batch = applied(mappings, *(case["input"] for case in SHIPPED_CASES))
     for row, case in enumerate(SHIPPED_CASES):
         assert xdm(mappings, batch, row) == case["output"]
@@ -150,7 +150,7 @@ def test_shipped_cases_in_one_batch() -> None:
 
 def test_shipped_set_is_the_tutorials() -> None:
     """Eleven leaves, each a column of its own, in the order in which the tutorial maps them."""
-    mappings = mapping.parse("mixpanel-events", SHIPPED, SHIPPED_SCHEMA)
+    mappings = evaluate.parse("mixpanel-events", SHIPPED, SHIPPED_SCHEMA)
     names = [field.name for field in SHIPPED_SCHEMA.root.fields[0].fields]
     assert mappings.destinations == tuple(("_extconndev", name) for name in names)
     assert len(names) == 11
@@ -166,7 +166,7 @@ def test_data_prep_cases(name: str) -> None:
         if entry["sourceType"] == "ATTRIBUTE":
             entry["source"] = f"data.{entry['source']}"
     schema = target(DATA_PREP_TARGETS[name])
-    mappings = mapping.parse("m", {"mappings": entries}, schema)
+    mappings = evaluate.parse("m", {"mappings": entries}, schema)
     batch = applied(mappings, {"event": "e", "properties": case["input"]})
     expected = case["output"]
     if name.startswith("preview"):
@@ -187,7 +187,7 @@ def test_preview_example_end_to_end() -> None:
     case = DATA_PREP["preview API: int to string cast"]
     schema = target(DATA_PREP_TARGETS[case["name"]])
     pairs = [(f"data.{entry['source']}", entry["destination"]) for entry in case["mappings"]]
-    mappings = mapping.parse("m", rules(*pairs), schema)
+    mappings = evaluate.parse("m", rules(*pairs), schema)
     batch = applied(mappings, {"event": "e", "properties": {**case["input"], "time": 0}})
     days = date(1970, 1, 1), date(1970, 1, 1)
     columns = Columns(
@@ -431,7 +431,7 @@ def test_static_rules() -> None:
         ]
     }
     shape = {"x": "string", "y": "long", "z": ["string"]}
-    mappings = mapping.parse("m", document, target(shape))
+    mappings = evaluate.parse("m", document, target(shape))
     record = {"event": "e", "properties": {"x": 1}}
     batch = applied(mappings, record, record)
     assert batch.columns == [["data.x"] * 2, ["", ""], [["first", "e"]] * 2]
@@ -579,7 +579,7 @@ def test_overlapping_destinations(first: str, second: str, clash: bool) -> None:
         [problem] = problems(document, TARGET)
         assert problem.startswith("mappings[1]: mappings[0] writes ")
     else:
-        mapping.parse("m", document, target(TARGET))
+        evaluate.parse("m", document, target(TARGET))
 
 
 def test_every_problem_is_listed_at_once() -> None:
@@ -629,7 +629,7 @@ def test_documented_forms_are_accepted() -> None:
     }
     old = {"sourceAttribute": "data.y", "destinationXdmPath": "a.city", "identity": True}
     document = {"mappings": [echoed, old], "outputSchema": {"schemaRef": {"id": "x"}}}
-    mappings = mapping.parse("m", document, target(TARGET))
+    mappings = evaluate.parse("m", document, target(TARGET))
     assert mappings.destinations == (("n",), ("a", "city"))
 
 
@@ -670,7 +670,7 @@ ITERATED = [("[*]", "list"), ("[*].a", "objects[*].a"), ("[*].p", "objects[*].p"
 
 
 @st.composite
-def mapping_sets(draw: st.DrawFn) -> tuple[mapping.MappingSet, list[Rule]]:
+def mapping_sets(draw: st.DrawFn) -> tuple[evaluate.MappingSet, list[Rule]]:
     """A mapping set of up to eight rules that do not overlap, and those rules."""
     pairs = st.tuples(
         st.sampled_from(["data", "properties"]),
@@ -690,7 +690,7 @@ def mapping_sets(draw: st.DrawFn) -> tuple[mapping.MappingSet, list[Rule]]:
             continue
         chosen = tried
     assume(found)
-    return mapping.MappingSet(found, target(ANY_SHAPE)), found
+    return evaluate.MappingSet(found, target(ANY_SHAPE)), found
 
 
 def held(value: Any, built: Any) -> bool:
@@ -739,7 +739,7 @@ def test_what_one_of_two_readers_cannot_hold_stays(
 @settings(deadline=None, max_examples=300)
 @given(mapping_sets(), st.lists(RECORDS, min_size=1, max_size=4))
 def test_nothing_disappears(
-    made: tuple[mapping.MappingSet, list[Rule]], records: list[dict[str, Any]]
+    made: tuple[evaluate.MappingSet, list[Rule]], records: list[dict[str, Any]]
 ) -> None:
     """P3: of any record and under any rules, every part is in a column or in the rest."""
     mappings, its_rules = made

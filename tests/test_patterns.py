@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from engine import referee
 from engine.errors import InputError
-from engine.patterns import LONGEST, compiled, is_regex
-from engine.preview import preview
-from engine.run import Rules
-from engine.schema import Schema
+from engine.sync.preview import preview
+from engine.sync.pull import Rules
+from engine.transform import referee
+from engine.transform.patterns import LONGEST, compiled, is_regex
+from engine.transform.schema import Schema
 from tests.test_check import checked
 
 Json = dict[str, Any]

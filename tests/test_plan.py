@@ -20,8 +20,8 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.flow import Connection, Flow, Schedule, Secret
-from engine.plan import (
+from engine.model.flow import Connection, Flow, Schedule, Secret
+from engine.model.schedule import (
     Budget,
     Due,
     Patience,
@@ -37,7 +37,7 @@ from engine.plan import (
     rest,
     wait_for_slot,
 )
-from engine.window import Window, day_over, last_over
+from engine.model.window import Window, day_over, last_over
 
 NOW = 1_700_000_000_000
 BUDGET = Budget()

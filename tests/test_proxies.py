@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from engine.errors import EtlError, InputError, Refused, Unavailable
-from engine.proxies import Proxy, proxy_for
-from engine.stages.export import stream
+from engine.mixpanel.client import stream
+from engine.mixpanel.proxies import Proxy, proxy_for
 from tests.test_export import BASIC, CALM, DAY, EVENT, connection, serving, sized
 
 HOST = "https://data.mixpanel.com"

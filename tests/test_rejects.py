@@ -11,21 +11,21 @@ from typing import Any
 
 import pytest
 
-from engine import config
-from engine import dataset as module
-from engine.batch import CORRUPT, INVALID, REQUIRED
-from engine.catalog import Catalog
-from engine.cli import PROGRAM
-from engine.dataset import Dataset
+from engine.catalog.database import Catalog
+from engine.cli.main import PROGRAM
+from engine.config import file
+from engine.dataset import dataset as module
+from engine.dataset.dataset import Dataset
+from engine.dataset.parquet_writer import Writer
 from engine.errors import EtlError
-from engine.rejects import entries, raw_of
-from engine.run import table_schema
-from engine.runs import Options, Runs
+from engine.mapping import evaluate
+from engine.model.batch import CORRUPT, INVALID, REQUIRED
+from engine.model.window import Window
 from engine.sandbox import PASSWORD, Sandbox, Spec
-from engine.schema import Schema
-from engine.stages import mapping
-from engine.stages.writer import Writer
-from engine.window import Window
+from engine.sync.pull import table_schema
+from engine.sync.replay import entries, raw_of
+from engine.sync.runner import Options, Runs
+from engine.transform.schema import Schema
 from tests.commands import Run, Said, here, put, variables
 from tests.pulling import RULES, flow_of, rows
 
@@ -68,7 +68,7 @@ def run(
 
 def schema_file(name: str, required: list[str] | None = None, **rules: dict[str, Any]) -> None:
     """The shipped schema with other demands, and the same columns."""
-    document = json.loads(json.dumps(config.find("schema", "mixpanel-events")[1]))
+    document = json.loads(json.dumps(file.find("schema", "mixpanel-events")[1]))
     inner = document["properties"]["_extconndev"]
     inner["required"] = inner["required"] if required is None else required
     for column, rule in rules.items():
@@ -341,18 +341,18 @@ def test_keys_that_no_column_holds() -> None:
     """A mapping set that leaves one of the four keys out, or casts it, cannot tell twins."""
     schema = Schema.parse(*RULES.schema)
     name, document = RULES.mapping
-    whole = mapping.parse(name, document, schema).key_columns
+    whole = evaluate.parse(name, document, schema).key_columns
     assert [path[-1] for path in whole] == ["event_name", "distinct_id", "time", "insert_id"]
     for source in ("data.event_name", "data.distinct_id", "data.time", "data.insert_id"):
         left = [each for each in document["mappings"] if each["source"] != source]
-        assert mapping.parse(name, {"mappings": left}, schema).key_columns == []
+        assert evaluate.parse(name, {"mappings": left}, schema).key_columns == []
     cast = [
         each | {"source": "data.item_id"} if each["source"] == "data.time" else each
         for each in document["mappings"]
         if each["source"] != "data.item_id"
     ]
     cast.append({"source": "data.time", "destination": "_extconndev.item_id"})
-    assert mapping.parse(name, {"mappings": cast}, schema).key_columns == []
+    assert evaluate.parse(name, {"mappings": cast}, schema).key_columns == []
 
 
 # What must not be replayed ---------------------------------------------------------------

@@ -135,8 +135,8 @@ def test_its_files_exist() -> None:
 
 def test_its_options_exist() -> None:
     """Every option that the README names is one of some command."""
-    files = ("cli.py", "cli_flows.py", "cli_rejects.py", "console.py")
-    source = "\n".join((ROOT / "engine" / name).read_text("utf-8") for name in files)
+    files = ("main.py", "flows.py", "rejects.py", "console.py")
+    source = "\n".join((ROOT / "engine" / "cli" / name).read_text("utf-8") for name in files)
     flags = set(re.findall(r'"(--[a-z-]+)"', source))
     named = {f"--{name.replace('_', '-')}" for name in re.findall(r"^    (\w+): ", source, re.M)}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= flags | named
@@ -152,7 +152,7 @@ def test_its_targets_exist() -> None:
 
 SHIMS = {
     "mixpanel-etl": """
-        from engine.cli import main
+        from engine.cli.main import main
 
         if sys.argv[1] in ("daemon", "sandbox"):  # they run until they are stopped
             sys.argv[2:] = ["--help"]
@@ -216,7 +216,7 @@ def test_its_commands_run(shell: Path, sandbox: Sandbox, tmp_path: Path) -> None
 
 def test_its_configuration(sandbox: Sandbox, tmp_path: Path) -> None:
     """A configuration that the README shows is one, with what it shows as comments too."""
-    from engine import config
+    from engine.config import file
 
     secrets = {"ETL_TOKEN": "sixteen-and-more-letters", "ETL_KEY": "…"}
     for block in blocks("toml"):
@@ -226,5 +226,5 @@ def test_its_configuration(sandbox: Sandbox, tmp_path: Path) -> None:
         for text in (block, block + more.replace("…", "true")):
             path = tmp_path / "flows.toml"
             path.write_text(text, "utf-8")
-            found = config.load(path, environment(sandbox) | secrets)
+            found = file.load(path, environment(sandbox) | secrets)
             assert found.flows or found.api

@@ -12,17 +12,19 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from engine import given, look, opening, plan
-from engine.backfill import missing_days
-from engine.contents import Change, Contents, change, noted_after
-from engine.dataset import Dataset
-from engine.plan import Positions
-from engine.positions import pulled
-from engine.run import table_schema
-from engine.runs import Options
+from engine.control import declared_flows
+from engine.dataset.contents import Change, Contents, change, noted_after
+from engine.dataset.dataset import Dataset
+from engine.dataset.positions import pulled
+from engine.model import schedule
+from engine.model.schedule import Positions
+from engine.model.window import day_over, each_day
 from engine.sandbox import Sandbox, Spec
-from engine.upkeep import tend
-from engine.window import day_over, each_day
+from engine.sync import open_flow, sample
+from engine.sync.backfill import missing_days
+from engine.sync.incremental import tend
+from engine.sync.pull import table_schema
+from engine.sync.runner import Options
 from tests.commands import Run, here, put, variables
 from tests.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 from tests.test_cli_flows import FAST, FLOWS, HOUR, NOON
@@ -207,15 +209,15 @@ def run(
     sandbox.reset()
     monkeypatch.chdir(tmp_path)
     put(variables(sandbox.url), monkeypatch)
-    monkeypatch.setattr(opening, "now", lambda: NOON)
-    monkeypatch.setattr(look, "_take_slot", lambda *_: NOON)  # the clock stands still
+    monkeypatch.setattr(open_flow, "now", lambda: NOON)
+    monkeypatch.setattr(sample, "_take_slot", lambda *_: NOON)  # the clock stands still
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
     return here(capsys)
 
 
 def keep(name: str) -> list[dict[str, Any]]:
     """What a tick of the flow does, in this process."""
-    flow, home = given.flow_of(Path("flows.toml"), name)
+    flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return tend(flow, home, Options(now=lambda: NOON, budget=FAST))
 
 
@@ -380,12 +382,12 @@ def test_undone_days_come_before_days() -> None:
     now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
     whole = dict.fromkeys(FOUR, now)
     found = Positions(None, None, {FOUR[0]: now, FOUR[3]: now}, undone=frozenset(FOUR[1:3]))
-    due = list(plan.due(flow, found, now, events_per_day=1))
+    due = list(schedule.due(flow, found, now, events_per_day=1))
     assert (due[0].why, due[0].window.days) == ("undone", FOUR[1:3])
     assert not any(set(each.window.days) & set(FOUR) for each in due[1:])
     arriving = replace(flow, windows="arrival")
     found = Positions(now - 9, now - 5, whole, undone=frozenset(FOUR[:1]))
-    (first, *_) = [each for each in plan.due(arriving, found, now) if not each.window.arrival]
+    (first, *_) = [each for each in schedule.due(arriving, found, now) if not each.window.arrival]
     assert (first.why, first.window.days, first.window.before) == ("undone", FOUR[:1], now - 5)
     waiting = Positions(None, None, {}, undone=frozenset(FOUR))
-    assert "undone" not in {each.why for each in plan.due(arriving, waiting, now)}
+    assert "undone" not in {each.why for each in schedule.due(arriving, waiting, now)}

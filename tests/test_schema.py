@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engine.errors import InputError
-from engine.schema import Field, Schema, follow
+from engine.transform.schema import Field, Schema, follow
 
 Json = dict[str, Any]
 SHIPPED = Path(__file__).parent.parent / "schemas" / "mixpanel-events.json"

@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from engine import borders, plan
-from engine.borders import Borders
-from engine.catalog import Catalog
-from engine.flow import Schedule
-from engine.runs import Noticed, Split
+from engine.catalog.database import Catalog
+from engine.model import day_borders
+from engine.model import schedule as plan
+from engine.model.day_borders import Borders
+from engine.model.flow import Schedule
+from engine.model.window import each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
-from engine.status import FlowStatus
-from engine.upkeep import tend
-from engine.window import each_day
+from engine.sync.incremental import tend
+from engine.sync.runner import Noticed, Split
+from engine.sync.status import FlowStatus
 from tests.pulling import QUICK, flow_of, pull
 
 FIRST, SECOND, THIRD = DAYS = [date(2024, 1, day) for day in (1, 2, 3)]
@@ -127,7 +128,7 @@ def test_what_was_filed_by_utc_days_is_pulled_again(
     days = [*each_day(FIRST, date(2024, 1, 6))]
     wanted = truth(sandbox.project.spec, days)
     with monkeypatch.context() as patch:
-        patch.setattr(Borders, "begin", lambda *_, **__: borders.UTC)
+        patch.setattr(Borders, "begin", lambda *_, **__: day_borders.UTC)
         pull(sandbox.url, root, days, options)
     assert held(root) != wanted
     doubled: list[int] = []
@@ -181,14 +182,14 @@ def seen(*times: str, first: date = SECOND, last: date = SECOND) -> Borders:
 @pytest.mark.parametrize(
     ("times", "begins"),
     [
-        (["2024-01-02T00:00", "2024-01-02T23:59"], borders.UTC),
+        (["2024-01-02T00:00", "2024-01-02T23:59"], day_borders.UTC),
         (["2024-01-01T22:00", "2024-01-02T21:59"], -2 * 3600),
         (["2024-01-02T08:00", "2024-01-03T07:59:59"], 8 * 3600),
-        (["2024-01-01T22:00", "2024-01-02T23:59"], borders.UTC),  # one clock that was wrong
-        (["1970-01-02T22:00", "2024-01-02T21:59"], borders.UTC),
-        (["2024-01-01T22:00"] * 9 + ["2024-01-02T23:59"], borders.UTC),
+        (["2024-01-01T22:00", "2024-01-02T23:59"], day_borders.UTC),  # one clock that was wrong
+        (["1970-01-02T22:00", "2024-01-02T21:59"], day_borders.UTC),
+        (["2024-01-01T22:00"] * 9 + ["2024-01-02T23:59"], day_borders.UTC),
         (["2024-01-01T22:00"] * 10 + ["2024-01-02T23:59"], -2 * 3600),
-        (["2024-01-01T22:00"] * 10 + ["2024-01-02T23:59"] * 1000, borders.UTC),
+        (["2024-01-01T22:00"] * 10 + ["2024-01-02T23:59"] * 1000, day_borders.UTC),
     ],
 )
 def test_how_days_begin(times: list[str], begins: int) -> None:
@@ -199,7 +200,7 @@ def test_how_days_begin(times: list[str], begins: int) -> None:
 def test_a_day_that_goes_on_tells_nothing_by_few_rows() -> None:
     """All that came of it lies within 24 hours, whatever its border."""
     times = ["2024-01-01T22:00", "2024-01-02T09:00"]
-    assert seen(*times).begin(over=False) == borders.UTC
+    assert seen(*times).begin(over=False) == day_borders.UTC
     assert seen(*times).begin(over=True) == -2 * 3600
 
 
@@ -281,7 +282,7 @@ def test_a_life_of_days(running: Sandbox, tmp_path: Path) -> None:
     schedule = Schedule("day", 1, NOON // 1000 - 36 * 3600)
     flow = flow_of(running.url, tmp_path / "t", windows="day", schedule=schedule)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Borders, "begin", lambda *_, **__: borders.UTC)
+        patch.setattr(Borders, "begin", lambda *_, **__: day_borders.UTC)
         pull(running.url, tmp_path / "t", days[:3], replace(QUICK, days_per_request=3))
     late = NOON + 72 * HOUR
     running.project.clock_ms = late

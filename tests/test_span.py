@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine.batch import Batch
-from engine.stages.span import PROCESSED, keep_within
-from engine.window import Window
+from engine.model.batch import Batch
+from engine.model.window import Window
+from engine.transform.arrival_filter import PROCESSED, keep_within
 
 DAY = date(2024, 1, 1)
 ARRIVAL = Window(DAY, DAY, arrival=(1_000, 2_000))

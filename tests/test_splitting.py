@@ -12,18 +12,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import marks, plan, record, splitting
-from engine.catalog import Catalog
-from engine.flow import Flow, Run, Schedule
-from engine.run import Rules
-from engine.runs import Ended, NoEvents, Options, Split
+from engine.catalog.database import Catalog
+from engine.cli.progress import describe, history, summary
+from engine.daemon.flow_process import Told
+from engine.model import schedule
+from engine.model.flow import Flow, Run, Schedule
+from engine.model.window import Window, day_start
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.faults import Fault
 from engine.sandbox.query import Query
-from engine.terminal import describe, history, summary
-from engine.tick import Told
-from engine.upkeep import Turn, tend
-from engine.window import Window, day_start
+from engine.sync import day_marks, run_records, splitting
+from engine.sync.incremental import Turn, tend
+from engine.sync.pull import Rules
+from engine.sync.runner import Ended, NoEvents, Options, Split
 from tests.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 
 SPEC = Spec(events_per_day=40, duplicate_percent=0, reject_percent=0, late_percent=0)
@@ -172,7 +173,7 @@ def test_each_try_is_a_batch_of_its_own(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A retry has a new batch id; the run's record has that of the last try."""
-    from engine.dataset import Dataset
+    from engine.dataset.dataset import Dataset
 
     staged: list[str] = []
     real = Dataset.staging
@@ -349,16 +350,16 @@ def test_a_young_empty_day_is_asked_for_once_more(sandbox: Sandbox, root: Path) 
 
 def test_another_mapping_is_noticed(sandbox: Sandbox, root: Path) -> None:
     """Complete days that another mapping set or schema made are counted; its name is no matter."""
-    from engine.dataset import Dataset
-    from engine.run import table_schema
+    from engine.dataset.dataset import Dataset
+    from engine.sync.pull import table_schema
 
     pull(sandbox.url, root, days(2))
     flow = flow_of(sandbox.url, root)
     dataset = Dataset(root, table_schema(RULES), flow.source)
     other = Rules(("other", {**RULES.mapping[1], "version": 2}), RULES.schema)
     renamed = Rules(("other", RULES.mapping[1]), RULES.schema)
-    assert marks.pulled_otherwise(flow, dataset, days(3), other) == days(2)
-    assert marks.pulled_otherwise(flow, dataset, days(3), renamed) == []
+    assert day_marks.pulled_otherwise(flow, dataset, days(3), other) == days(2)
+    assert day_marks.pulled_otherwise(flow, dataset, days(3), renamed) == []
     assert summary([], 2, "x", 2).endswith(
         "2 complete days were pulled with another mapping; --force pulls them again."
     )
@@ -409,7 +410,7 @@ def test_the_daemon_splits_too(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     """One bad day of the history rests, and all others are there after a turn."""
-    monkeypatch.setattr(plan, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(schedule, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     disturb(sandbox, monkeypatch, fault, holds_bad)
     found = turn(sandbox, root, NOW)
@@ -427,13 +428,13 @@ def test_the_next_turn_begins_smaller(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a turn learned of sizes the next process has from the history."""
-    monkeypatch.setattr(plan, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(schedule, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     disturb(sandbox, monkeypatch, EARLY, large)
     asked: list[int] = []
     for n in range(2):
         count = len(sandbox.requests)
-        monkeypatch.setattr("engine.upkeep.Upkeep._has_to_wait", stop_after(12))
+        monkeypatch.setattr("engine.sync.incremental.Upkeep._has_to_wait", stop_after(12))
         turn(sandbox, root, NOW + n * 60_000)
         sizes = [
             (date.fromisoformat(one["params"]["to_date"])
@@ -448,14 +449,14 @@ def test_a_window_that_was_asked_for_is_split(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a client asked for fails under its id, and its days come under ids of their own."""
-    monkeypatch.setattr(plan, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(schedule, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     turn(sandbox, root, NOW)
     count = len(sandbox.requests)
     window = Window(FIRST, days(4)[-1])
     flow = flow_of(sandbox.url, root)
     with Catalog(root.parent / "home") as catalog:
-        item = record.scheduled(flow, Run("asked-for", flow.name, window, "", NOW), {})
+        item = run_records.scheduled(flow, Run("asked-for", flow.name, window, "", NOW), {})
         catalog.save(item, flow=flow.name, dataset=str(root), window=window)
     disturb(sandbox, monkeypatch, EARLY, large)
     assert set(turn(sandbox, root, NOW + 60_000)) == {"success"}
@@ -493,7 +494,7 @@ def test_halving_comes_to_an_end(count: int, bad: set[int], limit: int, most: in
     wrong = {days(62)[n] for n in bad} & set(wanted)
     left, came, failed, requests = list(wanted), set[date](), set[date](), 0
     while left:
-        window = plan.next_window(left, None, most, sizes.bounds, sizes.cap)
+        window = schedule.next_window(left, None, most, sizes.bounds, sizes.cap)
         requests += 1
         taken = set(window.days)
         left = [day for day in left if day not in taken]

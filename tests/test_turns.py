@@ -2,7 +2,7 @@
 
 import threading
 
-from engine.turns import Turns
+from engine.daemon.turns import Turns
 
 
 def took(turns: Turns, *flows: str) -> list[str]:

@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine import twin
-from engine.batch import Batch, Reject
+from engine.dataset.parquet_writer import StagedBatch, Writer
+from engine.model.batch import Batch, Reject
 from engine.sandbox import Sandbox, Spec, day_lines
-from engine.stages.direct import Direct
-from engine.stages.lines import Piece
-from engine.stages.writer import StagedBatch, Writer
-from engine.twin import Reader
+from engine.transform import second_process
+from engine.transform.decode import Piece
+from engine.transform.fast_path import Direct
+from engine.transform.second_process import Reader
 from tests.commands import children
 from tests.pulling import DAYS, RULES, pull, rows
 
@@ -69,13 +69,13 @@ def as_list(column: pa.Array) -> list[Any]:
 def _no_rest() -> Iterator[None]:
     """After a block that was declined, the next one is tried, whoever read it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.stages.direct.LONGEST_PAUSE", 0)
+        patch.setattr("engine.transform.fast_path.LONGEST_PAUSE", 0)
         yield
 
 
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr(second_process, "WORTH", 0)
     made = Reader(direct_of(), tmp_path, twin=True)
     yield made
     made.close()
@@ -92,7 +92,7 @@ def slowly(reader: Reader, at: int = -1, do: Callable[[], Any] = lambda: None) -
     for number, piece in enumerate(PIECES):
         if number == at:
             do()
-        if reader._twin and len(reader._given) == twin.DEPTH:
+        if reader._twin and len(reader._given) == second_process.DEPTH:
             reader._twin._connection.poll(30)
         yield piece
 
@@ -130,7 +130,7 @@ def test_no_room_for_its_files(
     tmp_path: Path, alone: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a twin it takes longer, and no more than that."""
-    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr(second_process, "WORTH", 0)
     reader = Reader(direct_of(), tmp_path / "missing", twin=True)
     assert shown(list(reader.batches(iter(PIECES)))) == alone
 
@@ -144,7 +144,7 @@ class Broken(Direct):
 
 def test_an_error_of_the_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect is no reason to go on: it is raised here as it was there."""
-    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr(second_process, "WORTH", 0)
     block = b'{"event":"e","properties":{"item_id":" : "}}'
     reader = Reader(direct_of(Broken), tmp_path, twin=True)
     try:
@@ -158,8 +158,8 @@ def test_a_batch_too_large_for_its_place(
     tmp_path: Path, alone: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P3: it could reach into the next one's: the plain way makes it anew."""
-    monkeypatch.setattr(twin, "WORTH", 0)
-    monkeypatch.setattr(twin, "APART", 1000)
+    monkeypatch.setattr(second_process, "WORTH", 0)
+    monkeypatch.setattr(second_process, "APART", 1000)
     blocks, batches = ((tmp_path / name).open("w+b") for name in ("blocks", "batches"))
     ours, theirs = Pipe()
     with blocks, batches, ours:
@@ -171,7 +171,7 @@ def test_a_batch_too_large_for_its_place(
         handle = os.dup(theirs.fileno())
         theirs.close()
         serving = threading.Thread(
-            target=twin.serve, args=(handle, blocks.fileno(), batches.fileno())
+            target=second_process.serve, args=(handle, blocks.fileno(), batches.fileno())
         )
         serving.start()
         offset, size = ours.recv()
@@ -190,7 +190,7 @@ def test_a_twin_that_cannot_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise BrokenPipeError
 
     before = offspring()
-    monkeypatch.setattr(twin, "WORTH", 0)
+    monkeypatch.setattr(second_process, "WORTH", 0)
     monkeypatch.setattr("multiprocessing.connection.Connection.send", send)
     reader = Reader(direct_of(), tmp_path, twin=True)
     assert list(reader.batches(iter(PIECES[:2])))
@@ -234,8 +234,8 @@ def test_nobody_runs_far_ahead_of_a_slow_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P6: what was read after its block waits in memory, so there is little of it."""
-    monkeypatch.setattr(twin, "WORTH", 0)
-    monkeypatch.setattr(twin, "_Twin", Slow)
+    monkeypatch.setattr(second_process, "WORTH", 0)
+    monkeypatch.setattr(second_process, "_Twin", Slow)
     reader = Reader(direct_of(), tmp_path, twin=True)
     ahead = 0
 
@@ -249,7 +249,7 @@ def test_nobody_runs_far_ahead_of_a_slow_twin(
     for _ in reader.batches(counted()):
         ahead -= 1
         most = max(most, ahead)
-    assert 0 < most <= 2 * twin.DEPTH
+    assert 0 < most <= 2 * second_process.DEPTH
 
 
 def test_little_is_read_alone(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_little_is_read_alone(tmp_path: Path) -> None:
 PARENT = """
 import sys, time
 from pathlib import Path
-from engine import twin
+from engine.transform import second_process as twin
 from tests.test_twin import PIECES, direct_of
 twin.WORTH = 0
 reader = twin.Reader(direct_of(), Path(sys.argv[1]), twin=True)
@@ -297,9 +297,9 @@ def test_it_ends_with_its_parent_and_has_no_credentials(tmp_path: Path) -> None:
 def test_a_whole_pull_with_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P2, P3: the table is the same, duplicates and rejects included."""
     started = []
-    real = twin._Twin
+    real = second_process._Twin
 
-    def start(*arguments: Any) -> twin._Twin:
+    def start(*arguments: Any) -> second_process._Twin:
         started.append(real(*arguments))
         return started[-1]
 
@@ -310,14 +310,14 @@ def test_a_whole_pull_with_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ended.append(started[0]._process.poll() is not None if started else None)
         return finish(writer, *given)
 
-    monkeypatch.setattr(twin, "_Twin", start)
+    monkeypatch.setattr(second_process, "_Twin", start)
     monkeypatch.setattr(Writer, "finish", finishing)
     spec = Spec(events_per_day=20_000, shape="wide", duplicate_percent=3)
     with Sandbox(spec) as sandbox:
         assert pull(sandbox.url, tmp_path / "alone", DAYS[:1]).statuses == ["success"]
         assert not started
-        monkeypatch.setattr(twin, "WORTH", 0)
-        monkeypatch.setattr("engine.workers.cores", lambda: 2)
+        monkeypatch.setattr(second_process, "WORTH", 0)
+        monkeypatch.setattr("engine.sync.executors.cores", lambda: 2)
         done = pull(sandbox.url, tmp_path / "together", DAYS[:1])
     assert done.records["skippedRecordCount"] > 0
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from engine.backfill import Backfill
-from engine.batch import Tally
-from engine.catalog import Catalog
-from engine.dataset import Dataset
-from engine.report import remarks
-from engine.run import Rules, table_schema
-from engine.runs import Ended, Event
+from engine.catalog.database import Catalog
+from engine.cli.progress import describe
+from engine.dataset.dataset import Dataset
+from engine.mapping.unfound_sources import MOST_NAMES, Names, unfound
+from engine.model.batch import Tally
+from engine.model.run_payload import remarks
 from engine.sandbox import Sandbox
-from engine.terminal import describe
-from engine.unfound import MOST_NAMES, Names, unfound
+from engine.sync.backfill import Backfill
+from engine.sync.pull import Rules, table_schema
+from engine.sync.runner import Ended, Event
 from tests.pulling import DAYS, QUICK, RULES, flow_of
 
 

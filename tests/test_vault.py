@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from engine.disk import holder, keep, take
+from engine.control.secrets import NAME, Vault, vault_of
+from engine.dataset.storage.local import holder, keep, take
 from engine.errors import DatasetError, InputError
-from engine.flow import Secret
-from engine.vault import NAME, Vault, vault_of
+from engine.model.flow import Secret
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,14 +21,14 @@ from deltalake import DeltaTable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.batch import Tally
-from engine.dataset import Dataset
-from engine.flow import Flow, Run
-from engine.run import Rules, pull, table_schema
-from engine.stages import export as export_stage
-from engine.stages import lines as lines_stage
-from engine.stages.lines import Sizes
-from engine.window import Window
+from engine.dataset.dataset import Dataset
+from engine.mixpanel import client as export_stage
+from engine.model.batch import Tally
+from engine.model.flow import Flow, Run
+from engine.model.window import Window
+from engine.sync.pull import Rules, pull, table_schema
+from engine.transform import decode as lines_stage
+from engine.transform.decode import Sizes
 from tests.pulling import DAYS, RULES, flow_of
 
 Json = dict[str, Any]

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.batch import CORRUPT, REQUIRED, Batch, Reject
-from engine.stages import writer as module
-from engine.stages.writer import StagedBatch, Writer
+from engine.dataset import parquet_writer as module
+from engine.dataset.parquet_writer import StagedBatch, Writer
+from engine.model.batch import CORRUPT, REQUIRED, Batch, Reject
 
 SCHEMA = pa.schema([("n", pa.int64()), ("unmapped", pa.string()), ("event_date", pa.date32())])
 DAYS = [date(2024, 1, day) for day in (1, 2, 3)]

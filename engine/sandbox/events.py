@@ -16,8 +16,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from engine.model.window import DAY, day_start
 from engine.sandbox import shapes
-from engine.window import DAY, day_start
 
 CHUNK = 2048  # events drawn at a time
 USERS = 4096

@@ -10,9 +10,9 @@ from datetime import date
 
 import orjson
 
+from engine.model.window import each_day
 from engine.sandbox.events import Record, Spec, day_lines
 from engine.sandbox.where import compile_where
-from engine.window import each_day
 
 MOST = 100_000  # "Value cannot be over 100000"
 

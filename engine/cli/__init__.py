@@ -1,0 +1,1 @@
+"""The commands, a module a group, and what a person sees of them."""

@@ -1,0 +1,1 @@
+"""The configuration file, the environment and the shipped files: read once, and checked whole."""

@@ -1,0 +1,197 @@
+"""What a batch has to say, as Data Access tells it: where the addresses in a run record lead.
+
+A name in a path is only ever compared with what a folder lists: it is never made part of a path.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from stat import S_ISREG
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse
+
+from engine.control.api.plane import Plane, Shared
+from engine.errors import NotThere, disk_error
+from engine.model.window import Window
+
+Json = dict[str, Any]
+
+router = APIRouter(tags=["batches"])
+
+MOST = 100  # files in one answer
+INPUTS, ERRORS = "input_files", "row_errors"  # folders of a batch
+SAMPLES = "row_error_samples.json"
+ALIASES = {"row_errors_sample.json": SAMPLES}  # as the specification spells it
+
+Start = Annotated[int, Query(ge=0, description="How many files to leave out.")]
+Limit = Annotated[int, Query(ge=1, le=MOST)]
+Wanted = Annotated[str | None, Query(alias="path", description="Instead of a list, this file.")]
+
+
+@router.get("/batches/{batch}/meta", response_model=None)
+def batch_meta(
+    batch: str, request: Request, plane: Shared, path: Wanted = None,
+    start: Start = 0, limit: Limit = MOST,
+) -> Json | FileResponse:  # fmt: skip
+    """What was asked for a batch, and what was rejected: a list of files, or one of them."""
+    root, folder, _ = _run(plane, batch)
+    lists = {name: _listed(root, *folder, name) for name in (INPUTS, ERRORS)}
+    files = {f"{name}/{each.name}": each for name, found in lists.items() for each in found}
+    lists[""] = [each for each in _listed(root, *folder) if each.name in (INPUTS, ERRORS, SAMPLES)]
+    files |= {each.name: each for each in lists[""] if each.name == SAMPLES}
+    wanted = (path or "").strip("/")
+    if wanted in lists:
+        return _page(request, f"{wanted}/".lstrip("/"), lists[wanted], start, limit)
+    return _file(batch, wanted, files.get(ALIASES.get(wanted, wanted)))
+
+
+@router.get("/batches/{batch}/failed", response_model=None)
+def batch_failed(
+    batch: str, request: Request, plane: Shared, path: Wanted = None,
+    start: Start = 0, limit: Limit = MOST,
+) -> Json | FileResponse:  # fmt: skip
+    """The records of a batch that were rejected: a list of files, or one of them."""
+    root, folder, _ = _run(plane, batch)
+    found = _listed(root, *folder, ERRORS)
+    if path:
+        return _file(batch, path, {each.name: each for each in found}.get(path))
+    return _page(request, "", found, start, limit)
+
+
+@router.get("/batches/{batch}/files")
+def batch_files(
+    batch: str, request: Request, plane: Shared, start: Start = 0, limit: Limit = MOST
+) -> Json:
+    """The files of the table that a batch brought, as far as no later one has replaced them."""
+    files = _table_files(plane, batch)
+    data = []
+    for file in files[start : start + limit]:
+        status = _status(file)
+        if status is None:
+            continue
+        made = str(int(status.st_mtime * 1000))
+        data.append(
+            {
+                "dataSetFileId": file.stem,
+                "created": made,
+                "updated": made,
+                "size": str(status.st_size),
+                "isValid": True,
+                "_links": {"self": {"href": str(request.url_for("table_file", file=file.stem))}},
+            }
+        )
+    return _answer(request, data, len(files), start, limit)
+
+
+@router.get("/files/{file}", response_model=None)
+def table_file(
+    file: str, request: Request, plane: Shared, path: Wanted = None,
+    start: Start = 0, limit: Limit = MOST,
+) -> Json | FileResponse:  # fmt: skip
+    """A file of the table: its name and length, or with its `path` the file."""
+    batch = file.rpartition("-")[0]
+    found = [each for each in _table_files(plane, batch) if each.stem == file]
+    if not found:
+        raise NotThere("files", file)
+    if path:
+        return _file(file, path, {each.name: each for each in found}.get(path))
+    return _page(request, "", found, start, limit)
+
+
+def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """Records of runs, as JSON, with addresses in place of the files that their manifests name.
+
+    Each is kept with its table and its batch. It is not taken apart: a thousand of them are sent
+    as fast as they are read.
+    """
+    batches = str(request.url_for("batch_meta", batch="-")).rpartition("/-/")[0]
+    for item, root, batch in runs:
+        # The whole beginning of a value: in a text, such quotes would be escaped.
+        folder = json.dumps(f"{root}/_batches/{batch}")[:-1]
+        yield item.replace(f'":{folder}/', f'":"{batches}/{batch}/meta?path=')
+
+
+# Where things are --------------------------------------------------------------------------
+
+
+def _run(plane: Plane, batch: str) -> tuple[Path, tuple[str, str], Window]:
+    """The table of a batch, its folder there, and what was asked for; NotThere for none of ours."""
+    query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
+    rows = plane.catalog.read(query, [batch])
+    if not rows:
+        raise NotThere("batches", batch)
+    root, known, window = rows[0]
+    return Path(root), ("_batches", known), Window.from_json(json.loads(window))
+
+
+def _listed(root: Path, *below: str) -> list[Path]:
+    """What is in a folder of a table, by name; nothing in one that is not there, as after a run
+    that failed before there was anything to say, or once it was tidied away (at any moment).
+
+    Links in a table are not followed: they lead anywhere. Nor is there an address for a name that
+    is not UTF-8, and none of ours is.
+    """
+    folder = root.joinpath(*below)
+    with disk_error(f"read {folder}"):
+        if not folder.is_dir() or folder.resolve() != root.resolve().joinpath(*below):
+            return []
+        try:
+            found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
+        except FileNotFoundError:
+            return []
+    return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
+
+
+def _table_files(plane: Plane, batch: str) -> list[Path]:
+    """A table may have very many days: only those of the batch are looked at."""
+    root, (_, known), window = _run(plane, batch)
+    days = (_listed(root, f"event_date={day}") for day in window.days)
+    return [file for files in days for file in files if file.name.startswith(f"{known}-")]
+
+
+# Answers -----------------------------------------------------------------------------------
+
+
+def _file(owner: str, path: str, file: Path | None) -> FileResponse:
+    """The file, as it comes off the disk; its name was found in a list."""
+    status = _status(file) if file else None
+    if file is None or status is None or not S_ISREG(status.st_mode):
+        raise NotThere("files", f"{owner}/{path}")
+    kind = "application/x-ndjson" if file.suffix == ".json" else "application/octet-stream"
+    return FileResponse(file, media_type=kind, stat_result=status)
+
+
+def _status(file: Path) -> os.stat_result | None:
+    """None for a file that is gone since it was listed."""
+    with disk_error(f"read {file}"), suppress(FileNotFoundError):
+        return file.stat()
+    return None
+
+
+def _page(request: Request, prefix: str, files: Iterable[Path], start: int, limit: int) -> Json:
+    """Files by name and length, which is a text there, each with its address."""
+    files = list(files)
+    data = []
+    for file in files[start : start + limit]:
+        status = _status(file)
+        if status is None:
+            continue
+        address = request.url.replace(query=f"path={prefix}{quote(file.name)}")
+        length = str(status.st_size)
+        data.append(
+            {"name": file.name, "length": length, "_links": {"self": {"href": str(address)}}}
+        )
+    return _answer(request, data, len(files), start, limit)
+
+
+def _answer(request: Request, data: list[Json], total: int, start: int, limit: int) -> Json:
+    links: Json = {}
+    if start + limit < total:
+        following = request.url.include_query_params(start=start + limit, limit=limit)
+        links = {"_links": {"next": {"href": str(following)}}}
+    return {"_page": {"count": len(data), "limit": limit}, "data": data, **links}

@@ -1,0 +1,147 @@
+"""A collection of resources: POST, GET, PATCH and DELETE, the same for all of Flow Service's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+
+from engine.catalog.resources import Json, Resource, new
+from engine.control import to_flow
+from engine.control.api import listing
+from engine.control.api.fit import check_users
+from engine.control.api.items import READ_ONLY, item, made, quoted, single
+from engine.control.api.patch import patched, replaces
+from engine.control.api.plane import Plane, Shared
+from engine.control.api.preconditions import Bound, Preconditions, bound_to, needed
+from engine.control.api.problems import invalid
+
+Document = Annotated[dict[str, Any], Body()]
+Operations = Annotated[list[dict[str, Any]], Body()]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What is its own of a collection.
+
+    kind    the last part of its path
+    fields  what of a body a patch may change
+    check   raises for what cannot be kept
+    show    a resource as an item
+    seal    (plane, body, what was before) -> the body without secrets, and these, encrypted;
+            raises for what nobody may send
+    """
+
+    kind: str
+    fields: tuple[str, ...]
+    check: Callable[[Plane, Resource], None]
+    show: Callable[[Plane, Resource], Json]
+    seal: Callable[[Plane, Json, Resource | None], tuple[Json, bytes | None]]
+
+
+def router_of(collection: Collection) -> APIRouter:
+    """Its routes."""
+    kind, router = collection.kind, APIRouter(prefix=f"/{collection.kind}", tags=[collection.kind])
+
+    @router.post("", status_code=201)
+    def create(plane: Shared, body: Document) -> Json:
+        """Make one."""
+        sealed, secret = collection.seal(plane, body, None)
+        own = {name: value for name, value in sealed.items() if name not in READ_ONLY}
+        _check_texts(own)
+        resource = new(kind, own, plane.now(), secret=secret)
+        with plane.making:
+            collection.check(plane, resource)
+            plane.resources.create(resource, to_flow.uses(own, plane.resources))
+        return made(resource)
+
+    @router.get("", openapi_extra=listing.documented())
+    def all_(plane: Shared, request: Request) -> Json:
+        """List them."""
+        found = {each.id: each for each in plane.resources.all(kind)}
+        items = [item(each) for each in found.values()]
+        return listing.page(
+            request, kind, items, lambda each: collection.show(plane, found[each["id"]])
+        )
+
+    @router.get("/{id}")
+    def one(plane: Shared, id: str, response: Response) -> Json:  # noqa: A002 - its name in the path
+        """Show one."""
+        resource = plane.resources.get(kind, id)
+        response.headers["ETag"] = quoted(resource.etag)
+        return single(collection.show(plane, resource))
+
+    @router.patch("/{id}", openapi_extra=bound_to(required=True))
+    def change(plane: Shared, id: str, operations: Operations, bound: Bound) -> Json:  # noqa: A002 - its name in the path
+        """Change one, by a JSON Patch."""
+
+        def edit(before: Resource) -> Resource:
+            own = patched(before.body, operations, collection.fields)
+            _check_texts(own)
+            if replaces(operations, "/auth/params"):
+                own = _with_host(own, before.body)
+            own, secret = collection.seal(plane, own, before)
+            after = replace(before, body=own, secret=secret)
+            collection.check(plane, after)
+            check_users(plane, after)
+            return after
+
+        return made(changed(plane, kind, id, needed(bound), edit))
+
+    @router.delete(
+        "/{id}", status_code=204, response_class=Response, openapi_extra=bound_to(required=False)
+    )
+    def remove(plane: Shared, id: str, bound: Bound) -> None:  # noqa: A002 - its name in the path
+        """Delete one."""
+
+        def check(resource: Resource) -> None:
+            bound.check(resource)
+            if not to_flow.is_left(resource) or resource.origin in plane.files:
+                _own(resource)
+
+        plane.resources.delete(kind, id, check)
+
+    return router
+
+
+def changed(
+    plane: Plane,
+    kind: str,
+    id_: str,
+    bound: Preconditions,
+    edit: Callable[[Resource], Resource],
+) -> Resource:
+    """A resource once `edit` has changed it; what was applied from a file stays that file's.
+
+    Stale if there is another version than it is `bound` to before it, or another one after it:
+    `edit` may look at tables, and no writer waits for that.
+    """
+    before = plane.resources.get(kind, id_)
+    bound.check(before)
+    _own(before)
+    after = edit(before)
+    uses = to_flow.uses(after.body, plane.resources)
+    return plane.resources.change(kind, id_, before.etag, plane.now(), lambda _: (after, uses))
+
+
+def _own(resource: Resource) -> None:
+    if resource.origin is not None:
+        raise invalid(
+            "1400-400",
+            f"This is kept by the configuration file {resource.origin}: "
+            "change that, and apply it again.",
+        )
+
+
+def _check_texts(body: Json) -> None:
+    for name in ("name", "description"):
+        if not isinstance(body.get(name, ""), str):
+            raise invalid("1400-400", f"{name}: must be a text.")
+
+
+def _with_host(body: Json, before: Json) -> Json:
+    """New credentials that name no host are for the one from before: the tutorial's have none."""
+    auth, host = body.get("auth"), before.get("auth", {}).get("params", {}).get("host")
+    if not isinstance(auth, dict) or not isinstance(auth.get("params"), dict) or host is None:
+        return body
+    return body | {"auth": auth | {"params": {"host": host} | auth["params"]}}

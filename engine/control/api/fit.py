@@ -1,0 +1,77 @@
+"""Whether a flow can run, as it is declared or would be: all that a tick needs, but Mixpanel's
+own word.
+"""
+
+from pathlib import Path
+
+from engine.catalog.resources import Resource, Resources
+from engine.control import to_flow
+from engine.control.api.plane import Plane
+from engine.control.api.problems import invalid
+from engine.control.validation import DISABLED
+from engine.dataset.storage.local import canonical
+from engine.errors import InputError
+from engine.mapping import mapping_set
+from engine.model.flow import Flow
+from engine.sync import open_flow
+from engine.transform.schema import Schema
+
+
+def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
+    """Raise what would keep a flow from running."""
+    flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
+    _check_alone(plane, flow)
+    assert isinstance(flow.mapping, tuple)
+    assert isinstance(flow.schema, tuple)
+    try:
+        mapping_set.parse(*flow.mapping, Schema.parse(*flow.schema))
+    except InputError as error:
+        raise invalid("1419-400", f"Error while validating mapping. {error}") from None
+    if Path(canonical(flow.dataset)).exists():
+        _check_table(flow)
+
+
+def check_users(plane: Plane, changed: Resource) -> None:
+    """Raise what would keep the flows that use a resource from running once it is changed."""
+    resources = _With(plane, changed)
+    for kind, id_ in resources.users(changed.id):
+        user = resources.get(kind, id_)
+        if kind == "flows" and user.body.get("state") != DISABLED:
+            check_flow(plane, user, resources)
+
+
+class _With(Resources):
+    """The resources as they would be, with one of them changed."""
+
+    def __init__(self, plane: Plane, changed: Resource) -> None:
+        super().__init__(plane.catalog)
+        self._changed = changed
+
+    def get(self, kind: str, id_: str) -> Resource:
+        """The one of that kind and id; NotThere if there is none."""
+        changed = self._changed
+        return changed if (kind, id_) == (changed.kind, changed.id) else super().get(kind, id_)
+
+
+def _check_table(flow: Flow) -> None:
+    """A table that is there already has to be this flow's."""
+    from engine.dataset import positions
+    from engine.sync import incremental  # with Arrow, which the daemon at rest does without
+
+    dataset = open_flow.dataset_of(flow, open_flow.rules_of(flow))
+    positions.check_owner(flow, dataset)
+    incremental.check_kind(flow, dataset)
+
+
+def _check_alone(plane: Plane, flow: Flow) -> None:
+    """Two flows would replace each other's days, and each would append what arrives (P4)."""
+    place = canonical(flow.dataset)
+    for other in plane.resources.all("flows"):
+        if to_flow.name_of(other) == flow.name:
+            continue
+        if place == to_flow.table_of(other, plane.resources, plane.datasets):
+            raise invalid(
+                "1400-400",
+                f"The dataset of the target connection is the table of flow {other.id}: "
+                "two flows cannot share one. Make another dataset.",
+            )

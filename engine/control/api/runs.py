@@ -1,0 +1,142 @@
+"""The history of runs, as Flow Service lists it: read off the catalog's indexes, page by page."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from engine.catalog.database import Catalog
+from engine.control.api import batches, listing
+from engine.control.api.listing import Condition, Json, Key, Listing
+from engine.control.api.plane import Shared
+from engine.errors import NotThere
+
+router = APIRouter(tags=["runs"])
+
+# What a list of runs can be filtered and ordered by: columns of the catalog.
+COLUMNS = {
+    "id": "id",
+    "flowId": "flow_id",
+    "state": "status",
+    "status": "status",
+    "metrics.statusSummary.status": "status",
+    "createdAt": "started_at",
+    "updatedAt": "updated_at",
+    "metrics.durationSummary.startedAtUTC": "begun_at",
+    "metrics.durationSummary.completedAtUTC": "ended_at",
+}
+FIELDS = f"Runs are filtered and ordered by {', '.join(COLUMNS)}."
+# Where the planner would sort all that pass a filter, it is told to walk in the order instead.
+_WALKS = {
+    "updated_at": "INDEXED BY runs_by_update",
+    "begun_at": "INDEXED BY runs_by_begin",
+    "ended_at": "INDEXED BY runs_by_end",
+}
+_NONE = -1  # in a column of moments: there is none
+
+
+@router.get("/runs", openapi_extra=listing.documented(COLUMNS))
+def list_runs(request: Request, plane: Shared) -> Response:
+    """The runs, the newest first: those that are over, that are running and that are to come."""
+    wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
+    if wanted.count:
+        return JSONResponse({"count": count(plane.catalog, wanted)})
+    found = find(plane.catalog, wanted)
+    last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
+    links = listing.links("runs", wanted, last)
+    return _answer(request, (each.kept for each in found[: wanted.limit]), {"_links": links})
+
+
+@router.get("/runs/{run_id}")
+def get_run(run_id: str, request: Request, plane: Shared) -> Response:
+    """One run."""
+    query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
+    rows = plane.catalog.read(query, [run_id])
+    if not rows:
+        raise NotThere("runs", run_id)
+    return _answer(request, rows, {})
+
+
+class Found(NamedTuple):
+    """A run in a list: its record as JSON, its table and its batch; and its place."""
+
+    kept: tuple[str, str, str]
+    place: Key
+
+
+def count(catalog: Catalog, wanted: Listing) -> int:
+    """How many runs a listing has on all its pages."""
+    where, values = _where(wanted.conditions)
+    number: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
+    return number
+
+
+def find(catalog: Catalog, wanted: Listing) -> list[Found]:
+    """A page of runs; and one more, if there is one."""
+    columns = [(COLUMNS[field], down) for field, down in wanted.order]
+    columns.append(("id", columns[-1][1]))
+    where, values = _where(wanted.conditions)
+    if wanted.after is not None:
+        beyond, more = _beyond(columns, wanted.after)
+        where, values = [*where, beyond], [*values, *more]
+    keys = ", ".join(f"{column} AS k{n}" for n, (column, _) in enumerate(columns))
+    order = ", ".join(f"k{n}{' DESC' if down else ''}" for n, (_, down) in enumerate(columns))
+    walk = _WALKS.get(columns[0][0], "")
+    # The items are long: they are fetched once it is known which.
+    page = f"SELECT rowid AS run, {keys} FROM runs {walk}{_joined(where)} ORDER BY {order} LIMIT ?"  # noqa: S608  # our own names only
+    names = ", ".join(f"k{n}" for n in range(len(columns)))
+    kept = "item, dataset, batch_id"
+    query = f"SELECT {kept}, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608  # our own names only
+    rows = catalog.read(query, [*values, wanted.limit + 1])
+    return [Found(row[:3], [_ranked(value) for value in row[3:]]) for row in rows]
+
+
+def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
+    """Conditions as SQL: names of ours, and the values apart from it."""
+    where, values = list[str](), list[Any]()
+    for each in conditions:
+        column = COLUMNS[each.field]
+        if not listing.is_number(each.field):
+            texts = [value.lower() if column == "id" else value for value in each.values]
+            where.append(f"{column} IN ({', '.join('?' * len(texts))})")
+            values += texts
+        else:
+            where.append(f"{column} {each.operator} ? AND {column} <> {_NONE}")
+            values.append(listing.number(each.values[0]))
+    return where, values
+
+
+def _beyond(columns: Sequence[tuple[str, bool]], after: Key) -> tuple[str, list[Any]]:
+    """What comes after a place: further in one column, and the same in those before it.
+
+    That it is not before the place in the first column says nothing new, but lets SQLite begin
+    there instead of at the beginning.
+    """
+    places = [rank[1] if len(rank) > 1 else _NONE for rank in after]
+    first, down = columns[0]
+    parts, values = list[str](), [places[0]]
+    for n, (column, falling) in enumerate(columns):
+        same = "".join(f"{name} = ? AND " for name, _ in columns[:n])
+        parts.append(f"({same}{column} {'<' if falling else '>'} ?)")
+        values += places[: n + 1]
+    return f"{first} {'<=' if down else '>='} ? AND ({' OR '.join(parts)})", values
+
+
+def _ranked(value: str | int) -> list[Any]:
+    if isinstance(value, str):
+        return [3, value]
+    return [0] if value == _NONE else [2, value]
+
+
+def _joined(where: Sequence[str]) -> str:
+    return f" WHERE {' AND '.join(where)}" if where else ""
+
+
+def _answer(request: Request, kept: Iterable[tuple[str, str, str]], more: Json) -> Response:
+    items = ",".join(batches.addressed(request, kept))
+    rest = json.dumps(more)[1:]  # without its brace
+    return Response(
+        f'{{"items":[{items}]{"," if more else ""}{rest}', media_type="application/json"
+    )

@@ -1,0 +1,100 @@
+"""Find the flows that a configuration file declares and those that its home keeps.
+
+It knows the configuration and the environment, and runs nothing.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.config import file
+from engine.config.file import Api, Config
+from engine.dataset.storage.local import canonical
+from engine.errors import InputError
+from engine.model.flow import Flow
+
+if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
+    pass
+
+DEFAULT_DATASET = "data/events"
+LOCK = "daemon.lock"  # in the home: names the daemon that runs there
+CATALOG = "catalog.sqlite3"  # catalog.py brings SQLite, which not every command needs
+
+
+def loaded(path: Path) -> Config:
+    """What a configuration file declares."""
+    if path == Path():
+        raise InputError("--config names no file. Leave it out, or name a TOML file.")
+    return file.load(path, os.environ)
+
+
+def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
+    """Every flow and the home: of a configuration file, else the one of the environment."""
+    if path is None:
+        connection = file.from_environment(os.environ)
+        flow = Flow("events", connection, DEFAULT_DATASET, windows="day")
+        return [flow], file.home(os.environ)
+    found = loaded(path)
+    return list(found.flows.values()), found.home
+
+
+def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
+    """The flow that is meant, and the home, which may be what keeps it."""
+    if path is None:
+        if name is not None:
+            raise InputError("--flow names a flow of a configuration file: give --config as well.")
+        (flow,), home = flows_of(None)
+        return flow, home
+    found = loaded(path)
+    flows = found.flows
+    if name is None and len(flows) == 1:
+        return next(iter(flows.values())), found.home
+    if name not in flows:
+        flows = flows | kept(found, path)[0]
+    if name is None and len(flows) == 1:
+        name = next(iter(flows))
+    if name in flows:
+        return flows[name], found.home
+    names = ", ".join(flows) or "none"
+    if name is None and not flows:
+        raise InputError(f"{path} has no flow. Declare one in a table [flows.NAME].")
+    if name is None:
+        raise InputError(f"{path} has {len(flows)} flows ({names}). Choose one with --flow.")
+    raise InputError(f'{path} has no flow "{name}". It has: {names}.')
+
+
+def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str]]:
+    """The flows that the home of a configuration keeps beside its own, and why some cannot run.
+
+    Both by the name of a flow. What was applied from this very file, at `path`, is not among them;
+    what would share a table with one of the file's cannot run (P4).
+    """
+    if not (own.home / CATALOG).exists():
+        return {}, {}
+    from engine.catalog.database import Catalog
+    from engine.catalog.resources import Resources
+
+    with Catalog(own.home) as catalog:
+        resources = Resources(catalog)
+        if not resources.all("flows"):
+            return {}, {}
+        from engine.control import to_flow
+        from engine.control.secrets import vault_of
+
+        api = own.api or Api()
+        vault = vault_of(own.home, api.key)
+        origin = origin_of(path) if path else None
+        hosts = api.mixpanel_hosts if path else None  # they stand in the daemon's file
+        flows, problems = to_flow.flows(resources, vault, api.datasets, origin, hosts)
+    owners = {canonical(flow.dataset): name for name, flow in own.flows.items()}
+    for name, flow in list(flows.items()):
+        owner = name if name in own.flows else owners.get(canonical(flow.dataset))
+        if owner:
+            problems[name] = f'Flow "{owner}" of {path} has its name or its table.'
+            del flows[name]
+    return flows, problems
+
+
+def origin_of(path: Path) -> str:
+    """What a resource has as its origin that was applied from a configuration file."""
+    return os.path.realpath(path)

@@ -1,0 +1,253 @@
+"""Resources -> the flows that they declare.
+
+To read a resource is to check it: what cannot be run is an Unfit, with Flow Service's number. It
+knows no request and no answer, and runs nothing.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from engine.catalog.resources import Json, Resource, Resources
+from engine.config.fields import is_text
+from engine.config.file import ASKED, origin_of
+from engine.control.secrets import Vault
+from engine.control.validation import (
+    DISABLED,
+    FLOW_SPEC,
+    MASK,
+    check_source,
+    credentials_of,
+    integer,
+    missing,
+    only,
+    options_of,
+    schedule_of,
+    spec,
+    table,
+)
+from engine.dataset.storage.local import canonical
+from engine.errors import EtlError, NotThere, Unfit, disk_error
+from engine.model.flow import HOST, Connection, Flow, Secret
+from engine.model.window import latest_day
+
+# What runs ----------------------------------------------------------------------------------
+
+
+def flows(
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    skip_origin: str | None,
+    hosts: Collection[str] | None = (),
+) -> tuple[dict[str, Flow], dict[str, str]]:
+    """The enabled flows that were not applied from `skip_origin`, and why others cannot run.
+
+    Both by the name of a flow. Raises nothing for a flow that cannot be read; of two that share a
+    table, the older one has it.
+    """
+    found, problems, owners = dict[str, Flow](), dict[str, str](), dict[str, str]()
+    for resource in resources.all("flows"):
+        if resource.body.get("state") == DISABLED:
+            continue
+        if resource.origin is not None and resource.origin == skip_origin:
+            continue
+        name = name_of(resource)
+        try:
+            flow = _current_flow(resource, resources, vault, datasets, hosts)
+        except EtlError as error:
+            problems[name] = str(error)
+            continue
+        if flow is None:
+            continue
+        if (owner := owners.setdefault(canonical(flow.dataset), name)) != name:
+            problems[name] = f'The dataset is the table of flow "{owner}": give another one.'
+            continue
+        found[name] = flow
+    return found, problems
+
+
+def _current_flow(
+    resource: Resource,
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    hosts: Collection[str] | None,
+) -> Flow | None:
+    """The flow that a resource declares; None where it was deleted or disabled since it was read.
+
+    What it names may be gone with it, or with the version of it that was read: that is no fault.
+    """
+    while True:
+        try:
+            return flow_of(resource, resources, vault, datasets, hosts)
+        except EtlError:
+            try:
+                now = resources.get("flows", resource.id)
+            except NotThere:
+                return None
+            if now.body.get("state") == DISABLED:
+                return None
+            if now.etag == resource.etag:
+                raise
+            resource = now
+
+
+def name_of(resource: Resource) -> str:
+    """The name that a flow has in the table and in the history: its id, or the file's name."""
+    return resource.id if resource.origin is None else str(resource.body["name"])
+
+
+def is_left(resource: Resource) -> bool:
+    """Whether the configuration file that a resource was applied from is gone."""
+    if resource.origin is None:
+        return False
+    with disk_error(f"look for {resource.origin}"):  # a folder that we may not see into
+        return not Path(resource.origin).exists()
+
+
+def flow_of(
+    resource: Resource,
+    resources: Resources,
+    vault: Vault,
+    datasets: Path,
+    hosts: Collection[str] | None = (),
+) -> Flow:
+    """The flow that a resource declares. Unfit or NotThere tells why there is none.
+
+    `datasets` is the folder of the tables that clients made; `hosts` are those that may be asked
+    for clients, besides Mixpanel's own; None where nobody knows, and nothing is asked.
+    """
+    body = resource.body
+    spec(body, "flowSpec", (FLOW_SPEC,))
+    source = resources.get("sourceConnections", only(body, "sourceConnectionIds", "source"))
+    target = resources.get("targetConnections", only(body, "targetConnectionIds", "target"))
+    dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
+    schema = schema_named(resources, dataset.body["schemaRef"]["id"])
+    mapping = _mapping(body, schema, resources)
+    connection = connection_of(source, resources, vault)
+    if hosts is not None:
+        check_host(resources.get("connections", source.body["baseConnectionId"]), hosts)
+    schedule, backfill = schedule_of(body, needed=resource.origin is None)
+    options, diagnostics = options_of(body)
+    if backfill and schedule and schedule.start_time:
+        first = latest_day(schedule.start_time * 1000, connection.zone)
+        options.setdefault("backfill_from", first)
+    params = source.body["params"]
+    defaults: Json = {"windows": "arrival" if schedule else "day"}
+    return Flow(
+        name_of(resource),
+        connection,
+        dataset_of(dataset, datasets),
+        mapping=mapping,
+        schema=(str(schema.body.get("title") or schema.id), schema.body),
+        events=tuple(params.get("events") or ()),
+        where=params.get("where"),
+        schedule=schedule,
+        diagnostics=diagnostics,
+        source_id=source.id,
+        target_id=target.id,
+        **(defaults | options),
+    )
+
+
+def uses(body: Json, resources: Resources) -> list[str]:
+    """The ids that cannot be deleted while a resource with this body is there.
+
+    A base connection is a flow's, not a source connection's: the tutorial deletes it once the flow
+    is gone, and deletes no source connection ever.
+    """
+    named = [(body.get("params") or {}).get("dataSetId")]
+    for source in body.get("sourceConnectionIds") or []:
+        named += [source, resources.get("sourceConnections", source).body["baseConnectionId"]]
+    named += body.get("targetConnectionIds") or []
+    named += [each["params"]["mappingId"] for each in body.get("transformations") or []]
+    return [each for each in named if each is not None]
+
+
+# The parts of it ----------------------------------------------------------------------------
+
+
+def connection_of(source: Resource, resources: Resources, vault: Vault) -> Connection:
+    """The connection of a source connection: what its base connection and its params say."""
+    base = resources.get("connections", source.body["baseConnectionId"])
+    secret = vault.open(base.secret) if base.secret else {}
+    values: Json = {"host": HOST} | credentials_of(base.body, secret) | check_source(source.body)
+    password = Secret(secret["password"])
+    return Connection(password=password, name=base.body.get("name") or "mixpanel", **values)
+
+
+def check_host(base: Resource, hosts: Collection[str]) -> None:
+    """Unfit unless the host of a base connection is one that is asked for clients: Mixpanel's own,
+    or one of `hosts`. A configuration file may name any: who writes it runs the daemon.
+    """
+    if base.origin is not None:
+        return
+    params = (base.body.get("auth") or {}).get("params") or {}
+    host = credentials_of(base.body, {"password": MASK}).get("host", HOST) if params else HOST
+    if (origin := origin_of(host)) not in ASKED and origin not in hosts:
+        raise Unfit(
+            "1400-400",
+            f"The host of connection {base.id} is not asked for clients: it is none of "
+            f"{', '.join([*ASKED, *hosts])}. Give one of these, or have whoever runs the daemon "
+            "add it to mixpanel_hosts in the table [api] of its configuration.",
+        )
+
+
+def schema_named(resources: Resources, name: str) -> Resource:
+    """The schema with that id, else with that `$id` or `meta:altId`; NotThere if there is none."""
+    for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
+        if name in _names(schema):
+            return schema
+    raise NotThere("schemas", name)
+
+
+def dataset_of(dataset: Resource, datasets: Path) -> str:
+    """Where the table of a dataset is: a client cannot choose, a configuration file can."""
+    return str(datasets / dataset.id if dataset.origin is None else dataset.body["uri"])
+
+
+def table_of(flow: Resource, resources: Resources, datasets: Path) -> str:
+    """The one name of the table of a flow."""
+    target = resources.get("targetConnections", flow.body["targetConnectionIds"][0])
+    dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
+    return canonical(dataset_of(dataset, datasets))
+
+
+def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, Any]:
+    """The name and the document of a flow's mapping set, in the version that it names."""
+    transformations = body.get("transformations")
+    if not isinstance(transformations, list) or not transformations:
+        raise Unfit(
+            "1370-400",
+            "The source columns could not be fetched for ingestion because the mapping "
+            "transformation is missing. Please add the mapping transformation and try again.",
+        )
+    if len(transformations) > 1 or not isinstance(transformations[0], dict):
+        raise Unfit("1400-400", "transformations: must hold one mapping, and nothing else")
+    params = table(transformations[0], "params")
+    if not is_text(params.get("mappingId")):
+        raise missing("mappingId")
+    mapping = resources.get("mappingSets", params["mappingId"])
+    version = integer(params.get("mappingVersion", 0))
+    versions = mapping.body["versions"]
+    if version is None or not 0 <= version < len(versions):
+        raise Unfit(
+            "1412-400",
+            "Invalid Mapping Version in request. Please provide correct mapping version.",
+        )
+    document = versions[version]
+    outer = document.get("outputSchema") or {}
+    wanted = document.get("xdmSchema") or (outer.get("schemaRef") or {}).get("id")
+    if wanted is not None and wanted not in _names(schema):
+        raise Unfit(
+            "1425-400",
+            f"Error while matching schema in target dataset {schema.body.get('$id', schema.id)} "
+            f"with schema in mapping {wanted}. Schema with same id and version must be used in "
+            "both mapping and target dataset.",
+        )
+    return f"{mapping.id} (version {version})", document
+
+
+def _names(schema: Resource) -> tuple[Any, ...]:
+    return schema.id, schema.body.get("$id", schema.id), schema.body.get("meta:altId", schema.id)

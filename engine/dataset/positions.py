@@ -1,0 +1,199 @@
+"""Where a flow stands in its table, and nowhere else: the table's Delta `txn` entries.
+
+    <flow>/<day>      up to which moment the day was last pulled whole
+    <flow>/arrival    M: the end of the last arrival window
+    <flow>/start      where its arrival windows began
+    <flow>/doubtful   up to when the table may hold more than M says: a wrong M was put back then
+    forgotten/…       that a day's position was put back, by `Dataset.forget`
+
+A position counts as long as the table holds what was brought with it: see `contents`.
+Moments in ms since the epoch. What a commit sets and replaces is decided here, so that there is no
+seam between arrival windows and days, and nothing twice (P4).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from datetime import date
+
+from engine.dataset import single_days
+from engine.dataset.contents import Change
+from engine.dataset.dataset import Dataset
+from engine.dataset.table import Held
+from engine.errors import DatasetError, InputError
+from engine.model import schedule
+from engine.model.flow import Flow, Run
+from engine.model.schedule import Positions
+from engine.model.window import DAY, Window, each_day, is_day, latest_day, utc
+
+ARRIVAL, START, DOUBTFUL = "arrival", "start", "doubtful"
+
+
+def app_id(flow: Flow, what: date | str) -> str:
+    """The name under which the table keeps when a day was pulled, or `ARRIVAL` or `START`."""
+    return f"{flow.name}/{what}"
+
+
+def pulled(dataset: Dataset) -> Counter[str]:
+    """Of each day, as it is written, the sum of the positions that all flows have of it.
+
+    Each pull of a day makes its sum larger, by whatever flow, and a sum never comes back.
+    """
+    sums = Counter[str]()
+    for name, version in dataset.positions.items():
+        sums[name.rpartition("/")[2]] += version
+    return sums
+
+
+def undone(
+    flow: Flow, dataset: Dataset, days: Collection[date] | None = None
+) -> dict[date, Change]:
+    """The days of `flow`, or those of `days`, that the table does not hold as brought (P10)."""
+    names = dataset.positions
+    ours = flow.windows == "arrival" or app_id(flow, ARRIVAL) in names
+    return {
+        day: each
+        for day, each in dataset.changes(days).items()
+        if each.undone and (ours or app_id(flow, day) in names)
+    }
+
+
+def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
+    """What the table says of `flow`, and it alone: the catalog may be lost any time."""
+    start, arrival, doubtful = (
+        dataset.position(app_id(flow, name)) for name in (START, ARRIVAL, DOUBTFUL)
+    )
+    zone = flow.connection.zone
+    begins = [now - 2 * flow.lookback_days * schedule.FULL_DAY]
+    begins += [start] if start is not None else []
+    if flow.schedule and flow.schedule.start_time:
+        begins += [flow.schedule.start_time * schedule.SECOND]
+    first = latest_day(min(begins), zone) - 2 * DAY
+    if flow.backfill_from:
+        first = min(first, flow.backfill_from)
+    names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
+    prefix = f"{flow.name}/"
+    for name in dataset.positions:  # those that were pulled by hand, long ago
+        if name.startswith(prefix) and is_day(name[len(prefix) :]):
+            names[name] = date.fromisoformat(name[len(prefix) :])
+    known = dataset.positions  # one look at the log for all; empty if only deltalake can tell
+    position = known.get if known else dataset.position
+    pulled = {day: position(name) for name, day in names.items()}
+    lost = undone(flow, dataset)
+    # A moment to come was noted before the clock was set back: when it was, nobody knows.
+    counted = {
+        day: schedule.UNKNOWN if schedule.is_later(at, now) else at
+        for day, at in sorted(pulled.items())
+        if at and day not in lost
+    }
+    return Positions(
+        start,
+        arrival,
+        counted,
+        min(doubtful or 0, now),
+        frozenset(lost),
+        single_days.begin(dataset),
+        tuple(day for day in single_days.misfiled(dataset) if day not in lost),
+    )
+
+
+def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
+    """Yield M and the positions of the flow's days, in ms; a wrong clock may have noted them."""
+    prefix = f"{flow.name}/"
+    for name, moment in dataset.positions.items():
+        what = name.removeprefix(prefix)
+        if name.startswith(prefix) and (what == ARRIVAL or is_day(what)):
+            yield moment
+
+
+def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
+    """Compute the sum of a day's positions after a commit that sets `becomes`."""
+    ours = (name for name in becomes if name.rpartition("/")[2] == day.isoformat())
+    more = sum(becomes[name] - (dataset.position(name) or 0) for name in ours)
+    return pulled(dataset)[day.isoformat()] + more
+
+
+def check_owner(flow: Flow, dataset: Dataset) -> None:
+    """What one flow appends as it arrives, another has brought or will bring once more (P4)."""
+    ours = (flow.name, f"forgotten/{flow.name}")
+    found = [name.rpartition("/")[::2] for name in dataset.positions]
+    owners = {name for name, what in found if what == ARRIVAL}
+    if owners and flow.name not in owners:
+        raise InputError(
+            f'The table {dataset.root} is kept by the flow "{min(owners)}", as events '
+            "arrive. Let that flow pull them, or use another dataset."
+        )
+    others = {name for name, what in found if is_day(what) and name not in ours}
+    if flow.windows == "arrival" and others and not owners:
+        raise InputError(
+            f'The table {dataset.root} has days that the flow "{min(others)}" pulled: '
+            "arrival windows would bring their events again. Give this flow that name, or "
+            "another dataset."
+        )
+
+
+def _check_wrong(reached: int | None, window: Window, now: int) -> None:
+    """Raise DatasetError unless M (`reached`) was noted by a clock that was ahead.
+
+    If M is not later than `now` by Mixpanel's clock, this machine's clock is behind.
+    """
+    if reached is not None and not schedule.is_later(reached, now):
+        raise DatasetError(
+            f"This machine's clock is behind Mixpanel's: {window} was asked for again, and the "
+            "table rightly holds more than that. Nothing was changed; set the clock right."
+        )
+
+
+def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[date, Held]:
+    """What the window's commit takes the place of; `now` by Mixpanel's clock, if it is known.
+
+    Raises DatasetError if the table has moved on since the window was planned: what arrived
+    is in it up to another moment, and the window would leave a seam, or double rows (P4).
+    """
+    reached = dataset.position(app_id(flow, ARRIVAL))
+    begins = window.arrival[0] if window.arrival else window.before
+    if window.again:
+        _check_wrong(reached, window, now)
+        return {}
+    if reached is not None and window.before is not None and schedule.is_later(reached, now):
+        raise DatasetError(
+            f"The table {dataset.root} says that it holds what arrived until {utc(reached)}, which "
+            f"is later than Mixpanel's clock, {utc(now)}: this machine's was ahead. Nothing was "
+            "committed; once it is right, the flow's next arrival window puts that right."
+        )
+    if begins is not None and reached not in (begins, None):
+        raise DatasetError(
+            f"The table {dataset.root} was changed by somebody else while {window} was "
+            "pulled. Nothing was committed; the next run starts from what it holds now."
+        )
+    return {} if window.arrival else dataset.held(window.days)
+
+
+def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> dict[str, int]:
+    """What the table is to remember of a run, in the same commit.
+
+    `now`, by Mixpanel's clock if that is `sure`: no day was pulled later than that, whatever ours
+    said. A position that is later was noted by a clock that was ahead, and is put back.
+    """
+    if run.window.arrival:
+        start, end = run.window.arrival
+        names = {ARRIVAL: end}
+        began = dataset.position(app_id(flow, START))
+        if began is None or (run.window.again and began >= end):
+            names[START] = start
+        if run.window.again:  # the table holds nothing later than that
+            names[DOUBTFUL] = now if sure else max([now, *_reached(flow, dataset)])
+        return {app_id(flow, name): moment for name, moment in names.items()}
+    before = run.window.before
+    reached = min(run.started_at, now) if before is None else before
+    names = {}
+    for name in (app_id(flow, day) for day in run.window.days):
+        held = dataset.position(name) or 0
+        names[name] = max(reached, held + 1)
+        if schedule.is_later(held, now):
+            names[name] = reached
+            mark = f"forgotten/{name}"  # what tells that a sum of positions never comes back
+            names[mark] = (dataset.position(mark) or 0) + held - reached + 1
+    arrival = app_id(flow, ARRIVAL)
+    if before is not None and dataset.position(arrival) is None:
+        names |= {arrival: before, app_id(flow, START): before}
+    return names

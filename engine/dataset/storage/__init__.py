@@ -1,0 +1,1 @@
+"""Where the bytes of a dataset are: local disks only, so far."""

@@ -1,0 +1,195 @@
+"""What the stages hand each other. Pure data: it knows no stage, no file and no network."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import date
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+from engine.model.window import Window
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    Mask = NDArray[np.bool_]
+
+CORRUPT = "INGEST-1401-400"  # the line is not a record
+REQUIRED = "INGEST-1555-400"  # a required field is missing or null
+KEYS = ("distinct_id", "time", "$insert_id", "mp_processing_time_ms")  # of `Batch.keys`
+INVALID = "MAPPER-3700-400"  # the mapped record breaks the schema otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """One record that could not go on, verbatim.
+
+    `violations` holds, for a record that broke the schema, one mapping for each violation with
+    `keyword`, `message`, `pointerToViolation`, `schemaLocation`. A line too long to be held in
+    memory comes as several rejects that count as one: `part` 0, 1, 2 … of its bytes.
+    """
+
+    stage: str
+    code: str
+    message: str
+    raw: bytes
+    violations: tuple[dict[str, Any], ...] = ()
+    part: int | None = None
+
+    def of(self, line: bytes) -> "Reject":
+        """The same of another line."""
+        return Reject(self.stage, self.code, self.message, line, self.violations, self.part)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What it takes to judge a batch's rejects later: `batch.json`, beside them.
+
+    `days` holds of each day the sum of all flows' positions, as the batch left it: a day that has
+    another one by now was pulled again, by whatever flow. `codes` adds up to `rejected`.
+    """
+
+    flow: str
+    window: Window
+    committed: bool
+    days: dict[date, int]
+    rejected: int
+    codes: dict[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """The note as JSON can hold it; `from_json` is the way back."""
+        days = {day.isoformat(): version for day, version in self.days.items()}
+        names = {f.name: getattr(self, f.name) for f in fields(self)}
+        return names | {"window": self.window.as_json(), "days": days}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Note":
+        """The note that `as_json` wrote; KeyError, TypeError or ValueError for anything else."""
+        days = {date.fromisoformat(day): version for day, version in value["days"].items()}
+        names = {f.name: value[f.name] for f in fields(cls)}
+        return cls(**names | {"window": Window.from_json(value["window"]), "days": days})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts and bytes; `a + b` works. Every metric comes from here.
+
+    P3: lines == rows + rejected + duplicates, always.
+    """
+
+    lines: int = 0
+    rows: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    warnings: int = 0  # records with a value that could not be cast, and is kept in `unmapped`
+    clamped: int = 0  # rows whose `time` lies outside the days that were asked for
+    outside: int = 0  # records of another window, which has them: none of `lines`
+    known: int = 0  # records of the overlap that the table has already: none of `lines`
+    missed: int = 0  # rows that arrival windows should have brought and did not
+    bytes_received: int = 0  # on the wire
+    bytes_read: int = 0  # after decompression
+    bytes_written: int = 0
+    files: int = 0
+    reject_codes: Counter[str] = field(default_factory=Counter)
+    reject_days: Counter[date] = field(default_factory=Counter)  # those whose day can be told
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)}
+        )
+
+
+@dataclass(slots=True)
+class Batch:
+    """Some records on their way; all lists stay in step with `lines`.
+
+    lines       raw lines, without their line end
+    apart       numbers of lines of its block that are not in it, and go the plain way
+    names       the property names that occur in it, if somebody looked
+    records     decoded lines                                              from `lines`
+    columns     values for each destination of the mapping set: a list       from `mapping`,
+                or an Arrow array that is the column already                 from `direct`
+    rest        what no rule read: a mapping a record                      from `mapping`,
+                or an Arrow array of their JSON text                       from `direct`
+    keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
+    key_paths   where each of them stands in `table` as it is; empty where one of them does not
+    table       the destination columns, `unmapped` and `event_date`       from `columns`
+    rejects     what could not go on, so far; not in `lines` any more
+    early       whether each record may be in the table already; empty: none may   from `span`
+    rejected    the rows that the check took out of `table`, in order
+    uncast      the rows with a value that could not be cast   } numbered as `columns` counts
+    clamped     the rows whose `time` lies outside the window  } them; without the rejected ones
+    """
+
+    lines: Sequence[bytes] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    apart: list[int] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    columns: list[Any] = field(default_factory=list)
+    rest: Any = field(default_factory=list)
+    keys: list[Any] = field(default_factory=list)
+    key_paths: list[tuple[str, ...]] = field(default_factory=list)
+    table: "pa.RecordBatch | None" = None
+    rejects: list[Reject] = field(default_factory=list)
+    early: Any = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
+    uncast: set[int] = field(default_factory=set)
+    clamped: set[int] = field(default_factory=set)
+
+    def keep(self, rows: "Mask") -> None:
+        """Drop the records for which `rows`, a bool for each, is false; not from the notes."""
+        self.columns = [_filtered(values, rows) for values in self.columns]
+        self.keys = [_filtered(values, rows) for values in self.keys]
+        self.records = _filtered(self.records, rows)
+        self.rest = _filtered(self.rest, rows)
+        self.lines = _filtered(self.lines, rows)
+        if len(self.early):
+            self.early = self.early[rows]
+        if self.table is not None:
+            self.table = self.table.filter(rows)
+
+
+def _filtered(values: Any, rows: "Mask") -> Any:
+    if hasattr(values, "filter"):  # an Arrow array
+        return values.filter(rows)
+    return list(compress(values, rows.tolist()))
+
+
+def leaf(batch: "pa.RecordBatch", path: tuple[str, ...]) -> Any:
+    """The column at `path`; an object on the way is always valid, so it hides no null."""
+    array = batch.column(path[0])
+    for name in path[1:]:
+        array = array.field(name)
+    return array
+
+
+def split(block: bytes, apart: list[int]) -> tuple[bytes, bytes]:
+    """A block without the lines of these numbers, and those."""
+    if not apart:
+        return block, b""
+    lines = block.split(b"\n")
+    taken = b"\n".join(lines[number] for number in apart)
+    for number in reversed(apart):
+        del lines[number]
+    return b"\n".join(lines), taken
+
+
+class Lines(Sequence[bytes]):
+    """The lines of a block, taken apart only if somebody looks: hardly ever does a record fail."""
+
+    def __init__(self, block: bytes, rows: int) -> None:
+        self._block = block
+        self._rows = rows
+        self._lines: list[bytes] = []
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, index: Any) -> Any:
+        self._lines = self._lines or self._block.split(b"\n")
+        return self._lines[index]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self[:])

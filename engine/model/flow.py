@@ -1,0 +1,158 @@
+"""What a person declares (Connection, Flow) and one attempt at it (Run). Pure data."""
+
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from engine.model.window import Window
+
+HOST = "https://data.mixpanel.com"
+Given = str | tuple[str, Any]
+DELAY_MINUTES = 10
+MOST_NAMES = 5  # of events, in a sentence
+LONGEST_WORDS = 200  # characters of a sentence that describes a source
+FREQUENCIES = ("once", "minute", "hour", "day", "week")
+
+
+class Secret:
+    """A text that shows itself to nobody who did not ask (P7)."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The text itself: for the one line that sends it."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A Mixpanel project and the service account that reads it. `timezone` is an IANA name.
+
+    `files`: which of its credentials stand in files, as field and path: those may change.
+    """
+
+    host: str
+    username: str
+    password: Secret
+    project_id: int
+    timezone: str = "UTC"
+    name: str = "mixpanel"
+    files: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The project's calendar."""
+        return ZoneInfo(self.timezone)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The tutorial's schedule; no `interval` for `once`.
+
+    `start_time` is in epoch seconds; 0: none was given, and ticks are counted from 1970 on.
+    """
+
+    frequency: str
+    interval: int | None
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What to copy from where to where.
+
+    mapping, schema       a shipped name, a path, or a name and the JSON document itself
+    source_id, target_id  the connections that its runs name; "": some that grow from its name
+    diagnostics           whether a run record tells where its rejected rows are; kept they are (P3)
+    """
+
+    name: str
+    connection: Connection
+    dataset: str
+    mapping: Given = "mixpanel-events"
+    schema: Given = "mixpanel-events"
+    events: tuple[str, ...] = ()
+    where: str | None = None
+    partial_ingestion_percent: float = 5.0
+    partial_ingestion_min: int = 10
+    unmapped: str = "keep"
+    shrink_guard_percent: float = 90.0
+    keep_superseded_hours: float = 0.0
+    keep_batches_days: float = 30.0
+    windows: str = "day"
+    lookback_days: int = 5
+    delay_minutes: int = DELAY_MINUTES
+    overlap_minutes: int = 60
+    backfill_from: date | None = None
+    schedule: Schedule | None = None
+    diagnostics: bool = True
+    source_id: str = ""
+    target_id: str = ""
+
+    @property
+    def project(self) -> str:
+        """Whose budget its requests use."""
+        return f"{self.connection.host}/{self.connection.project_id}"
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What the rows of its table are: two flows that differ here cannot share a table."""
+        return {
+            "project_id": self.connection.project_id,
+            "events": sorted(self.events),
+            "where": self.where,
+        }
+
+
+def source_in_words(source: Any) -> str:
+    """What the rows of a table are, as a person says it: of what `Flow.source` describes."""
+    if not isinstance(source, dict):
+        return "another source"
+    events = source.get("events")
+    names = events if isinstance(events, list) else []
+    shown = ", ".join(f'"{name}"' for name in names[:MOST_NAMES])
+    more = f" and {len(names) - MOST_NAMES} more events" if len(names) > MOST_NAMES else ""
+    words = f"{shown}{more}" if names else "all events"
+    words += f" of project {source.get('project_id')}"
+    if where := source.get("where"):
+        words += f" where {where}"
+    return words if len(words) <= LONGEST_WORDS else words[: LONGEST_WORDS - 1] + "…"
+
+
+def superseded_in_words(hours: float) -> str:
+    """What `keep_superseded_hours` means to whoever reads the table: both sides of it."""
+    if not hours:
+        return (
+            "replaced files go at once: a glob counts nothing twice, and a query that is reading "
+            "one may fail and has to be asked again"
+        )
+    return (
+        f"replaced files stay for {hours:g} hours: a query that is reading one ends well, and "
+        "until then a glob counts their rows twice; read the table with a Delta reader"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt at one (Flow, Window). No secret is part of it (P7)."""
+
+    id: str
+    flow: str
+    window: Window
+    batch_id: str
+    started_at: int  # ms since the epoch

@@ -1,0 +1,204 @@
+"""A range of days -> windows, for `runs` to bring into the table."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import date
+from typing import Any
+
+from engine.catalog.database import Catalog
+from engine.dataset import positions, single_days
+from engine.dataset.dataset import Dataset
+from engine.dataset.positions import ARRIVAL, app_id
+from engine.errors import EtlError
+from engine.model import schedule
+from engine.model.flow import Flow
+from engine.model.window import Window, day_over, latest_day
+from engine.sync import day_marks, splitting
+from engine.sync.pull import Rules
+from engine.sync.runner import Ended, Event, GaveUp, NoEvents, Noticed, Options, Runs
+
+
+def missing_days(
+    flow: Flow, dataset: Dataset, days: Sequence[date], now: int | None = None
+) -> list[date]:
+    """Those of `days` that were never pulled, were pulled before they were over, or were undone.
+
+    Also those that came empty when they were young, and were not asked for again since, and those
+    that hold rows by their UTC days where the project has others. One that was pulled later than
+    `now` was so by a clock that was ahead: nobody knows when.
+    """
+    zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
+    pulled = {day: dataset.position(app_id(flow, day)) for day in days}
+    misfiled = set(single_days.misfiled(dataset, days))
+    return [
+        day
+        for day, at in pulled.items()
+        if at is None
+        or at < day_over(day, zone)
+        or (now is not None and schedule.is_later(at, now))
+        or day in lost
+        or day_marks.is_doubtful(flow, dataset, day)
+        or day in misfiled
+    ]
+
+
+def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
+    """The first arrival window, where the flow has a schedule and that is still to come.
+
+    It would begin where days that were pulled before it end, and leave out all the others (P4).
+    """
+    arrived = dataset.position(app_id(flow, ARRIVAL))
+    wrong = arrived is not None and schedule.is_later(arrived, now)  # it is put back first
+    if not wrong and (flow.schedule is None or arrived is not None):
+        return None
+    due = schedule.due(flow, positions.read(flow, dataset, now), now)
+    return next((each.window for each in due if each.window.arrival), None)
+
+
+class Backfill:
+    """Brings days into a dataset. `run` is the whole of it."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        rules: Rules,
+        dataset: Dataset,
+        catalog: Catalog,
+        options: Options,
+        tell: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        self._flow = flow
+        self._rules = rules
+        self._dataset = dataset
+        self._catalog = catalog
+        self._options = options
+        self._tell = tell
+        self._runs = Runs(flow, rules, dataset, catalog, options, self._note)
+        self._sizes = splitting.Sizes()
+        self._empty: list[date] = []  # of the days that came
+        self._days: list[date] = []
+        self._first: Window | None = None  # of arrival: it comes before every day
+        self._arriving = False
+        self._before: int | None = None
+        self._counts: list[float] = []  # events a day, of each window that came
+        self._again = set[date]()  # days that were misfiled and are asked for again
+        self._refiling: date | None = None  # that of them which is out
+        self.committed = 0  # days
+        self.otherwise = 0  # days that are complete by another mapping set or schema
+
+    def run(self, days: Sequence[date]) -> list[dict[str, Any]]:
+        """Pull and commit every one of `days` that is due; the items of the runs that ended.
+
+        Raises nothing for a run that fails: its item says so. On KeyboardInterrupt what runs is
+        thrown away, and what is committed stays (P8).
+        """
+        with self._runs.prepared():
+            now = self._options.now()
+            missing = missing_days(self._flow, self._dataset, days, now)
+            due = days if self._options.force else missing
+            self._days = sorted(due)
+            if due:
+                self._first = first_arrival(self._flow, self._dataset, now)
+            self._before = self._reach()
+            self.committed = complete = len(days) - len(due)
+            rest = sorted(set(days).difference(due))
+            self.otherwise = len(
+                day_marks.pulled_otherwise(self._flow, self._dataset, rest, self._rules)
+            )
+            size = self._options.days_per_request
+            if due and size and size > 1 and single_days.begin(self._dataset):
+                self._tell(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
+            history = self._catalog.history(self._flow.name)
+            self._sizes = splitting.from_history(history, self._options.now())
+            items = self._runs.run(self)
+        if self._empty:
+            all_ = len(self._empty) == self.committed - complete
+            self._tell(NoEvents(self._flow, sorted(self._empty), all_))
+        return items
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, Ended):
+            self._empty += event.empty
+        self._tell(event)
+
+    def next(self) -> Window | None:
+        """The first days that are left, as many as one request should ask for."""
+        if self._first:
+            first, self._first, self._arriving = self._first, None, True
+            return first
+        if self._arriving:
+            return None
+        if single_days.begin(self._dataset):
+            return self._next_alone()
+        if not self._days:
+            return None
+        # Events a day: to be safe the most that a recent window had.
+        expected = max(self._counts[-7:], default=None)
+        window = schedule.next_window(
+            self._days,
+            expected,
+            self._options.days_per_request,
+            self._sizes.bounds,
+            self._sizes.cap,
+        )
+        return self._handed_out(window)
+
+    def _next_alone(self) -> Window | None:
+        """One day; where any is to come, first all those that are misfiled, one after the other."""
+        if self._refiling or not (self._days or self._again):
+            return None
+        last = latest_day(self._options.now(), self._flow.connection.zone)
+        misfiled = (
+            day
+            for day in single_days.misfiled(self._dataset)
+            if day not in self._again and day <= last
+        )
+        self._refiling = next(misfiled, None)
+        if self._refiling:
+            self._again.add(self._refiling)
+        day = self._refiling or next(iter(self._days), None)
+        return self._handed_out(Window(day, day)) if day else None
+
+    def _handed_out(self, window: Window) -> Window:
+        """`window` as far as it goes; its days are not to come again."""
+        taken = set(window.days)
+        self._days = [day for day in self._days if day not in taken]
+        # The first day that is pulled before any arrival window says where those begin.
+        self._arriving = self._before is not None and not self._has_arrived
+        return replace(window, before=self._before)
+
+    @property
+    def _has_arrived(self) -> bool:
+        return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
+
+    def _reach(self) -> int | None:
+        """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
+        arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
+        return schedule.reach(self._flow, arrived, self._options.now())
+
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
+        """Learn how many events a day has; without the first arrival window there are no days."""
+        if self._arriving:
+            self._arriving, self._before = False, self._reach()
+        if self._refiling in window.days:
+            self._refiling = None
+        if window.arrival:
+            if error and (left := self.give_up()):
+                self._tell(GaveUp(left))
+        elif error is None:
+            self._sizes.came(window)
+            self._counts.append(lines / len(window.days))
+            self.committed += len(window.days)
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        """Put the days of a failed window back, to be requested in smaller windows."""
+        self._arriving = False  # nothing was committed: where arrival windows begin is still open
+        self._sizes.failed(window, bad)
+        self._days = sorted({*self._days, *window.days})
+        self._refiling = None
+
+    def give_up(self) -> int:
+        """The days that were not asked for yet are not asked for at all."""
+        left, self._days = len(self._days), []
+        self._again.clear()
+        return left

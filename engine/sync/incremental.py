@@ -1,0 +1,373 @@
+"""One flow, brought up to date: what is due by the table's own positions, until nothing is.
+
+It knows no schedule but the flow's and no process: it is told to stop, and tells what happens.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from itertools import chain
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ulid import ULID
+
+from engine.catalog.database import Catalog
+from engine.catalog.run_history import RunHistory
+from engine.dataset import positions
+from engine.dataset.dataset import Dataset
+from engine.dataset.positions import ARRIVAL, app_id
+from engine.dataset.storage.local import canonical
+from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, RateLimited, Refused
+from engine.model import schedule as plan
+from engine.model.flow import Flow, Run
+from engine.model.run_payload import (
+    FAILED,
+    KILLED,
+    SCHEDULED,
+    SUCCESS,
+    Outcome,
+    ahead_of,
+    is_stopped,
+    payload,
+)
+from engine.model.schedule import Due
+from engine.model.window import DAY, Window, each_day, latest_day
+from engine.sync import open_flow, run_records, splitting
+from engine.sync.pull import Rules
+from engine.sync.runner import Event, Options, Runs, Waiting
+
+Json = dict[str, Any]
+REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
+RESERVE = 10  # requests of an hour that only arrival windows may take
+RECENT = 7  # days that tell how many events a day has
+
+
+@dataclass(slots=True)
+class Turn:
+    """One turn of a flow, between who gives it and who has it.
+
+    asked   somebody wants an end
+    idle    there is nothing that an end could cut off
+    seconds how long it may last: what is due then is left to the next turn, and `more` says so
+    later   what is due has to wait for the hour's budget
+    began   the tick that it is a part of, in ms: what fails in it waits for the next one
+    """
+
+    asked: bool = False
+    idle: bool = True
+    seconds: float = math.inf
+    more: bool = False
+    later: bool = False
+    began: int = 0
+
+
+def tend(
+    flow: Flow,
+    home: Path,
+    options: Options,
+    tell: Callable[[Event], None] = lambda _: None,
+    turn: Turn | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+) -> list[Json]:
+    """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
+
+    `warn` gets a sentence where the history cannot be written.
+    Raises EtlError where it cannot even begin: that leaves a record of its own.
+    """
+    with RunHistory(home, warn) as catalog:
+        try:
+            rules = open_flow.rules_of(flow)
+            flow = comparable(flow, rules)
+            dataset = open_flow.dataset_of(flow, rules)
+            check_still_there(flow, dataset, catalog)
+            check_kind(flow, dataset)
+            return Upkeep(flow, rules, dataset, catalog, options, tell, turn or Turn()).run()
+        except EtlError as error:
+            _record(flow, catalog, options.now(), error)
+            raise
+        except Exception as error:
+            _record(flow, catalog, options.now(), EtlError(run_records.why_ended(error)))
+            raise
+
+
+class Upkeep:
+    """The windows of a flow that are due, one at a time, each planned when its turn comes."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        rules: Rules,
+        dataset: Dataset,
+        catalog: Catalog,
+        options: Options,
+        tell: Callable[[Event], None],
+        turn: Turn,
+    ) -> None:
+        self._flow = flow
+        self._dataset = dataset
+        self._now = options.now
+        self._budget = options.budget
+        self._catalog = catalog
+        self._turn = turn
+        self._until = time.monotonic() + turn.seconds
+        self._pass_on = tell
+        self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
+        self._out: Window | None = None
+        self._planned_at = 0  # when the last window was handed out, in ms
+        self._over = False
+        self._arrived = False  # whether the last window was one of arrival
+        self._again = 0  # when an arrival window that failed may be asked for again
+        now = options.now()
+        if ended := _arrival_ended(flow, catalog, turn.began, now):
+            self._again = self._next_tick(ended)
+        self._failures, self._rests = failed_days(flow, catalog, now)
+        history = catalog.history(flow.name, limit=REMEMBERED, until=plan.latest(now))
+        self._sizes = splitting.from_history(history, now)
+        self._counts: list[float] = []
+
+    def run(self) -> list[Json]:
+        """Go on until nothing is due, or an end is asked for; the items of the runs that ended."""
+        with self._runs.prepared():
+            self._counts = counts(self._flow, self._dataset, self._now())
+            return self._runs.run(self)
+
+    def next(self) -> Window | None:
+        """The most urgent window, once the one before it is over: a commit makes another plan."""
+        self._turn.idle = False
+        if self._out or self._over or self._turn.asked:
+            return None
+        now = self._planned_at = self._now()
+        self._out = self._most_urgent(now)
+        if self._out and time.monotonic() > self._until:
+            self._turn.more, self._out = True, None
+        if self._out and self._has_to_wait(self._out, now):
+            self._turn.later, self._out = True, None
+        return self._out
+
+    def _most_urgent(self, now: int) -> Window | None:
+        """The first that is due and not left alone, but no two arrival windows in a row.
+
+        Where one of them takes longer than the interval the next is due at once: the history
+        would never come. What somebody asked for goes before all that, but no day before the
+        first arrival window: that would begin where the day ends, and leave out the other days.
+        """
+        asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
+        days = [window for window in asked if not window.arrival]
+        expected = max(self._counts, default=None)
+        due = due_now(self._flow, self._dataset, now, expected, self._rests, self._sizes)
+        arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
+        first = next(due, None)
+        arrives = first and first.window.arrival
+        if days and not (arrives and first and (arrived is None or first.window.again)):
+            return replace(days[-1], before=plan.reach(self._flow, arrived, now))
+        hurry = len(asked) > len(days) or now >= self._again
+        windows = (each.window for each in chain([first] if first else [], due))
+        awake = (window for window in windows if not window.arrival or hurry)
+        urgent = next(awake, None)
+        if len(asked) > len(days) and not (urgent and urgent.arrival):
+            run_records.nothing_left(self._catalog, self._flow, now)
+        if urgent and urgent.arrival and self._arrived:
+            other = next(awake, None)
+            return other if other and not self._has_to_wait(other, now) else urgent
+        return urgent
+
+    def _has_to_wait(self, window: Window, now: int) -> bool:
+        """Whether the budget of the hour is used up: others may have the turn meanwhile.
+
+        A part of it is left to what arrives, so that no history holds that up.
+        """
+        budget = self._budget
+        if not window.arrival:
+            budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
+        asked = self._catalog.asked(self._flow.project, now)
+        return plan.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
+
+    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
+        """Remember how it went: a day that failed by its own fault is left alone for a while."""
+        asked, self._out = self._out, None
+        self._arrived = window.arrival is not None
+        now = self._now()
+        if window.arrival:
+            # Without a schedule it is always a tick: one window is enough. Nor is there more to
+            # come where Mixpanel's clock, being behind ours, has put an end to it.
+            if error or not self._flow.schedule or window != asked:
+                self._again = self._next_tick(now)
+            return
+        if error is None:
+            self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
+            self._sizes.came(window)
+        for day in window.days:
+            if error is None:
+                self._failures.pop(day, None)
+                self._rests.pop(day, None)
+                if self._is_in_vain(day):
+                    self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
+            elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
+                self._failures[day] += 1
+                self._rests[day] = now + plan.rest(self._failures[day])
+                self._sizes.failed(window)
+
+    def split(self, window: Window, bad: Collection[date]) -> None:
+        """The days of a window stay due: the next plan asks for them in smaller ones."""
+        self._out = None
+        self._arrived = False
+        self._sizes.failed(window, bad)
+
+    def _is_in_vain(self, day: date) -> bool:
+        """Whether pulling `day` again now would not help: Mixpanel's clock is not ours.
+
+        Judged by the tick at which the pull was planned: a later one makes the day due again.
+        Without a schedule every moment is a tick, and one pull is enough.
+        """
+        schedule = self._flow.schedule
+        tick = plan.last_tick(schedule, self._planned_at) if schedule else self._now()
+        reached = self._dataset.position(app_id(self._flow, day))
+        if self._flow.windows != "day" or tick is None or reached is None:
+            return False
+        return reached < tick or plan.is_later(reached, self._now())
+
+    def _next_tick(self, moment: int) -> int:
+        """The first one after `moment`; a day later where there is none."""
+        schedule = self._flow.schedule
+        return (schedule and plan.next_tick(schedule, moment)) or moment + plan.FULL_DAY
+
+    def give_up(self) -> int:
+        """Until the next tick."""
+        self._over = True
+        return 0
+
+    def _tell(self, event: Event) -> None:
+        self._turn.idle = isinstance(event, Waiting)
+        if self._turn.idle and self._turn.asked:
+            raise KeyboardInterrupt
+        self._pass_on(event)
+
+
+def comparable(flow: Flow, rules: Rules) -> Flow:
+    """`flow` without an overlap where its mapping set keeps no key to know an event again by."""
+    if not flow.overlap_minutes or rules.compile()[1].key_columns:
+        return flow
+    return replace(flow, overlap_minutes=0)
+
+
+def due_now(
+    flow: Flow,
+    dataset: Dataset,
+    now: int,
+    events_per_day: float | None,
+    rests: Mapping[date, int],
+    sizes: splitting.Sizes,
+) -> Iterator[Due]:
+    """What is due by the table as it is, the most urgent first."""
+    found = positions.read(flow, dataset, now)
+    return plan.due(
+        flow,
+        found,
+        now,
+        events_per_day=events_per_day,
+        rests=rests,
+        bounds=sizes.bounds,
+        cap=sizes.cap,
+    )
+
+
+def counts(flow: Flow, dataset: Dataset, now: int) -> list[float]:
+    """How many rows the table holds of each of the last days that it has rows of."""
+    last = latest_day(now, flow.connection.zone)
+    held = dataset.held(list(each_day(last - 2 * RECENT * DAY, last)))
+    return [float(day.rows) for day in held.values() if day.rows][-RECENT:]
+
+
+def failed_days(
+    flow: Flow, catalog: Catalog, now: int | None = None
+) -> tuple[Counter[date], dict[date, int]]:
+    """How often each day failed in a row, and until when it is left alone for that.
+
+    From the history: who loses it asks for such a day a little sooner. What failed later than
+    `now` did so by a clock that was ahead, and does not count.
+    """
+    failures, last, good = Counter[date](), dict[date, int](), set[date]()
+    until = None if now is None else plan.latest(now)
+    killed = set[date]()
+    for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
+        days = [] if run.window.arrival else [day for day in run.window.days if day not in good]
+        if run.status == SUCCESS:
+            good.update(days)
+        elif run.status == FAILED and len(run.window.days) == 1:
+            own = _by_own_fault(run.item)
+            if _was_killed(run.item):  # once may be anything; twice, a day too large for memory
+                own = bool(killed.intersection(days))
+                killed.update(days)
+            if own:
+                failures.update(days)
+                last = dict.fromkeys(days, run.started_at) | last
+    return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
+
+
+def _was_killed(item: Json) -> bool:
+    errors = item["metrics"]["statusSummary"].get("errors", [])
+    return any(error["message"] == KILLED for error in errors)
+
+
+def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
+    """When the last arrival window began, if it was of a turn since that moment, and another one
+    would be in vain: it failed, or Mixpanel's clock, being behind ours, put an end to it.
+
+    Turns are processes: what one of them learned, the next one has from the history.
+    """
+    until = plan.latest(now)
+    for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
+        if run.started_at < since:
+            break
+        if run.window.arrival and not is_stopped(run.item):
+            in_vain = run.status == FAILED or ahead_of(run.item)
+            return run.started_at if in_vain else None
+    return None
+
+
+def _by_own_fault(item: Json) -> bool:
+    """Whether a run failed by the events that came, or by what was done with them."""
+    metrics = item["metrics"]
+    codes = {error["code"] for error in metrics["statusSummary"].get("errors", [])}
+    if CODE_COPY in codes:  # the answer began, and was cut off
+        return bool(metrics["sizeSummary"]["inputBytes"] > 0)
+    return bool(metrics["recordSummary"].get("inputRecordCount"))
+
+
+def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
+    """A table that is gone may come back, as a disk that was not mounted does."""
+    root = str(dataset.root)
+    if not dataset.exists and catalog.history(flow.name, SUCCESS, root, limit=1):
+        raise DatasetError(
+            f"The table {root} is gone, and runs were committed to it. Put it back; to begin "
+            f"anew, give the flow another dataset or move {catalog.path} away."
+        )
+
+
+def check_kind(flow: Flow, dataset: Dataset) -> None:
+    """Day windows would replace what arrival windows brought, and those would bring it again."""
+    if flow.windows == "day" and dataset.position(app_id(flow, ARRIVAL)) is not None:
+        raise InputError(
+            f'The table {dataset.root} was filled by arrival windows: windows = "day" cannot go on '
+            'with it. Write windows = "arrival", or give the flow another dataset.'
+        )
+
+
+def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
+    """A tick that could not even begin is a run that failed."""
+    today = latest_day(now, flow.connection.zone)
+    # An empty span: it is no failure of that day, which must not rest for it.
+    id_, window = str(uuid4()), Window(today, today, (now, now))
+    if asked := catalog.history(flow.name, SCHEDULED):
+        id_, window = asked[-1].item["id"], asked[-1].window
+    run = Run(id_, flow.name, window, str(ULID()), now)
+    outcome = Outcome(
+        run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
+    )
+    dataset = canonical(flow.dataset)
+    catalog.save(payload(outcome, flow, now), flow=flow.name, dataset=dataset, window=run.window)

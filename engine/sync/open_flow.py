@@ -1,0 +1,52 @@
+"""Open what a flow names: its mapping set, its schema and its table, or raise InputError."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.config import file
+from engine.errors import InputError
+from engine.model.flow import Flow
+
+if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
+    from engine.dataset.dataset import Dataset
+    from engine.sync.pull import Rules
+
+
+def rules_of(flow: Flow) -> "Rules":
+    """The mapping set and the schema of `flow`; every misfit shows before the first request."""
+    from engine.sync.pull import Rules
+    from engine.transform.schema import Schema
+
+    found: dict[str, tuple[str, Any]] = {}
+    wrong = list[str]()
+    for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
+        try:
+            found[kind] = file.find(kind, wanted) if isinstance(wanted, str) else wanted
+            if kind == "schema" and wrong:  # what is wrong with it shows although nothing can fit
+                Schema.parse(*found[kind])
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("\n".join(wrong))
+    rules = Rules(**found)
+    rules.compile()
+    return rules
+
+
+def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
+    """The table of `flow`, as far as it is there."""
+    from engine.dataset.dataset import Dataset
+    from engine.dataset.storage.local import local_path
+    from engine.sync.pull import table_schema
+
+    try:
+        return Dataset(local_path(flow.dataset), table_schema(rules), flow.source)
+    except OSError as error:
+        raise InputError(
+            f"The dataset {flow.dataset} cannot be used ({error.strerror}). Give another directory."
+        ) from error
+
+
+def now() -> int:
+    """In ms since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,111 @@
+"""One small look at a project or at a place, for those who want to know before they pull."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.catalog.database import Catalog
+from engine.catalog.run_history import RunHistory
+from engine.dataset.storage.local import local_path, try_out
+from engine.errors import DatasetError, RateLimited, TryAgain, disk_error
+from engine.mixpanel import client
+from engine.mixpanel.responses import quote
+from engine.model import schedule
+from engine.model.clock import duration
+from engine.model.flow import Flow
+from engine.model.window import Window
+from engine.sync import open_flow
+from engine.transform import decode
+
+if TYPE_CHECKING:  # it brings Arrow, which the daemon does without
+    from engine.sync.pull import Rules
+
+
+def sample(
+    flow: Flow,
+    home: Path,
+    window: Window,
+    limit: int,
+    now: Callable[[], int] = open_flow.now,
+    limits: client.Limits = client.DEFAULT_LIMITS,
+) -> list[dict[str, Any]]:
+    """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
+
+    RateLimited, with the moment when there is room for it, if the hour has none left.
+    """
+    client.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
+    with RunHistory(home) as catalog:
+        asked_at = _take_slot(catalog, flow.project, now)
+        try:
+            with client.stream(
+                flow.connection,
+                window,
+                events=flow.events,
+                where=flow.where,
+                limit=limit,
+                limits=limits,
+            ) as chunks:
+                quoted = partial(quote, connection=flow.connection)
+                batches = decode.read(chunks, quoted=quoted)
+                return [record for batch in batches for record in batch.records]
+        except TryAgain as error:
+            if not error.reached:
+                catalog.give_back(flow.project, asked_at)
+            raise
+
+
+def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
+    """When the slot was given, in ms."""
+    budget = schedule.DEFAULT_BUDGET
+    while True:
+        at = now()
+        pause = catalog.ask(
+            project, at, partial(schedule.wait_for_slot, in_flight=0, now=at, budget=budget)
+        )
+        if not pause:
+            return at
+        if pause > schedule.SECOND:
+            room = datetime.fromtimestamp((at + pause) / 1000, UTC)
+            raise RateLimited(
+                f"Mixpanel allows a project {budget.per_hour} requests an hour, and they are used "
+                f"up: there is room for the next one in {duration(pause / 1000)}, at "
+                f"{room:%H:%M:%S} UTC.",
+                pause / 1000,
+            )
+        time.sleep(pause / 1000)
+
+
+def has_table(flow: Flow) -> bool:
+    """Whether the table of `flow` was made already."""
+    with disk_error(f"look for {flow.dataset}"):
+        return (local_path(flow.dataset) / "_delta_log").is_dir()
+
+
+def look_at_files(flow: Flow, rules: "Rules") -> None:
+    """Raise DatasetError unless the log and every file of the table of `flow` can be read."""
+    dataset = open_flow.dataset_of(flow, rules)
+    if dataset.damage:
+        raise DatasetError(dataset.damage)
+    gone = {day: each.gone for day, each in dataset.contents().items() if each.gone}
+    if gone:
+        count = sum(gone.values())
+        files = "1 file of it is" if count == 1 else f"{count:,} files of it are"
+        days = ", ".join(map(str, sorted(gone)[:10])) + (" …" if len(gone) > 10 else "")
+        raise DatasetError(
+            f"{files} not on the disk, or cut off there: of {days}. Those days are due again: "
+            "the daemon or backfill pulls them."
+        )
+
+
+def probe(flow: Flow, rules: "Rules | None") -> None:
+    """Look whether the table of `flow` can be written and fits, and leave everything as it is."""
+    if rules:
+        open_flow.dataset_of(flow, rules)
+    with disk_error(f"look for {flow.dataset}"):
+        root = local_path(flow.dataset).absolute()
+        nearest = next(path for path in (root, *root.parents) if path.exists())
+    with disk_error(f"write in {nearest}"):
+        try_out(nearest)

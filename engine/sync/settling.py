@@ -1,0 +1,60 @@
+"""Counts what the pull of a whole day brings that arrival windows should have brought before.
+
+It compares keys of the table with keys of staged files; it changes neither.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from engine.dataset import positions
+from engine.dataset.dataset import Dataset
+from engine.dataset.dedup import fingerprints
+from engine.dataset.positions import START, app_id
+from engine.dataset.table import Held
+from engine.model import schedule
+from engine.model.flow import Flow
+from engine.model.window import Window, day_over
+from engine.sync.pull import Staged
+
+
+def missed(
+    flow: Flow, dataset: Dataset, window: Window, staged: Staged, held: Mapping[date, Held]
+) -> int:
+    """How many events of days that arrival windows filled are new, though they were due before.
+
+    Those count that can be compared (with `$insert_id`), that Mixpanel processed since the first
+    arrival window began, not later than `lookback_days` after their day, and so long before M that
+    no overlap will bring them any more. Days that were undone do not count: arrival windows may
+    have brought what their pull restores. 8 bytes of memory for each row that the table holds (P6).
+    """
+    start = dataset.position(app_id(flow, START))
+    if start is None or window.before is None or not staged.keys:
+        return 0
+    found, undone = 0, positions.undone(flow, dataset, window.days)
+    for day, there in held.items():
+        files = [file.path for file in staged.files if file.day == day]
+        if not there.rows or not files or day in undone:
+            continue
+        late = day_over(day, flow.connection.zone) + flow.lookback_days * schedule.FULL_DAY
+        until = min(late, window.before - flow.overlap_minutes * schedule.MINUTE)
+        keys = staged.keys[:-1]
+        had = _fingerprints(dataset.read(day, keys))
+        for columns in dataset.read_files([staged.directory / path for path in files], staged.keys):
+            found += _new(columns, had, start, until)
+    return found
+
+
+def _new(columns: list[Any], had: Any, start: int, until: int) -> int:
+    """How many of these rows are none of `had`, and were processed within the span."""
+    *keys, moments = columns
+    due = pc.and_(pc.greater_equal(moments, start), pc.less(moments, until))
+    due = pc.and_(due, keys[3].is_valid()).fill_null(False).to_numpy(zero_copy_only=False)
+    return int(np.count_nonzero(due & ~np.isin(fingerprints(keys), had)))
+
+
+def _fingerprints(parts: Iterable[list[Any]]) -> Any:
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *map(fingerprints, parts)]))

@@ -1,0 +1,87 @@
+"""How many days one request may ask for, learned from the windows that failed and those that came.
+
+Pure. A window that fails because it is too large, or because of one of its days, is asked for again
+in halves, down to single days, so that one bad day holds back none of its neighbours (P9).
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import date
+
+from engine.catalog.database import Entry
+from engine.model.run_payload import FAILED, KILLED, SUCCESS
+from engine.model.window import Window, consecutive
+
+AGAIN = "Its days are asked for again in smaller requests."
+REMEMBERED = 86_400_000  # ms for which the size of a window that failed is remembered
+
+
+class Sizes:
+    """The largest windows that are still worth asking for.
+
+    `bounds`  days -> the most days that a request with that day may have
+    `cap`     the most days of any request: a larger one failed, and all of its days came since in
+              smaller ones, so that no single day was to blame. None: no such window is known
+    """
+
+    def __init__(self) -> None:
+        self.bounds: dict[date, int] = {}
+        self.cap: int | None = None
+        self._failed: list[tuple[int, set[date]]] = []  # days in it, and those yet to come
+
+    def failed(self, window: Window, bad: Collection[date] = ()) -> None:
+        """Halve the requests for the days of `window`; `bad`: the days known to be to blame."""
+        days = window.days
+        blamed = set(days if len(days) == 1 else bad)
+        self.bounds |= dict.fromkeys(blamed, 1)
+        self._failed = [(size, left) for size, left in self._failed if not left & blamed]
+        if not blamed:
+            half = _half(len(days))
+            self.bounds |= {day: min(half, self.bounds.get(day, half)) for day in days}
+            self._failed.append((len(days), set(days)))
+
+    def came(self, window: Window) -> None:
+        """Ask for the days of `window` as for any other from now on."""
+        for day in window.days:
+            self.bounds.pop(day, None)
+        for _, left in self._failed:
+            left.difference_update(window.days)
+        proven = [_half(size) for size, left in self._failed if not left]
+        self._failed = [(size, left) for size, left in self._failed if left]
+        self.cap = min([*proven, *([self.cap] if self.cap else [])], default=None)
+
+
+def from_history(entries: Iterable[Entry], now: int) -> Sizes:
+    """What the runs of a flow, the newest first, teach a process that begins `now` (in ms)."""
+    sizes = Sizes()
+    recent = [run for run in entries if now - REMEMBERED < run.started_at <= now]
+    for run in reversed(recent):
+        if run.window.arrival:
+            continue
+        if run.status == SUCCESS:
+            sizes.came(run.window)
+        elif run.status == FAILED and _teaches(run):
+            sizes.failed(run.window)
+    return sizes
+
+
+def _teaches(run: Entry) -> bool:
+    """Whether a failed run tells something of its size or of its day."""
+    metrics = run.item["metrics"]
+    if len(run.window.days) == 1:
+        return bool(metrics["sizeSummary"]["inputBytes"] > 0)
+    said = [error["message"] for error in metrics["statusSummary"].get("errors", [])]
+    return any(message == KILLED or message.endswith(AGAIN) for message in said)
+
+
+def parts(window: Window, bad: Collection[date] = ()) -> list[Window]:
+    """`window` in halves; where the `bad` days are known, those alone and what lies between."""
+    days = window.days
+    if bad:
+        runs = [*consecutive(day for day in days if day not in bad), *([day] for day in bad)]
+    else:
+        runs = [days[: _half(len(days))], days[_half(len(days)) :]]
+    return [Window(run[0], run[-1]) for run in sorted(runs)]
+
+
+def _half(count: int) -> int:
+    return (count + 1) // 2

@@ -1,0 +1,310 @@
+"""What people ask about a flow: how far it is, what is due, when it will be done.
+
+It reads the table, the catalog and the clock, and changes none of them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cached_property, partial
+from typing import Any
+
+from engine.catalog.database import Catalog, Entry
+from engine.dataset import positions, single_days
+from engine.dataset.contents import Change
+from engine.dataset.dataset import Dataset
+from engine.errors import EtlError
+from engine.model import schedule as plan
+from engine.model.clock import duration
+from engine.model.day_borders import UTC
+from engine.model.flow import Flow
+from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, is_stopped, remarks
+from engine.model.schedule import Due, Positions
+from engine.model.window import utc
+from engine.sync import open_flow
+from engine.sync.incremental import check_kind, check_still_there, comparable, counts, failed_days
+
+Json = dict[str, Any]
+MOST_RUNS = 1000  # of the last day
+NOTED = 7 * plan.FULL_DAY  # ms for which what a run has to tell is repeated
+NO_OVERLAP = (
+    "its mapping set does not keep event, distinct_id, time and $insert_id in columns, by which an "
+    "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when "
+    "its day settles."
+)
+
+
+class FlowStatus:
+    """A flow as it is at `now`, in ms since the epoch. `problem` is why it cannot be told.
+
+    `declared`: since when there is such a flow, as far as that is known.
+    """
+
+    def __init__(self, flow: Flow, catalog: Catalog | None, now: int, declared: int = 0) -> None:
+        self.flow = flow
+        # A moment later than now was noted by another clock: it does not count.
+        self._declared = declared if declared <= now else 0
+        self.now = now
+        self.problem = ""
+        self.undone = ""  # which days are due again since another program changed them
+        self.changed = ""  # which others it changed, that stay as they are
+        self.positions = Positions(None, None, {})
+        self.days: set[date] = set()
+        self.due: list[Due] = []
+        self.last: Entry | None = None  # run
+        self.notes: list[str] = []  # what is worth knowing, and is no failure
+        self.wrong = ""  # why the last arrival window, or the last run of all, failed
+        self.rejected = 0  # records, in the runs of the last day
+        self.asked = 0  # requests in the last hour, of all flows of the project
+        self._rests: dict[date, int] = {}
+        self._catalog = catalog
+        if catalog:
+            self._read_catalog(catalog)
+        try:
+            rules = open_flow.rules_of(flow)
+            self.flow = comparable(flow, rules)
+            if self.flow != flow and flow.windows == "arrival":
+                self.notes.append(NO_OVERLAP)
+            self._read(open_flow.dataset_of(flow, rules))
+        except EtlError as error:
+            self.problem = str(error)
+
+    def _read_catalog(self, catalog: Catalog) -> None:
+        self._rests = failed_days(self.flow, catalog, self.now)[1]
+        # A run that began later than now was noted by a clock that was ahead.
+        until = plan.latest(self.now)
+        history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
+        self.last = history[0] if history else None
+        # One that somebody stopped says nothing of the flow.
+        open_ = (IN_PROGRESS, SCHEDULED)
+        ended = [run for run in history if run.status not in open_ and not is_stopped(run.item)]
+        # A day that came well does not hide that nothing arrives any more.
+        arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
+        failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
+        self.wrong = error_of(failed[0]) if failed else ""
+        self.asked = len(catalog.asked(self.flow.project, self.now))
+        self._remark(run for run in ended if run.started_at > self.now - NOTED)
+        for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
+            if run.started_at > self.now - plan.FULL_DAY:
+                records = run.item["metrics"]["recordSummary"]
+                self.rejected += records.get("failedRecordCount", 0)
+
+    def _remark(self, runs: Iterable[Entry]) -> None:
+        """Note the remarks of the newest run of whole days that has any."""
+        missed = (run for run in runs if run.window.arrival is None)
+        found = (remarks(run.item, run.window, self.flow) for run in missed)
+        self.notes += next(filter(None, found), [])
+
+    def _read(self, dataset: Dataset) -> None:
+        if dataset.damage:  # and the rest is told of what can be read
+            self.problem = dataset.damage
+        self.days = dataset.days()
+        self._hold_against(dataset)
+        self.positions = positions.read(self.flow, dataset, self.now)
+        self._tell_of_single_days()
+        if self._catalog:
+            check_still_there(self.flow, dataset, self._catalog)
+        check_kind(self.flow, dataset)
+        if wrong := wrong_position(self.positions, self.now):
+            self.problem = wrong
+        self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
+
+    def _tell_of_single_days(self) -> None:
+        """Note what it means to the flow that the project's days are not UTC days."""
+        if self.positions.begin == UTC:
+            return
+        note, spaced = single_days.SAID, plan.spaced(self.flow)
+        if spaced.schedule != self.flow.schedule and spaced.schedule:
+            every = spaced.schedule.interval
+            note += (
+                f" What arrives is asked for every {every} {spaced.schedule.frequency}s, which the "
+                "hourly budget allows."
+            )
+        if left := len(self.positions.misfiled):
+            days = "1 day holds" if left == 1 else f"{left:,} days hold"
+            note += f" {days} rows by their UTC days, and will be pulled again."
+        self.flow = spaced
+        self.notes.append(note)
+
+    def _hold_against(self, dataset: Dataset) -> None:
+        """P10: what another program did to the days of the flow."""
+        undone = positions.undone(self.flow, dataset)
+        kept = [each for each in dataset.changes().values() if not each.undone]
+        if not undone and not kept:
+            return
+        last = dataset.last_change()
+        by = f" ({last.operation}, {utc(last.moment)})" if last else ""
+        if undone:
+            days = "1 day is" if len(undone) == 1 else f"{len(undone):,} days are"
+            self.undone = (
+                f"{days} due again, for the table does not hold what was pulled{by}: "
+                f"{listed(undone.values())}. "
+                + ("The next tick pulls" if self.flow.schedule else "backfill pulls")
+                + (" it." if len(undone) == 1 else " them.")
+            )
+        if kept:
+            self.changed = (
+                f"another program wrote to the table{by}: {listed(kept)}. That is left as it is; "
+                "backfill --force pulls a day again."
+            )
+
+    def _due(self, events_per_day: float | None) -> list[Due]:
+        """What the daemon would pull now, one after another: nothing without a schedule."""
+        if not self.flow.schedule:
+            return []
+        plan_ = partial(
+            plan.due, self.flow, now=self.now, events_per_day=events_per_day, rests=self._rests
+        )
+        found = list(plan_(self.positions))
+        if found and (span := found[0].window.arrival):  # and what is due once that has come
+            began = span[0] if self.positions.start is None else self.positions.start
+            found[1:] = plan_(replace(self.positions, start=began, arrival=span[1]))
+        return found
+
+    @property
+    def next_tick(self) -> int | None:
+        """In ms since the epoch."""
+        return plan.next_tick(self.flow.schedule, self.now) if self.flow.schedule else None
+
+    @property
+    def behind(self) -> int | None:
+        """Ms between the end of the last arrival window and now."""
+        arrival = self.positions.arrival
+        return None if arrival is None else self.now - arrival
+
+    @property
+    def stale_since(self) -> int | None:
+        """Since when the flow has brought nothing though it should, in ms; None where all is well.
+
+        Whoever should run it: more than two intervals and its delay are gone by since.
+        """
+        schedule = self.flow.schedule
+        if schedule is None or self.problem:
+            return None
+        reached = [self.positions.arrival or 0]
+        if self.flow.windows == "day":
+            reached = list(self.positions.pulled.values())
+        since = max(reached, default=0)
+        if plan.is_once(schedule) and since:
+            return None
+        since = max(since or self._declared, schedule.start_time * plan.SECOND)
+        late = self.now - since > plan.stale_after(schedule, self.flow.delay_minutes)
+        return since if late else None
+
+    @property
+    def faults(self) -> list[str]:
+        """All that is wrong with the flow, a sentence or two each."""
+        if self.problem:
+            return [self.problem]
+        found = [text for text in (self.undone, self.wrong) if text]
+        if since := self.stale_since:
+            moment = utc(since)
+            behind = duration((self.now - since) / 1000)
+            if self.positions.arrival is None and not self.positions.pulled:
+                found.append(f"It never brought anything, though it should since {moment}.")
+            else:
+                found.append(f"It is behind: nothing was brought since {moment}, {behind} ago.")
+        return found
+
+    @property
+    def to_fill(self) -> int:
+        """Days that are still to be pulled whole."""
+        return sum(len(due.window.days) for due in self.due if not due.window.arrival)
+
+    @property
+    def requests(self) -> int:
+        """How many requests what is due takes."""
+        return sum(len(due.window.requests) for due in self.due)
+
+    @property
+    def hours(self) -> float:
+        """How many hours the budget makes of what is due."""
+        left = max(self.requests - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
+        return left / plan.DEFAULT_BUDGET.per_hour
+
+    def as_json(self) -> Json:
+        """All of it; moments in ms since the epoch."""
+        last = self.last
+        return {
+            "flow": self.flow.name,
+            "dataset": self.flow.dataset,
+            "windows": self.flow.windows,
+            "arrivedUntil": self.positions.arrival,
+            "behindMs": self.behind,
+            "lastRun": last and {
+                "id": last.item["id"],
+                "status": last.told,
+                "startedAt": last.started_at,
+                "error": error_of(last) or None,
+            },
+            "nextTick": self.next_tick,
+            "daysHeld": len(self.days),
+            "daysToFill": self.to_fill,
+            "rejectedLastDay": self.rejected,
+            "requestsLastHour": self.asked,
+            "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
+            "changed": self.changed or None,
+            "notes": self.notes,
+            "problem": " ".join(self.faults) or None,
+            "staleSince": self.stale_since,
+        }  # fmt: skip
+
+
+def listed(changes: Iterable[Change], most: int = 3) -> str:
+    """The first of `changes`, and how many more there are."""
+    found = list(changes)
+    more = f"; and {len(found) - most:,} more" if len(found) > most else ""
+    return "; ".join(map(str, found[:most])) + more
+
+
+def wrong_position(found: Positions, now: int) -> str:
+    """What is wrong with an M that is later than now; empty where it is not."""
+    if found.arrival is None or not plan.is_later(found.arrival, now):
+        return ""
+    return (
+        f"the table says that it holds what arrived until {utc(found.arrival)}, which is later "
+        f"than now ({utc(now)}). If this machine's clock was ahead, the next run asks again for "
+        "what may be missing; if it is behind, set it right."
+    )
+
+
+def error_of(run: Entry) -> str:
+    """Why a run failed; empty for one that did not, or that somebody stopped."""
+    errors = run.item["metrics"]["statusSummary"].get("errors", [])
+    failed = run.status == FAILED and not is_stopped(run.item)
+    return str(errors[0]["message"]) if errors and failed else ""
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Days of a flow whose positions are to be forgotten, and what that would pull again."""
+
+    status: FlowStatus
+    first: date | None
+    last: date | None
+
+    @cached_property
+    def asked(self) -> list[date]:
+        """Those of the span that were pulled, in order."""
+        first, last = self.first or date.min, self.last or date.max
+        return sorted(day for day in self.status.positions.pulled if first <= day <= last)
+
+    @cached_property
+    def due(self) -> list[Due]:
+        """What would be due then, beside the arrival window."""
+        found, asked = self.status.positions, set(self.asked)
+        kept = {day: at for day, at in found.pulled.items() if day not in asked}
+        then = replace(found, pulled=kept)
+        due = plan.due(self.status.flow, then, self.status.now)
+        return [each for each in due if not each.window.arrival]
+
+    @property
+    def days(self) -> list[date]:
+        """Those of `asked` that are pulled again then: to forget the others would do nothing."""
+        again = {day for each in self.due for day in each.window.days}
+        return [day for day in self.asked if day in again]
+
+    @property
+    def names(self) -> list[str]:
+        """The app ids of the positions of `days`."""
+        return [positions.app_id(self.status.flow, day) for day in self.days]
