@@ -2,20 +2,20 @@
 
     EtlError
     ├── InputError          fix your input; nothing was tried              (exit 2)
-    │   └── Unfit           a resource cannot be as it is described
-    ├── NotThere            name a resource that is there
-    ├── Stale               read the resource again, and change what it is now
-    ├── InUse               delete what uses it first
-    ├── TryAgain            pull the same window again, whole              (P1)
+    │   └── InvalidResource a resource cannot be as it is described
+    ├── NotFound            name a resource that is there
+    ├── EtagMismatch        read the resource again, and change what it is now
+    ├── ResourceInUse       delete what uses it first
+    ├── RetryableError      pull the same window again, whole              (P1)
     │   ├── Truncated       the response did not end cleanly
     │   ├── RateLimited     429: costs a wait, not an attempt
     │   ├── Unavailable     no answer, a broken connection, a 5xx
     │   └── WorkerKilled    the process that pulled was killed, as for want of memory
-    └── GiveUp              asking again would give the same answer
+    └── PermanentError      asking again would give the same answer
         ├── Refused         credentials, payment, permission, a bad `where`
         │   └── TooLate     the last day has not begun by the project's clock
         ├── TooManyRejects  more rejected rows than the flow tolerates
-        ├── Shrunk          far fewer rows than the day already holds      (P5)
+        ├── ShrinkDetected  far fewer rows than the day already holds      (P5)
         └── DatasetError    the table cannot be written: disk, rights, lock, conflict
 
 A message is one or two plain sentences: what is wrong, where, what to do. No message ever holds a
@@ -52,7 +52,7 @@ class InputError(EtlError):
     """What the person gave is wrong. Nothing was tried."""
 
 
-class Unfit(InputError):
+class InvalidResource(InputError):
     """A resource's document is wrong; `number` is Flow Service's for that, as "1413-400"."""
 
     def __init__(self, number: str, message: str) -> None:
@@ -60,7 +60,7 @@ class Unfit(InputError):
         self.number = number
 
 
-class NotThere(EtlError):
+class NotFound(EtlError):
     """A resource that was named is not there."""
 
     def __init__(self, kind: str, id_: str) -> None:
@@ -68,7 +68,7 @@ class NotThere(EtlError):
         self.kind, self.id = kind, id_
 
 
-class Stale(EtlError):
+class EtagMismatch(EtlError):
     """A resource was changed since its etag was read."""
 
     def __init__(self, given: str, current: str) -> None:
@@ -76,7 +76,7 @@ class Stale(EtlError):
         self.given, self.current = given, current
 
 
-class InUse(EtlError):
+class ResourceInUse(EtlError):
     """A resource is used by another one."""
 
     def __init__(self, kind: str, id_: str, user_kind: str, user: str) -> None:
@@ -85,7 +85,7 @@ class InUse(EtlError):
         self.kind, self.id, self.user_kind, self.user = kind, id_, user_kind, user
 
 
-class TryAgain(EtlError):
+class RetryableError(EtlError):
     """The same window may succeed later.
 
     `retry_after`: seconds the server asked us to wait, or None. `reached`: whether there was a
@@ -101,25 +101,25 @@ class TryAgain(EtlError):
         self.retry_after = retry_after
 
 
-class Truncated(TryAgain):
+class Truncated(RetryableError):
     """The response was not whole (P1)."""
 
 
-class RateLimited(TryAgain):
+class RateLimited(RetryableError):
     """Mixpanel answered 429."""
 
 
-class Unavailable(TryAgain):
+class Unavailable(RetryableError):
     """Mixpanel could not be reached, stopped answering, or failed."""
 
 
-class WorkerKilled(TryAgain):
+class WorkerKilled(RetryableError):
     """The process that pulled a window was killed."""
 
     code = CODE_PROCESS
 
 
-class GiveUp(EtlError):
+class PermanentError(EtlError):
     """Trying again would not help.
 
     `days`: those of the window that are known to be to blame; empty where nobody knows.
@@ -128,7 +128,7 @@ class GiveUp(EtlError):
     days: frozenset[date] = frozenset()
 
 
-class Refused(GiveUp):
+class Refused(PermanentError):
     """Mixpanel refused the request for good."""
 
     code = CODE_COPY
@@ -138,17 +138,17 @@ class TooLate(Refused):
     """Mixpanel does not take the last day of the window for a day that has begun."""
 
 
-class TooManyRejects(GiveUp):
+class TooManyRejects(PermanentError):
     """More rows were rejected than the flow tolerates."""
 
 
-class Shrunk(GiveUp):
+class ShrinkDetected(PermanentError):
     """A re-pull brought far fewer rows than the table holds (P5)."""
 
     code = CODE_BATCH
 
 
-class DatasetError(GiveUp):
+class DatasetError(PermanentError):
     """The dataset could not be written.
 
     `lasting`: whether what is wrong is the place's, so that no other window would fare better.

@@ -177,16 +177,16 @@ def main() -> int:
     """Run a daemon as the first argument says."""
     from engine.daemon.scheduler import Daemon
     from engine.log import configure
-    from engine.mixpanel.client import Limits
-    from engine.model.schedule import Budget, Patience
+    from engine.mixpanel.client import Timeouts
+    from engine.model.schedule import RateLimit, RetryPolicy
     from engine.sync.runner import Options
 
     given = json.loads(sys.argv[1])
     configure()
     options = Options(
-        patience=Patience(first=0.05, longest=0.2, pause=0.05, longest_pause=0.2, obeyed=0.2),
-        budget=Budget(given["per_hour"], 1000),
-        limits=Limits(connect=2, first_byte=5, idle=5, total=60),
+        patience=RetryPolicy(first=0.05, longest=0.2, pause=0.05, longest_pause=0.2, obeyed=0.2),
+        budget=RateLimit(given["per_hour"], 1000),
+        limits=Timeouts(connect=2, first_byte=5, idle=5, total=60),
     )
     clock = Clock(**given["clock"])
     return Daemon(Path(given["config"]), os.environ, clock, options).run()

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
-from engine.control.api.plane import Plane
-from engine.control.secrets import vault_of
+from engine.control.api.plane import AppState
+from engine.control.secrets import secret_store_of
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
 from engine.sync.open_flow import now as machine
 
@@ -34,17 +34,18 @@ class AnyLoopback(set[str]):
 @contextmanager
 def served(
     home: Path, environ: Mapping[str, str] | None = None, now: Callable[[], int] = machine
-) -> Iterator[tuple[TestClient, Plane]]:
+) -> Iterator[tuple[TestClient, AppState]]:
     """A client of the routes, and the plane that they share; nobody asks for a token."""
     with Catalog(home) as catalog:
-        plane = Plane(
-            home, catalog, vault_of(home), home / "datasets", environ or {}, now, lambda: None,
+        plane = AppState(
+            home, catalog, secret_store_of(home), home / "datasets", environ or {},
+            now, lambda: None,
             hosts=AnyLoopback(),
         )  # fmt: skip
         yield TestClient(app_of(plane)), plane
 
 
-def keep_connection(plane: Plane, host: str, password: str = PASSWORD, **params: str) -> str:
+def keep_connection(plane: AppState, host: str, password: str = PASSWORD, **params: str) -> str:
     """A base connection to the sandbox at `host`; its id."""
     body = {
         "name": "shop",
@@ -59,7 +60,7 @@ def keep_connection(plane: Plane, host: str, password: str = PASSWORD, **params:
     return made.id
 
 
-def keep_source(plane: Plane, connection: str, project: str = str(PROJECT_ID)) -> str:
+def keep_source(plane: AppState, connection: str, project: str = str(PROJECT_ID)) -> str:
     """A source connection of that base connection; its id."""
     body = {
         "name": "shop",

@@ -13,9 +13,9 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.config import file
 from engine.dataset.dataset import Dataset
-from engine.mixpanel.client import Limits
+from engine.mixpanel.client import Timeouts
 from engine.model.flow import Connection, Flow, Secret
-from engine.model.schedule import Budget, Patience
+from engine.model.schedule import RateLimit, RetryPolicy
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
 from engine.sync.backfill import Backfill
 from engine.sync.pull import Rules, table_schema
@@ -24,11 +24,11 @@ from engine.sync.runner import Event, Options, Waiting
 DAYS = [date(2024, 1, 1), date(2024, 1, 2)]
 RULES = Rules(file.find("mapping", "mixpanel-events"), file.find("schema", "mixpanel-events"))
 QUICK = Options(
-    patience=Patience(
+    patience=RetryPolicy(
         first=0.01, longest=0.01, pause=0.01, longest_pause=0.01, limited=6, obeyed=0.05
     ),
-    budget=Budget(per_hour=1000, per_second=1000),
-    limits=Limits(connect=2, first_byte=1, idle=1, total=20),
+    budget=RateLimit(per_hour=1000, per_second=1000),
+    limits=Timeouts(connect=2, first_byte=1, idle=1, total=20),
 )
 
 

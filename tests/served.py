@@ -16,9 +16,9 @@ from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.config.file import find
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from engine.control.api.server import _listening
-from engine.control.secrets import vault_of
+from engine.control.secrets import secret_store_of
 from engine.sync.open_flow import now
 from tests.planes import AnyLoopback
 
@@ -50,7 +50,7 @@ class Served:
     """A control plane that answers at `url`, without a guard, and all that it works with."""
 
     url: str
-    plane: Plane
+    plane: AppState
     client: httpx.Client
 
     def call(self, method: str, path: str, body: Any = None, etag: str | None = None) -> Answer:
@@ -145,10 +145,10 @@ def tutorial(kind: str) -> Json:
 def serving(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
     """A control plane at home in `folder`, until the end."""
     with Catalog(folder / "home") as catalog, _listening("127.0.0.1", 0) as listening:
-        plane = Plane(
+        plane = AppState(
             folder / "home",
             catalog,
-            vault_of(folder / "home"),
+            secret_store_of(folder / "home"),
             folder / "datasets",
             environ or {},
             now,

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from engine.errors import EtlError, Refused, Truncated
-from engine.mixpanel.client import Limits, _gunzipped, stream
+from engine.mixpanel.client import Timeouts, _gunzipped, stream
 from engine.mixpanel.responses import HIDDEN, clean, is_page, quote, retry_after, sentence, verdict
 from engine.model.flow import Connection, Secret
 from engine.transform.decode import read
@@ -129,7 +129,7 @@ def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.Monkey
     monkeypatch.setattr(client, "ERROR_SECONDS", 0.3)
     begun = time.monotonic()
     with pytest.raises(EtlError, match="500"):
-        fetch(trickle(sized(b"", status="500 x", short=999), b"x"), limits=Limits(total=20))
+        fetch(trickle(sized(b"", status="500 x", short=999), b"x"), limits=Timeouts(total=20))
     assert time.monotonic() - begun < 5
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.catalog.resources import new
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from tests.planes import DATASETS, SCHEMAS, SHIPPED, problem, served
 
 Client = Any
@@ -30,13 +30,13 @@ OWN: Json = {
 
 
 @pytest.fixture
-def plane_and_client(tmp_path: Path) -> Iterator[tuple[Plane, Client]]:
+def plane_and_client(tmp_path: Path) -> Iterator[tuple[AppState, Client]]:
     with served(tmp_path) as (client, plane):
         yield plane, client
 
 
 @pytest.fixture
-def client(plane_and_client: tuple[Plane, Client]) -> Client:
+def client(plane_and_client: tuple[AppState, Client]) -> Client:
     return plane_and_client[1]
 
 
@@ -124,7 +124,7 @@ def test_what_of_a_dataset_does_not_change(client: Client, patch: Any) -> None:
 
 
 def test_a_change_is_of_a_version_and_of_what_is_a_clients(
-    plane_and_client: tuple[Plane, Client],
+    plane_and_client: tuple[AppState, Client],
 ) -> None:
     """412 for a stale If-Match, 404 for what is not there, 400 for what a file declares."""
     plane, client = plane_and_client

@@ -17,7 +17,7 @@ from engine.control.api.collection import changed
 from engine.control.api.patch import patched
 from engine.control.api.preconditions import Preconditions
 from engine.control.api.problems import Problem
-from engine.errors import Stale
+from engine.errors import EtagMismatch
 from tests.served import MIXPANEL, PASSWORD, Answer, Json, Served, serving, tutorial
 
 LATER = "fd2c8ff3-1de0-4f6b-8fa8-4264784870eb"
@@ -384,7 +384,7 @@ def test_a_change_that_is_overtaken_is_stale(api: Served) -> None:
         assert api.call("PATCH", f"/connections/{id_}", patch, "*").status == 200
         return before
 
-    with pytest.raises(Stale):
+    with pytest.raises(EtagMismatch):
         changed(api.plane, "connections", id_, Preconditions(), edit)
     assert api.show("connections", id_)["name"] == "first"
 

@@ -13,11 +13,11 @@ from engine.catalog.database import Catalog
 from engine.control.api.app import app_of
 from engine.control.api.docs import DOCS, page
 from engine.control.api.edge import DEEPEST, LARGEST
-from engine.control.api.guard import Guard, token_of
-from engine.control.api.plane import Plane
+from engine.control.api.guard import AuthMiddleware, token_of
+from engine.control.api.plane import AppState
 from engine.control.api.problems import invalid
-from engine.control.secrets import vault_of
-from engine.errors import InputError, InUse, NotThere, Stale
+from engine.control.secrets import secret_store_of
+from engine.errors import EtagMismatch, InputError, NotFound, ResourceInUse
 from engine.model.flow import Secret
 from tests.planes import MAPPING_SETS, SHIPPED
 
@@ -37,14 +37,20 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
     """The application behind its guard, with routes that fail in every way."""
     home = tmp_path_factory.mktemp("home")
     with Catalog(home) as catalog:
-        plane = Plane(
-            home, catalog, vault_of(home), home, {}, lambda: 0, lambda: told.append("changed")
+        plane = AppState(
+            home,
+            catalog,
+            secret_store_of(home),
+            home,
+            {},
+            lambda: 0,
+            lambda: told.append("changed"),
         )
         app = app_of(plane)
         fail: dict[str, Exception] = {
-            "there": NotThere("flows", "f1"),
-            "stale": Stale("old", "new"),
-            "used": InUse("connections", "c1", "flows", "f1"),
+            "there": NotFound("flows", "f1"),
+            "stale": EtagMismatch("old", "new"),
+            "used": ResourceInUse("connections", "c1", "flows", "f1"),
             "input": InputError("The frequency is wrong."),
             "problem": invalid("1413-400", "The spec is wrong."),
             "defect": RuntimeError(SECRET),
@@ -67,7 +73,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
         def _where(request: Request, a: str = "") -> Any:
             return [str(request.url), str(request.url_for("batch_files", batch="b"))]
 
-        guarded = Guard(app, Secret(TOKEN), ["etl.example.org"])
+        guarded = AuthMiddleware(app, Secret(TOKEN), ["etl.example.org"])
         headers = {"x-api-key": TOKEN}
         with TestClient(guarded, "http://127.0.0.1:8787", headers=headers) as client:
             yield client
@@ -117,8 +123,8 @@ def test_a_defect_is_logged_without_its_text(
 def test_addresses_are_those_of_the_proxy(client: TestClient) -> None:
     """Where one is named, whatever the name that it calls by; it may call by its own name."""
     guard, headers = client.app, {"x-api-key": TOKEN}
-    assert isinstance(guard, Guard)
-    proxied = Guard(guard._app, Secret(TOKEN), [], "https://proxy.example.org:8443")
+    assert isinstance(guard, AuthMiddleware)
+    proxied = AuthMiddleware(guard._app, Secret(TOKEN), [], "https://proxy.example.org:8443")
     for called in ("http://127.0.0.1:8787", "http://proxy.example.org:8443"):
         found = TestClient(proxied, called, headers=headers).get("/where?a=b").json()
         assert found == [

@@ -18,7 +18,7 @@ from engine.control import to_flow
 from engine.model.flow import Flow, Schedule, Secret
 from engine.model.run_payload import SCHEDULED
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from engine.sync.incremental import tend
+from engine.sync.incremental import sync_flow
 from engine.sync.runner import Ended, Event
 from engine.sync.status import FlowStatus
 from tests.pulling import QUICK
@@ -395,7 +395,7 @@ def flow_on(api: Served, sandbox: Sandbox, start: int = NOON // 1000 - 86_400, *
 
 def turn(api: Served, id_: str, now: int = NOON) -> list[Json]:
     """One turn of a flow, as the daemon gives it."""
-    return tend(flow_of(api, id_), api.plane.home, replace(QUICK, now=lambda: now))
+    return sync_flow(flow_of(api, id_), api.plane.home, replace(QUICK, now=lambda: now))
 
 
 def ask(api: Served, id_: str, first: int, last: int) -> Any:
@@ -464,7 +464,7 @@ def test_a_day_is_asked_for_before_anything_has_come(api: Served, sandbox: Sandb
         flow = flow_of(api, id_)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Secret, "reveal", lambda _: "wrong")
-            (failed,) = tend(flow, api.plane.home, replace(QUICK, now=lambda: NOON))
+            (failed,) = sync_flow(flow, api.plane.home, replace(QUICK, now=lambda: NOON))
         assert status_of(api, failed["id"]) == "failed"
     asked = ask(api, made[0], NOON // 1000, NOON // 1000).body["id"]
     assert turn(api, made[0]) == []  # of the same tick
@@ -544,7 +544,7 @@ def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str)
             asked.append(again.body["id"])
 
     flow = replace(flow_of(api, running), schema=("s", demanding()))
-    ran = tend(flow, api.plane.home, replace(QUICK, now=lambda: NOON), listen)
+    ran = sync_flow(flow, api.plane.home, replace(QUICK, now=lambda: NOON), listen)
     assert asked[0] in [run["id"] for run in ran]
     assert status_of(api, asked[0]) == "failed"
 

@@ -16,9 +16,9 @@ from engine.catalog.resources import Resource, new
 from engine.config.file import Api, Config, load
 from engine.control import declared_flows, to_flow
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from engine.control.api.server import Server
-from engine.control.secrets import vault_of
+from engine.control.secrets import secret_store_of
 from engine.errors import InputError
 from engine.sync import sample
 from tests.planes import (
@@ -38,17 +38,18 @@ SECRET = "8iQbnjuk5/of+nobody"
 
 
 @pytest.fixture
-def plane(tmp_path: Path) -> Iterator[Plane]:
+def plane(tmp_path: Path) -> Iterator[AppState]:
     """A plane whose clients may ask Mixpanel's own hosts, and one more."""
     with Catalog(tmp_path) as catalog:
-        yield Plane(
-            tmp_path, catalog, vault_of(tmp_path), tmp_path / "data", {}, lambda: 1, lambda: None,
+        yield AppState(
+            tmp_path, catalog, secret_store_of(tmp_path), tmp_path / "data", {},
+            lambda: 1, lambda: None,
             hosts={"http://127.0.0.1:8080"},
         )  # fmt: skip
 
 
 @pytest.fixture
-def client(plane: Plane) -> TestClient:
+def client(plane: AppState) -> TestClient:
     return TestClient(app_of(plane))
 
 
@@ -79,7 +80,7 @@ def test_hosts_that_are_asked(client: TestClient, host: str | None) -> None:
 
 
 @pytest.mark.parametrize("host", OTHERS)
-def test_hosts_that_are_not(plane: Plane, client: TestClient, host: str) -> None:
+def test_hosts_that_are_not(plane: AppState, client: TestClient, host: str) -> None:
     """No connection is made to another one, and none becomes one by a patch; nothing is asked."""
     said = problem(client.post(CONNECTIONS, json=connection(host)), "1400-400")
     assert host not in said or "@" not in host
@@ -95,7 +96,7 @@ def test_hosts_that_are_not(plane: Plane, client: TestClient, host: str) -> None
 
 
 def test_a_stored_connection_to_another_host_is_never_asked(
-    plane: Plane, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    plane: AppState, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was kept before: no test, no look, and its flow says why it does not run."""
     monkeypatch.setattr(sample, "sample", pytest.fail)
@@ -116,7 +117,7 @@ def test_a_stored_connection_to_another_host_is_never_asked(
     assert "mixpanel_hosts" in problem(client.post(f"{FLOWSERVICE}/runs", json=body), "1400-400")
 
 
-def test_without_a_configuration_no_host_is_judged(plane: Plane, client: TestClient) -> None:
+def test_without_a_configuration_no_host_is_judged(plane: AppState, client: TestClient) -> None:
     """Which hosts a daemon asks stands in its file: who looks at a home alone knows nothing of it,
     and calls no flow wrong that its daemon runs.
     """
@@ -128,7 +129,7 @@ def test_without_a_configuration_no_host_is_judged(plane: Plane, client: TestCli
     assert "mixpanel_hosts" in problems[flow]
 
 
-def test_a_file_may_name_any_host(plane: Plane, client: TestClient) -> None:
+def test_a_file_may_name_any_host(plane: AppState, client: TestClient) -> None:
     """Who writes the configuration runs the daemon."""
     base = keep_connection(plane, "http://127.0.0.1:22", SECRET)
 
@@ -141,7 +142,7 @@ def test_a_file_may_name_any_host(plane: Plane, client: TestClient) -> None:
     assert (list(flows), problems) == ([flow], {})
 
 
-def stored_flow(plane: Plane, base: str) -> str:
+def stored_flow(plane: AppState, base: str) -> str:
     """A flow of that connection, kept past the routes; its id."""
 
     def keep(kind: str, body: Json) -> str:
@@ -235,7 +236,7 @@ PLACES: list[Callable[[str], Json]] = [
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_text_with_the_password_is_refused(
-    plane: Plane, client: TestClient, form: Callable[[str], str], place: Callable[[str], Json]
+    plane: AppState, client: TestClient, form: Callable[[str], str], place: Callable[[str], Json]
 ) -> None:
     """P7: wherever it stands, and as it may be written; nothing is kept, and nothing repeats it."""
     answer = client.post(CONNECTIONS, json=connection(None, **place(form(SECRET))))
@@ -257,7 +258,7 @@ def test_a_patch_brings_no_password_into_a_text(client: TestClient) -> None:
         assert client.patch(path, json=patch, headers={"If-Match": "*"}).status_code == 400
 
 
-def test_no_other_resource_holds_it_either(plane: Plane, client: TestClient) -> None:
+def test_no_other_resource_holds_it_either(plane: AppState, client: TestClient) -> None:
     """A source connection, a dataset, a schema, a mapping set."""
     base = client.post(CONNECTIONS, json=connection()).json()["id"]
     source = {
@@ -289,7 +290,7 @@ def test_a_short_password_is_found_as_a_whole_text_alone(client: TestClient) -> 
     problem(client.post(CONNECTIONS, json=body | {"description": " new "}), "1400-400")
 
 
-def test_line_ends_are_no_part_of_credentials(plane: Plane, client: TestClient) -> None:
+def test_line_ends_are_no_part_of_credentials(plane: AppState, client: TestClient) -> None:
     """As a shell leaves them round the content of a file."""
     body = connection()
     body["auth"]["params"] |= {"username": "reader\n", "password": f"{SECRET}\r\n", "host": "eu\n"}

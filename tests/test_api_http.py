@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from engine.control.api.app import FLOWSERVICE, app_of
 from engine.control.api.edge import LARGEST, LONGEST_TARGET
-from engine.control.api.guard import Guard
-from engine.control.api.plane import Plane
+from engine.control.api.guard import AuthMiddleware
+from engine.control.api.plane import AppState
 from engine.model.flow import Secret
 from tests.planes import (
     CONNECTIONS,
@@ -36,13 +36,13 @@ FLOWS = f"{FLOWSERVICE}/flows"
 
 
 @pytest.fixture
-def plane_and_client(tmp_path: Path) -> Iterator[tuple[Plane, Client]]:
+def plane_and_client(tmp_path: Path) -> Iterator[tuple[AppState, Client]]:
     with served(tmp_path) as (client, plane):
         yield plane, client
 
 
 @pytest.fixture
-def client(plane_and_client: tuple[Plane, Client]) -> Client:
+def client(plane_and_client: tuple[AppState, Client]) -> Client:
     return plane_and_client[1]
 
 
@@ -111,7 +111,7 @@ def test_head_is_get_without_a_body(client: Client) -> None:
 
 
 def test_a_file_is_not_read_for_a_head(
-    plane_and_client: tuple[Plane, Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    plane_and_client: tuple[AppState, Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its length is told, and not a byte of it is looked at."""
     from fastapi.responses import FileResponse
@@ -161,7 +161,7 @@ def test_what_is_not_read_has_no_head(client: Client) -> None:
     ],
 )
 def test_a_change_is_bound_to_any_of_the_etags(
-    plane_and_client: tuple[Plane, Client], value: str, status: int
+    plane_and_client: tuple[AppState, Client], value: str, status: int
 ) -> None:
     """A list matches by any of its members, weak ones and those without quotes too."""
     plane, client = plane_and_client
@@ -173,7 +173,7 @@ def test_a_change_is_bound_to_any_of_the_etags(
 
 
 @pytest.mark.parametrize("kind", ["connections", "dataSets", "schemas"])
-def test_a_delete_is_bound_too(plane_and_client: tuple[Plane, Client], kind: str) -> None:
+def test_a_delete_is_bound_too(plane_and_client: tuple[AppState, Client], kind: str) -> None:
     """By If-Match, else by If-Unmodified-Since; without either it deletes what is there."""
     plane, client = plane_and_client
 
@@ -211,7 +211,7 @@ def test_a_delete_is_bound_too(plane_and_client: tuple[Plane, Client], kind: str
         assert client.delete(path, headers=fresh).status_code in (200, 204), headers
 
 
-def test_an_action_and_a_mapping_set_are_bound(plane_and_client: tuple[Plane, Client]) -> None:
+def test_an_action_and_a_mapping_set_are_bound(plane_and_client: tuple[AppState, Client]) -> None:
     """Whatever changes a resource hears of If-Match."""
     _, client = plane_and_client
     body = {"mappings": [{}], "xdmSchema": SHIPPED}
@@ -347,7 +347,7 @@ def test_a_key_twice_is_refused(client: Client, body: str) -> None:
 )
 def test_a_target_means_a_path(client: Client, target: bytes) -> None:
     """In absolute form, and with slashes twice; the token is asked for as ever."""
-    guard = Guard(client.app, Secret("t"), ["127.0.0.1"])
+    guard = AuthMiddleware(client.app, Secret("t"), ["127.0.0.1"])
 
     async def ask(scope_target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
         statuses = list[int]()
@@ -412,7 +412,7 @@ def test_a_long_text_in_a_body_is_not_repeated(client: Client, path: str, body: 
 
 def test_a_request_without_a_host_is_told_so(client: Client) -> None:
     """HTTP/1.0 has none: the sentence says which header is missing."""
-    guarded = TestClient(Guard(client.app, Secret("t"), []), headers={"x-api-key": "t"})
+    guarded = TestClient(AuthMiddleware(client.app, Secret("t"), []), headers={"x-api-key": "t"})
     said = problem(guarded.get(FLOWS, headers={"Host": ""}), "2120-403")
     assert "Host header is missing" in said
     assert guarded.get("/healthz", headers={"Host": ""}).status_code == 200
@@ -420,7 +420,7 @@ def test_a_request_without_a_host_is_told_so(client: Client) -> None:
 
 def test_nobody_without_a_token_sends_a_body(client: Client) -> None:
     """What is open to everybody is only read."""
-    guarded = TestClient(Guard(client.app, Secret("t"), []), "http://localhost")
+    guarded = TestClient(AuthMiddleware(client.app, Secret("t"), []), "http://localhost")
     assert guarded.head("/healthz").status_code == 200
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         assert guarded.request(method, "/healthz", content=b"x").status_code == 401

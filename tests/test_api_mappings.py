@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.catalog.resources import new
 from engine.model.flow import Connection, Flow, Run, Secret
 from engine.model.window import Window
-from engine.sync.pull import Kept, Rules, pull
+from engine.sync.pull import ReplayInput, Rules, pull
 from engine.transform.schema import Schema
 from engine.transform.validate import instance
 from tests.planes import MAPPING_SETS, SCHEMAS, SHIPPED, problem, served
@@ -403,7 +403,7 @@ def test_preview_is_what_a_run_does(
     flow = Flow("typed", connection, "none", partial_ingestion_percent=100)
     window = Window(date(2024, 1, 1), date(2024, 1, 1))
     run = Run("run", "typed", window, "batch", 0)
-    kept = Kept([line + b"\n" for line in lines], "the test")
+    kept = ReplayInput([line + b"\n" for line in lines], "the test")
     staged = pull(flow, Rules(("m", mapping), ("s", TYPED)), run, directory, kept=kept)
 
     root = Schema.parse("typed", TYPED).root

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from engine.control import to_flow
-from engine.control.api.guard import Guard
+from engine.control.api.guard import AuthMiddleware
 from engine.model.flow import Secret
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.planes import CONNECTIONS, DATASETS, MAPPING_SETS, MIXPANEL, SCHEMAS, SHIPPED, served
@@ -81,7 +81,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]
         item = pull(sandbox.url, root, [date(2024, 1, 1)], home=home).items[0]
         document = client.get("/openapi.json").json()
         give_examples(document, *resources(client, sandbox.url, item))
-        with serving(Guard(client.app, Secret(TOKEN), [])) as url:
+        with serving(AuthMiddleware(client.app, Secret(TOKEN), [])) as url:
             yield url, document
 
 

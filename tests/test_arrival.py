@@ -25,7 +25,7 @@ from engine.model.window import Window, each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
 from engine.sync.backfill import Backfill
-from engine.sync.incremental import tend
+from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
 from engine.sync.runner import Event, GaveUp, Runs
 from engine.sync.status import FlowStatus
@@ -213,7 +213,7 @@ def test_a_backfill_before_the_daemon(sandbox: Sandbox, root: Path) -> None:
     assert set(backfill(sandbox, root, windows="arrival", schedule=schedule)) == {"success"}
     options = replace(QUICK, now=lambda: NOON + HOUR)
     flow = flow_of(sandbox.url, root, windows="arrival", schedule=schedule)
-    assert tend(flow, root.parent / "home", options) == []
+    assert sync_flow(flow, root.parent / "home", options) == []
 
 
 def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_arrivals_turned_into_days(sandbox: Sandbox, root: Path) -> None:
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     flow = flow_of(sandbox.url, root, windows="day")
     with pytest.raises(InputError, match="was filled by arrival windows"):
-        tend(flow, root.parent / "home", QUICK)
+        sync_flow(flow, root.parent / "home", QUICK)
 
 
 def test_a_table_that_another_flow_filled(sandbox: Sandbox, root: Path) -> None:
@@ -293,7 +293,7 @@ def follow(
     for moment in moments:
         sandbox.project.clock_ms = moment
         options = replace(QUICK, now=partial(int, moment + ahead))
-        items += tend(flow, root.parent / "home", options)
+        items += sync_flow(flow, root.parent / "home", options)
     return items
 
 
@@ -556,7 +556,7 @@ def test_a_tick_that_comes_while_a_day_is_pulled(late: Sandbox, root: Path) -> N
         late.url, root, windows="day", schedule=schedule, lookback_days=0, backfill_from=DAY,
         partial_ingestion_percent=50.0,
     )  # fmt: skip
-    done = tend(flow, root.parent / "home", replace(QUICK, now=now))
+    done = sync_flow(flow, root.parent / "home", replace(QUICK, now=now))
     assert len(done) == 2
     position = Dataset(root, table_schema(RULES), flow.source).position(f"{flow.name}/{DAY}")
     assert position == after

@@ -23,10 +23,10 @@ from engine.dataset.parquet_writer import Writer
 from engine.dataset.positions import app_id
 from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, EtlError, InputError
-from engine.mixpanel.client import Limits
+from engine.mixpanel.client import Timeouts
 from engine.model import schedule
 from engine.model.flow import Connection, Schedule, Secret
-from engine.model.schedule import Budget, Patience
+from engine.model.schedule import RateLimit, RetryPolicy
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync import runner as module
@@ -186,7 +186,7 @@ def test_two_workers_make_the_same_table(sandbox: Sandbox, tmp_path: Path) -> No
 def test_the_budget_is_kept(sandbox: Sandbox, root: Path, clock: Clock) -> None:
     """No request is made that a project of 5 an hour and 2 a second would refuse; waits show."""
     sandbox.project.per_hour, sandbox.project.per_second = 5, 2
-    budget = replace(ONE_BY_ONE, budget=Budget(per_hour=5, per_second=2))
+    budget = replace(ONE_BY_ONE, budget=RateLimit(per_hour=5, per_second=2))
     try:
         first = pull(sandbox.url, root, days(7), budget)
         second = pull(sandbox.url, root, days(12), budget)  # as after a restart: the ledger stays
@@ -203,7 +203,7 @@ def test_the_budget_is_kept(sandbox: Sandbox, root: Path, clock: Clock) -> None:
 
 def test_another_flow_shares_the_budget(sandbox: Sandbox, tmp_path: Path, clock: Clock) -> None:
     """The budget is the project's, whatever flow asks and whatever table it fills."""
-    budget = replace(ONE_BY_ONE, budget=Budget(per_hour=2, per_second=9))
+    budget = replace(ONE_BY_ONE, budget=RateLimit(per_hour=2, per_second=9))
     home = tmp_path / "home"
     pull(sandbox.url, tmp_path / "one", days(2), budget, home=home)
     pull(sandbox.url, tmp_path / "two", days(1), budget, home=home, name="other")
@@ -213,7 +213,7 @@ def test_another_flow_shares_the_budget(sandbox: Sandbox, tmp_path: Path, clock:
 def test_retry_after_is_honoured(sandbox: Sandbox, root: Path, clock: Clock) -> None:
     """A 429 is waited for as long as it asks, costs no try, and the window is asked once more."""
     sandbox.faults(answer("slow", 429, headers={"Retry-After": "120"}, times=3))
-    patience = Patience(tries=1, limited=4)
+    patience = RetryPolicy(tries=1, limited=4)
     done = pull(sandbox.url, root, days(1), replace(QUICK, patience=patience))
     assert done.statuses == ["success"]
     at = [request["time"] for request in sandbox.requests]
@@ -224,7 +224,7 @@ def test_retry_after_is_honoured(sandbox: Sandbox, root: Path, clock: Clock) -> 
 def test_429_without_end(sandbox: Sandbox, root: Path, clock: Clock) -> None:
     """Refused for so many times in a row, the backfill ends: another day would fare no better."""
     sandbox.faults(answer("slow", 429, times=ALWAYS))
-    done = pull(sandbox.url, root, days(3), replace(ONE_BY_ONE, patience=Patience(limited=3)))
+    done = pull(sandbox.url, root, days(3), replace(ONE_BY_ONE, patience=RetryPolicy(limited=3)))
     assert done.statuses == ["failed"] * 3
     assert len(sandbox.requests) == 7
     assert [entry.status for entry in history(root)] == ["failed"] * 3
@@ -233,7 +233,7 @@ def test_429_without_end(sandbox: Sandbox, root: Path, clock: Clock) -> None:
 def test_other_windows_go_on_meanwhile(sandbox: Sandbox, root: Path, clock: Clock) -> None:
     """While a window waits for its next try, the others are pulled."""
     sandbox.faults(answer("no", 500, times=2, day="2024-01-01"))
-    patience = Patience(tries=3, first=60)
+    patience = RetryPolicy(tries=3, first=60)
     done = pull(sandbox.url, root, days(3), replace(ONE_BY_ONE, patience=patience))
     assert asked(sandbox) == ["1", "2", "3", "1", "1"]
     assert done.statuses == ["success"] * 3
@@ -244,7 +244,7 @@ def test_other_windows_go_on_meanwhile(sandbox: Sandbox, root: Path, clock: Cloc
 def test_tries_are_counted(sandbox: Sandbox, root: Path, clock: Clock, tries: int) -> None:
     """A window is asked for so many times, and not once more."""
     sandbox.faults(answer("no", 500, times=ALWAYS))
-    patience = Patience(tries=tries)
+    patience = RetryPolicy(tries=tries)
     done = pull(sandbox.url, root, days(1), replace(QUICK, patience=patience))
     assert done.statuses == ["failed"]
     assert asked(sandbox) == ["1"] * tries
@@ -259,7 +259,7 @@ def test_a_clock_set_back_during_a_wait(sandbox: Sandbox, root: Path, clock: Clo
         clock.wall -= 86_400
 
     tell = stopping(Waiting, set_back)
-    patience = Patience(first=10)
+    patience = RetryPolicy(first=10)
     done = pull(sandbox.url, root, days(1), replace(QUICK, patience=patience), tell)
     assert done.statuses == ["success"]
     assert clock.slept <= 11
@@ -390,7 +390,7 @@ def test_a_failure_of_its_own(
     pull(sandbox.url, root, days(3))
     before = rows(root)
     sandbox.faults(fault | {"day": "2024-01-02"})
-    once = replace(ONE_BY_ONE, force=True, patience=Patience(tries=1))
+    once = replace(ONE_BY_ONE, force=True, patience=RetryPolicy(tries=1))
     done = pull(sandbox.url, root, days(4), once)
     assert sorted(done.statuses) == ["failed", "success", "success", "success"]
     (message,) = [
@@ -577,8 +577,10 @@ def test_a_day_that_kills_its_worker(
     After the first death it is pulled without company, so that it takes nobody with it.
     """
     sandbox.faults({"fault": "delay", "seconds": 30, "day": "2024-01-02", "times": ALWAYS})
-    limits = Limits(connect=2, first_byte=40, idle=40, total=60)
-    options = replace(ONE_BY_ONE, workers=2, limits=limits, patience=Patience(tries=3, first=0.01))
+    limits = Timeouts(connect=2, first_byte=40, idle=40, total=60)
+    options = replace(
+        ONE_BY_ONE, workers=2, limits=limits, patience=RetryPolicy(tries=3, first=0.01)
+    )
     monkeypatch.setattr(module, "wait", killing(sandbox, "2024-01-02"))
     done = pull(sandbox.url, root, days(4), options)
     assert sorted(done.statuses) == ["failed", "success", "success", "success"]
@@ -634,7 +636,7 @@ def test_stopped_while_it_reads(sandbox: Sandbox, root: Path, workers: int) -> N
         signal.pthread_kill(main or 0, signal.SIGINT)
 
     threading.Thread(target=stop_when_asked).start()
-    options = replace(ONE_BY_ONE, workers=workers, limits=Limits(idle=9))
+    options = replace(ONE_BY_ONE, workers=workers, limits=Timeouts(idle=9))
     told: list[Event] = []
     with pytest.raises(KeyboardInterrupt):
         pull(sandbox.url, root, days(4), options, told.append)

@@ -514,10 +514,10 @@ def test_who_reaches_nobody_keeps_the_budget(
 ) -> None:
     """A request that never left is none of the sixty an hour: else a lost network would cost it."""
     monkeypatch.setattr(
-        schedule, "DEFAULT_PATIENCE", schedule.Patience(tries=3, first=0.01, longest=0.01)
+        schedule, "DEFAULT_RETRY_POLICY", schedule.RetryPolicy(tries=3, first=0.01, longest=0.01)
     )
     monkeypatch.setattr(
-        "engine.sync.runner.Options", partial(Options, patience=schedule.DEFAULT_PATIENCE)
+        "engine.sync.runner.Options", partial(Options, patience=schedule.DEFAULT_RETRY_POLICY)
     )
     with socket.socket() as unused:  # bound, and nobody listens
         unused.bind(("127.0.0.1", 0))
@@ -713,7 +713,7 @@ def test_the_hours_of_nothing(run: Run) -> None:
 
 def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the budget is the budget that holds."""
-    monkeypatch.setattr(schedule, "DEFAULT_BUDGET", schedule.Budget(per_hour=2))
+    monkeypatch.setattr(schedule, "DEFAULT_RATE_LIMIT", schedule.RateLimit(per_hour=2))
     said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
     assert "At 2 an hour" in said.out
     assert "in 2 hours." in said.out

@@ -16,17 +16,17 @@ from engine.control import declared_flows
 from engine.dataset import positions
 from engine.dataset.storage.local import take
 from engine.errors import InputError
-from engine.model.schedule import Budget
+from engine.model.schedule import RateLimit
 from engine.model.window import Window
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
-from engine.sync.incremental import RESERVE, Turn, Upkeep, failed_days, tend
+from engine.sync.incremental import RESERVE, IncrementalSync, RunContext, failed_days, sync_flow
 from engine.sync.runner import Options
 from tests.commands import Run, here, put, variables
 
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
 HOUR = 3_600_000
-FAST = Budget(per_second=1000)  # the clock stands still
+FAST = RateLimit(per_second=1000)  # the clock stands still
 DAY = date(2024, 1, 9)
 LINE = '{"event":"e","properties":{"time":1704801600,"distinct_id":"d"}}\n'
 FLOWS = """
@@ -70,7 +70,7 @@ def run(
 def keep(name: str, now: int = NOON) -> list[dict[str, Any]]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
-    return tend(flow, home, Options(now=lambda: now, budget=FAST))
+    return sync_flow(flow, home, Options(now=lambda: now, budget=FAST))
 
 
 def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
@@ -263,13 +263,13 @@ def test_what_could_not_begin_is_no_failure_of_a_day(run: Run) -> None:
 def test_budget_is_left_to_what_arrives(run: Run, sandbox: Sandbox) -> None:
     """A history that is to be filled takes no more than what arrivals leave, and says so."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
-    turn = Turn()
-    options = Options(now=lambda: NOON, budget=Budget(per_hour=RESERVE + 1, per_second=1000))
-    assert len(tend(flow, home, options, turn=turn)) == 1
+    turn = RunContext()
+    options = Options(now=lambda: NOON, budget=RateLimit(per_hour=RESERVE + 1, per_second=1000))
+    assert len(sync_flow(flow, home, options, turn=turn)) == 1
     assert turn.later
     assert "where" in sandbox.requests[-1]["params"]
-    options = Options(now=lambda: NOON, budget=Budget(per_hour=RESERVE + 2, per_second=1000))
-    assert len(tend(flow, home, options, turn=(again := Turn()))) == 1
+    options = Options(now=lambda: NOON, budget=RateLimit(per_hour=RESERVE + 2, per_second=1000))
+    assert len(sync_flow(flow, home, options, turn=(again := RunContext()))) == 1
     assert not again.later
 
 
@@ -278,7 +278,7 @@ def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
     monkeypatch.setattr("engine.sync.incremental.counts", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        tend(flow, home, Options(now=lambda: NOON))
+        sync_flow(flow, home, Options(now=lambda: NOON))
     with Catalog(home) as catalog:
         (run_,) = catalog.history("events")
     assert run_.status == "failed"
@@ -297,13 +297,15 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
     asked = []
     for of in (began, began, began + 500):
         before = len(sandbox.requests)
-        tend(flow, home, options, turn=Turn(began=of))
+        sync_flow(flow, home, options, turn=RunContext(began=of))
         asked.append(len(sandbox.requests) - before)
     assert asked == [1, 0, 0]
     options = Options(now=lambda: began + HOUR, budget=FAST)
-    tend(flow, home, options, turn=Turn(began=began))
+    sync_flow(flow, home, options, turn=RunContext(began=began))
     assert len(sandbox.requests) == before + 1
-    tend(flow, home, options, turn=Turn(began=began + HOUR + 1))  # the daemon was started again
+    sync_flow(
+        flow, home, options, turn=RunContext(began=began + HOUR + 1)
+    )  # the daemon was started again
     assert len(sandbox.requests) == before + 2
 
 
@@ -322,14 +324,14 @@ def test_a_dry_run_tells_of_the_first_arrival_window(run: Run) -> None:
 def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None:
     """Where a pull takes longer than the interval, the next arrival window is due at once."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
-    turn, before = Turn(), len(sandbox.requests)
+    turn, before = RunContext(), len(sandbox.requests)
 
     def now() -> int:
         asked = len(sandbox.requests) - before
         turn.asked = asked >= 3
         return NOON + asked * 20 * 60_000
 
-    tend(flow, home, Options(now=now, budget=FAST), turn=turn)
+    sync_flow(flow, home, Options(now=now, budget=FAST), turn=turn)
     asked = [request["params"] for request in sandbox.requests[before:]]
     assert ["where" in params for params in asked] == [True, False, True]
 
@@ -341,8 +343,8 @@ def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> 
     with Catalog(home) as catalog:
         dataset = open_flow.dataset_of(flow, open_flow.rules_of(flow))
         options = Options(now=lambda: NOON)
-        upkeep = Upkeep(
-            flow, open_flow.rules_of(flow), dataset, catalog, options, found.append, Turn()
+        upkeep = IncrementalSync(
+            flow, open_flow.rules_of(flow), dataset, catalog, options, found.append, RunContext()
         )
         upkeep.ended(Window(DAY, DAY), 900)
         for _ in range(20):

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import app_of
-from engine.control.api.plane import Plane
-from engine.control.secrets import vault_of
+from engine.control.api.plane import AppState
+from engine.control.secrets import secret_store_of
 from engine.errors import EtlError
 from engine.model.batch import CORRUPT, INVALID, REQUIRED
 from engine.model.flow import Run
@@ -42,7 +42,7 @@ class Control:
     """The plane over a home in which `items` are the records of two real runs."""
 
     client: httpx.Client
-    plane: Plane
+    plane: AppState
     items: list[Json]
     root: Path
 
@@ -77,7 +77,9 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
         strict = pull(sandbox.url, root, DAYS[2:], home=home, **few)
         items += strict.items
     with Catalog(home) as catalog:
-        plane = Plane(home, catalog, vault_of(home), home / "tables", {}, lambda: NOW, lambda: None)
+        plane = AppState(
+            home, catalog, secret_store_of(home), home / "tables", {}, lambda: NOW, lambda: None
+        )
         app = app_of(plane)
         with serving(app) as url, httpx.Client(base_url=url) as client:
             yield Control(client, plane, items, root)

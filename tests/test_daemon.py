@@ -34,7 +34,7 @@ from engine.dataset.dataset import Dataset
 from engine.log import configure
 from engine.model.flow import Flow
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync.incremental import tend
+from engine.sync.incremental import sync_flow
 from engine.sync.runner import Options
 from tests.commands import children, mounted, put
 from tests.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
@@ -546,7 +546,7 @@ def test_what_a_process_says_moves_its_turn(
     assert daemon._turns.take("other", "p", timeout=10)
     speaks.send_bytes(WORKS)
     until(lambda: "events" in daemon._turns._working, 10)
-    daemon._turns.give_back("other")
+    daemon._turns.release("other")
     assert not daemon._turns.take("other", "p", timeout=0)
     end.send_bytes(b".")
     thread.join(10)
@@ -584,7 +584,7 @@ def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         tried = Trial(tmp_path, sandbox, clock_of(1), timezone="America/Los_Angeles")
         tried.write(more='windows = "day"\nbackfill_from = "2024-01-10"')
         flow, home = declared_flows.flow_of(tried.config, "events")
-        items = tend(flow, home, Options(now=lambda: evening))
+        items = sync_flow(flow, home, Options(now=lambda: evening))
     statuses = [item["metrics"]["statusSummary"]["status"] for item in items]
     assert set(statuses) == {"success"}
     assert held_keys(tried.table(), date(2024, 1, 10)) == expected(

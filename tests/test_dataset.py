@@ -24,7 +24,7 @@ from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import StagedBatch, Writer
 from engine.dataset.storage.local import local_path
-from engine.errors import DatasetError, InputError, Shrunk
+from engine.errors import DatasetError, InputError, ShrinkDetected
 from engine.model.batch import Batch
 
 SCHEMA = pa.schema(
@@ -111,9 +111,9 @@ def test_a_shrunken_day_is_refused(table: Dataset) -> None:
     put(table, "A", list(range(100)), 1)
     held = table.held([DAY])
     table.check_shrink(held, stage(table, "B", list(range(90))).files, 90)
-    with pytest.raises(Shrunk, match=r"2024-01-01 holds 100 rows and would hold 89"):
+    with pytest.raises(ShrinkDetected, match=r"2024-01-01 holds 100 rows and would hold 89"):
         table.check_shrink(held, stage(table, "C", list(range(89))).files, 90)
-    with pytest.raises(Shrunk, match=r"would hold 0"):
+    with pytest.raises(ShrinkDetected, match=r"would hold 0"):
         table.check_shrink(held, [], 90)
 
 

@@ -12,7 +12,7 @@ from engine.catalog.resources import Resource, Resources, new
 from engine.config import file
 from engine.config.file import Config, find
 from engine.control import from_config, to_flow
-from engine.control.secrets import Vault, vault_of
+from engine.control.secrets import SecretStore, secret_store_of
 from engine.errors import InputError
 from engine.model.flow import Flow
 from engine.model.run_payload import flow_id, source_id, target_id
@@ -54,8 +54,8 @@ def resources(tmp_path: Path) -> Iterator[Resources]:
 
 
 @pytest.fixture
-def vault(tmp_path: Path) -> Vault:
-    return vault_of(tmp_path / "home")
+def vault(tmp_path: Path) -> SecretStore:
+    return secret_store_of(tmp_path / "home")
 
 
 def load(folder: Path, text: str = FILE) -> tuple[Config, str]:
@@ -81,7 +81,7 @@ def as_declared(flow: Flow) -> Flow:
     )
 
 
-def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: SecretStore) -> None:
     """Every flow of a file is the same flow once it is resources."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
@@ -98,7 +98,7 @@ def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Va
     assert resources.get("flows", flow_id("events")).body["scheduleParams"]["interval"] == 15
 
 
-def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_twice_is_once(tmp_path: Path, resources: Resources, vault: SecretStore) -> None:
     """Applied again, a file changes nothing; what it no longer has goes."""
     loaded, origin = load(tmp_path)
     assert len(from_config.apply(loaded, resources, vault, NOW, origin)) == 21
@@ -114,7 +114,7 @@ def test_twice_is_once(tmp_path: Path, resources: Resources, vault: Vault) -> No
     assert len(everything(resources)) == 7
 
 
-def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: SecretStore) -> None:
     """Only what changed is changed."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
@@ -125,11 +125,13 @@ def test_a_new_password_is_kept(tmp_path: Path, resources: Resources, vault: Vau
     assert flows["events"].connection.password.reveal() == "new"
 
 
-def test_a_lost_key_is_told_and_mended(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_a_lost_key_is_told_and_mended(
+    tmp_path: Path, resources: Resources, vault: SecretStore
+) -> None:
     """Flows whose passwords no key opens are problems, until their file is applied again."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
-    other = vault_of(tmp_path / "other")
+    other = secret_store_of(tmp_path / "other")
     other.seal("what makes its key")
     flows, problems = to_flow.flows(resources, other, tmp_path, None)
     assert (flows, list(problems)) == ({}, ["events", "by-hand", "once"])
@@ -138,7 +140,7 @@ def test_a_lost_key_is_told_and_mended(tmp_path: Path, resources: Resources, vau
     assert len(to_flow.flows(resources, other, tmp_path, None)[0]) == 3
 
 
-def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: SecretStore) -> None:
     """Another file's flow of the same name is refused, as long as that file is there."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
@@ -150,7 +152,9 @@ def test_one_flow_of_a_name(tmp_path: Path, resources: Resources, vault: Vault) 
     assert {each.origin for each in everything(resources)} == {str(elsewhere)}
 
 
-def test_a_flow_named_as_a_clients_id(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_a_flow_named_as_a_clients_id(
+    tmp_path: Path, resources: Resources, vault: SecretStore
+) -> None:
     """What a client made is not a file's to change, whatever that calls its flows."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
@@ -164,7 +168,7 @@ def test_a_flow_named_as_a_clients_id(tmp_path: Path, resources: Resources, vaul
 
 
 def test_the_daemons_own_file_is_skipped(
-    tmp_path: Path, resources: Resources, vault: Vault
+    tmp_path: Path, resources: Resources, vault: SecretStore
 ) -> None:
     """What is applied from the daemon's own file does not run twice; a disabled flow not at all."""
     loaded, origin = load(tmp_path)
@@ -178,7 +182,9 @@ def test_the_daemons_own_file_is_skipped(
     assert list(to_flow.flows(resources, vault, tmp_path, None)[0]) == ["events", "by-hand"]
 
 
-def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_a_bad_flow_stops_no_other(
+    tmp_path: Path, resources: Resources, vault: SecretStore
+) -> None:
     """One that cannot be read is told of, and so is one with the table of another."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
@@ -198,7 +204,7 @@ def test_a_bad_flow_stops_no_other(tmp_path: Path, resources: Resources, vault: 
 
 @pytest.mark.parametrize("changed", ["deleted", "disabled", "moved"])
 def test_a_flow_that_changes_while_it_is_read(
-    tmp_path: Path, resources: Resources, vault: Vault, changed: str
+    tmp_path: Path, resources: Resources, vault: SecretStore, changed: str
 ) -> None:
     """One that is deleted with what it names cannot run, and nobody has to be told of it; one that
     names something else by now is read again.
@@ -232,7 +238,9 @@ def test_a_flow_that_changes_while_it_is_read(
     assert ("events" in flows) == (changed == "moved")
 
 
-def test_backfill_is_from_the_start(tmp_path: Path, resources: Resources, vault: Vault) -> None:
+def test_backfill_is_from_the_start(
+    tmp_path: Path, resources: Resources, vault: SecretStore
+) -> None:
     """`backfill` brings the history from the start time on; an option of ours says otherwise."""
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)

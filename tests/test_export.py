@@ -36,7 +36,7 @@ from engine.errors import (
 from engine.mixpanel.client import (
     GATHERED,
     PIECE,
-    Limits,
+    Timeouts,
     _gunzipped,
     params,
     stream,
@@ -52,7 +52,7 @@ USER, PASSWORD = "reader.1234.mp-service-account", 'pä"ss/wo&rd'
 BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 DAY = Window(date(2024, 1, 31), date(2024, 1, 31))
 EVENT = b'{"event":"e","properties":{"time":1}}\n'
-CALM = Limits(connect=5, first_byte=5, idle=5, total=10)
+CALM = Timeouts(connect=5, first_byte=5, idle=5, total=10)
 Reply = Callable[["Server", socket.socket], None]
 
 
@@ -167,7 +167,7 @@ def zipped(body: bytes) -> bytes:
     return sized(body, "Content-Encoding: gzip")
 
 
-def fetch(*replies: bytes | Reply, limits: Limits = CALM) -> bytes:
+def fetch(*replies: bytes | Reply, limits: Timeouts = CALM) -> bytes:
     with serving(*replies) as server, stream(connection(server.url), DAY, limits=limits) as answer:
         return b"".join(answer)
 
@@ -505,7 +505,7 @@ def test_no_more_of_an_error_is_read_than_matters() -> None:
     """P6, P8: the rest of its body is not waited for."""
     begun = time.monotonic()
     with pytest.raises(Unavailable, match="500: x"):
-        fetch(hold(sized(b"x" * 200_000, status="500 x", short=1)), limits=Limits(idle=20))
+        fetch(hold(sized(b"x" * 200_000, status="500 x", short=1)), limits=Timeouts(idle=20))
     assert time.monotonic() - begun < 10
 
 
@@ -640,23 +640,23 @@ def test_every_exception_of_httpx_becomes_ours(
 @pytest.mark.parametrize(
     ("reply", "limits", "words"),
     [
-        (hold(b""), Limits(first_byte=0.2), r"sent nothing for 0\.2 seconds"),
-        (hold(sized(b"", short=9)), Limits(first_byte=0.2), r"sent nothing for 0\.2 seconds"),
-        (hold(sized(EVENT, short=9)), Limits(idle=0.2), r"sent nothing for 0\.2 seconds"),
+        (hold(b""), Timeouts(first_byte=0.2), r"sent nothing for 0\.2 seconds"),
+        (hold(sized(b"", short=9)), Timeouts(first_byte=0.2), r"sent nothing for 0\.2 seconds"),
+        (hold(sized(EVENT, short=9)), Timeouts(idle=0.2), r"sent nothing for 0\.2 seconds"),
         (
             trickle(head("200 OK", "Transfer-Encoding: chunked"), b"1\r\n{\r\n"),
-            Limits(total=0.3),
+            Timeouts(total=0.3),
             r"did not finish its answer within 0\.3 seconds",
         ),
         (
             trickle(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-            Limits(total=0.3),
+            Timeouts(total=0.3),
             r"did not finish its answer within 0\.3 seconds",
         ),
     ],
     ids=["no answer", "no byte", "silence", "endless body", "endless headers"],
 )
-def test_no_wait_is_endless(reply: Reply, limits: Limits, words: str) -> None:
+def test_no_wait_is_endless(reply: Reply, limits: Timeouts, words: str) -> None:
     """First byte, next byte, the whole: each has its own limit."""
     with pytest.raises(Unavailable, match=words):
         fetch(reply, limits=limits)
@@ -671,12 +671,12 @@ def test_slow_and_steady_is_no_silence() -> None:
             server.left.wait(0.01)
             peer.sendall(b"x")
 
-    assert fetch(reply, limits=Limits(first_byte=0.4, idle=0.4)) == b"x" * 60
+    assert fetch(reply, limits=Timeouts(first_byte=0.4, idle=0.4)) == b"x" * 60
 
 
 def test_a_slow_reader_is_no_silent_server() -> None:
     """The time that our own side takes between two pieces does not count as the server's."""
-    limits = Limits(first_byte=0.1, idle=0.1)
+    limits = Timeouts(first_byte=0.1, idle=0.1)
     with (
         serving(sized(BODY)) as server,
         stream(connection(server.url), DAY, limits=limits) as answer,

@@ -413,7 +413,7 @@ def test_disk_full_while_committing(
 # The command itself, but for its waits.
 HURRIED = """
 from engine import plan
-plan.DEFAULT_PATIENCE = plan.Patience(first=0.01, pause=0.01)
+plan.DEFAULT_RETRY_POLICY = plan.RetryPolicy(first=0.01, pause=0.01)
 from engine.cli import main
 main()
 """

@@ -16,7 +16,7 @@ from deltalake.schema import Field, PrimitiveType
 from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.table import Table
-from engine.errors import DatasetError, InputError, Shrunk
+from engine.errors import DatasetError, InputError, ShrinkDetected
 from engine.sandbox import Sandbox, Spec
 from tests.pulling import DAYS, QUICK, pull, rows
 from tests.test_dataset import DAY, NEXT, SCHEMA, SOURCE, by_delta, by_glob, put, stage
@@ -225,7 +225,7 @@ def test_what_is_planned_again_may_refuse(root: Path, monkeypatch: pytest.Monkey
         staged = stage(dataset, "N", [7, 8], NEXT)
         held = dataset.held([NEXT])
         once(monkeypatch, "_move_in", "after", lambda: append(root))
-        with pytest.raises(Shrunk, match="holds 3 rows and would hold 2"):
+        with pytest.raises(ShrinkDetected, match="holds 3 rows and would hold 2"):
             dataset.commit("N", staged.files, held, {f"f/{NEXT}": 2}, None, again=again)
     assert by_delta(root) == sorted([*OLD, 7, 8, 99])
     assert live_files_are_there(root)

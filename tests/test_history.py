@@ -18,11 +18,11 @@ from engine.catalog.run_history import UNWRITTEN, RunHistory
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
 from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
-from engine.model.schedule import Budget, wait_for_slot
+from engine.model.schedule import RateLimit, wait_for_slot
 from engine.model.window import Window
 from engine.sandbox import PROJECT_ID, Sandbox, Spec
 from engine.sync.backfill import Backfill
-from engine.sync.incremental import tend
+from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
 from engine.sync.runner import Options
 from tests.commands import DAYS as WORDS
@@ -149,7 +149,7 @@ def test_a_damaged_file_beside_the_catalog(tmp_path: Path) -> None:
 
 def test_the_budget_of_a_locked_catalog(tmp_path: Path) -> None:
     """What was asked is counted all the same, in the file, in this process and in those before."""
-    budget = Budget(per_hour=4, per_second=100)
+    budget = RateLimit(per_hour=4, per_second=100)
 
     def ask(catalog: Catalog, at: int) -> int:
         return catalog.ask("1", at, lambda asked: wait_for_slot(asked, 0, at, budget))
@@ -159,7 +159,7 @@ def test_the_budget_of_a_locked_catalog(tmp_path: Path) -> None:
     with locked(tmp_path):
         with RunHistory(tmp_path) as catalog:
             assert [ask(catalog, at) for at in (20, 30)] == [0, 0]
-            catalog.give_back("1", 20)
+            catalog.release("1", 20)
         with RunHistory(tmp_path) as catalog:
             assert [ask(catalog, at) > 0 for at in (40, 50, 60)] == [False, False, True]
             assert catalog.asked("1", 70) == [10, 30, 40, 50]
@@ -224,7 +224,7 @@ def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
     with Sandbox(Spec(events_per_day=20)) as sandbox, locked(tmp_path / "home"):
         flow = flow_of(sandbox.url, tmp_path / "table", backfill_from=date(2024, 1, 1))
         now = 1_704_240_000_000  # 2024-01-03
-        items = tend(flow, tmp_path / "home", Options(now=lambda: now), warn=told.append)
+        items = sync_flow(flow, tmp_path / "home", Options(now=lambda: now), warn=told.append)
     assert items
     assert {each["metrics"]["statusSummary"]["status"] for each in items} == {SUCCESS}
     assert len(told) == 2

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import GiveUp, Truncated
+from engine.errors import PermanentError, Truncated
 from engine.model.batch import CORRUPT, Batch
 from engine.transform.decode import DEFAULT_SIZES, SAMPLE, Sizes, read
-from engine.transform.exact_json import careful
+from engine.transform.exact_json import loads_exact
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EVENT = b'{"event":"e","properties":{"time":1}}'
@@ -207,7 +207,7 @@ def test_reads_what_a_plain_reader_reads(
 @settings(deadline=None, max_examples=300)
 @given(events)
 def test_the_careful_reader_is_the_plain_one(line: bytes) -> None:
-    """`careful` decodes what a plain reader decodes, and refuses what it refuses."""
+    """`loads_exact` decodes what a plain reader decodes, and refuses what it refuses."""
 
     def said(reader: Any) -> str:
         try:
@@ -215,7 +215,7 @@ def test_the_careful_reader_is_the_plain_one(line: bytes) -> None:
         except ValueError:
             return "refused"
 
-    assert said(careful) == said(plain_event)
+    assert said(loads_exact) == said(plain_event)
 
 
 INTEGERS = [0, 10**17, 10**18, 10**19, 10**20, 10**24, 10**40, 9876543210123456789, 12345 * 10**15]
@@ -286,9 +286,9 @@ def test_a_bad_line_is_kept_verbatim_with_its_reason(bad: bytes, why: str) -> No
 def test_nesting_ends_where_the_fast_decoder_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line is not decoded beyond so many levels, however deep the interpreter could go."""
     monkeypatch.setattr("engine.transform.exact_json.DEEPEST", 5)
-    careful(b'{"event":"e","properties":{"a":[[[1]]]}}')
+    loads_exact(b'{"event":"e","properties":{"a":[[[1]]]}}')
     with pytest.raises(ValueError, match="too deeply"):
-        careful(b'{"event":"e","properties":{"a":[[[[1]]]]}}')
+        loads_exact(b'{"event":"e","properties":{"a":[[[[1]]]]}}')
 
 
 def test_a_lone_surrogate_is_a_string() -> None:
@@ -431,7 +431,7 @@ def test_an_over_long_last_line_is_truncation() -> None:
 def test_an_absurd_line_gives_up(end: bytes) -> None:
     """What never ends a line is no export; asking again would not help."""
     sizes = Sizes(longest=600, part=100, absurd=5000)
-    with pytest.raises(GiveUp, match="MiB; no export"):
+    with pytest.raises(PermanentError, match="MiB; no export"):
         list(read([b"x" * 100] * 50 + [b"x", end], sizes))
     assert outcome([b"x" * 5000 + b"\n" + EVENT], sizes) == (
         [EVENT],

@@ -15,17 +15,17 @@ from engine.errors import (
     InputError,
     RateLimited,
     Refused,
-    Shrunk,
+    ShrinkDetected,
     TooManyRejects,
     Truncated,
     Unavailable,
 )
 from engine.model.flow import Connection, Flow, Schedule, Secret
 from engine.model.schedule import (
-    Budget,
     Due,
-    Patience,
     Positions,
+    RateLimit,
+    RetryPolicy,
     Stop,
     Wait,
     decide,
@@ -40,7 +40,7 @@ from engine.model.schedule import (
 from engine.model.window import Window, day_over, last_over
 
 NOW = 1_700_000_000_000
-BUDGET = Budget()
+BUDGET = RateLimit()
 
 
 def days(first: str, count: int) -> list[date]:
@@ -75,7 +75,7 @@ def test_waits(failure: EtlError, failures: int, shortest: float, longest: float
         (RateLimited("slow"), 24),
         (Refused("no"), 1),
         (TooManyRejects("many"), 1),
-        (Shrunk("few"), 1),
+        (ShrinkDetected("few"), 1),
         (DatasetError("full"), 1),
         (InputError("wrong"), 1),
     ],
@@ -92,7 +92,7 @@ def test_rate_limits_do_not_use_up_tries() -> None:
 
 def test_no_wait_overflows() -> None:
     """However patient, the doubling stays bounded."""
-    patience = Patience(tries=10_000)
+    patience = RetryPolicy(tries=10_000)
     assert decide(Truncated("cut"), 9_999, lambda: 1.0, patience) == Wait(300)
 
 
@@ -117,7 +117,7 @@ def test_the_budget(asked: list[int], in_flight: int, wait: int) -> None:
 @given(st.lists(st.integers(0, 30_000), max_size=400), st.integers(1, 9), st.integers(1, 3))
 def test_the_budget_is_never_exceeded(gaps: list[int], per_hour: int, per_second: int) -> None:
     """Asking whenever allowed never makes more requests in any hour, or second, than allowed."""
-    budget = Budget(per_hour, per_second)
+    budget = RateLimit(per_hour, per_second)
     now, asked = NOW, list[int]()
     for gap in gaps:
         now += gap

@@ -22,7 +22,7 @@ from engine.model.window import day_over, each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow, sample
 from engine.sync.backfill import missing_days
-from engine.sync.incremental import tend
+from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
 from engine.sync.runner import Options
 from tests.commands import Run, here, put, variables
@@ -218,7 +218,7 @@ def run(
 def keep(name: str) -> list[dict[str, Any]]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
-    return tend(flow, home, Options(now=lambda: NOON, budget=FAST))
+    return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
 
 
 UNDOING = [

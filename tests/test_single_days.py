@@ -21,7 +21,7 @@ from engine.model.flow import Schedule
 from engine.model.window import each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
-from engine.sync.incremental import tend
+from engine.sync.incremental import sync_flow
 from engine.sync.runner import Noticed, Split
 from engine.sync.status import FlowStatus
 from tests.pulling import QUICK, flow_of, pull
@@ -258,7 +258,7 @@ def test_a_life_of_arrivals(
     days = list(each_day(date(2023, 12, 29), date(2024, 1, 9)))
     for hours in range(0, 24 * 4 + 1, 8):
         running.project.clock_ms = NOON + hours * HOUR
-        tend(flow, tmp_path / "home", replace(QUICK, now=partial(int, NOON + hours * HOUR)))
+        sync_flow(flow, tmp_path / "home", replace(QUICK, now=partial(int, NOON + hours * HOUR)))
         until = DeltaTable(tmp_path / "t").transaction_version("events/arrival") or 0
         wanted = truth(spec, days, until)
         doubled.append(apart(held(tmp_path / "t"), wanted)[0])
@@ -286,7 +286,7 @@ def test_a_life_of_days(running: Sandbox, tmp_path: Path) -> None:
         pull(running.url, tmp_path / "t", days[:3], replace(QUICK, days_per_request=3))
     late = NOON + 72 * HOUR
     running.project.clock_ms = late
-    tend(flow, tmp_path / "home", replace(QUICK, now=partial(int, late)))
+    sync_flow(flow, tmp_path / "home", replace(QUICK, now=partial(int, late)))
     there = {key: n for key, n in held(tmp_path / "t").items() if key[0] in days}
     assert there == truth(SPEC, days)
 

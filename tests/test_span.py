@@ -9,7 +9,7 @@ import pytest
 
 from engine.model.batch import Batch
 from engine.model.window import Window
-from engine.transform.arrival_filter import PROCESSED, keep_within
+from engine.transform.arrival_filter import PROCESSED, filter_by_arrival
 
 DAY = date(2024, 1, 1)
 ARRIVAL = Window(DAY, DAY, arrival=(1_000, 2_000))
@@ -45,7 +45,7 @@ def test_what_is_kept(window: Window) -> None:
     """Both ends of the span, and every kind of value that the property may have."""
     wanted = [bool(case[1 if window.arrival else 2]) for case in CASES]
     batch = mapped([case[0] for case in CASES])
-    assert keep_within(batch, window) == wanted.count(False)
+    assert filter_by_arrival(batch, window) == wanted.count(False)
     rows = [row for row, kept in enumerate(wanted) if kept]
     assert batch.columns == [rows]
     assert batch.lines == [str(row).encode() for row in rows]
@@ -58,14 +58,14 @@ def test_columns_of_arrow(window: Window, kept: list[int]) -> None:
     """What the short way reads is cut alike."""
     batch = mapped(pa.array([999, 1_000, 2_000, None]))
     batch.columns = [pa.array([0, 1, 2, 3])]
-    assert keep_within(batch, window) == 4 - len(kept)
+    assert filter_by_arrival(batch, window) == 4 - len(kept)
     assert batch.columns[0].to_pylist() == kept
 
 
 def test_whole_days_keep_everything() -> None:
     """A window without a span looks at nothing."""
     batch = mapped([case[0] for case in CASES])
-    assert keep_within(batch, Window(DAY, DAY)) == 0
+    assert filter_by_arrival(batch, Window(DAY, DAY)) == 0
     assert len(batch.lines) == len(CASES)
 
 

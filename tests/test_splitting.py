@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.catalog.database import Catalog
 from engine.cli.progress import describe, history, summary
-from engine.daemon.flow_process import Told
+from engine.daemon.flow_process import RunLogger
 from engine.model import schedule
 from engine.model.flow import Flow, Run, Schedule
 from engine.model.window import Window, day_start
@@ -22,7 +22,7 @@ from engine.sandbox import Sandbox, Spec
 from engine.sandbox.faults import Fault
 from engine.sandbox.query import Query
 from engine.sync import day_marks, run_records, splitting
-from engine.sync.incremental import Turn, tend
+from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.pull import Rules
 from engine.sync.runner import Ended, NoEvents, Options, Split
 from tests.pulling import QUICK, RULES, Pull, flow_of, pull, rows
@@ -381,7 +381,7 @@ def test_a_failed_run_has_no_result(
     cells = capsys.readouterr().out.splitlines()[1].split("\t")
     assert cells[3:7] == ["failed", "-", "-", "-"]
     assert "inside a line" in cells[-1]
-    Told(flow_of(sandbox.url, root))(event)
+    RunLogger(flow_of(sandbox.url, root))(event)
     logged = capsys.readouterr()
     for word in ("rows", "rejected", "duplicates"):
         assert word not in logged.out + logged.err
@@ -401,7 +401,7 @@ def turn(sandbox: Sandbox, root: Path, now: int, **changes: Any) -> list[str]:
         **changes,
     )
     options: Options = replace(QUICK, now=lambda: now)
-    items = tend(flow, root.parent / "home", options, turn=Turn(began=now))
+    items = sync_flow(flow, root.parent / "home", options, turn=RunContext(began=now))
     return [item["metrics"]["statusSummary"]["status"] for item in items]
 
 
@@ -434,7 +434,7 @@ def test_the_next_turn_begins_smaller(
     asked: list[int] = []
     for n in range(2):
         count = len(sandbox.requests)
-        monkeypatch.setattr("engine.sync.incremental.Upkeep._has_to_wait", stop_after(12))
+        monkeypatch.setattr("engine.sync.incremental.IncrementalSync._has_to_wait", stop_after(12))
         turn(sandbox, root, NOW + n * 60_000)
         sizes = [
             (date.fromisoformat(one["params"]["to_date"])

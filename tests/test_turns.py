@@ -14,7 +14,7 @@ def test_work_is_bounded() -> None:
     """As many of a project work as there are turns; who ends makes room for another one."""
     turns = Turns(2)
     assert took(turns, "a1", "a2", "a3") == ["a1", "a2"]
-    turns.give_back("a1")
+    turns.release("a1")
     assert took(turns, "a3", "a4") == ["a3"]
 
 
@@ -25,9 +25,9 @@ def test_who_waits_takes_no_turn() -> None:
     turns.waits("a1")
     assert took(turns, "a3", "a4") == ["a3"]
     turns.works("a1")
-    turns.give_back("a2")
+    turns.release("a2")
     assert took(turns, "a4") == []  # two work: a1 and a3
-    turns.give_back("a1")
+    turns.release("a1")
     assert took(turns, "a4") == ["a4"]
 
 
@@ -49,7 +49,7 @@ def test_processes_are_bounded_and_a_place_is_left_to_each_project() -> None:
     turns.waits("b1")
     assert took(turns, "b2", "a3") == []
     assert took(turns, "c1", "d1") == ["c1"]
-    turns.give_back("a1")
+    turns.release("a1")
     assert took(turns, "d1") == ["d1"]
 
 
@@ -71,7 +71,7 @@ def test_the_queue_goes_by_projects() -> None:
     def want(flow: str) -> None:
         assert turns.take(flow, flow[0])
         order.append(flow)
-        turns.give_back(flow)
+        turns.release(flow)
 
     threads = []
     for flow in ("a2", "a3", "c1"):
@@ -79,10 +79,10 @@ def test_the_queue_goes_by_projects() -> None:
         threads[-1].start()
         while flow not in [name for name, _ in turns._queue] and threads[-1].is_alive():
             pass
-    turns.give_back("b1")
+    turns.release("b1")
     threads[2].join()
     assert order == ["c1"]
-    turns.give_back("a1")
+    turns.release("a1")
     for thread in threads:
         thread.join()
     assert order == ["c1", "a2", "a3"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from engine.control.secrets import NAME, Vault, vault_of
+from engine.control.secrets import NAME, SecretStore, secret_store_of
 from engine.dataset.storage.local import holder, keep, take
 from engine.errors import DatasetError, InputError
 from engine.model.flow import Secret
@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 
 def test_what_is_sealed(tmp_path: Path) -> None:
     """Only the key of the home opens it, and nothing of it is to be seen."""
-    sealed = vault_of(tmp_path).seal({"password": "hunter2"})
+    sealed = secret_store_of(tmp_path).seal({"password": "hunter2"})
     assert b"hunter2" not in sealed
-    assert vault_of(tmp_path).open(sealed) == {"password": "hunter2"}
-    other = Vault(Secret(Fernet.generate_key().decode()))
+    assert secret_store_of(tmp_path).open(sealed) == {"password": "hunter2"}
+    other = SecretStore(Secret(Fernet.generate_key().decode()))
     with pytest.raises(InputError, match="another key"):
         other.open(sealed)
 
@@ -31,10 +31,10 @@ def test_what_is_sealed(tmp_path: Path) -> None:
 def test_the_key_of_a_home(tmp_path: Path) -> None:
     """In a file of its owner's alone; one that is given is used, and none is made then."""
     key = Secret(Fernet.generate_key().decode())
-    sealed = vault_of(tmp_path / "given", key).seal(1)
+    sealed = secret_store_of(tmp_path / "given", key).seal(1)
     assert not (tmp_path / "given").exists()
-    assert Vault(key).open(sealed) == 1
-    vault_of(tmp_path / "made").seal(1)
+    assert SecretStore(key).open(sealed) == 1
+    secret_store_of(tmp_path / "made").seal(1)
     assert (tmp_path / "made" / NAME).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "made").iterdir()] == [NAME]
 
@@ -43,22 +43,22 @@ def test_the_key_of_a_home(tmp_path: Path) -> None:
 def test_what_is_no_key(text: str) -> None:
     """It is told without the text."""
     with pytest.raises(InputError, match="32 bytes") as error:
-        Vault(Secret(text))
+        SecretStore(Secret(text))
     assert "hunter2" not in str(error.value)
 
 
 def test_a_key_that_is_lost(tmp_path: Path) -> None:
     """To look makes no new one; what is sealed again then is opened again, by whoever runs."""
-    vault, path = vault_of(tmp_path), tmp_path / NAME
+    vault, path = secret_store_of(tmp_path), tmp_path / NAME
     sealed = vault.seal(1)
     key = path.read_text()
     path.unlink()
-    for each in (vault, vault_of(tmp_path)):
+    for each in (vault, secret_store_of(tmp_path)):
         with pytest.raises(InputError, match=r"cannot be read .* Bring it back"):
             each.open(sealed)
     assert not path.exists()
     again = vault.seal(2)
-    assert vault_of(tmp_path).open(again) == 2
+    assert secret_store_of(tmp_path).open(again) == 2
     with pytest.raises(InputError, match="another key"):
         vault.open(sealed)
     path.write_text(key)
@@ -96,14 +96,14 @@ vault_of(Path({str(tmp_path)!r})).seal(1)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / NAME).exists()
-    assert vault_of(tmp_path).open(vault_of(tmp_path).seal(1)) == 1
+    assert secret_store_of(tmp_path).open(secret_store_of(tmp_path).seal(1)) == 1
 
 
 def test_where_none_can_be_made(tmp_path: Path) -> None:
     """It is said which file cannot be written."""
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=f"Cannot write .*{NAME}"):
-        vault_of(tmp_path / "file").seal(1)
+        secret_store_of(tmp_path / "file").seal(1)
 
 
 def test_who_holds_a_lock(tmp_path: Path) -> None:

@@ -459,7 +459,7 @@ def survivors(events: list[tuple[int, Json]], *, seconds: bool) -> list[int]:
 
 
 @dataclass
-class Whole:
+class BodyMiddleware:
     """A response that is there already."""
 
     chunks: list[bytes]
@@ -493,8 +493,8 @@ def bring(
     chunks = [body[at : at + cut] for at in range(0, len(body), cut)]
 
     @contextmanager
-    def stream(*_: Any, **__: Any) -> Iterator[Whole]:
-        yield Whole(chunks)
+    def stream(*_: Any, **__: Any) -> Iterator[BodyMiddleware]:
+        yield BodyMiddleware(chunks)
 
     with pytest.MonkeyPatch.context() as patch, dataset.locked():
         patch.setattr(export_stage, "stream", stream)

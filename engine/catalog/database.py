@@ -292,7 +292,7 @@ class Catalog:
         query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
         return [at for (at,) in self.read(query, [project, now - HOUR, now])]
 
-    def give_back(self, project: str, at: int) -> None:
+    def release(self, project: str, at: int) -> None:
         """Free the slot that `ask` gave at that moment, in ms, for a request that never left."""
         one = "SELECT rowid FROM requests WHERE project = ? AND at = ? LIMIT 1"
         with self.transaction() as connection:

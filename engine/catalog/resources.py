@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from engine.catalog.database import Catalog
-from engine.errors import InUse, NotThere, Stale
+from engine.errors import EtagMismatch, NotFound, ResourceInUse
 
 Json = dict[str, Any]
 
@@ -58,7 +58,7 @@ class Resources:
         query = f"SELECT {_COLUMNS} FROM resources WHERE id = ? AND kind = ?"  # noqa: S608  # our own names only
         rows = self._catalog.read(query, [id_, kind])
         if not rows:
-            raise NotThere(kind, id_)
+            raise NotFound(kind, id_)
         return _resource(*rows[0])
 
     def all(self, kind: str) -> list[Resource]:
@@ -88,7 +88,7 @@ class Resources:
         with self._catalog.transaction() as connection:
             before = self.get(kind, id_)
             if etag is not None and etag != before.etag:
-                raise Stale(etag, before.etag)
+                raise EtagMismatch(etag, before.etag)
             edited, uses = edit(before)
             after = replace(edited, etag=str(uuid4()), updated_at=max(now, before.updated_at))
             connection.execute(
@@ -107,7 +107,7 @@ class Resources:
         with self._catalog.transaction() as connection:
             check(self.get(kind, id_))
             if users := self.users(id_):
-                raise InUse(kind, id_, *users[0])
+                raise ResourceInUse(kind, id_, *users[0])
             connection.execute("DELETE FROM uses WHERE user = ?", [id_])
             connection.execute("DELETE FROM resources WHERE id = ?", [id_])
 
@@ -128,7 +128,7 @@ def new(
 def _tie(connection: Any, resource: Resource, uses: Iterable[str]) -> None:
     for used in dict.fromkeys(uses):
         if not connection.execute("SELECT 1 FROM resources WHERE id = ?", [used]).fetchone():
-            raise NotThere("resources", used)
+            raise NotFound("resources", used)
         connection.execute("INSERT INTO uses (user, used) VALUES (?, ?)", [resource.id, used])
 
 

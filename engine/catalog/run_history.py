@@ -126,14 +126,14 @@ class RunHistory(Catalog):
         unwritten = [at for of, at in (*self._requests, *noted) if of == project]
         return sorted(found + [at for at in unwritten if now - HOUR < at <= now])
 
-    def give_back(self, project: str, at: int) -> None:
+    def release(self, project: str, at: int) -> None:
         """Free the slot that `ask` gave at that moment, in ms; if that cannot be, it is lost."""
         if (project, at) in self._requests:
             self._requests.remove((project, at))
             self._keep_beside()
         elif self._opened():
             try:
-                super().give_back(project, at)
+                super().release(project, at)
             except CatalogUnavailable as error:
                 self._fails(error)
 

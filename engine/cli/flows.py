@@ -73,11 +73,11 @@ def apply(
     from engine.catalog.database import Catalog
     from engine.catalog.resources import Resources
     from engine.control import from_config
-    from engine.control.secrets import vault_of
+    from engine.control.secrets import secret_store_of
     from engine.dataset.storage.local import holder
 
     loaded = declared_flows.loaded(config_file)
-    vault = vault_of(loaded.home, (loaded.api or Api()).key)
+    vault = secret_store_of(loaded.home, (loaded.api or Api()).key)
     with Catalog(loaded.home) as catalog:
         origin = declared_flows.origin_of(config_file)
         changes = from_config.apply(loaded, Resources(catalog), vault, open_flow.now(), origin)
@@ -94,7 +94,7 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
     """What the daemon would ask for now, and why; it asks nothing."""
     from engine.cli.progress import table
     from engine.model.clock import duration
-    from engine.model.schedule import DEFAULT_BUDGET
+    from engine.model.schedule import DEFAULT_RATE_LIMIT
 
     told, problems = _statuses(config_file, flow)
     if as_json:
@@ -114,11 +114,11 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         if s.problem or not s.flow.schedule:
             say(f"{s.flow.name}: {s.problem or 'it has no schedule: the daemon leaves it alone.'}")
             continue
-        count, left = s.requests, DEFAULT_BUDGET.per_hour - s.asked
+        count, left = s.requests, DEFAULT_RATE_LIMIT.per_hour - s.asked
         when = "at once" if s.hours == 0 else f"in {duration(s.hours * 3600)}"
         requests = "1 request" if count == 1 else f"{count:,} requests"
         say(
-            f"{s.flow.name}: {requests}; {left} of {DEFAULT_BUDGET.per_hour} left this hour: "
+            f"{s.flow.name}: {requests}; {left} of {DEFAULT_RATE_LIMIT.per_hour} left this hour: "
             f"done {when}. Next tick: {_moment(s.next_tick)}."
         )
     for name, why in problems.items():

@@ -79,10 +79,10 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
         if not resources.all("flows"):
             return {}, {}
         from engine.control import to_flow
-        from engine.control.secrets import vault_of
+        from engine.control.secrets import secret_store_of
 
         api = own.api or Api()
-        vault = vault_of(own.home, api.key)
+        vault = secret_store_of(own.home, api.key)
         origin = origin_of(path) if path else None
         hosts = api.mixpanel_hosts if path else None  # they stand in the daemon's file
         flows, problems = to_flow.flows(resources, vault, api.datasets, origin, hosts)

@@ -8,11 +8,11 @@ from uuid import UUID
 from engine.catalog.resources import Json, Resource, Resources, new
 from engine.config import file
 from engine.config.file import Config
-from engine.control.secrets import Vault
+from engine.control.secrets import SecretStore
 from engine.control.to_flow import is_left, uses
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MASK, MIXPANEL, OPTIONS
 from engine.dataset.storage.local import local_path
-from engine.errors import InputError, InUse, NotThere
+from engine.errors import InputError, NotFound, ResourceInUse
 from engine.model.flow import Connection, Flow
 from engine.model.run_payload import flow_id, id_of, source_id, target_id
 
@@ -26,7 +26,9 @@ class Wanted(NamedTuple):
     secret: Json | None = None
 
 
-def apply(config: Config, resources: Resources, vault: Vault, now: int, origin: str) -> list[str]:
+def apply(
+    config: Config, resources: Resources, vault: SecretStore, now: int, origin: str
+) -> list[str]:
     """Make, change and remove resources until they are those of `origin`; what was done.
 
     `origin` is the path of the configuration file that `config` was read from. Ids grow from the
@@ -146,7 +148,7 @@ def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
     """
     try:
         other = resources.get("flows", id_)
-    except NotThere:
+    except NotFound:
         return
     if other.origin == origin or is_left(other):
         return
@@ -157,7 +159,7 @@ def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
     )
 
 
-def _put(each: Wanted, resources: Resources, vault: Vault, now: int, origin: str) -> str:
+def _put(each: Wanted, resources: Resources, vault: SecretStore, now: int, origin: str) -> str:
     """Make a resource be as it is wanted; what was done, "" if nothing was."""
     used = uses(each.body, resources)
     if each.kind == "dataSets":
@@ -165,7 +167,7 @@ def _put(each: Wanted, resources: Resources, vault: Vault, now: int, origin: str
     secret = each.secret and vault.seal(each.secret)
     try:
         before = resources.get(each.kind, each.id)
-    except NotThere:
+    except NotFound:
         made = new(each.kind, each.body, now, id_=each.id, secret=secret or None, origin=origin)
         resources.create(made, used)
         return f"made {each.kind} {each.id}"
@@ -176,7 +178,7 @@ def _put(each: Wanted, resources: Resources, vault: Vault, now: int, origin: str
     return f"changed {each.kind} {each.id}"
 
 
-def _opened(resource: Resource, vault: Vault) -> Json | None:
+def _opened(resource: Resource, vault: SecretStore) -> Json | None:
     """What a resource keeps secret; None where another key sealed it, too."""
     if resource.secret is None:
         return None
@@ -190,6 +192,6 @@ def _opened(resource: Resource, vault: Vault) -> Json | None:
 def _remove(resource: Resource, resources: Resources) -> str:
     try:
         resources.delete(resource.kind, resource.id)
-    except InUse as error:
+    except ResourceInUse as error:
         return f"kept {resource.kind} {resource.id}: {error}"
     return f"removed {resource.kind} {resource.id}"

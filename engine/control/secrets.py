@@ -17,7 +17,7 @@ from engine.model.flow import Secret
 NAME = "secrets.key"
 
 
-class Vault:
+class SecretStore:
     """Seals and opens JSON documents. No `repr` of it shows its key (P7).
 
     The key is given, or the one of a home. That is looked for at each use, and made where something
@@ -65,6 +65,6 @@ class Vault:
             ) from None
 
 
-def vault_of(home: Path, key: Secret | None = None) -> Vault:
+def secret_store_of(home: Path, key: Secret | None = None) -> SecretStore:
     """The vault of a home: of the key that is given, else of the one that is kept there."""
-    return Vault(key or home / NAME)
+    return SecretStore(key or home / NAME)

@@ -11,7 +11,7 @@ from typing import Any
 from engine.catalog.resources import Json, Resource, Resources
 from engine.config.fields import is_text
 from engine.config.file import ASKED, origin_of
-from engine.control.secrets import Vault
+from engine.control.secrets import SecretStore
 from engine.control.validation import (
     DISABLED,
     FLOW_SPEC,
@@ -27,7 +27,7 @@ from engine.control.validation import (
     table,
 )
 from engine.dataset.storage.local import canonical
-from engine.errors import EtlError, NotThere, Unfit, disk_error
+from engine.errors import EtlError, InvalidResource, NotFound, disk_error
 from engine.model.flow import HOST, Connection, Flow, Secret
 from engine.model.window import latest_day
 
@@ -36,7 +36,7 @@ from engine.model.window import latest_day
 
 def flows(
     resources: Resources,
-    vault: Vault,
+    vault: SecretStore,
     datasets: Path,
     skip_origin: str | None,
     hosts: Collection[str] | None = (),
@@ -70,7 +70,7 @@ def flows(
 def _current_flow(
     resource: Resource,
     resources: Resources,
-    vault: Vault,
+    vault: SecretStore,
     datasets: Path,
     hosts: Collection[str] | None,
 ) -> Flow | None:
@@ -84,7 +84,7 @@ def _current_flow(
         except EtlError:
             try:
                 now = resources.get("flows", resource.id)
-            except NotThere:
+            except NotFound:
                 return None
             if now.body.get("state") == DISABLED:
                 return None
@@ -109,7 +109,7 @@ def is_left(resource: Resource) -> bool:
 def flow_of(
     resource: Resource,
     resources: Resources,
-    vault: Vault,
+    vault: SecretStore,
     datasets: Path,
     hosts: Collection[str] | None = (),
 ) -> Flow:
@@ -168,7 +168,7 @@ def uses(body: Json, resources: Resources) -> list[str]:
 # The parts of it ----------------------------------------------------------------------------
 
 
-def connection_of(source: Resource, resources: Resources, vault: Vault) -> Connection:
+def connection_of(source: Resource, resources: Resources, vault: SecretStore) -> Connection:
     """The connection of a source connection: what its base connection and its params say."""
     base = resources.get("connections", source.body["baseConnectionId"])
     secret = vault.open(base.secret) if base.secret else {}
@@ -186,7 +186,7 @@ def check_host(base: Resource, hosts: Collection[str]) -> None:
     params = (base.body.get("auth") or {}).get("params") or {}
     host = credentials_of(base.body, {"password": MASK}).get("host", HOST) if params else HOST
     if (origin := origin_of(host)) not in ASKED and origin not in hosts:
-        raise Unfit(
+        raise InvalidResource(
             "1400-400",
             f"The host of connection {base.id} is not asked for clients: it is none of "
             f"{', '.join([*ASKED, *hosts])}. Give one of these, or have whoever runs the daemon "
@@ -199,7 +199,7 @@ def schema_named(resources: Resources, name: str) -> Resource:
     for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
         if name in _names(schema):
             return schema
-    raise NotThere("schemas", name)
+    raise NotFound("schemas", name)
 
 
 def dataset_of(dataset: Resource, datasets: Path) -> str:
@@ -218,13 +218,15 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     """The name and the document of a flow's mapping set, in the version that it names."""
     transformations = body.get("transformations")
     if not isinstance(transformations, list) or not transformations:
-        raise Unfit(
+        raise InvalidResource(
             "1370-400",
             "The source columns could not be fetched for ingestion because the mapping "
             "transformation is missing. Please add the mapping transformation and try again.",
         )
     if len(transformations) > 1 or not isinstance(transformations[0], dict):
-        raise Unfit("1400-400", "transformations: must hold one mapping, and nothing else")
+        raise InvalidResource(
+            "1400-400", "transformations: must hold one mapping, and nothing else"
+        )
     params = table(transformations[0], "params")
     if not is_text(params.get("mappingId")):
         raise missing("mappingId")
@@ -232,7 +234,7 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     version = integer(params.get("mappingVersion", 0))
     versions = mapping.body["versions"]
     if version is None or not 0 <= version < len(versions):
-        raise Unfit(
+        raise InvalidResource(
             "1412-400",
             "Invalid Mapping Version in request. Please provide correct mapping version.",
         )
@@ -240,7 +242,7 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     outer = document.get("outputSchema") or {}
     wanted = document.get("xdmSchema") or (outer.get("schemaRef") or {}).get("id")
     if wanted is not None and wanted not in _names(schema):
-        raise Unfit(
+        raise InvalidResource(
             "1425-400",
             f"Error while matching schema in target dataset {schema.body.get('$id', schema.id)} "
             f"with schema in mapping {wanted}. Schema with same id and version must be used in "

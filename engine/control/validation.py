@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.config import file
 from engine.config.fields import MOST_WHOLE, Key, is_text, values_of
-from engine.errors import Unfit
+from engine.errors import InvalidResource
 from engine.model.flow import FREQUENCIES, Schedule
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ def check_connection(body: Json, secret: Json) -> None:
     credentials_of(body, secret)
     user = body["auth"]["params"]["username"]
     if len(user) > MOST_USER_NAME or not all("!" <= sign <= "~" for sign in user):
-        raise Unfit(
+        raise InvalidResource(
             "1400-400",
             f"auth.params.username: must be 1 to {MOST_USER_NAME} visible characters of ASCII, "
             "without a blank or a colon, as Mixpanel's service accounts have.",
@@ -67,14 +67,14 @@ def check_source(body: Json) -> Json:
     """
     spec(body, "connectionSpec", MIXPANEL)
     if not isinstance(body.get("baseConnectionId"), str):
-        raise Unfit(
+        raise InvalidResource(
             "1338-400",
             "The base connection ID can't be null in the request. "
             "Please provide valid base connection ID in the request.",
         )
     form = table(body, "data").get("format")
     if form != "json":
-        raise Unfit(
+        raise InvalidResource(
             "1327-400",
             f"The format of source data supplied={_brief(form)} in SourceConnection is not "
             "supported. The allowed values are: [json]. Please provide allowed values and try "
@@ -104,7 +104,7 @@ def check_target(body: Json) -> None:
     spec(body, "connectionSpec", (DATA_LAKE,), "1307-400")
     table(body, "data")
     if not is_text(table(body, "params").get("dataSetId")):
-        raise Unfit(
+        raise InvalidResource(
             "1325-400",
             "The dataSetId param cannot be null or empty in target connection. "
             "Please provide valid dataSetId param and try again.",
@@ -126,14 +126,14 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
     if isinstance(frequency, str) and frequency.isascii():
         frequency = frequency.strip("\r\n").lower()
     if frequency not in FREQUENCIES:
-        raise Unfit(
+        raise InvalidResource(
             "1397-400",
             f"The provided frequency : {_brief(frequency)} is invalid. It must be one of "
             f"{', '.join(FREQUENCIES)}. Please provide a valid frequency and try again.",
         )
     start = integer(params["startTime"])
     if start is None or not 0 <= start <= file.LAST_SECOND:
-        raise Unfit(
+        raise InvalidResource(
             "1340-400",
             f"An error occurred while parsing startTime={_brief(params['startTime'])}. "
             "It must be in whole seconds since 1970. "
@@ -152,7 +152,7 @@ def options_of(body: Json) -> tuple[Json, bool]:
     if is_text(diagnostics) and diagnostics.lower() in ("true", "false"):
         diagnostics = diagnostics.lower() == "true"
     if not isinstance(diagnostics, bool):
-        raise Unfit("1400-400", "options: errorDiagnosticsEnabled: must be true or false")
+        raise InvalidResource("1400-400", "options: errorDiagnosticsEnabled: must be true or false")
     values = _values("options", given, OPTIONS, file.FLOW)
     return values, diagnostics or "partial_ingestion_percent" in values
 
@@ -161,7 +161,7 @@ def credentials_of(body: Json, secret: Json) -> Json:
     """The host and the user name that a connection has, with a password besides."""
     auth = table(body, "auth", "1304-400")
     if auth.get("specName") not in AUTH_SPECS:
-        raise Unfit(
+        raise InvalidResource(
             "1415-400",
             f"The auth spec '{_brief(auth.get('specName'))}' could not be found for the connection "
             f"spec ID {body['connectionSpec']['id']}. It must be one of {', '.join(AUTH_SPECS)}.",
@@ -181,7 +181,7 @@ def _interval(frequency: str, params: Json) -> int | None:
     given = params.get("interval")
     if frequency == "once":
         if given is not None:
-            raise Unfit(
+            raise InvalidResource(
                 "1361-400",
                 "Interval is not allowed with one time ingestion. "
                 "Please remove interval or change frequency and then try again.",
@@ -191,13 +191,13 @@ def _interval(frequency: str, params: Json) -> int | None:
         raise missing("interval")
     interval, least = integer(given), 15 if frequency == "minute" else 1
     if interval is None or interval > MOST_WHOLE:
-        raise Unfit(
+        raise InvalidResource(
             "1363-400",
             f"Interval {_brief(given)} is not allowed with frequency: {frequency}. "
             "Please provide a valid interval value and try again.",
         )
     if interval < least:
-        raise Unfit(
+        raise InvalidResource(
             "1362-400",
             f"Interval cannot be less than {least}. "
             "Please provide a valid interval value and try again.",
@@ -210,13 +210,13 @@ def _backfill(frequency: str, params: Json) -> bool:
     if given is None:
         return False
     if frequency == "once":
-        raise Unfit(
+        raise InvalidResource(
             "1364-400",
             "The backfill flag is not allowed when frequency is set to once. "
             "Please remove the backfill flag when frequency is set to once and try again.",
         )
     if str(given).lower() not in ("true", "false"):
-        raise Unfit("1400-400", "scheduleParams.backfill: must be true or false")
+        raise InvalidResource("1400-400", "scheduleParams.backfill: must be true or false")
     return str(given).lower() == "true"
 
 
@@ -224,7 +224,7 @@ def spec(body: Json, key: str, allowed: tuple[str, ...], number: str = "1413-400
     """Unfit unless the specification that `key` names is one of `allowed`."""
     given = table(body, key, number).get("id")
     if given not in allowed:
-        raise Unfit(
+        raise InvalidResource(
             number,
             "The spec ID provided is invalid. Please provide a valid spec ID and try again: "
             f"{key}.id must be {' or '.join(allowed)}.",
@@ -235,27 +235,27 @@ def only(body: Json, key: str, what: str) -> str:
     """The one id of a list."""
     ids = body.get(key)
     if not ids or ids in ([None], [""]):
-        raise Unfit(
+        raise InvalidResource(
             "1338-400",
             f"The {what} connection ID can't be null in flowRequest. "
             f"Please provide valid {what} connection ID in flowRequest.",
         )
     if not isinstance(ids, list) or len(ids) != 1:
         size = len(ids) if isinstance(ids, list) else "unknown"
-        raise Unfit(
+        raise InvalidResource(
             "1321-400",
             f"The length of {key} should be one, supplied size is {size}. "
             "Please provide valid size and try again.",
         )
     if not is_text(ids[0]):
-        raise Unfit("1400-400", f"{key}: must be a list of one id")
+        raise InvalidResource("1400-400", f"{key}: must be a list of one id")
     return str(ids[0])
 
 
 def _values(origin: str, given: Json, names: Mapping[str, str], keys: Mapping[str, Key]) -> Json:
     """The values of `given`, which has a client's `names`, by the configuration file's."""
     if len(given) > MOST_KEYS:
-        raise Unfit("1400-400", f"{origin}: has more than {MOST_KEYS} keys")
+        raise InvalidResource("1400-400", f"{origin}: has more than {MOST_KEYS} keys")
     theirs = {name: keys[ours] for name, ours in names.items()}
     found = values_of(origin, given, theirs)
     return {names[name]: value for name, value in found.items()}
@@ -267,19 +267,19 @@ def table(body: Json, key: str, number: str = "1359-400") -> Json:
     if given is None:
         raise missing(key, number)
     if not isinstance(given, dict):
-        raise Unfit("1400-400", f"{key}: must be an object")
+        raise InvalidResource("1400-400", f"{key}: must be an object")
     return given
 
 
-def missing(param: str, number: str = "1359-400") -> Unfit:
+def missing(param: str, number: str = "1359-400") -> InvalidResource:
     """What to raise for want of a parameter."""
     if number == "1304-400":
-        return Unfit(
+        return InvalidResource(
             number,
             f"The mandatory field {param} is not provided. "
             f"Please provide the {param} and try again.",
         )
-    return Unfit(
+    return InvalidResource(
         number,
         f"The param {param} is missing in the request. Please provide a valid {param} "
         "and try again.",

@@ -27,7 +27,7 @@ from engine.model.clock import Clock
 from engine.model.flow import Flow, Run
 from engine.model.run_payload import remarks
 from engine.sync.empty_days import sentence
-from engine.sync.incremental import Turn, tend
+from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.runner import Ended, Event, Noticed, Options, Split, Waiting
 
 SECONDS = 600  # that a turn may take
@@ -52,11 +52,11 @@ def work(
     """
     configure(flow=flow.name)
     _follow_parent(speaks)
-    turn = Turn(seconds=SECONDS, began=began)
+    turn = RunContext(seconds=SECONDS, began=began)
     options = replace(options or Options(), now=clock.now)
     try:
         _listen(turn)
-        items = tend(flow, home, options, Told(flow), turn, _warn)
+        items = sync_flow(flow, home, options, RunLogger(flow), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -76,7 +76,7 @@ def _warn(why: str) -> None:
     log.warning("the history cannot be written", why=why)
 
 
-class Told:
+class RunLogger:
     """Logs a line a run, and a wait when it begins: once, however often it is looked at."""
 
     def __init__(self, flow: Flow) -> None:
@@ -124,7 +124,7 @@ def _of(run: Run) -> dict[str, str]:
     return {"run": run.id, "window": str(run.window)}
 
 
-def _listen(turn: Turn) -> None:
+def _listen(turn: RunContext) -> None:
     """P8: a window that runs has DRAIN seconds to end; where nothing runs, the end is at once."""
 
     def asked(*_: object) -> None:

@@ -297,7 +297,7 @@ class Daemon:
             try:
                 status = self._turn(name, began)
             finally:
-                self._turns.give_back(name)
+                self._turns.release(name)
             if status == LATER != before:
                 log.log.info("waiting", flow=name, why="Mixpanel's hourly budget is used up")
             # Who waits for a turn is woken now, and would come too late.

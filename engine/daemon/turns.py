@@ -51,7 +51,7 @@ class Turns:
                 self._changed.notify_all()
         return True
 
-    def give_back(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """The flow has ended."""
         with self._changed:
             self._running.pop(name, None)

@@ -46,8 +46,8 @@ from engine.dataset.dedup import Duplicates
 from engine.dataset.delta_log import columns_of, paths_in
 from engine.dataset.intent import Intent, is_inside
 from engine.dataset.storage.local import make_folder, set_aside, sync, sync_tree, take, write_synced
-from engine.dataset.table import COLUMNS, SOURCE, Held, Table, translated
-from engine.errors import DatasetError, Shrunk, disk_error
+from engine.dataset.table import COLUMNS, SOURCE, DayContents, Table, translated
+from engine.errors import DatasetError, ShrinkDetected, disk_error
 
 if TYPE_CHECKING:
     from engine.dataset.parquet_writer import StagedFile
@@ -55,7 +55,9 @@ if TYPE_CHECKING:
 NOTE = "batch.json"  # in the folder of a batch
 TRIES = 10  # commits of other programs that may come between, one after the other
 KEPT = re2.compile(r"([0-9]{1,15})-(.{1,100})\.json")  # a list of replaced files
-Planned = tuple[Mapping[date, Held], Mapping[str, int]]  # what a commit replaces, and its positions
+Planned = tuple[
+    Mapping[date, DayContents], Mapping[str, int]
+]  # what a commit replaces, and its positions
 
 
 class Dataset(Table):
@@ -244,12 +246,12 @@ class Dataset(Table):
 
     def check_shrink(
         self,
-        held: Mapping[date, Held],
+        held: Mapping[date, DayContents],
         files: Sequence["StagedFile"],
         percent: float,
         keys: Callable[[], Sequence[tuple[str, ...]]] = lambda: (),
     ) -> None:
-        """P5: raise `Shrunk` if a day would keep less than `percent` of the events it holds.
+        """P5: raise `ShrinkDetected` if a day would keep less than `percent` of its events.
 
         `keys` are the columns that tell events apart, if the table has them: of a day that holds
         events twice, only one of each counts. That is read where the guard is about to refuse.
@@ -268,7 +270,7 @@ class Dataset(Table):
                     f"{day} holds {there.rows:,} rows{doubled} and would hold {fresh[day]:,}"
                 )
         if worse:
-            error = Shrunk(
+            error = ShrinkDetected(
                 "Mixpanel sent far fewer events than the table holds: "
                 f"{'; '.join(worse.values())}. "
                 "Nothing was changed; if the loss is meant, run again with --force --allow-shrink."
@@ -294,7 +296,7 @@ class Dataset(Table):
         self,
         batch_id: str,
         files: Sequence["StagedFile"],
-        replaced: Mapping[date, Held],
+        replaced: Mapping[date, DayContents],
         positions: Mapping[str, int],
         record: Any,
         keep_superseded_hours: float = 0,
@@ -383,7 +385,7 @@ class Dataset(Table):
         table: DeltaTable,
         batch_id: str,
         files: Sequence["StagedFile"],
-        replaced: Mapping[date, Held],
+        replaced: Mapping[date, DayContents],
         positions: Mapping[str, int],
     ) -> bool:
         """Write the entry after the version that `table` is of; False if there is one already."""
@@ -439,7 +441,7 @@ class Dataset(Table):
         return True
 
     def _notes(
-        self, table: DeltaTable, files: Sequence["StagedFile"], replaced: Mapping[date, Held]
+        self, table: DeltaTable, files: Sequence["StagedFile"], replaced: Mapping[date, DayContents]
     ) -> dict[str, int]:
         """What a commit to `table` notes of the days that it touches (P10)."""
         fresh: dict[date, list[tuple[str, int]]] = {day: [] for day in replaced}
@@ -559,7 +561,7 @@ def _made_at(batch_id: str) -> int | None:
         return None
 
 
-def _is_same(there: Mapping[date, Held], planned: Mapping[date, Held]) -> bool:
+def _is_same(there: Mapping[date, DayContents], planned: Mapping[date, DayContents]) -> bool:
     """Whether days hold the same files, in whatever order."""
     return all(
         held.rows == there[day].rows and sorted(held.files) == sorted(there[day].files)

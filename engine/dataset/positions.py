@@ -18,7 +18,7 @@ from datetime import date
 from engine.dataset import single_days
 from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
-from engine.dataset.table import Held
+from engine.dataset.table import DayContents
 from engine.errors import DatasetError, InputError
 from engine.model import schedule
 from engine.model.flow import Flow, Run
@@ -143,7 +143,7 @@ def _check_wrong(reached: int | None, window: Window, now: int) -> None:
         )
 
 
-def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[date, Held]:
+def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[date, DayContents]:
     """What the window's commit takes the place of; `now` by Mixpanel's clock, if it is known.
 
     Raises DatasetError if the table has moved on since the window was planned: what arrived

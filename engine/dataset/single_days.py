@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.dataset.dataset import Dataset
-from engine.dataset.table import Held
+from engine.dataset.table import DayContents
 from engine.model.day_borders import CHANGE, SECONDS, UTC
 from engine.model.window import DAY, Window
 from engine.transform.columns import whole_seconds
@@ -60,8 +60,8 @@ def found(dataset: Dataset, begins: int, *, arrives: bool) -> dict[str, int]:
     `arrives`: its rows came by arrival, and so also those of the day beside: it has to have them.
     """
     held = dataset.days()
-    beside = {day + DAY if begins < UTC else day - DAY for day in held if arrives}
-    return {MARK: ORIGIN + begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | beside)}
+    existing_keys = {day + DAY if begins < UTC else day - DAY for day in held if arrives}
+    return {MARK: ORIGIN + begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | existing_keys)}
 
 
 def after(dataset: Dataset, window: Window, begins: int) -> dict[str, int]:
@@ -80,9 +80,9 @@ def is_alone(dataset: Dataset, window: Window) -> bool:
 
 def own_rows(
     dataset: Dataset,
-    held: Mapping[date, Held],
+    held: Mapping[date, DayContents],
     keys: Callable[[], Sequence[tuple[str, ...]]],
-) -> Mapping[date, Held]:
+) -> Mapping[date, DayContents]:
     """`held`, with those rows alone of a misfiled day that lie well within the project's day.
 
     The others are, or may be, of the day beside: that they go is no loss (P5). `keys`: the columns

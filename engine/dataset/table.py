@@ -42,7 +42,7 @@ UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class DayContents:
     """What the table holds of one day."""
 
     rows: int
@@ -171,9 +171,9 @@ class Table:
         """Whether there is a table already."""
         return self._seen >= 0
 
-    def held(self, days: Sequence[date]) -> dict[date, Held]:
+    def held(self, days: Sequence[date]) -> dict[date, DayContents]:
         """What the table holds of each of `days`."""
-        found = {day: Held(0, []) for day in days}
+        found = {day: DayContents(0, []) for day in days}
         if not self.exists:
             return found
         if not self._log.has_table():
@@ -184,15 +184,15 @@ class Table:
         with translated(f"read the log of {self.root}"):
             return self._held(self._current(), days)
 
-    def _held(self, table: DeltaTable, days: Sequence[date]) -> dict[date, Held]:
+    def _held(self, table: DeltaTable, days: Sequence[date]) -> dict[date, DayContents]:
         """What `table`, as it was loaded, holds of each of `days`."""
-        found = {day: Held(0, []) for day in days}
+        found = {day: DayContents(0, []) for day in days}
         files = self._files(table)
         files = files.filter(pc.is_in(files["partition.event_date"], pa.array(days, pa.date32())))
         for path, size, rows, day in _listed(files):
             of_day = found[day]
             of_day.files.append((path, size))
-            found[day] = Held(of_day.rows + self._count(path, rows), of_day.files)
+            found[day] = DayContents(of_day.rows + self._count(path, rows), of_day.files)
         return found
 
     def _count(self, path: str, rows: int | None) -> int:

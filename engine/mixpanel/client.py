@@ -27,7 +27,7 @@ from isal import igzip_lib, isal_zlib
 from socksio.exceptions import SOCKSError
 
 from engine import __version__
-from engine.errors import InputError, Refused, Truncated, TryAgain, Unavailable
+from engine.errors import InputError, Refused, RetryableError, Truncated, Unavailable
 from engine.mixpanel.proxies import Proxy, certificates, proxy_for
 from engine.mixpanel.responses import answered_at, clean, is_page, quote, sentence, verdict
 from engine.model.flow import Connection
@@ -46,7 +46,7 @@ HOST_NAME = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9a-f:.]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Timeouts:
     """Seconds that Mixpanel may take. It computes for minutes before anything comes.
 
     connect     to a connection, with TLS
@@ -61,7 +61,7 @@ class Limits:
     total: float = 6 * 3600
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_TIMEOUTS = Timeouts()
 
 
 def params(
@@ -215,7 +215,7 @@ def stream(
     events: Sequence[str] = (),
     where: str | None = None,
     limit: int | None = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Timeouts = DEFAULT_TIMEOUTS,
     stopped: Callable[[], bool] = lambda: False,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Response]:
@@ -278,7 +278,7 @@ def _answer(
     transport: httpx.HTTPTransport,
     connection: Connection,
     address: str,
-    limits: Limits,
+    limits: Timeouts,
     watch: "_Watch",
 ) -> httpx.Response:
     """The response that has begun, after redirects within the same host."""
@@ -343,7 +343,7 @@ class _Watch:
     def __init__(
         self,
         connection: Connection,
-        limits: Limits,
+        limits: Timeouts,
         stopped: Callable[[], bool],
         proxy: Proxy | None = None,
     ) -> None:
@@ -550,7 +550,7 @@ def _start(answered: Response, watch: _Watch) -> bytes:
     """The beginning of an error's body: as much of it as comes soon."""
     gathered = bytearray()
     watch.hurry(ERROR_SECONDS)
-    with suppress(TryAgain):  # the status says more than how its text broke off
+    with suppress(RetryableError):  # the status says more than how its text broke off
         for chunk in answered.received_chunks():
             gathered += chunk
             if len(gathered) >= ERROR_BODY:

@@ -44,7 +44,7 @@ class Reject:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class BatchManifest:
     """What it takes to judge a batch's rejects later: `batch.json`, beside them.
 
     `days` holds of each day the sum of all flows' positions, as the batch left it: a day that has
@@ -65,7 +65,7 @@ class Note:
         return names | {"window": self.window.as_json(), "days": days}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Note":
+    def from_json(cls, value: dict[str, Any]) -> "BatchManifest":
         """The note that `as_json` wrote; KeyError, TypeError or ValueError for anything else."""
         days = {date.fromisoformat(day): version for day, version in value["days"].items()}
         names = {f.name: value[f.name] for f in fields(cls)}

@@ -42,7 +42,7 @@ class Borders:
         self.high = high if self.high is None else max(high, self.high)
 
     @property
-    def beside(self) -> int:
+    def existing_keys(self) -> int:
         """The rows of the UTC days beside those that were asked for."""
         return self.before + self.after
 
@@ -52,11 +52,11 @@ class Borders:
         It is as near as the rows tell. `over`: all days have ended. Of a day that goes on it
         cannot be said what lies within 24 hours.
         """
-        if not self.beside or self.low is None or self.high is None:
+        if not self.existing_keys or self.low is None or self.high is None:
             return UTC
         longest = (self.last - self.first + 1) * SECONDS + CHANGE
         fits = over and self.high - self.low < longest
-        many = self.beside >= FEW and self.beside >= self.rows * PERCENT / 100
+        many = self.existing_keys >= FEW and self.existing_keys >= self.rows * PERCENT / 100
         if not (fits or many):
             return UTC
         if self.before >= self.after:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
-from engine.errors import EtlError, RateLimited, TryAgain
+from engine.errors import EtlError, RateLimited, RetryableError
 from engine.model.day_borders import UTC
 from engine.model.flow import Flow, Schedule
 from engine.model.window import (
@@ -34,7 +34,7 @@ UNKNOWN = 1  # ms: a day's position, where the clock that noted it was wrong
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class RateLimit:
     """What Mixpanel allows a project: requests an hour (rolling), a second, and at a time."""
 
     per_hour: int = 60
@@ -43,7 +43,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long to go on with a window that fails; times in seconds.
 
     tries       pulls of a window that may fail before it is given up
@@ -62,8 +62,8 @@ class Patience:
     obeyed: float = 3600
 
 
-DEFAULT_BUDGET = Budget()
-DEFAULT_PATIENCE = Patience()
+DEFAULT_RATE_LIMIT = RateLimit()
+DEFAULT_RETRY_POLICY = RetryPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,14 @@ def decide(
     failure: EtlError,
     failures: int,
     uniform: Callable[[], float],
-    patience: Patience = DEFAULT_PATIENCE,
+    patience: RetryPolicy = DEFAULT_RETRY_POLICY,
 ) -> Wait | Stop:
     """What to do after the `failures`-th failure of a window (from 1 on).
 
     Answers 429 are counted apart from other failures. Half of every wait is jitter, by `uniform`
     (0 to 1), so that workers that failed together do not come back together.
     """
-    if not isinstance(failure, TryAgain):
+    if not isinstance(failure, RetryableError):
         return Stop()
     limited = isinstance(failure, RateLimited)
     if failures >= (patience.limited if limited else patience.tries):
@@ -105,7 +105,7 @@ def decide(
     return Wait(wait)
 
 
-def wait_for_slot(asked: Sequence[int], in_flight: int, now: int, budget: Budget) -> int:
+def wait_for_slot(asked: Sequence[int], in_flight: int, now: int, budget: RateLimit) -> int:
     """Ms until one more request fits into the budget; 0: now.
 
     `asked`: when requests were made, in ms. Moments that lie in the future were noted before the
@@ -402,11 +402,11 @@ def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, li
     began = latest_day(start, zone)  # the last day of which arrival windows may lack something
     # By M: a pull before M reaches that moment would leave out what is late. By `now` too: if the
     # clock was ahead when M was written and has been set right, what is late is yet to come.
-    ripe = last_over(min(arrival, now) - _lookback(flow), zone)
+    settled_up_to = last_over(min(arrival, now) - _lookback(flow), zone)
     backfill: list[date] = []
     if flow.backfill_from:
         backfill = _never(pulled, flow.backfill_from, min(began, latest_day(now, zone)))
-    settle = _never(pulled, began + DAY, ripe) + _unsettled(flow, pulled, ripe)
+    settle = _never(pulled, began + DAY, settled_up_to) + _unsettled(flow, pulled, settled_up_to)
     return {"settle": settle, "backfill": backfill}
 
 
@@ -441,7 +441,7 @@ def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date
     """
     zone = flow.connection.zone
     pulled = {day: at for day, at in positions.pulled.items() if day not in positions.undone}
-    ripe = last_over(tick - _lookback(flow), zone)
+    settled_up_to = last_over(tick - _lookback(flow), zone)
     if flow.backfill_from:
         first = flow.backfill_from
     elif flow.schedule and flow.schedule.start_time:
@@ -451,12 +451,14 @@ def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date
     else:
         first = last_over(tick, zone)
     running = [
-        day for day, at in pulled.items() if day > ripe and at < min(tick, day_over(day, zone))
+        day
+        for day, at in pulled.items()
+        if day > settled_up_to and at < min(tick, day_over(day, zone))
     ]
     return {
-        "day": running + _never(pulled, max(first, ripe + DAY), latest_day(tick, zone)),
-        "settle": _unsettled(flow, pulled, ripe),
-        "backfill": _never(pulled, first, ripe),
+        "day": running + _never(pulled, max(first, settled_up_to + DAY), latest_day(tick, zone)),
+        "settle": _unsettled(flow, pulled, settled_up_to),
+        "backfill": _never(pulled, first, settled_up_to),
     }
 
 
@@ -464,11 +466,13 @@ def _never(pulled: Mapping[date, int], first: date, last: date) -> list[date]:
     return [day for day in each_day(first, last) if day not in pulled]
 
 
-def _unsettled(flow: Flow, pulled: Mapping[date, int], ripe: date) -> list[date]:
-    """The days up to `ripe` that were pulled, but not since they are `lookback_days` old."""
+def _unsettled(flow: Flow, pulled: Mapping[date, int], settled_up_to: date) -> list[date]:
+    """The days up to `settled_up_to` that were not pulled since they were `lookback_days` old."""
     zone, lookback = flow.connection.zone, _lookback(flow)
     return [
-        day for day, at in pulled.items() if day <= ripe and at < day_over(day, zone) + lookback
+        day
+        for day, at in pulled.items()
+        if day <= settled_up_to and at < day_over(day, zone) + lookback
     ]
 
 

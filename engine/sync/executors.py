@@ -28,25 +28,31 @@ from signal import (
 from typing import Protocol
 
 from engine.errors import EtlError
-from engine.mixpanel.client import Limits
+from engine.mixpanel.client import Timeouts
 from engine.model.batch import Tally
 from engine.model.flow import Flow, Run
-from engine.sync.pull import Beside, Rules, Staged, pull
+from engine.sync.pull import Beside, Rules, StagedRun, pull
 from engine.transform.second_process import cores
 
-Advance = Callable[[str, int, int], None]  # run id, lines and bytes so far
-Turn = Callable[[Run], None]  # returns when one more request of the run may be made
+ProgressCallback = Callable[[str, int, int], None]  # run id, lines and bytes so far
+RunContext = Callable[[Run], None]  # returns when one more request of the run may be made
 STOPS = (SIGINT, SIGTERM)
 EVERY = 0.2  # seconds between two words about a pull
 
 
-class Pulls(Protocol):
+class Executor(Protocol):
     """Something that pulls."""
 
     def submit(
-        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
-    ) -> Future[Staged]:
-        """Start a pull; a window that is to be added needs what the table holds `beside` it."""
+        self,
+        flow: Flow,
+        rules: Rules,
+        run: Run,
+        directory: Path,
+        limits: Timeouts,
+        existing_keys: Beside,
+    ) -> Future[StagedRun]:
+        """Start a pull; `existing_keys` are those of the table, for windows that add rows."""
 
     def listen(self) -> None:
         """Pass on what pulls elsewhere told of their progress."""
@@ -56,36 +62,44 @@ class Pulls(Protocol):
 
 
 @contextmanager
-def pulls(workers: int, advance: Advance, turn: Turn = lambda _: None) -> Iterator[Pulls]:
+def pulls(
+    workers: int, advance: ProgressCallback, turn: RunContext = lambda _: None
+) -> Iterator[Executor]:
     """A place for `workers` pulls at a time. Whatever still runs at the end is killed (P8)."""
     if workers == 1:
-        yield _Here(advance, turn)
+        yield _InlineExecutor(advance, turn)
         return
-    elsewhere = _Elsewhere(workers, advance, _Here(advance, turn))
+    elsewhere = _ProcessExecutor(workers, advance, _InlineExecutor(advance, turn))
     try:
         yield elsewhere
     finally:
         elsewhere.stop()
 
 
-class _Here:
+class _InlineExecutor:
     """Pulls in this process, one after the other: a submit returns when its pull has ended."""
 
-    def __init__(self, advance: Advance, turn: Turn) -> None:
+    def __init__(self, advance: ProgressCallback, turn: RunContext) -> None:
         self._advance = advance
         self._turn = turn
 
     def submit(
-        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
-    ) -> Future[Staged]:
-        future: Future[Staged] = Future()
+        self,
+        flow: Flow,
+        rules: Rules,
+        run: Run,
+        directory: Path,
+        limits: Timeouts,
+        existing_keys: Beside,
+    ) -> Future[StagedRun]:
+        future: Future[StagedRun] = Future()
         try:
             tell = _now_and_then(run.id, self._advance)
-            held = beside if run.window.arrival else None
+            held = existing_keys if run.window.arrival else None
             twin = cores() > 1
             turn = partial(self._turn, run)
             staged = pull(
-                flow, rules, run, directory, tell, limits, twin=twin, beside=held, turn=turn
+                flow, rules, run, directory, tell, limits, twin=twin, existing_keys=held, turn=turn
             )
             future.set_result(staged)
         except EtlError as error:
@@ -99,13 +113,13 @@ class _Here:
         pass
 
 
-class _Elsewhere:
+class _ProcessExecutor:
     """Pulls in processes that are started afresh, so that none inherits a lock or a thread.
 
     An arrival window is pulled `here`: it comes alone, and needs what the table holds beside it.
     """
 
-    def __init__(self, workers: int, advance: Advance, here: _Here) -> None:
+    def __init__(self, workers: int, advance: ProgressCallback, here: _InlineExecutor) -> None:
         self._advance = advance
         self._here = here
         self._workers = workers
@@ -118,15 +132,21 @@ class _Elsewhere:
         self._pool = ProcessPoolExecutor(self._workers, context, _settle_in, (self._words,))
 
     def submit(
-        self, flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits, beside: Beside
-    ) -> Future[Staged]:
+        self,
+        flow: Flow,
+        rules: Rules,
+        run: Run,
+        directory: Path,
+        limits: Timeouts,
+        existing_keys: Beside,
+    ) -> Future[StagedRun]:
         if run.window.arrival:
-            return self._here.submit(flow, rules, run, directory, limits, beside)
+            return self._here.submit(flow, rules, run, directory, limits, existing_keys)
         try:
             with _not_interrupted():
                 return self._pool.submit(_pull, flow, rules, run, directory, limits)
         except BrokenProcessPool as error:  # a worker died in the meantime
-            failed: Future[Staged] = Future()
+            failed: Future[StagedRun] = Future()
             failed.set_exception(error)
             return failed
 
@@ -186,14 +206,14 @@ def _settle_in(words: "SimpleQueue[tuple[str, int, int]]") -> None:
     threading.Thread(target=follow, name="follow", daemon=True).start()
 
 
-def _pull(flow: Flow, rules: Rules, run: Run, directory: Path, limits: Limits) -> Staged:
+def _pull(flow: Flow, rules: Rules, run: Run, directory: Path, limits: Timeouts) -> StagedRun:
     def put(run_id: str, lines: int, size: int) -> None:
         _words.put((run_id, lines, size))
 
     return pull(flow, rules, run, directory, _now_and_then(run.id, put), limits)
 
 
-def _now_and_then(run_id: str, advance: Advance) -> Callable[[Tally], None]:
+def _now_and_then(run_id: str, advance: ProgressCallback) -> Callable[[Tally], None]:
     """Tells at most once in EVERY seconds: a batch takes a millisecond."""
     told = 0.0
 

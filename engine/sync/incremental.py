@@ -48,7 +48,7 @@ RECENT = 7  # days that tell how many events a day has
 
 
 @dataclass(slots=True)
-class Turn:
+class RunContext:
     """One turn of a flow, between who gives it and who has it.
 
     asked   somebody wants an end
@@ -66,12 +66,12 @@ class Turn:
     began: int = 0
 
 
-def tend(
+def sync_flow(
     flow: Flow,
     home: Path,
     options: Options,
     tell: Callable[[Event], None] = lambda _: None,
-    turn: Turn | None = None,
+    turn: RunContext | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[Json]:
     """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
@@ -86,7 +86,9 @@ def tend(
             dataset = open_flow.dataset_of(flow, rules)
             check_still_there(flow, dataset, catalog)
             check_kind(flow, dataset)
-            return Upkeep(flow, rules, dataset, catalog, options, tell, turn or Turn()).run()
+            return IncrementalSync(
+                flow, rules, dataset, catalog, options, tell, turn or RunContext()
+            ).run()
         except EtlError as error:
             _record(flow, catalog, options.now(), error)
             raise
@@ -95,7 +97,7 @@ def tend(
             raise
 
 
-class Upkeep:
+class IncrementalSync:
     """The windows of a flow that are due, one at a time, each planned when its turn comes."""
 
     def __init__(
@@ -106,7 +108,7 @@ class Upkeep:
         catalog: Catalog,
         options: Options,
         tell: Callable[[Event], None],
-        turn: Turn,
+        turn: RunContext,
     ) -> None:
         self._flow = flow
         self._dataset = dataset

@@ -32,7 +32,7 @@ from engine.model.flow import Flow, Run
 from engine.model.window import DAY, Window, day_over, utc
 from engine.sync.reject_limits import RejectDays, judge
 from engine.transform import decode
-from engine.transform.arrival_filter import early_keys, is_early, keep_within, leave_out
+from engine.transform.arrival_filter import early_keys, filter_by_arrival, is_early, leave_out
 from engine.transform.columns import Columns
 from engine.transform.fast_path import Direct
 from engine.transform.schema import Schema
@@ -66,7 +66,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ReplayInput:
     """Lines that came before and were kept, in `place`, to be read instead of a response."""
 
     chunks: Iterable[bytes]
@@ -74,7 +74,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StagedRun:
     """What a pull leaves for the commit. Times in ms since the epoch.
 
     window       what was pulled: it may end sooner than what was asked for, see `_Heard`
@@ -105,7 +105,7 @@ class _Heard:
     is ahead, a window would end later, and what comes until then would be lost (P4).
     """
 
-    def __init__(self, flow: Flow, run: Run, kept: Kept | None) -> None:
+    def __init__(self, flow: Flow, run: Run, kept: ReplayInput | None) -> None:
         self.answered_at: int | None = None
         self._delay = flow.delay_minutes * 60_000
         self._run = run
@@ -136,20 +136,21 @@ def pull(
     run: Run,
     directory: Path,
     advance: Callable[[Tally], None] = lambda _: None,
-    limits: client.Limits = client.DEFAULT_LIMITS,
+    limits: client.Timeouts = client.DEFAULT_TIMEOUTS,
     *,
     twin: bool = False,
-    kept: Kept | None = None,
-    beside: Beside | None = None,
+    kept: ReplayInput | None = None,
+    existing_keys: Beside | None = None,
     turn: Callable[[], None] = lambda: None,
-) -> Staged:
+) -> StagedRun:
     """Ask for the run's window, and put what comes back, checked, into `directory`.
 
     `advance` is told the tally so far, now and then; `twin`: another core is free to help; `kept`
-    is read instead of an answer to the request; `beside` tells what the table holds where this is
-    to be added: an event that is there is a duplicate (P4); `turn` is called before each request
-    but the first, where a window takes several, and returns when Mixpanel may be asked. Raises
-    EtlError, with the tally so far; then nothing in `directory` may be committed (P1).
+    is read instead of an answer to the request; `existing_keys` tells what the table holds
+    where this is to be added: an event that is there is a duplicate (P4); `turn` is called
+    before each request but the first, where a window takes several, and returns when Mixpanel
+    may be asked. Raises EtlError, with the tally so far; then nothing in `directory` may be
+    committed (P1).
     """
     tally = Tally()
     heard = _Heard(flow, run, kept)
@@ -169,7 +170,7 @@ def pull(
                         mapping.apply(batch)
                         direct.learn(batch.names)
                         names.note(batch.names)
-                    tally.outside += keep_within(batch, heard.window)
+                    tally.outside += filter_by_arrival(batch, heard.window)
                     tally.lines += len(batch.lines)
                     early = batch.early
                     columns.build(batch)
@@ -189,7 +190,7 @@ def pull(
                 copied = _now()
                 window = heard.window
                 reader.close()  # its core and its memory are wanted for Parquet
-                staged = writer.finish(_keys(beside, mapping, window))
+                staged = writer.finish(_keys(existing_keys, mapping, window))
             tally.lines -= staged.known
             tally.known = staged.known
             tally.rows = sum(file.rows for file in staged.files)
@@ -203,7 +204,7 @@ def pull(
     except EtlError as error:
         error.tally, error.copied = tally, copied
         raise
-    return Staged(
+    return StagedRun(
         staged.files,
         tally,
         started,
@@ -240,8 +241,8 @@ def _answers(
     run: Run,
     tally: Tally,
     heard: _Heard,
-    limits: client.Limits,
-    kept: Kept | None,
+    limits: client.Timeouts,
+    kept: ReplayInput | None,
     turn: Callable[[], None],
 ) -> Generator[_Answer, None, None]:
     """The answers to the requests of the run's window, one after the other; or what was kept."""
@@ -341,7 +342,7 @@ def _rows(files: Sequence[StagedFile]) -> Counter[date]:
     return rows
 
 
-def _asked(flow: Flow, run: Run, kept: Kept | None) -> str:
+def _asked(flow: Flow, run: Run, kept: ReplayInput | None) -> str:
     """Where the lines came from. The address has no secret."""
     if kept:
         return kept.place
@@ -356,7 +357,7 @@ def _note_input(directory: Path, address: str, tally: Tally) -> None:
     (folder / "fileMetaData1.json").write_text(json.dumps(entry) + "\n", encoding="utf-8")
 
 
-def _keys(beside: Beside | None, mapping: MappingSet, window: Window) -> Keys:
+def _keys(existing_keys: Beside | None, mapping: MappingSet, window: Window) -> Keys:
     """The keys of what the table holds of a day; none where the mapping set leaves one out.
 
     An event at the edge of the window's days may be clamped to them, and may have been to others
@@ -364,7 +365,7 @@ def _keys(beside: Beside | None, mapping: MappingSet, window: Window) -> Keys:
     the project turned out to be others.
     """
     columns = mapping.key_columns
-    if beside is None or not columns:
+    if existing_keys is None or not columns:
         return lambda _: ()
     edges = {window.from_date, window.to_date} if _overlaps(window) else set()
     doubted = window.alone and bool(window.doubtful or window.again)
@@ -372,7 +373,7 @@ def _keys(beside: Beside | None, mapping: MappingSet, window: Window) -> Keys:
     def held(day: date) -> Iterator[list[Any]]:
         places = [day, day - DAY] if day in edges and not window.alone else [day]
         for each in [day, day - DAY, day + DAY] if doubted else places:
-            yield from beside(each, columns)
+            yield from existing_keys(each, columns)
 
     return held
 
@@ -382,14 +383,14 @@ def _overlaps(window: Window) -> bool:
     return bool(window.overlap or window.doubtful or window.again)
 
 
-def _counted(kept: Kept, tally: Tally) -> Generator[bytes, None, None]:
+def _counted(kept: ReplayInput, tally: Tally) -> Generator[bytes, None, None]:
     for chunk in kept.chunks:
         tally.bytes_read += len(chunk)
         yield chunk
 
 
 def _chunks(
-    flow: Flow, run: Run, tally: Tally, heard: _Heard, limits: client.Limits
+    flow: Flow, run: Run, tally: Tally, heard: _Heard, limits: client.Timeouts
 ) -> Generator[bytes, None, None]:
     """The decompressed response, fetched by a thread that stays at most AHEAD chunks ahead."""
     chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(AHEAD)

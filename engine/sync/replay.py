@@ -21,9 +21,9 @@ from engine.catalog.database import Catalog
 from engine.dataset.dataset import NOTE, Dataset
 from engine.dataset.positions import pulled
 from engine.errors import DatasetError, EtlError, InputError, TooManyRejects, disk_error
-from engine.model.batch import Note, Tally
+from engine.model.batch import BatchManifest, Tally
 from engine.model.flow import Flow, Run
-from engine.sync.pull import Kept, Rules, Staged, pull
+from engine.sync.pull import ReplayInput, Rules, StagedRun, pull
 from engine.sync.run_records import failed, started, succeeded, why_ended
 from engine.sync.runner import Ended, Event, Options, Runs, wall_clock
 from engine.transform.moments import utc_day
@@ -40,7 +40,7 @@ class Rejected:
     """A batch that has rejects. `current`: those of its days that nobody has pulled since."""
 
     batch_id: str
-    note: Note | None
+    note: BatchManifest | None
     current: frozenset[date]
     replayed: bool
 
@@ -137,16 +137,16 @@ def _judged(dataset: Dataset, batch_id: str, sums: Counter[str]) -> Rejected:
     return Rejected(batch_id, note, frozenset(current), replayed)
 
 
-def _note(dataset: Dataset, batch_id: str) -> Note | None:
+def _note(dataset: Dataset, batch_id: str) -> BatchManifest | None:
     path = dataset.batch_directory(batch_id) / NOTE
     try:
         with disk_error(f"read {path}"):
-            return Note.from_json(json.loads(path.read_bytes())) if path.exists() else None
+            return BatchManifest.from_json(json.loads(path.read_bytes())) if path.exists() else None
     except (ValueError, KeyError, TypeError, AttributeError):  # nor does one that is damaged
         return None
 
 
-def _app_id(note: Note, batch_id: str) -> str:
+def _app_id(note: BatchManifest, batch_id: str) -> str:
     """The name under which the table keeps that a batch was replayed."""
     return f"{note.flow}/replay/{batch_id}"
 
@@ -237,18 +237,20 @@ class Replay:
             )
         return rejected
 
-    def _new_run(self, note: Note) -> Run:
+    def _new_run(self, note: BatchManifest) -> Run:
         window = replace(
             note.window, overlap=0, doubtful=0, again=False
         )  # its own lines, and no others
         return Run(str(uuid4()), self._flow.name, window, str(ULID()), wall_clock())
 
-    def _pull(self, run: Run, rejected: "_Replayable") -> Staged:
+    def _pull(self, run: Run, rejected: "_Replayable") -> StagedRun:
         self.left_out = 0
         place = self._dataset.batch_directory(rejected.batch_id) / "row_errors"
-        kept = Kept(self._lines(rejected), str(place))
+        kept = ReplayInput(self._lines(rejected), str(place))
         directory = self._dataset.staging(run.batch_id)
-        return pull(self._flow, self._rules, run, directory, kept=kept, beside=self._dataset.read)
+        return pull(
+            self._flow, self._rules, run, directory, kept=kept, existing_keys=self._dataset.read
+        )
 
     def _lines(self, rejected: "_Replayable") -> Generator[bytes, None, None]:
         """The lines whose day nobody pulled since; counts the others."""
@@ -262,7 +264,7 @@ class Replay:
 
         yield from _chunks(filter(is_current, entries(self._dataset, rejected.batch_id)))
 
-    def _commit(self, run: Run, rejected: "_Replayable", staged: Staged) -> None:
+    def _commit(self, run: Run, rejected: "_Replayable", staged: StagedRun) -> None:
         """P2: rows, the batch's end and the rejects that stay become true in one commit."""
         tally, note = staged.tally, rejected.note
         codes = dict(tally.reject_codes)
@@ -296,7 +298,7 @@ class _Replayable:
     """A batch whose rejects may go into the table, those of its `current` days."""
 
     batch_id: str
-    note: Note
+    note: BatchManifest
     current: frozenset[date]
 
 
@@ -316,7 +318,7 @@ def _chunks(kept: Iterator[Json]) -> Generator[bytes, None, None]:
         yield b"\n"
 
 
-def _day(entry: Json, note: Note) -> date | None:
+def _day(entry: Json, note: BatchManifest) -> date | None:
     """The day that a rejected line belongs to, None if that is not certain.
 
     Mixpanel exported it under one of the batch's days, and only its `time` can say which.

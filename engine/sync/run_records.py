@@ -19,7 +19,7 @@ from engine.model.run_payload import (
 
 if TYPE_CHECKING:  # the control plane lists runs without what pulls them
     from engine.dataset.dataset import Dataset
-    from engine.sync.pull import Staged
+    from engine.sync.pull import StagedRun
 
 Json = dict[str, Any]
 
@@ -52,7 +52,7 @@ def started(flow: Flow, run: Run, now: int) -> Json:
     return payload(Outcome(run, IN_PROGRESS, copy_started=now), flow, now)
 
 
-def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "Staged", now: int) -> Json:
+def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "StagedRun", now: int) -> Json:
     """The record of a run that is committed, or is about to be."""
     outcome = Outcome(
         run,

@@ -26,24 +26,24 @@ from engine.dataset.dataset import Dataset, Planned
 from engine.errors import (
     DatasetError,
     EtlError,
-    GiveUp,
     InputError,
+    PermanentError,
     RateLimited,
     Refused,
-    TryAgain,
+    RetryableError,
     Unavailable,
     WorkerKilled,
 )
-from engine.mixpanel.client import DEFAULT_LIMITS, Limits
+from engine.mixpanel.client import DEFAULT_TIMEOUTS, Timeouts
 from engine.model import schedule
-from engine.model.batch import Note, Tally
+from engine.model.batch import BatchManifest, Tally
 from engine.model.day_borders import UTC
 from engine.model.flow import Connection, Flow, Run
 from engine.model.run_payload import SCHEDULED
 from engine.model.window import Window, day_over
 from engine.sync import day_marks, run_records, settling, splitting
-from engine.sync.executors import Pulls, pulls
-from engine.sync.pull import Rules, Staged
+from engine.sync.executors import Executor, pulls
+from engine.sync.pull import Rules, StagedRun
 
 Json = dict[str, Any]
 SPLIT_AFTER = 2  # failures of a window that its size or one of its days can cause
@@ -129,9 +129,9 @@ class Options:
     days_per_request: int | None = None  # None: learned from the counts seen
     force: bool = False
     allow_shrink: bool = False
-    patience: schedule.Patience = schedule.DEFAULT_PATIENCE
-    budget: schedule.Budget = schedule.DEFAULT_BUDGET
-    limits: Limits = DEFAULT_LIMITS
+    patience: schedule.RetryPolicy = schedule.DEFAULT_RETRY_POLICY
+    budget: schedule.RateLimit = schedule.DEFAULT_RATE_LIMIT
+    limits: Timeouts = DEFAULT_TIMEOUTS
     now: Callable[[], int] = wall_clock
 
 
@@ -188,7 +188,7 @@ class Runs:
         self._project = flow.project
         self._windows: Windows
         self._later: list[_Attempt] = []
-        self._running: dict[Future[Staged], _Attempt] = {}
+        self._running: dict[Future[StagedRun], _Attempt] = {}
         self._ending: list[_Attempt] = []
         self._ended: list[Json] = []
         self._rules_mark = day_marks.of_rules(rules)
@@ -246,7 +246,7 @@ class Runs:
 
     # Asking --------------------------------------------------------------------------------
 
-    def _start(self, where: Pulls) -> float | None:
+    def _start(self, where: Executor) -> float | None:
         """Start what may start now; seconds until something else may, if nothing ends before.
 
         None where nothing is left to wait for.
@@ -340,10 +340,10 @@ class Runs:
 
     # What came -----------------------------------------------------------------------------
 
-    def _settle(self, pause: float, where: Pulls) -> None:
+    def _settle(self, pause: float, where: Executor) -> None:
         """Wait up to `pause` seconds for a pull to end, and bring those that did to their end."""
         until = time.monotonic() + pause
-        done: set[Future[Staged]] = set()
+        done: set[Future[StagedRun]] = set()
         while not done and time.monotonic() < until:
             if not self._running:
                 time.sleep(max(0, min(until - time.monotonic(), 0.5)))
@@ -358,9 +358,9 @@ class Runs:
             self._end(self._ending[0], future)
             self._ending = []
 
-    def _end(self, attempt: _Attempt, future: Future[Staged]) -> None:
+    def _end(self, attempt: _Attempt, future: Future[StagedRun]) -> None:
         batch_id = attempt.run.batch_id
-        staged: Staged | None = None
+        staged: StagedRun | None = None
         try:
             try:
                 staged = future.result()
@@ -370,10 +370,10 @@ class Runs:
                     "A worker process was killed, perhaps for want of memory."
                 ) from error
             self._commit(attempt, staged)
-        except TryAgain as error:
+        except RetryableError as error:
             self._dataset.discard(batch_id)
             if not error.reached:
-                self._catalog.give_back(self._project, attempt.run.started_at)
+                self._catalog.release(self._project, attempt.run.started_at)
             self._retry(attempt, error)
         except EtlError as error:
             if isinstance(error, Refused) and self._has_other_credentials(attempt):
@@ -402,7 +402,7 @@ class Runs:
             if of_everyone:
                 self._give_up()
 
-    def _asks_for_days_alone(self, attempt: _Attempt, staged: Staged) -> bool:
+    def _asks_for_days_alone(self, attempt: _Attempt, staged: StagedRun) -> bool:
         """Whether the days of a window have to come again, each by itself; then they will.
 
         So it is where its rows show that the project's days are not UTC days: its own days, and
@@ -445,7 +445,7 @@ class Runs:
         self._flow = replace(self._flow, connection=fresh)
         return fresh != attempt.connection
 
-    def _retry(self, attempt: _Attempt, error: TryAgain) -> None:
+    def _retry(self, attempt: _Attempt, error: RetryableError) -> None:
         limited = isinstance(error, RateLimited)
         attempt.limited, attempt.tries = (
             (attempt.limited + 1, attempt.tries) if limited else (0, attempt.tries + 1)
@@ -479,8 +479,8 @@ class Runs:
     def _split(self, attempt: _Attempt, error: EtlError, wait: float = 0) -> None:
         """Replace a failed window by smaller ones and remember its failures (P9)."""
         run = attempt.run
-        bad = error.days if isinstance(error, GiveUp) else frozenset[date]()
-        if isinstance(error, TryAgain):
+        bad = error.days if isinstance(error, PermanentError) else frozenset[date]()
+        if isinstance(error, RetryableError):
             for day in run.window.days:
                 self._failures[day] = max(self._failures[day], attempt.tries)
         self._resume = time.monotonic() + wait
@@ -508,7 +508,7 @@ class Runs:
             self._fail(attempt, EtlError("Not tried again: another window of this run failed."))
         self._later = []
 
-    def _commit(self, attempt: _Attempt, staged: Staged) -> None:
+    def _commit(self, attempt: _Attempt, staged: StagedRun) -> None:
         run = replace(attempt.run, window=staged.window)
         attempt.run = run
         if self._asks_for_days_alone(attempt, staged):
@@ -547,7 +547,7 @@ class Runs:
             self._failures.pop(day, None)
         self._alone.difference_update(window.days)
 
-    def _planned(self, run: Run, staged: Staged) -> Planned:
+    def _planned(self, run: Run, staged: StagedRun) -> Planned:
         """What the commit of a run replaces and sets, by the table as it is now (P5)."""
         now = self._now() if staged.answered_at is None else staged.answered_at
         held = positions.replaced(self._flow, self._dataset, run.window, now)
@@ -574,7 +574,7 @@ class Runs:
             return
         left = {day: positions.left(self._dataset, day, becomes or {}) for day in run.window.days}
         codes = dict(tally.reject_codes)
-        note = Note(run.flow, run.window, becomes is not None, left, tally.rejected, codes)
+        note = BatchManifest(run.flow, run.window, becomes is not None, left, tally.rejected, codes)
         self._dataset.describe(run.batch_id, note.as_json())
 
     # Telling -------------------------------------------------------------------------------
@@ -620,14 +620,14 @@ def _may_be_split(window: Window, error: EtlError) -> bool:
     """Whether `error` may be due to the size of `window` or to one of its days."""
     if window.arrival or len(window.days) == 1:
         return False
-    if isinstance(error, TryAgain):
+    if isinstance(error, RetryableError):
         return error.reached and not isinstance(error, RateLimited)
     if isinstance(error, DatasetError):
         return not error.lasting
-    return isinstance(error, GiveUp) and not isinstance(error, Refused)
+    return isinstance(error, PermanentError) and not isinstance(error, Refused)
 
 
-def _begin(run: Run, staged: Staged, flow: Flow) -> int:
+def _begin(run: Run, staged: StagedRun, flow: Flow) -> int:
     """When the days of the project begin, by the rows of a pull; UTC where they do not tell."""
     if staged.borders is None:
         return UTC
@@ -635,20 +635,20 @@ def _begin(run: Run, staged: Staged, flow: Flow) -> int:
     return staged.borders.begin(over=over)
 
 
-def _beside(staged: Staged) -> str:
+def _beside(staged: StagedRun) -> str:
     """How many rows of a pull lie in the UTC days beside its own, to begin a sentence with."""
-    count = staged.borders.beside if staged.borders else 0
+    count = staged.borders.existing_keys if staged.borders else 0
     rows = "1 row lies" if count == 1 else f"{count:,} rows lie"
     return f"{rows} outside the UTC days that were asked for: " if count else ""
 
 
-def _is_silent(error: TryAgain) -> bool:
+def _is_silent(error: RetryableError) -> bool:
     """Whether no event came at all: that may be so for every other window too."""
     came = error.tally is not None and error.tally.bytes_received > 0
     return error.empty or (isinstance(error, Unavailable) and not came)
 
 
-def _empty_days(run: Run, staged: Staged, flow: Flow) -> list[date]:
+def _empty_days(run: Run, staged: StagedRun, flow: Flow) -> list[date]:
     """The days of a pull, over when it began, of which it brought no line."""
     if run.window.arrival:
         return []

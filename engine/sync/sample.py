@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.catalog.database import Catalog
 from engine.catalog.run_history import RunHistory
 from engine.dataset.storage.local import local_path, try_out
-from engine.errors import DatasetError, RateLimited, TryAgain, disk_error
+from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
 from engine.model import schedule
@@ -30,7 +30,7 @@ def sample(
     window: Window,
     limit: int,
     now: Callable[[], int] = open_flow.now,
-    limits: client.Limits = client.DEFAULT_LIMITS,
+    limits: client.Timeouts = client.DEFAULT_TIMEOUTS,
 ) -> list[dict[str, Any]]:
     """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
 
@@ -51,15 +51,15 @@ def sample(
                 quoted = partial(quote, connection=flow.connection)
                 batches = decode.read(chunks, quoted=quoted)
                 return [record for batch in batches for record in batch.records]
-        except TryAgain as error:
+        except RetryableError as error:
             if not error.reached:
-                catalog.give_back(flow.project, asked_at)
+                catalog.release(flow.project, asked_at)
             raise
 
 
 def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     """When the slot was given, in ms."""
-    budget = schedule.DEFAULT_BUDGET
+    budget = schedule.DEFAULT_RATE_LIMIT
     while True:
         at = now()
         pause = catalog.ask(

@@ -14,15 +14,19 @@ from engine.dataset import positions
 from engine.dataset.dataset import Dataset
 from engine.dataset.dedup import fingerprints
 from engine.dataset.positions import START, app_id
-from engine.dataset.table import Held
+from engine.dataset.table import DayContents
 from engine.model import schedule
 from engine.model.flow import Flow
 from engine.model.window import Window, day_over
-from engine.sync.pull import Staged
+from engine.sync.pull import StagedRun
 
 
 def missed(
-    flow: Flow, dataset: Dataset, window: Window, staged: Staged, held: Mapping[date, Held]
+    flow: Flow,
+    dataset: Dataset,
+    window: Window,
+    staged: StagedRun,
+    held: Mapping[date, DayContents],
 ) -> int:
     """How many events of days that arrival windows filled are new, though they were due before.
 

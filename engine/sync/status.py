@@ -219,8 +219,8 @@ class FlowStatus:
     @property
     def hours(self) -> float:
         """How many hours the budget makes of what is due."""
-        left = max(self.requests - (plan.DEFAULT_BUDGET.per_hour - self.asked), 0)
-        return left / plan.DEFAULT_BUDGET.per_hour
+        left = max(self.requests - (plan.DEFAULT_RATE_LIMIT.per_hour - self.asked), 0)
+        return left / plan.DEFAULT_RATE_LIMIT.per_hour
 
     def as_json(self) -> Json:
         """All of it; moments in ms since the epoch."""
@@ -242,7 +242,7 @@ class FlowStatus:
             "daysToFill": self.to_fill,
             "rejectedLastDay": self.rejected,
             "requestsLastHour": self.asked,
-            "requestsAnHour": plan.DEFAULT_BUDGET.per_hour,
+            "requestsAnHour": plan.DEFAULT_RATE_LIMIT.per_hour,
             "changed": self.changed or None,
             "notes": self.notes,
             "problem": " ".join(self.faults) or None,

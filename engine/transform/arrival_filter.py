@@ -21,7 +21,7 @@ DIGITS = 20  # at most, of a moment that is looked for in a line that cannot be 
 _MARK = f'"{NAME}"'.encode()
 
 
-def keep_within(batch: Batch, window: Window) -> int:
+def filter_by_arrival(batch: Batch, window: Window) -> int:
     """Drop from a mapped `batch` what lies outside the window's span; how many those were.
 
     Notes which of the others are `early`.

@@ -12,9 +12,9 @@ from typing import NoReturn
 
 import orjson
 
-from engine.errors import GiveUp, Truncated
+from engine.errors import PermanentError, Truncated
 from engine.model.batch import CORRUPT, Batch, Reject
-from engine.transform.exact_json import NOTHING, Record, careful, doubted_rows
+from engine.transform.exact_json import NOTHING, Record, loads_exact, suspicious_rows
 
 Piece = bytes | Reject
 Direct = Callable[[Iterator[Piece]], Iterator[Piece | Batch]]
@@ -173,7 +173,7 @@ def _too_long(data: bytes, chunks: Iterator[bytes], sizes: Sizes) -> Generator[R
         raw = data[at : end if end >= 0 else at + sizes.part]
         at += len(raw)
         if sent + len(raw) > sizes.absurd:
-            raise GiveUp(
+            raise PermanentError(
                 f"The response has a line of more than {sizes.absurd / 2**20:g} MiB; no export has"
                 " such a line: check the host."
             )
@@ -205,20 +205,20 @@ def _decoded(block: bytes, seen: bool) -> tuple[Batch, bool]:
         lines = [line.removesuffix(b"\r") for line in lines]
     try:
         records: list[Record] = [orjson.loads(line) for line in lines]
-        doubted = doubted_rows(block, lines, records, len(records))
+        doubted = suspicious_rows(block, lines, records, len(records))
     except (ValueError, TypeError, KeyError):  # some line is blank, or no event
         lines = [line for line in lines if line.strip()]
         records = [_event(line) or NOTHING for line in lines]
         failed = {row for row, record in enumerate(records) if record is NOTHING}
         events = len(records) - len(failed)
-        doubted = failed | doubted_rows(b"\n".join(lines), lines, records, events)
+        doubted = failed | suspicious_rows(b"\n".join(lines), lines, records, events)
     if not doubted:
         return Batch(lines=lines, records=records), False
 
     bad: dict[int, Reject] = {}
     for row in sorted(doubted):
         try:
-            records[row] = careful(lines[row])
+            records[row] = loads_exact(lines[row])
         except ValueError as error:
             if lines[row].strip() in MARKERS:
                 _ended_early(seen or row > len(bad))

@@ -41,12 +41,14 @@ COLON = re.compile(rb'[\x00-"]:')  # after a key, or in a text
 # - An integer beyond 64 bits has at least 19 digits. Wherever one cuts the bytes into fours, such a
 #   run holds four neighbouring fours of nothing but digits.
 #
-# Neither holds in reverse (a colon in a text, a nested object, a number in a string), so where one
-# fails, the same is asked line by line, more closely, and `careful` decodes what stays in doubt.
+# Neither holds in reverse (a colon in a text, a nested object, a number in a string), so where
+# one fails, each line is looked at more closely, and `loads_exact` decodes what stays in doubt.
 # No answer about a line depends on its neighbours, so none depends on how the bytes arrived.
 
 
-def doubted_rows(block: bytes, lines: list[bytes], records: list[Record], events: int) -> set[int]:
+def suspicious_rows(
+    block: bytes, lines: list[bytes], records: list[Record], events: int
+) -> set[int]:
     """The rows where orjson may have lost something.
 
     Raises KeyError or TypeError unless just so many `records` are `events`, and the others NOTHING.
@@ -187,13 +189,13 @@ def has_keys_once(line: bytes) -> bool:
     try:
         if len(COLON.findall(line)) == _keys(orjson.loads(line)):
             return True
-        careful(line)
+        loads_exact(line)
     except ValueError:
         return False
     return True
 
 
-def careful(line: bytes) -> Record:
+def loads_exact(line: bytes) -> Record:
     """The event in `line`, exactly: the slow way, and the measure of the fast one.
 
     Integers keep all their digits, and a lone surrogate such as "\\ud83d" stays one. Raises

@@ -24,12 +24,12 @@ import pyarrow as pa
 from engine.model.batch import KEYS, Batch, Lines, split
 from engine.transform.exact_json import (
     Integers,
-    careful,
     each_line,
     ends_of_objects,
     has_huge_number,
     has_keys_once,
     key_colons,
+    loads_exact,
 )
 from engine.transform.moments import SECONDS_END
 from engine.transform.schema import Field
@@ -400,7 +400,7 @@ def _apart(block: bytes, form: _Form) -> list[int] | None:
 
 def _is_event(line: bytes) -> bool:
     try:
-        careful(line)
+        loads_exact(line)
     except ValueError:
         return False
     return True

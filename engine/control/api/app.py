@@ -23,9 +23,16 @@ from engine.control.api import (
     triggers,
 )
 from engine.control.api.docs import DOCS, OPENAPI, describe, page
-from engine.control.api.edge import Calm, Reads, Telling, Whole, answer, empty
+from engine.control.api.edge import (
+    BodyMiddleware,
+    ChangeNotifier,
+    ErrorMiddleware,
+    Reads,
+    answer,
+    empty,
+)
 from engine.control.api.parameters import check_parameters
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from engine.control.api.problems import Problem, cut, invalid, problem_of
 from engine.errors import EtlError
 
@@ -37,7 +44,7 @@ EXPORT = "/data/foundation/export"
 SANDBOXES = "/data/foundation/sandbox-management"
 
 
-def app_of(plane: Plane) -> FastAPI:
+def app_of(plane: AppState) -> FastAPI:
     """The whole application, for whoever may call it."""
     app = FastAPI(
         title="mixpanel-etl", version=__version__,
@@ -62,10 +69,10 @@ def app_of(plane: Plane) -> FastAPI:
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]  # as FastAPI has it
     app.get(DOCS, include_in_schema=False)(lambda: page())
     app.get(OPENAPI, include_in_schema=False)(lambda: JSONResponse(app.openapi()))
-    app.add_middleware(Telling, changed=plane.changed)
-    app.add_middleware(Whole)
+    app.add_middleware(ChangeNotifier, changed=plane.changed)
+    app.add_middleware(BodyMiddleware)
     app.add_middleware(Reads)
-    app.add_middleware(Calm)  # the one added last comes first
+    app.add_middleware(ErrorMiddleware)  # the one added last comes first
     return app
 
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from engine.control.api.plane import Plane, Shared
-from engine.errors import NotThere, disk_error
+from engine.control.api.plane import AppState, Shared
+from engine.errors import NotFound, disk_error
 from engine.model.window import Window
 
 Json = dict[str, Any]
@@ -97,7 +97,7 @@ def table_file(
     batch = file.rpartition("-")[0]
     found = [each for each in _table_files(plane, batch) if each.stem == file]
     if not found:
-        raise NotThere("files", file)
+        raise NotFound("files", file)
     if path:
         return _file(file, path, {each.name: each for each in found}.get(path))
     return _page(request, "", found, start, limit)
@@ -119,12 +119,12 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
 # Where things are --------------------------------------------------------------------------
 
 
-def _run(plane: Plane, batch: str) -> tuple[Path, tuple[str, str], Window]:
+def _run(plane: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
     """The table of a batch, its folder there, and what was asked for; NotThere for none of ours."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
     rows = plane.catalog.read(query, [batch])
     if not rows:
-        raise NotThere("batches", batch)
+        raise NotFound("batches", batch)
     root, known, window = rows[0]
     return Path(root), ("_batches", known), Window.from_json(json.loads(window))
 
@@ -147,7 +147,7 @@ def _listed(root: Path, *below: str) -> list[Path]:
     return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
 
 
-def _table_files(plane: Plane, batch: str) -> list[Path]:
+def _table_files(plane: AppState, batch: str) -> list[Path]:
     """A table may have very many days: only those of the batch are looked at."""
     root, (_, known), window = _run(plane, batch)
     days = (_listed(root, f"event_date={day}") for day in window.days)
@@ -161,7 +161,7 @@ def _file(owner: str, path: str, file: Path | None) -> FileResponse:
     """The file, as it comes off the disk; its name was found in a list."""
     status = _status(file) if file else None
     if file is None or status is None or not S_ISREG(status.st_mode):
-        raise NotThere("files", f"{owner}/{path}")
+        raise NotFound("files", f"{owner}/{path}")
     kind = "application/x-ndjson" if file.suffix == ".json" else "application/octet-stream"
     return FileResponse(file, media_type=kind, stat_result=status)
 

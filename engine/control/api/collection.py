@@ -12,7 +12,7 @@ from engine.control.api import listing
 from engine.control.api.fit import check_users
 from engine.control.api.items import READ_ONLY, item, made, quoted, single
 from engine.control.api.patch import patched, replaces
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound, Preconditions, bound_to, needed
 from engine.control.api.problems import invalid
 
@@ -34,9 +34,9 @@ class Collection:
 
     kind: str
     fields: tuple[str, ...]
-    check: Callable[[Plane, Resource], None]
-    show: Callable[[Plane, Resource], Json]
-    seal: Callable[[Plane, Json, Resource | None], tuple[Json, bytes | None]]
+    check: Callable[[AppState, Resource], None]
+    show: Callable[[AppState, Resource], Json]
+    seal: Callable[[AppState, Json, Resource | None], tuple[Json, bytes | None]]
 
 
 def router_of(collection: Collection) -> APIRouter:
@@ -105,7 +105,7 @@ def router_of(collection: Collection) -> APIRouter:
 
 
 def changed(
-    plane: Plane,
+    plane: AppState,
     kind: str,
     id_: str,
     bound: Preconditions,

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from engine.catalog.resources import Json, Resource
 from engine.control.api.collection import Collection, router_of
 from engine.control.api.items import item
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from engine.control.api.problems import invalid
 from engine.control.api.secrecy import check_own_texts, check_texts, opened
 from engine.control.to_flow import check_host
@@ -42,14 +42,14 @@ def _is_secret(key: str) -> bool:
     return any(word in letters for word in _SECRETS)
 
 
-def plain(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None]:
+def plain(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
     """A body that has no secrets of its own; Problem for one that holds a connection's."""
     body = without_secrets(body)
     check_texts(plane, body)
     return body, None
 
 
-def _sealed(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
+def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
     """Everything in `auth.params` is a secret, but for what is known to be none.
 
     What a client had shown, a mask, and sends back as it is, is the secret from before: for the
@@ -90,34 +90,34 @@ def _receiver(body: Json) -> Json:
     return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 
-def _check_base(plane: Plane, resource: Resource) -> None:
+def _check_base(plane: AppState, resource: Resource) -> None:
     check_connection(resource.body, plane.vault.open(resource.secret) if resource.secret else {})
     check_host(resource, plane.hosts)
 
 
-def _check_source(plane: Plane, resource: Resource) -> None:
+def _check_source(plane: AppState, resource: Resource) -> None:
     check_source(resource.body)
     plane.resources.get("connections", resource.body["baseConnectionId"])
     if has_project_as_zone(resource.body):
         log.warning("the time zone is the project's number: UTC is meant", source=resource.id)
 
 
-def _check_target(plane: Plane, resource: Resource) -> None:
+def _check_target(plane: AppState, resource: Resource) -> None:
     check_target(resource.body)
     plane.resources.get("dataSets", resource.body["params"]["dataSetId"])
 
 
-def _show(plane: Plane, resource: Resource) -> Json:
+def _show(plane: AppState, resource: Resource) -> Json:
     return item(resource)
 
 
-def _show_source(plane: Plane, resource: Resource) -> Json:
+def _show_source(plane: AppState, resource: Resource) -> Json:
     spec = resource.body["connectionSpec"]
     base = {"id": resource.body["baseConnectionId"], "connectionSpec": spec}
     return item(resource, providerRefId=PROVIDER, inheritedAttributes={"baseConnection": base})
 
 
-def _show_target(plane: Plane, resource: Resource) -> Json:
+def _show_target(plane: AppState, resource: Resource) -> Json:
     return item(resource, providerRefId=PROVIDER)
 
 

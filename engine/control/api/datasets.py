@@ -12,13 +12,13 @@ from engine.catalog.resources import Resource, new
 from engine.control.api import filters
 from engine.control.api.items import quoted
 from engine.control.api.patch import merged
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound
 from engine.control.api.problems import cut, invalid
 from engine.control.api.registry import SchemaRef, writable
 from engine.control.api.secrecy import check_texts
 from engine.control.to_flow import schema_named
-from engine.errors import InputError, NotThere
+from engine.errors import InputError, NotFound
 from engine.model.run_payload import PROGRAM
 
 Json = dict[str, Any]
@@ -94,7 +94,7 @@ def create_dataset(plane: Shared, body: DataSetBody, response: Response) -> list
     """Make a dataset; its table is made when a flow first fills it."""
     try:
         schema = schema_named(plane.resources, body.schemaRef.id)
-    except NotThere:
+    except NotFound:
         raise InputError(
             f"schemaRef.id: there is no schema {cut(body.schemaRef.id)}. Make one first, or give "
             "the id of one that is there: GET …/schemaregistry/tenant/schemas lists them."
@@ -175,7 +175,7 @@ def _check_changed(body: Json) -> None:
         raise invalid("1400-400", "tags: must be an object of lists of texts.")
 
 
-def _dataset(plane: Plane, dataset: Resource) -> Json:
+def _dataset(plane: AppState, dataset: Resource) -> Json:
     """As Catalog answers it; `basePath` is where its table is."""
     body = {key: value for key, value in dataset.body.items() if key != "uri"}
     tags = body.get("tags") or {}

@@ -38,7 +38,7 @@ _BOM = b"\xef\xbb\xbf"
 _OTHER_BOMS = (b"\xff\xfe", b"\xfe\xff")  # of UTF-16 and UTF-32
 
 
-class Calm:
+class ErrorMiddleware:
     """Whatever a route did not foresee is a 500 that tells nothing of it, and a line in the log."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -127,7 +127,7 @@ def _unmet() -> Problem:
     return Problem("1404-412", "Version not matching", detail)
 
 
-class Whole:
+class BodyMiddleware:
     """Makes paths plain, and hands bodies on that are whole, small and JSON."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -164,7 +164,7 @@ class Whole:
 _OF_A_BODY = frozenset({b"content-type", b"content-encoding"})
 
 
-class Telling:
+class ChangeNotifier:
     """Calls `changed` before a client hears that its change was made: it takes effect at once."""
 
     def __init__(self, app: ASGIApp, changed: Callable[[], None]) -> None:

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from engine.catalog.resources import new
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.api.problems import Problem, cut, invalid
 from engine.control.to_flow import check_host, connection_of
 from engine.control.validation import MIXPANEL
-from engine.errors import EtlError, GiveUp, RateLimited, TryAgain
+from engine.errors import EtlError, PermanentError, RateLimited, RetryableError
 from engine.model.flow import Connection, Flow
 from engine.model.window import DAY, Window, latest_day
 from engine.transform.infer import response
@@ -85,8 +85,8 @@ def explore(
     return Response(json.dumps(answer), media_type="application/json")
 
 
-def _sample(plane: Plane, connection_id: str, given: Json, limit: int) -> list[Json]:
-    from engine.mixpanel.client import Limits
+def _sample(plane: AppState, connection_id: str, given: Json, limit: int) -> list[Json]:
+    from engine.mixpanel.client import Timeouts
     from engine.sync.sample import (
         sample,  # with numpy and httpx, which the daemon at rest does without
     )
@@ -99,9 +99,9 @@ def _sample(plane: Plane, connection_id: str, given: Json, limit: int) -> list[J
         detail = f"{AT_ONCE} clients are waiting for Mixpanel at a time. Please try again later."
         raise Problem("1400-429", "Too many requests", detail)
     try:
-        limits = Limits(PATIENCE, PATIENCE, PATIENCE, PATIENCE)
+        limits = Timeouts(PATIENCE, PATIENCE, PATIENCE, PATIENCE)
         return sample(flow, plane.home, days, limit, plane.now, limits)
-    except (TryAgain, GiveUp) as error:
+    except (RetryableError, PermanentError) as error:
         raise _problem(error) from error
     finally:
         _ROOM.release()
@@ -111,12 +111,12 @@ def _problem(error: EtlError) -> Problem:
     """What Mixpanel's answer means to a client of ours."""
     if isinstance(error, RateLimited):
         return Problem("1400-429", "Too many requests", str(error))
-    if isinstance(error, TryAgain):
+    if isinstance(error, RetryableError):
         return Problem("1400-503", "Service unavailable", str(error))
     return invalid("1400-400", str(error))
 
 
-def _connection(plane: Plane, id_: str, given: Json) -> Connection:
+def _connection(plane: AppState, id_: str, given: Json) -> Connection:
     """The connection, for the project that is `given` or known from elsewhere."""
     resources = plane.resources
     base = resources.get("connections", id_)

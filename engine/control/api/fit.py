@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.catalog.resources import Resource, Resources
 from engine.control import to_flow
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from engine.control.api.problems import invalid
 from engine.control.validation import DISABLED
 from engine.dataset.storage.local import canonical
@@ -17,7 +17,7 @@ from engine.sync import open_flow
 from engine.transform.schema import Schema
 
 
-def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
+def check_flow(plane: AppState, resource: Resource, resources: Resources) -> None:
     """Raise what would keep a flow from running."""
     flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
     _check_alone(plane, flow)
@@ -31,7 +31,7 @@ def check_flow(plane: Plane, resource: Resource, resources: Resources) -> None:
         _check_table(flow)
 
 
-def check_users(plane: Plane, changed: Resource) -> None:
+def check_users(plane: AppState, changed: Resource) -> None:
     """Raise what would keep the flows that use a resource from running once it is changed."""
     resources = _With(plane, changed)
     for kind, id_ in resources.users(changed.id):
@@ -43,7 +43,7 @@ def check_users(plane: Plane, changed: Resource) -> None:
 class _With(Resources):
     """The resources as they would be, with one of them changed."""
 
-    def __init__(self, plane: Plane, changed: Resource) -> None:
+    def __init__(self, plane: AppState, changed: Resource) -> None:
         super().__init__(plane.catalog)
         self._changed = changed
 
@@ -63,7 +63,7 @@ def _check_table(flow: Flow) -> None:
     incremental.check_kind(flow, dataset)
 
 
-def _check_alone(plane: Plane, flow: Flow) -> None:
+def _check_alone(plane: AppState, flow: Flow) -> None:
     """Two flows would replace each other's days, and each would append what arrives (P4)."""
     place = canonical(flow.dataset)
     for other in plane.resources.all("flows"):

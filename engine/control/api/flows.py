@@ -8,7 +8,7 @@ from engine.control.api.collection import Collection, changed, router_of
 from engine.control.api.connections import plain
 from engine.control.api.fit import check_flow
 from engine.control.api.items import item, made
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound, bound_to
 from engine.control.api.problems import invalid, unsupported
 from engine.control.validation import DISABLED, ENABLED
@@ -17,11 +17,11 @@ _ACTIONS = {"enable": ENABLED, "disable": DISABLED}
 _FIELDS = ("name", "description", "scheduleParams", "transformations", "options")
 
 
-def _check(plane: Plane, resource: Resource) -> None:
+def _check(plane: AppState, resource: Resource) -> None:
     check_flow(plane, resource, plane.resources)
 
 
-def _show(plane: Plane, resource: Resource) -> Json:
+def _show(plane: AppState, resource: Resource) -> Json:
     """As in the examples: with what it inherits, and its last run."""
     return item(
         resource,
@@ -36,7 +36,7 @@ def _show(plane: Plane, resource: Resource) -> Json:
     )
 
 
-def _inherited(plane: Plane, body: Json) -> Json:
+def _inherited(plane: AppState, body: Json) -> Json:
     sources, targets = list[Json](), list[Json]()
     for id_ in body["sourceConnectionIds"]:
         source = plane.resources.get("sourceConnections", id_).body
@@ -60,7 +60,7 @@ def _inherited(plane: Plane, body: Json) -> Json:
     }
 
 
-def _last_run(plane: Plane, resource: Resource) -> Json:
+def _last_run(plane: AppState, resource: Resource) -> Json:
     history = plane.catalog.history(to_flow.name_of(resource), limit=1)
     if not history:
         return {}
@@ -69,7 +69,7 @@ def _last_run(plane: Plane, resource: Resource) -> Json:
     return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
 
 
-def _seal(plane: Plane, body: Json, before: Resource | None) -> tuple[Json, None]:
+def _seal(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
     """It has no secrets; when it is made, nor a state: that is an action's."""
     if before is None and "state" in body:
         raise invalid("1410-400", "`State` is not allowed in the create flow request.")

@@ -20,7 +20,7 @@ NAME = "api.token"
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
-class Guard:
+class AuthMiddleware:
     """Lets in who has the token, as `Authorization: Bearer` or `x-api-key`.
 
     With a `url` the application sees every request as one to that: the addresses in its answers

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from engine.catalog import metrics as figures
 from engine.catalog.resources import Resource
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.to_flow import connection_of, name_of
 from engine.control.validation import DISABLED, only, options_of, schedule_of
 from engine.errors import EtlError
@@ -63,7 +63,7 @@ def readyz(response: Response, plane: Shared) -> Ready:
     return {"status": "not ready" if problems else "ready", "problems": problems}
 
 
-def behind(plane: Plane) -> list[str]:
+def behind(plane: AppState) -> list[str]:
     """The enabled flows that brought nothing for more than two intervals and their delay."""
     query = "SELECT flow, value FROM totals WHERE what = ?"
     reached = dict(plane.catalog.read(query, [figures.REACHED]))
@@ -105,7 +105,7 @@ class Figures(Collector):
     deleted is left out: its id would be a label forever.
     """
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: AppState) -> None:
         self._plane = plane
         self._read = plane.catalog.read
 
@@ -165,7 +165,7 @@ class Figures(Collector):
         yield GaugeMetricFamily(
             "mixpanel_etl_requests_hourly_budget",
             "Requests that Mixpanel allows a project in an hour.",
-            value=plan.DEFAULT_BUDGET.per_hour,
+            value=plan.DEFAULT_RATE_LIMIT.per_hour,
         )
 
     def _projects(self, flows: Iterable[Resource]) -> Iterator[str]:

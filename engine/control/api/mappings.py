@@ -17,7 +17,7 @@ from engine.control.api.problems import cut, invalid
 from engine.control.api.registry import SchemaRef, writable
 from engine.control.api.secrecy import check_texts
 from engine.control.to_flow import schema_named
-from engine.errors import InputError, NotThere
+from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set
 from engine.model.run_payload import PROGRAM
 from engine.transform.schema import Schema
@@ -149,7 +149,7 @@ def get(
 def _shown(resources: Resources, found: Resource, version: int | None, *, expand: bool) -> Json:
     answer = _set(resources, found, version)
     if expand:
-        with suppress(NotThere):  # it was deleted, or never looked for
+        with suppress(NotFound):  # it was deleted, or never looked for
             schema = schema_named(resources, str(answer["xdmSchema"]))
             answer["outputSchema"] |= {"jsonSchema": schema.body}
     return answer
@@ -191,7 +191,7 @@ def get_mapping(
     for mapping in list_mappings(plane, mapping_set_id, version):
         if mapping["id"] == mapping_id:
             return mapping
-    raise NotThere("mappings", mapping_id)
+    raise NotFound("mappings", mapping_id)
 
 
 def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
@@ -207,7 +207,7 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
     name = names.pop()
     try:
         schema = schema_named(resources, name)
-    except NotThere:
+    except NotFound:
         raise InputError(
             f"There is no schema {cut(name)}. Make one first, or give the id of one that is there: "
             "GET …/schemaregistry/tenant/schemas lists them."

@@ -10,11 +10,11 @@ from fastapi import Depends, Request
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resources
-from engine.control.secrets import Vault
+from engine.control.secrets import SecretStore
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class AppState:
     """What a route works with.
 
     home      where the catalog is
@@ -30,7 +30,7 @@ class Plane:
 
     home: Path
     catalog: Catalog
-    vault: Vault
+    vault: SecretStore
     datasets: Path
     environ: Mapping[str, str]
     now: Callable[[], int]
@@ -46,9 +46,9 @@ class Plane:
         return Resources(self.catalog)
 
 
-def _plane(request: Request) -> Plane:
-    plane: Plane = request.app.state.plane
+def _plane(request: Request) -> AppState:
+    plane: AppState = request.app.state.plane
     return plane
 
 
-Shared = Annotated[Plane, Depends(_plane)]
+Shared = Annotated[AppState, Depends(_plane)]

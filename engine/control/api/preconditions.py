@@ -16,7 +16,7 @@ from starlette.datastructures import Headers
 
 from engine.catalog.resources import Resource
 from engine.control.api.problems import Problem, cut, invalid
-from engine.errors import Stale
+from engine.errors import EtagMismatch
 
 MOST_TAGS = 100  # of one header
 _LONGEST_DATE = 64
@@ -37,9 +37,9 @@ class Preconditions:
         """Raise Stale unless the resource is in a version that they allow."""
         if self.etags is not None:
             if self.etags and resource.etag not in self.etags:
-                raise Stale(", ".join(sorted(self.etags)), resource.etag)
+                raise EtagMismatch(", ".join(sorted(self.etags)), resource.etag)
         elif self.before is not None and resource.updated_at // 1000 > self.before:
-            raise Stale("If-Unmodified-Since", resource.etag)
+            raise EtagMismatch("If-Unmodified-Since", resource.etag)
 
 
 async def _preconditions(request: Request) -> Preconditions:

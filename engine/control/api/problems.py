@@ -8,7 +8,14 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
-from engine.errors import EtlError, InputError, InUse, NotThere, Stale, Unfit
+from engine.errors import (
+    EtagMismatch,
+    EtlError,
+    InputError,
+    InvalidResource,
+    NotFound,
+    ResourceInUse,
+)
 
 Json = dict[str, Any]
 QUOTED = 100  # characters of a client's text in a sentence
@@ -75,23 +82,23 @@ def unsupported(operation: object, allowed: Iterable[str]) -> Problem:
 
 def problem_of(error: EtlError) -> Problem:
     """The answer for an error of the core; its words are plain sentences without a secret."""
-    if isinstance(error, NotThere):
+    if isinstance(error, NotFound):
         detail = (
             f"The requested {error.kind} resource {cut(error.id)} is not found. "
             "Verify the resource ID before trying again."
         )
         return Problem("1439-404", "Resource not found", detail, id=error.id, type=error.kind)
-    if isinstance(error, Stale):
+    if isinstance(error, EtagMismatch):
         detail = (
             f"The supplied version '{cut(error.given)}' does not match the current version on "
             f"entity '{error.current}'. Please ensure that the supplied version matches the "
             "current version on entity and try again."
         )
         return Problem("1404-412", "Version not matching", detail)
-    if isinstance(error, InUse):
+    if isinstance(error, ResourceInUse):
         code = "1418-400" if error.kind == "connections" else "1447-400"
         return invalid(code, f"{error} Delete that first.")
-    if isinstance(error, Unfit):
+    if isinstance(error, InvalidResource):
         return invalid(error.number, str(error))
     if isinstance(error, InputError):
         return invalid("1400-400", str(error))

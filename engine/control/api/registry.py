@@ -18,12 +18,12 @@ from engine.control.api import filters
 from engine.control.api.items import quoted
 from engine.control.api.listing import MOST_TOKEN, Key, compare, is_place, number, place
 from engine.control.api.patch import merged
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound
 from engine.control.api.problems import cut, invalid
 from engine.control.api.secrecy import check_texts
 from engine.control.to_flow import schema_named
-from engine.errors import NotThere
+from engine.errors import NotFound
 from engine.model.run_payload import PROGRAM
 from engine.transform.schema import Schema
 
@@ -94,14 +94,14 @@ class SchemaRef(BaseModel):
 # Schemas ------------------------------------------------------------------------------------
 
 
-def keep_shipped(plane: Plane) -> None:
+def keep_shipped(plane: AppState) -> None:
     """Have the shipped schema among the resources, as this version of the program has it."""
     resources = plane.resources
     _, document = file.find("schema", SHIPPED)
     id_, origin = document["$id"], f"schemas/{SHIPPED}.json"
     try:
         before = resources.get("schemas", id_)
-    except NotThere:
+    except NotFound:
         resources.create(new("schemas", document, plane.now(), id_=id_, origin=origin))
         return
     if before.body != document:
@@ -321,8 +321,8 @@ def _inlined(resources: Resources, document: Json) -> tuple[Json, list[str]]:
         ref = value.get("$ref")
         if isinstance(ref, str) and not ref.startswith("#"):
             found[ref] = ref in shipped
-            beside = {key: inline(inner) for key, inner in value.items() if key != "$ref"}
-            return beside | {"allOf": [shipped.get(ref), *beside.get("allOf", [])]}
+            existing_keys = {key: inline(inner) for key, inner in value.items() if key != "$ref"}
+            return existing_keys | {"allOf": [shipped.get(ref), *existing_keys.get("allOf", [])]}
         return {key: inline(inner) for key, inner in value.items()}
 
     inlined = inline(document)

@@ -11,7 +11,7 @@ from engine.catalog.database import Catalog
 from engine.control.api import batches, listing
 from engine.control.api.listing import Condition, Json, Key, Listing
 from engine.control.api.plane import Shared
-from engine.errors import NotThere
+from engine.errors import NotFound
 
 router = APIRouter(tags=["runs"])
 
@@ -55,7 +55,7 @@ def get_run(run_id: str, request: Request, plane: Shared) -> Response:
     query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
     rows = plane.catalog.read(query, [run_id])
     if not rows:
-        raise NotThere("runs", run_id)
+        raise NotFound("runs", run_id)
     return _answer(request, rows, {})
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from engine.errors import NotThere
+from engine.errors import NotFound
 from engine.model.run_payload import PROGRAM
 
 Json = dict[str, Any]
@@ -40,5 +40,5 @@ def list_sandboxes(
 def get_sandbox(sandbox_name: str) -> Json:
     """One sandbox, by its name."""
     if sandbox_name != PROD["name"]:
-        raise NotThere("sandboxes", sandbox_name)
+        raise NotFound("sandboxes", sandbox_name)
     return PROD

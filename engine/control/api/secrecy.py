@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 import re2
 
 from engine.catalog.resources import Json, Resource
-from engine.control.api.plane import Plane
+from engine.control.api.plane import AppState
 from engine.control.api.problems import invalid
 from engine.control.validation import MASK
 from engine.errors import InputError
@@ -17,7 +17,7 @@ from engine.errors import InputError
 LEAST = 6  # characters: a shorter password stands in many a word by chance
 
 
-def check_texts(plane: Plane, body: Json) -> None:
+def check_texts(plane: AppState, body: Json) -> None:
     """Raise where a text of a body, wherever in it, holds the password of any connection, unless
     that is shorter than LEAST.
     """
@@ -60,7 +60,7 @@ def _found(text: str, forms: set[str]) -> set[str]:
     return {form for form in forms if any(form in each for each in readings)}
 
 
-def opened(plane: Plane, resource: Resource | None) -> Json:
+def opened(plane: AppState, resource: Resource | None) -> Json:
     """The secrets of a resource; none where another key sealed them: they are to be given again."""
     try:
         found: Json = plane.vault.open(resource.secret) if resource and resource.secret else {}

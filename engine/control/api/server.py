@@ -10,10 +10,10 @@ from engine.catalog.database import Catalog
 from engine.config.file import Api, Config
 from engine.control import from_config, to_flow
 from engine.control.api.app import app_of
-from engine.control.api.guard import NAME, Guard, token_of
-from engine.control.api.plane import Plane
+from engine.control.api.guard import NAME, AuthMiddleware, token_of
+from engine.control.api.plane import AppState
 from engine.control.api.wire import BACKLOG, Listener, allowed_with, config_of, raise_file_limit
-from engine.control.secrets import vault_of
+from engine.control.secrets import secret_store_of
 from engine.errors import InputError
 from engine.sync.run_records import withdraw
 
@@ -33,16 +33,16 @@ class Server:
         unready: Callable[[], Sequence[str]],
     ) -> None:
         """InputError where the address cannot be had, or a secret is none."""
-        vault = vault_of(home, api.key)
+        vault = secret_store_of(home, api.key)
         self.token_file = None if api.token else home / NAME
         self._socket = _listening(api.host, api.port)
         catalog = Catalog(home)
-        self._plane = Plane(
+        self._plane = AppState(
             home, catalog, vault, api.datasets, environ, now, changed, unready,
             hosts=set(api.mixpanel_hosts),
         )  # fmt: skip
         token = api.token or token_of(home)
-        self._guard = Guard(app_of(self._plane), token, _names(api), api.url)
+        self._guard = AuthMiddleware(app_of(self._plane), token, _names(api), api.url)
         allowed = allowed_with(raise_file_limit())
         self._server = Listener(config_of(self._guard, allowed, STOP))
         # Signals are the daemon's: uvicorn takes them in the main thread only.

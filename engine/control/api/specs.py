@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request
 from engine.control.api.items import single
 from engine.control.api.listing import documented, page
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
-from engine.errors import NotThere
+from engine.errors import NotFound
 from engine.model.flow import FREQUENCIES
 from engine.model.run_payload import PROGRAM, signed
 
@@ -148,7 +148,7 @@ def _offer(kind: str, items: list[Json], words: str) -> None:
         by_name = [item for item in items if item["name"].lower() == id.lower()]
         if found or len(by_name) == 1:
             return single(*found or by_name)
-        raise NotThere(kind, id)
+        raise NotFound(kind, id)
 
 
 _offer(

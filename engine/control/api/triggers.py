@@ -13,11 +13,11 @@ from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
 from engine.control.api.collection import Document
 from engine.control.api.connections import without_secrets
-from engine.control.api.plane import Plane, Shared
+from engine.control.api.plane import AppState, Shared
 from engine.control.api.problems import cut, invalid, unsupported
 from engine.control.validation import DISABLED, ENABLED, integer
 from engine.dataset.storage.local import canonical
-from engine.errors import NotThere
+from engine.errors import NotFound
 from engine.model.flow import Flow, Run
 from engine.model.run_payload import FAILED
 from engine.model.schedule import DAYS_PER_REQUEST
@@ -42,7 +42,7 @@ def run_now(plane: Shared, body: Document) -> Json:
         raise _bad_params()
     try:
         resource = plane.resources.get("flows", flow_id)
-    except NotThere:
+    except NotFound:
         raise invalid("1430-400", f"Flow not found with id {cut(flow_id)}.") from None
     flow = _flow(plane, resource)
     return _schedule(plane, flow, _window(plane, flow.connection.zone, params), params)
@@ -55,7 +55,7 @@ def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in th
         raise unsupported(op, ["RE_TRIGGER"])
     run = plane.catalog.run(id)
     if run is None:
-        raise NotThere("runs", id)
+        raise NotFound("runs", id)
     if run.status != FAILED:
         raise invalid(
             "1387-400",
@@ -66,7 +66,7 @@ def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in th
     return _schedule(plane, flow, run.window, run.item.get("params", {}))
 
 
-def _flow(plane: Plane, resource: Resource) -> Flow:
+def _flow(plane: AppState, resource: Resource) -> Flow:
     state = resource.body.get("state", ENABLED)
     if state == DISABLED:
         raise invalid(
@@ -85,7 +85,7 @@ def _flow(plane: Plane, resource: Resource) -> Flow:
     return flow
 
 
-def _schedule(plane: Plane, flow: Flow, window: Window, params: Json) -> Json:
+def _schedule(plane: AppState, flow: Flow, window: Window, params: Json) -> Json:
     run = Run(str(uuid4()), flow.name, window, "", plane.now())
     item = run_records.scheduled(flow, run, without_secrets(params))
     place = canonical(flow.dataset)
@@ -93,7 +93,7 @@ def _schedule(plane: Plane, flow: Flow, window: Window, params: Json) -> Json:
     return item
 
 
-def _window(plane: Plane, zone: ZoneInfo, params: Json) -> Window:
+def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
     """The days that a span touches, by UTC or by the project's clock."""
     start, end = (_moment(params, name) for name in ("windowStartTime", "windowEndTime"))
     if end < start:
