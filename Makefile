@@ -36,8 +36,8 @@ test: lint
 
 # One test at a time: those that kill go by the clock.
 test-long: lint
-	CRASHES=all KILLS=100 SCHEMATHESIS=30 $(BIN)/pytest tests/test_crash.py tests/test_kill.py \
-		tests/test_api_schema.py tests/test_daemon.py::test_kill
+	CRASHES=all KILLS=100 SCHEMATHESIS=30 $(BIN)/pytest tests/scenarios/test_crash.py tests/scenarios/test_kill.py \
+		tests/control/test_api_schema.py tests/daemon/test_daemon.py::test_kill
 
 coverage: .venv/tested
 	$(BIN)/pytest --cov=engine --cov-report=term:skip-covered

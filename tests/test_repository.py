@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from engine.sandbox import Sandbox, Spec
-from tests.commands import environment
+from tests.support.commands import environment
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.sandbox import Sandbox, Spec
-from tests.commands import DAYS, variables
+from tests.support.commands import DAYS, variables
 
 ROOT = Path(__file__).parents[1]
 

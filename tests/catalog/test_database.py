@@ -1,0 +1,616 @@
+"""The catalog: history and ledger survive, are shared between processes, and fail in sentences."""
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.catalog.database import NAME, VERSION, Catalog
+from engine.errors import EtlError, InputError
+from engine.model.batch import Tally
+from engine.model.flow import Connection, Flow, Run, Secret
+from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.model.window import Window
+from tests.support.commands import mounted
+
+DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
+HOUR = 3_600_000
+ROOT = Path(__file__).parents[2]
+FLOW = Flow("events", Connection("https://h", "reader", Secret("s3cret"), 1), "data/events")
+
+
+def item(
+    run: str, status: str = SUCCESS, started_at: int = 1_000, flow: str = "events"
+) -> dict[str, Any]:
+    """The payload of a run of that status."""
+    outcome = Outcome(Run(run, flow, DAY, "batch", started_at), status, copy_started=started_at)
+    return payload(outcome, replace(FLOW, name=flow), started_at)
+
+
+def save(catalog: Catalog, run: str, status: str = SUCCESS, **other: Any) -> None:
+    """Keep a run; `other`: flow, dataset, started_at."""
+    started_at = other.pop("started_at", 1_000)
+    kept: dict[str, Any] = {"flow": "events", "dataset": "data/events", "window": DAY} | other
+    catalog.save(item(run, status, started_at, kept["flow"]), **kept)
+
+
+def runs(catalog: Catalog, *wanted: Any, **more: Any) -> list[dict[str, Any]]:
+    """The items of the history."""
+    return [entry.item for entry in catalog.history(*wanted, **more)]
+
+
+def ids(items: list[dict[str, Any]]) -> list[str]:
+    return [each["id"] for each in items]
+
+
+def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
+    """What was kept is read back whole, by another process or after a restart."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", started_at=7)
+    with Catalog(tmp_path) as catalog:
+        assert runs(catalog) == [item("a", started_at=7)]
+        (entry,) = catalog.history()
+    assert (entry.flow, entry.dataset, entry.status) == ("events", "data/events", "success")
+    assert (entry.started_at, entry.window) == (7, DAY)
+
+
+def test_a_run_that_ends_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
+    """One run is one row: first inProgress, then what became of it."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", IN_PROGRESS)
+        assert runs(catalog, status="inProgress") == [item("a", IN_PROGRESS)]
+        save(catalog, "a", SUCCESS)
+        assert runs(catalog) == [item("a", SUCCESS)]
+        assert len(runs(catalog)) == 1
+
+
+def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
+    """Order is by start, then by saving; a status is found in any case; a limit cuts the oldest."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "old", FAILED, started_at=1)
+        save(catalog, "other", SUCCESS, started_at=2, flow="other")
+        save(catalog, "first", SUCCESS, started_at=3)
+        save(catalog, "second", FAILED, started_at=3)
+        assert ids(runs(catalog)) == ["second", "first", "other", "old"]
+        assert ids(runs(catalog, limit=1)) == ["second"]
+        assert ids(runs(catalog, flow="events")) == ["second", "first", "old"]
+        assert ids(runs(catalog, status="Failed")) == ["second", "old"]
+        assert ids(runs(catalog, flow="events", status="SUCCESS")) == ["first"]
+        assert runs(catalog, flow="nobody") == []
+        assert (len(runs(catalog)), len(runs(catalog, status="FAILED"))) == (4, 2)
+
+
+def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
+    """Only the running runs of that dataset become failed, in the list and in their payload."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "killed", IN_PROGRESS)
+        save(catalog, "done", SUCCESS)
+        save(catalog, "elsewhere", IN_PROGRESS, dataset="data/other")
+        assert [e.item["id"] for e in catalog.history(None, IN_PROGRESS, "data/events")] == [
+            "killed"
+        ]
+        assert catalog.abandon("data/events", 9_000) == 1
+        assert ids(runs(catalog, status=IN_PROGRESS)) == ["elsewhere"]
+        (killed,) = runs(catalog, status=FAILED)
+        assert killed["id"] == "killed"
+        assert killed["updatedAt"] == 9_000
+        assert killed["metrics"]["statusSummary"]["status"] == "failed"
+        assert catalog.abandon("data/events", 9_000) == 0
+
+
+def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
+    """Ask for a slot, which there is unless `pause`; what the budget was told."""
+    told: list[Sequence[int]] = []
+
+    def wait(moments: Sequence[int]) -> int:
+        told.append(moments)
+        return pause
+
+    assert catalog.ask(project, now, wait) == pause
+    (moments,) = told
+    return list(moments)
+
+
+def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> None:
+    """Requests are counted by project, in order, also those of an earlier process."""
+    with Catalog(tmp_path) as catalog:
+        for project, at in (("1", 30), ("1", 10), ("2", 20)):
+            ask(catalog, project, at)
+    with Catalog(tmp_path) as catalog:
+        assert ask(catalog, "1", 30, pause=1) == [10, 30]
+        assert ask(catalog, "2", 30, pause=1) == [20]
+
+
+def test_only_a_request_that_may_go_out_is_noted(tmp_path: Path) -> None:
+    """Who must wait has not asked: nothing is noted, and nothing if the decision itself fails."""
+    with Catalog(tmp_path) as catalog:
+        ask(catalog, "1", 10, pause=700)
+        with pytest.raises(ZeroDivisionError):
+            catalog.ask("1", 10, lambda moments: 1 // len(moments))
+        assert ask(catalog, "1", 10) == []
+        assert ask(catalog, "1", 20) == [10]
+
+
+def test_the_ledger_knows_the_last_hour(tmp_path: Path) -> None:
+    """A request counts for an hour, and one of a moment ago by another process's clock counts too;
+    one from far ahead was noted before the clock was set back.
+    """
+    now = 9 * HOUR
+    with Catalog(tmp_path) as catalog:
+        for at in (now - HOUR, now - HOUR + 1, now, now + 30_000, now + 30_001):
+            ask(catalog, "1", at)
+        assert ask(catalog, "1", now, pause=1) == [now - HOUR + 1, now, now]
+
+
+def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
+    """It never grows beyond a day of requests."""
+    with Catalog(tmp_path) as catalog:
+        for at in (0, HOUR, 24 * HOUR + 1):
+            ask(catalog, "1", at)
+    assert noted(tmp_path, "1") == [HOUR, 24 * HOUR + 1]
+
+
+def noted(home: Path, project: str) -> list[int]:
+    """Every moment in the file's ledger."""
+    with closing(sqlite3.connect(home / NAME)) as file:
+        query = "SELECT at FROM requests WHERE project = ? ORDER BY at"
+        return [at for (at,) in file.execute(query, [project])]
+
+
+def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
+    """While one decides, no other process can note a request, and so take the same slot."""
+
+    def wait(moments: Sequence[int]) -> int:
+        other = stack.enter_context(closing(sqlite3.connect(tmp_path / NAME, timeout=0)))
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO requests VALUES ('1', 1)")
+        return 0
+
+    with Catalog(tmp_path) as catalog, ExitStack() as stack:
+        assert catalog.ask("1", 1, wait) == 0
+    assert noted(tmp_path, "1") == [1]
+
+
+def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
+    """Processes that ask as fast as they can get what there is together, and not one more."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from engine.catalog.database import Catalog\n"
+        "from engine.model.schedule import RateLimit, wait_for_slot\n"
+        "budget = RateLimit(per_hour=30, per_second=1000)\n"
+        "with Catalog(Path(sys.argv[1])) as catalog:\n"
+        "    print('ready', flush=True); sys.stdin.readline(); got = 0\n"
+        "    for _ in range(40):\n"
+        "        now = time.time_ns() // 1_000_000\n"
+        "        wait = lambda moments: wait_for_slot(moments, 0, now, budget)\n"
+        "        got += catalog.ask('1', now, wait) == 0\n"
+        "    print(got)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipe = subprocess.PIPE
+    started = [
+        subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) for _ in range(2)
+    ]
+    for process in started:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert sum(int(process.communicate(timeout=60)[0]) for process in started) == 30
+    assert len(noted(tmp_path, "1")) == 30
+
+
+def test_it_is_its_owners_alone(tmp_path: Path) -> None:
+    """The folder is 700; the file and what SQLite lays beside it are 600."""
+    home = tmp_path / "home"
+    with Catalog(home) as catalog:
+        save(catalog, "a")
+        assert home.stat().st_mode & 0o777 == 0o700
+        modes = {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()}
+    assert set(modes) == {NAME, f"{NAME}-wal", f"{NAME}-shm"}
+    assert set(modes.values()) == {0o600}
+
+
+def test_no_credential_is_in_the_file(tmp_path: Path) -> None:
+    """P7: neither the password nor the account's name is anywhere in its bytes."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+    text = (tmp_path / NAME).read_bytes()
+    assert b"CONNECTOR" not in text
+    assert b"copyActivity" in text
+    assert b"s3cret" not in text
+    assert b"reader" not in text
+
+
+def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    """While another connection has a write open, the history opens and reads as it was before."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+    writer = sqlite3.connect(tmp_path / NAME, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("DELETE FROM runs")
+    started = perf_counter()
+    with Catalog(tmp_path) as reader:
+        assert ids(runs(reader)) == ["a"]
+    assert perf_counter() - started < 10  # a writer's lock is waited for much longer
+    writer.execute("ROLLBACK")
+    writer.close()
+
+
+def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path) -> None:
+    """Nor from closing the catalog in its time, while another process writes for long."""
+    catalog = Catalog(tmp_path)
+    save(catalog, "a")
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(save, catalog, "b")
+            while catalog._lock.acquire(blocking=False):  # it is not that far yet
+                catalog._lock.release()
+            started = perf_counter()
+            assert ids(runs(catalog)) == ["a"]
+            catalog.close(0)
+            assert perf_counter() - started < 5
+            assert not waiting.done()
+            other.execute("ROLLBACK")
+            waiting.result()
+    assert sorted(ids(runs(catalog))) == ["a", "b"]
+    catalog.close()
+
+
+def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
+    """Its own thread reads what it has changed, and others what was there before."""
+    with Catalog(tmp_path) as catalog, ThreadPoolExecutor(1) as pool:
+        save(catalog, "a")
+        with catalog.transaction() as connection:
+            connection.execute("DELETE FROM runs")
+            assert ids(runs(catalog)) == []
+            assert ids(pool.submit(runs, catalog).result()) == ["a"]
+        assert ids(runs(catalog)) == []
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
+    """Nothing is written into what nobody can read again; nor where another took its place."""
+    with Catalog(tmp_path / "home") as catalog:
+        save(catalog, "a")
+        catalog.check()
+        shutil.rmtree(tmp_path / "home")
+        if other:
+            Catalog(tmp_path / "home").close()
+        for use in (catalog.check, lambda: save(catalog, "b"), lambda: ask(catalog, "1", 1)):
+            with pytest.raises(EtlError, match="deleted or replaced"):
+                use()
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """It is told before anything is to be written; what is there is read all the same."""
+    home = tmp_path / "home"
+    with mounted(home, "1m"), Catalog(home) as catalog:
+        save(catalog, "a")
+        catalog.check()
+        with suppress(OSError), (home / "filling").open("wb", buffering=0) as filling:
+            while filling.write(bytes(4096)):
+                pass
+        with pytest.raises(EtlError, match="the disk is full"):
+            catalog.check()
+        assert ids(runs(catalog)) == ["a"]
+
+
+def test_processes_share_one_file(tmp_path: Path) -> None:
+    """Several processes make the file at once and write to it; not one write is lost."""
+    code = (
+        "import sys; from pathlib import Path; from engine.catalog.database import Catalog\n"
+        "with Catalog(Path(sys.argv[1])) as catalog:\n"
+        "    for number in range(20): catalog.ask(sys.argv[2], number, lambda _: 0)\n"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), project], cwd=ROOT)
+        for project in ("1", "2", "2")
+    ]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert len(noted(tmp_path, "1")) == 20
+    assert len(noted(tmp_path, "2")) == 40
+
+
+def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> None:
+    """The slower one of the two, having seen no tables, finds those that the faster one made."""
+
+    class Slower(Catalog):
+        overtaken = False
+
+        def _version(self) -> int:
+            version = super()._version()
+            if not self.overtaken:
+                self.overtaken = True
+                with Catalog(tmp_path) as faster:
+                    save(faster, "a")
+            return version
+
+    with Slower(tmp_path) as catalog:
+        assert catalog.overtaken
+        assert ids(runs(catalog)) == ["a"]
+
+
+def test_it_waits_for_who_is_making_the_file(tmp_path: Path) -> None:
+    """Where two processes turn a new file to write-ahead logging at once, SQLite refuses one."""
+    left = 3
+
+    def execute(statement: str) -> None:
+        nonlocal left
+        if left := left - 1:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+            raise error
+
+    with Catalog(tmp_path) as catalog, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "_connection", SimpleNamespace(execute=execute))
+        catalog._write_ahead()
+    assert left == 0
+
+
+def test_threads_share_one_catalog(tmp_path: Path) -> None:
+    """Workers write through the same object, whole transactions at a time."""
+    with Catalog(tmp_path) as catalog:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: save(catalog, str(number)), range(60)))
+            list(pool.map(lambda number: ask(catalog, "1", number), range(60)))
+        assert len(runs(catalog)) == 60
+    assert noted(tmp_path, "1") == list(range(60))
+
+
+def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
+    """A write is one transaction: if its second half fails, its first half never was."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", IN_PROGRESS)
+        save(catalog, "b", IN_PROGRESS)
+        breaking = sqlite3.connect(tmp_path / NAME)
+        breaking.execute(
+            "CREATE TRIGGER broken BEFORE UPDATE ON runs WHEN old.id = 'b' "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+        breaking.close()
+        with pytest.raises(EtlError, match=r"catalog .* cannot be written .*no room"):
+            catalog.abandon("data/events", 9_000)
+        assert len(runs(catalog, status=IN_PROGRESS)) == 2
+        save(catalog, "c")
+        assert len(runs(catalog)) == 3
+
+
+# The tables of version 1, as that version made them.
+VERSION_1 = """
+CREATE TABLE runs (
+    id         TEXT PRIMARY KEY,
+    flow       TEXT NOT NULL,
+    dataset    TEXT NOT NULL,
+    status     TEXT NOT NULL COLLATE NOCASE,
+    started_at INTEGER NOT NULL,
+    "window"   TEXT NOT NULL,
+    item       TEXT NOT NULL
+);
+CREATE INDEX runs_by_time ON runs (started_at);
+CREATE INDEX runs_by_flow ON runs (flow, started_at);
+CREATE INDEX runs_by_status ON runs (status, started_at);
+CREATE INDEX runs_by_flow_and_status ON runs (flow, status, started_at);
+CREATE TABLE requests (project TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE INDEX requests_by_project ON requests (project, at);
+PRAGMA user_version = 1;
+"""
+
+
+def whole(home: Path) -> dict[str, Any]:
+    """Every table's rows and every index, as they are in the file."""
+    with closing(sqlite3.connect(home / NAME)) as file:
+        tables = [name for (name,) in file.execute("SELECT name FROM sqlite_master "
+                  "WHERE type = 'table' ORDER BY name")]  # fmt: skip
+        found = {name: file.execute(f"SELECT * FROM {name} ORDER BY 1, 2").fetchall()
+                 for name in tables}  # fmt: skip
+        found["schema"] = file.execute("SELECT sql FROM sqlite_master ORDER BY name").fetchall()
+        found["version"] = file.execute("PRAGMA user_version").fetchall()
+    return found
+
+
+def done(run: str, status: str = SUCCESS, **other: Any) -> dict[str, Any]:
+    """A run that is over, with everything in its record."""
+    tally = Tally(lines=10, rows=7, rejected=2, duplicates=1, bytes_read=100, bytes_written=40)
+    failure = ("CONNECTOR-1001-500", "It failed.") if status == FAILED else None
+    made = Run(run, "events", DAY, f"batch-{run}", 1_000)
+    times = (1_000, 3_000, 3_000, 3_500)
+    return payload(Outcome(made, status, *times, tally, failure, **other), FLOW, 4_000)
+
+
+def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
+    """With more rows than are done at once, running and failed ones: as if each was saved now."""
+    (tmp_path / "old").mkdir()
+    items = [done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)]
+    items += [item("running", IN_PROGRESS), item("other", SUCCESS, flow="other")]
+    names = ["events"] * 1501 + ["other"]
+    with closing(sqlite3.connect(tmp_path / "old" / NAME)) as old, old:
+        old.executescript(VERSION_1)
+        for name, each in zip(names, items, strict=True):
+            status = each["metrics"]["statusSummary"]["status"]
+            row = (each["id"], name, "d", status, each["createdAt"], json.dumps(DAY.as_json()),
+                   json.dumps(each, separators=(",", ":")))  # fmt: skip
+            old.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        old.execute("INSERT INTO requests VALUES ('1', 5)")
+    with Catalog(tmp_path / "old") as catalog, Catalog(tmp_path / "new") as fresh:
+        assert len(runs(catalog, limit=2000)) == 1502
+        assert asked_once(catalog)
+        for name, each in zip(names, items, strict=True):
+            fresh.save(each, flow=name, dataset="d", window=DAY)
+        fresh.ask("1", 5, lambda _: 0)
+    assert whole(tmp_path / "old") == whole(tmp_path / "new")
+    with Catalog(tmp_path / "old") as again:
+        assert totals(again)["events", "runs success"] == 1500 - 214
+    assert whole(tmp_path / "old") == whole(tmp_path / "new")
+
+
+def asked_once(catalog: Catalog) -> bool:
+    return catalog.asked("1", 5) == [5]
+
+
+def totals(catalog: Catalog) -> dict[tuple[str, str], int]:
+    return {(flow, what): value for flow, what, value in catalog.read("SELECT * FROM totals")}
+
+
+def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
+    """All that a run counts, once, however often it is saved."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a", IN_PROGRESS)
+        assert totals(catalog) == {}
+        for each in (done("a"), done("a"), done("b")):
+            catalog.save(each, flow="events", dataset="d", window=DAY)
+        expected = {
+            "runs success": 2, "events in": 20, "events out": 14, "events rejected": 4,
+            "events duplicate": 2, "bytes in": 200, "bytes out": 80, "ms copy": 4000,
+            "ms promotion": 1000, "reached": 9,
+        }  # fmt: skip
+        assert totals(catalog) == {("events", what): value for what, value in expected.items()}
+
+
+def test_totals_never_fall(tmp_path: Path) -> None:
+    """Not when the history is cut, and not when a failed run turns out to be committed."""
+    with Catalog(tmp_path) as catalog:
+        before: dict[tuple[str, str], int] = {}
+        save(catalog, "left", IN_PROGRESS)
+        for step in (
+            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
+            lambda: catalog.save(done("a"), flow="events", dataset="d", window=DAY),
+            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
+            lambda: catalog.abandon("data/events", 9_000),
+            lambda: catalog.read("DELETE FROM runs"),
+        ):
+            step()
+            after = totals(catalog)
+            assert all(after[name] >= value for name, value in before.items())
+            before = after
+        assert before["events", "runs success"] == 1
+        assert before["events", "runs failed"] == 3
+        assert before["events", "events out"] == 7
+        assert runs(catalog) == []
+
+
+@pytest.mark.parametrize(
+    ("window", "reached"),
+    [
+        (Window(date(2024, 3, 1), date(2024, 3, 2), (5, 900)), 900),
+        (Window(date(1970, 1, 1), date(1970, 1, 1)), 1_000),  # no later than the run began
+        (Window(date(1970, 1, 1), date(1970, 1, 1), before=700), 700),
+    ],
+)
+def test_how_far_a_flow_has_come_is_where_its_windows_end(
+    tmp_path: Path, window: Window, reached: int
+) -> None:
+    """A day's end may be yet to come, and beside arrival windows it holds what came before."""
+    made = Run("a", "events", window, "batch", 1_000)
+    with Catalog(tmp_path) as catalog:
+        for status in (FAILED, SUCCESS):
+            done_ = payload(Outcome(made, status, 1, 2, 3, 4), FLOW, 4)
+            catalog.save(done_, flow="events", dataset="d", window=window)
+            assert totals(catalog).get(("events", "reached")) == (
+                reached if status == SUCCESS else None
+            )
+        catalog.save(item("b"), flow="events", dataset="d", window=replace(DAY, arrival=(1, 2)))
+        assert totals(catalog)["events", "reached"] == reached
+
+
+def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """A file of a later version is not touched, and the sentence says what to do."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+    with sqlite3.connect(tmp_path / NAME) as newer:
+        newer.execute(f"PRAGMA user_version = {VERSION + 1}")
+    newer.close()
+    with pytest.raises(InputError, match=r"newer mixpanel-etl .* Update"):
+        Catalog(tmp_path)
+
+
+def test_a_corrupt_file_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+    """What is no catalog is named, kept as it is, and the way out is told."""
+    content = b"not a database, and long enough to be read as one" * 40
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(InputError, match=r"catalog.sqlite3 cannot be read .*move it away"):
+        Catalog(tmp_path)
+    assert (tmp_path / NAME).read_bytes() == content
+
+
+@pytest.mark.parametrize("obstacle", ["home", "file"])
+def test_a_place_that_cannot_be_written_is_an_error_in_a_sentence(
+    tmp_path: Path, obstacle: str
+) -> None:
+    """A file where the folder should be, or a folder where the file should be."""
+    home = tmp_path / "home"
+    if obstacle == "home":
+        home.write_text("")
+    else:
+        (home / NAME).mkdir(parents=True)
+    with pytest.raises(InputError, match=r"cannot be written .*MIXPANEL_ETL_HOME"):
+        Catalog(home)
+
+
+def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
+    """Every list is read off an index, in well under 50 ms, however long the history is."""
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "seed")
+        filling = sqlite3.connect(tmp_path / NAME)
+        filling.create_function("flow_id", 1, flow_id)
+        filling.execute(
+            'INSERT INTO runs (id, flow, dataset, status, started_at, "window", item, flow_id) '
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+            "SELECT 'run-' || i, 'flow-' || (i % 7), dataset, "
+            "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END, i, \"window\", "
+            "json_object('id', 'run-' || i), flow_id('flow-' || (i % 7)) FROM n JOIN runs"
+        )
+        filling.commit()
+        filling.close()
+        flow, status = "flow-3", "Failed"
+        for wanted, plan in (
+            ((None, None), "SCAN runs USING INDEX runs_by_time"),
+            ((flow, None), "SEARCH runs USING INDEX runs_by_flow (flow_id=?)"),
+            ((None, status), "SEARCH runs USING INDEX runs_by_status (status=?)"),
+            ((flow, status), "SEARCH runs USING INDEX runs_by_status (status=?)"),
+        ):
+            took: list[float] = []
+            queries: list[str] = []
+            for _ in range(3):
+                started = perf_counter()
+                assert len(runs(catalog, wanted[0], wanted[1], limit=100)) == 100
+                took.append(perf_counter() - started)
+            assert min(took) < 0.05, took
+            catalog._reading.set_trace_callback(queries.append)
+            runs(catalog, *wanted)
+            catalog._reading.set_trace_callback(None)
+            steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
+            assert [step[3] for step in steps] == [
+                plan,
+                "USE TEMP B-TREE FOR RIGHT PART OF ORDER BY",  # of runs that began at one moment
+            ]
+
+
+def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
+    """To close a file frees all locks that a process has on it: others would take it for unused.
+
+    They tidy an unused catalog up, and what is written to it afterwards would be gone.
+    """
+    with Catalog(tmp_path) as catalog:
+        save(catalog, "a")
+        Catalog(tmp_path).close()
+        script = f"from pathlib import Path; from engine.catalog.database import Catalog; Catalog(Path({str(tmp_path)!r})).close()"  # noqa: E501
+        subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+        save(catalog, "b")
+        with Catalog(tmp_path) as other:
+            assert sorted(ids(runs(other))) == ["a", "b"]

@@ -1,0 +1,218 @@
+"""Flows that clients make: the daemon runs them from then on, and whatever kills it, they stay."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from deltalake import DeltaTable
+
+from engine.config.file import find
+from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
+from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
+from tests.support.daemons import Trial, clock_of, until
+from tests.support.served import MIXPANEL, Json
+
+HOUR = 3_600_000
+DATA_LAKE = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
+SOURCE = {"id": MIXPANEL, "version": "1.0"}
+FLOW_SPEC = {"id": "6499120c-0b15-42dc-936e-847ea3c24d72", "version": "1.0"}
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox(Spec(shape="small", events_per_day=100)) as running:
+        yield running
+
+
+@pytest.fixture
+def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
+    """A trial whose daemon has a control plane, and no flow of its own."""
+    clock = clock_of(3600)
+    sandbox.project.now = clock.now
+    tried = Trial(tmp_path, sandbox, clock)
+    tried.config.write_text(
+        f'home = "{tried.home}"\n[api]\nlisten = "127.0.0.1:0"\ndatasets = "{tmp_path}/data"\n'
+        f'mixpanel_hosts = ["{sandbox.url}"]\n'
+    )
+    return tried
+
+
+class Person:
+    """Who makes flows, of the daemon that runs."""
+
+    def __init__(self, tried: Trial) -> None:
+        self._tried = tried
+        self._started = 0
+        self.client = httpx.Client(timeout=30)
+
+    def meet(self) -> None:
+        """Wait for a daemon that has just been started."""
+        self._started += 1
+        until(lambda: len(self._tried.lines("started")) == self._started)
+        self.client.base_url = self._tried.lines("listening")[-1]["address"]
+        self.client.headers["x-api-key"] = (self._tried.home / "api.token").read_text()
+
+    def post(self, path: str, body: Json) -> Json:
+        """Make something; what was answered."""
+        answer = self.client.post(path, json=body)
+        assert answer.status_code in (200, 201), answer.text
+        found = answer.json()
+        return found if isinstance(found, dict) else {"id": found[0].rpartition("/")[2]}
+
+    def steps(self) -> Iterator[tuple[str, str]]:
+        """Make all that a flow needs, and the flow: paths and ids, as they come to be."""
+        flowservice, url = FLOWSERVICE, self._tried.sandbox.url
+        params = {"host": url, "username": USERNAME, "password": PASSWORD}
+        auth = {"specName": "Basic Authentication", "params": params}
+        body: Json = {"name": "shop", "connectionSpec": SOURCE, "auth": auth}
+        base = self.post(path := f"{flowservice}/connections", body)["id"]
+        yield path, base
+        body = {"name": "events", "baseConnectionId": base, "connectionSpec": SOURCE}
+        body |= {"data": {"format": "json"}, "params": {"projectId": str(PROJECT_ID)}}
+        source = self.post(path := f"{flowservice}/sourceConnections", body)["id"]
+        yield path, source
+        own = {k: v for k, v in find("schema", "mixpanel-events")[1].items() if k != "$id"}
+        schema = self.post(f"{REGISTRY}/tenant/schemas", own)["$id"]
+        ref = {"id": schema, "contentType": "application/vnd.adobe.xed+json;version=1"}
+        body = {"name": "events", "schemaRef": ref}
+        self.dataset = self.post(path := f"{CATALOG}/dataSets", body)["id"]
+        yield path, self.dataset
+        body = {"name": "events", "connectionSpec": DATA_LAKE, "data": {"format": "json"}}
+        body |= {"params": {"dataSetId": self.dataset}}
+        target = self.post(path := f"{flowservice}/targetConnections", body)["id"]
+        yield path, target
+        rules = find("mapping", "mixpanel-events")[1]["mappings"]
+        body = {"version": 0, "xdmSchema": schema, "mappings": rules}
+        mapping = self.post(path := f"{CONVERSION}/mappingSets", body)["id"]
+        yield path, mapping
+        start = self._tried.clock.first // 1000
+        body = {
+            "name": "events", "flowSpec": FLOW_SPEC,
+            "sourceConnectionIds": [source], "targetConnectionIds": [target],
+            "transformations": [{"name": "Mapping", "params": {"mappingId": mapping}}],
+            "scheduleParams": {"startTime": start, "frequency": "minute", "interval": 15},
+        }  # fmt: skip
+        self.flow = self.post(path := f"{flowservice}/flows", body)["id"]
+        yield path, self.flow
+
+    def make(self) -> tuple[str, Path]:
+        """A flow, with all that it needs: its id and its table."""
+        for _ in self.steps():
+            pass
+        return self.flow, self._tried.folder / "data" / self.dataset
+
+    def act(self, flow: str, op: str) -> None:
+        """Enable or disable a flow."""
+        answer = self.client.post(f"{FLOWSERVICE}/flows/{flow}/action", params={"op": op})
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture
+def person(tried: Trial) -> Iterator[Person]:
+    person = Person(tried)
+    with person.client:
+        yield person
+
+
+def arrived(flow: str, table: Path) -> int:
+    """M of a flow, 0 before there is one."""
+    if not any(table.glob("_delta_log/*.json")):
+        return 0
+    return DeltaTable(table).transaction_version(f"{flow}/arrival") or 0
+
+
+def test_a_life(tried: Trial, person: Person) -> None:
+    """Made: it runs. Disabled: it rests. Enabled, asked for: at once. Deleted: no more of it."""
+    with tried.daemon() as process:
+        person.meet()
+        flow, other = person.make(), person.make()
+        until(lambda: arrived(*flow) and arrived(*other))
+
+        def rests() -> bool:
+            """Whether an hour brings nothing; what was on its way may come before that."""
+            before, there = arrived(*flow), arrived(*other)
+            until(lambda: arrived(*other) > there + HOUR)
+            return arrived(*flow) == before
+
+        person.act(flow[0], "DISABLE")
+        until(rests)
+        person.act(flow[0], "ENABLE")
+        before = arrived(*flow)
+        until(lambda: arrived(*flow) > before)
+
+        patch = [{"op": "replace", "path": "/scheduleParams/frequency", "value": "week"},
+                 {"op": "replace", "path": "/scheduleParams/interval", "value": 1}]  # fmt: skip
+        shown = person.client.get(f"{FLOWSERVICE}/flows/{flow[0]}").json()["items"][0]
+        headers = {"If-Match": shown["etag"]}
+        path = f"{FLOWSERVICE}/flows/{flow[0]}"
+        assert person.client.patch(path, json=patch, headers=headers).status_code == 200
+        until(rests)  # until next week
+
+        day = tried.clock.first // 1000 - 2 * 86_400
+        params = {"windowStartTime": day, "windowEndTime": day + 3600}
+        run = person.post(f"{FLOWSERVICE}/runs", {"flowId": flow[0], "params": params})["id"]
+
+        def status() -> Any:
+            item = person.client.get(f"{FLOWSERVICE}/runs/{run}").json()["items"][0]
+            return item["metrics"]["statusSummary"]["status"]
+
+        until(lambda: status() == "success")
+        assert person.client.delete(path).status_code == 204
+        assert person.client.get(path).status_code == 404
+        until(rests)
+        process.terminate()
+        assert process.wait(20) == 0
+    assert not [line for line in tried.lines() if line["level"] == "error"]
+    assert PASSWORD not in tried.log.read_text()
+
+
+def test_killed_between_two_calls(tried: Trial, person: Person) -> None:
+    """What was answered is there, as it was answered, and the next call goes on with it."""
+    steps, path, id_ = person.steps(), "", ""
+    for killed_after in ("connections", "dataSets", "flows", ""):
+        with tried.daemon() as process:
+            person.meet()
+            if path:
+                answer = person.client.get(f"{path}/{id_}")
+                assert answer.status_code == 200
+                assert id_ in answer.text
+            while not path.endswith(killed_after):
+                path, id_ = next(steps)
+            if not killed_after:
+                until(lambda: arrived(person.flow, tried.folder / "data" / person.dataset))
+            process.kill()
+
+
+def test_killed_in_the_midst_of_calls(tried: Trial, person: Person) -> None:
+    """Of what is made while it is killed, all that was answered is there, and all is whole."""
+    path = f"{FLOWSERVICE}/connections"
+    params = {"username": USERNAME, "password": PASSWORD}
+    auth = {"specName": "Basic Authentication", "params": params}
+    made: list[str] = []
+
+    def make() -> None:
+        try:
+            while True:
+                body = {"name": "shop", "connectionSpec": SOURCE, "auth": auth}
+                made.append(person.post(path, body)["id"])
+        except httpx.HTTPError:
+            return
+
+    with tried.daemon() as process:
+        person.meet()
+        threads = [threading.Thread(target=make) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(made) > 20)
+        process.kill()
+        for thread in threads:
+            thread.join()
+    with tried.daemon():
+        person.meet()
+        for id_ in made:
+            assert person.client.get(f"{path}/{id_}").json()["items"][0]["auth"] is not None
+        everything = person.client.get(path, params={"limit": 100}).json()["items"]
+        assert all(item["etag"] and item["name"] == "shop" for item in everything)

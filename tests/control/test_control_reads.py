@@ -1,0 +1,614 @@
+"""What a client reads of real runs: their records, the files behind them, the program's health."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from threading import Event, Semaphore
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.catalog.database import Catalog
+from engine.catalog.resources import new
+from engine.control.api.app import app_of
+from engine.control.api.plane import AppState
+from engine.control.secrets import secret_store_of
+from engine.errors import EtlError
+from engine.model.batch import CORRUPT, INVALID, REQUIRED
+from engine.model.flow import Run
+from engine.model.run_payload import IN_PROGRESS, Outcome, payload
+from engine.model.schedule import HOUR, SECOND
+from engine.model.window import Window
+from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
+from tests.support.planes import keep_connection, keep_source, served
+from tests.support.pulling import flow_of, pull
+from tests.support.serving import serving
+
+Json = dict[str, Any]
+DAYS = [date(2024, 1, day) for day in (1, 2, 3)]
+SPEC = Spec(events_per_day=50, duplicate_percent=2, reject_percent=4)
+SERVICE, EXPORT = "/data/foundation/flowservice", "/data/foundation/export"
+NOW = 1_800_000_000_000
+
+
+@dataclass
+class Control:
+    """The plane over a home in which `items` are the records of two real runs."""
+
+    client: httpx.Client
+    plane: AppState
+    items: list[Json]
+    root: Path
+
+    def get(self, address: str, status: int = 200) -> Any:
+        answer = self.client.get(address)
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    def lines(self, address: str) -> list[Json]:
+        answer = self.client.get(address)
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        return [json.loads(line) for line in answer.text.splitlines()]
+
+    @property
+    def batch(self) -> str:
+        return batch_of(self.items[0])
+
+
+def batch_of(item: Json) -> str:
+    batch: str = item["activities"][1]["targetInfo"][0]["reference"]["ids"][0]
+    return batch
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+    """Two days that came with rejects, one that had too many and so failed."""
+    home, root = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("data") / "events"
+    with Sandbox(SPEC) as sandbox:
+        items = pull(sandbox.url, root, DAYS[:2], home=home).items
+        few: dict[str, Any] = {"partial_ingestion_percent": 1, "partial_ingestion_min": 0}
+        strict = pull(sandbox.url, root, DAYS[2:], home=home, **few)
+        items += strict.items
+    with Catalog(home) as catalog:
+        plane = AppState(
+            home, catalog, secret_store_of(home), home / "tables", {}, lambda: NOW, lambda: None
+        )
+        app = app_of(plane)
+        with serving(app) as url, httpx.Client(base_url=url) as client:
+            yield Control(client, plane, items, root)
+
+
+# Runs ------------------------------------------------------------------------------------
+
+
+def test_runs_are_as_they_were_kept_but_for_their_addresses(control: Control) -> None:
+    """The newest first, every key of the record, and nothing of this machine's folders."""
+    answer = control.get(f"{SERVICE}/runs")
+    assert answer["_links"] == {}
+    assert [item["id"] for item in answer["items"]] == [item["id"] for item in control.items[::-1]]
+    for shown, kept in zip(answer["items"], control.items[::-1], strict=True):
+        for batch, at in ((batch_of(kept), activity) for activity in shown["activities"]):
+            assert str(control.root) not in json.dumps(at)
+            for summary in (at["fileSummary"], at["statusSummary"]):
+                for name, address in summary.get("extensions", {}).get("manifest", {}).items():
+                    meta = f"{control.client.base_url}{EXPORT}/batches/{batch}/meta"
+                    assert address.startswith(f"{meta}?path="), name
+        assert without_manifests(shown) == without_manifests(kept)
+        assert control.get(f"{SERVICE}/runs/{kept['id']}") == {"items": [shown]}
+
+
+def without_manifests(item: Json) -> Json:
+    item = json.loads(json.dumps(item))
+    for activity in item["activities"]:
+        for summary in (activity["fileSummary"], activity["statusSummary"]):
+            summary.get("extensions", {}).pop("manifest", None)
+    return item
+
+
+def test_runs_are_filtered_as_the_guide_shows(control: Control) -> None:
+    """By flow, status in any case, and time; counted, and page by page."""
+    flow, failed = control.items[0]["flowId"], control.items[-1]
+    runs = f"{SERVICE}/runs"
+    assert control.get(f"{runs}?property=metrics.statusSummary.status==Failed&count=true") == {
+        "count": 1
+    }
+    assert control.get(f"{runs}?property=flowId=={flow.upper()}&count=True") == {"count": 3}
+    began = "metrics.durationSummary.startedAtUTC"
+    at = failed["metrics"]["durationSummary"]["startedAtUTC"]
+    found = control.get(f"{runs}?property={began}>={at}&property={began}<{at + 1}")["items"]
+    assert [item["id"] for item in found] == [failed["id"]]
+    address, seen = f"{runs}?limit=1&orderby=createdAt", []
+    while address:
+        answer = control.get(address)
+        seen += [item["id"] for item in answer["items"]]
+        href = answer["_links"].get("next", {}).get("href")
+        address = href and f"{SERVICE}{href}"
+    assert seen == [item["id"] for item in control.items]
+
+
+def test_a_run_that_is_not_there_and_a_filter_that_is_none(control: Control) -> None:
+    """In Flow Service's form."""
+    gone = control.get(f"{SERVICE}/runs/nobody", 404)
+    assert gone["type"].endswith("FLOW-1439-404")
+    assert (gone["report"]["id"], gone["report"]["type"]) == ("nobody", "runs")
+    wrong = control.get(f"{SERVICE}/runs?property=colour==x", 400)
+    assert wrong["type"].endswith("FLOW-1449-400")
+    assert "Runs are filtered and ordered by id, flowId, state" in wrong["errorMessage"]
+
+
+def test_running_and_scheduled_runs_are_listed_too(control: Control) -> None:
+    """One has no end yet, the other not even activities."""
+    flow = replace(flow_of("http://h", control.root), name="other")
+    window = Window(DAYS[0], DAYS[0])
+    run = Run("running", "other", window, "NOBATCH", NOW)
+    running = payload(Outcome(run, IN_PROGRESS, copy_started=NOW), flow, NOW)
+    scheduled = json.loads(json.dumps(running)) | {"id": "scheduled", "activities": []}
+    scheduled["metrics"] = {"statusSummary": {"status": "scheduled"}}
+    catalog = control.plane.catalog
+    for item in (running, scheduled):
+        catalog.save(item, flow="other", dataset=str(control.root), window=window)
+    try:
+        for status, item in (("inProgress", running), ("SCHEDULED", scheduled)):
+            assert control.get(f"{SERVICE}/runs?property=state=={status}")["items"] == [item]
+        (unfinished,) = [
+            family for family in figures(control) if family.name == "mixpanel_etl_runs_unfinished"
+        ]
+        assert {(s.labels["flow"], s.labels["status"], s.value) for s in unfinished.samples} == {
+            ("other", "inProgress", 1),
+            ("other", "scheduled", 1),
+        }
+    finally:
+        with catalog.transaction() as connection:
+            connection.execute("DELETE FROM runs WHERE flow = 'other'")
+
+
+# Batches ---------------------------------------------------------------------------------
+
+
+def manifests(control: Control, item: Json) -> Json:
+    """The addresses of a run's record."""
+    (shown,) = control.get(f"{SERVICE}/runs/{item['id']}")["items"]
+    copy, promotion = shown["activities"]
+    assert "manifest" not in json.dumps(copy)
+    status: Json = promotion["statusSummary"]["extensions"]["manifest"]
+    files: Json = promotion["fileSummary"]["extensions"]["manifest"]
+    return status | files
+
+
+def test_every_address_of_a_run_leads_to_what_it_counts(control: Control) -> None:
+    """Each rejected record, of runs that succeeded and of the one that failed."""
+    for item in control.items:
+        addresses = manifests(control, item)
+        assert addresses.keys() == {"fileInfo", "failedRecords", "sampleErrors"}
+        rejected = sum(
+            each["recordCount"]
+            for each in item["activities"][1]["statusSummary"]["extensions"]["errors"][1:]
+        )
+        listed = control.get(addresses["failedRecords"])
+        assert listed["_page"] == {"count": len(listed["data"]), "limit": 100}
+        lines = []
+        for file in listed["data"]:
+            body = control.client.get(file["_links"]["self"]["href"]).content
+            assert file["length"] == str(len(body))
+            assert file["_links"]["self"]["href"].endswith(f"?path=row_errors/{file['name']}")
+            lines += control.lines(file["_links"]["self"]["href"])
+        assert len(lines) == rejected > 0
+        assert {line["_errors"][0]["code"] for line in lines} <= {REQUIRED, INVALID, CORRUPT}
+        assert control.lines(addresses["sampleErrors"]) == lines[:100]
+
+
+def test_what_was_asked_is_told(control: Control) -> None:
+    """Of a run whose batch was committed: the request, without a secret, and what came."""
+    for item in control.items[:2]:
+        (file,) = control.get(manifests(control, item)["fileInfo"])["data"]
+        (told,) = control.lines(file["_links"]["self"]["href"])
+        assert told["records"] == item["metrics"]["recordSummary"]["inputRecordCount"]
+        assert told["path"].startswith("http")
+    assert control.get(f"{EXPORT}/batches/{batch_of(control.items[2])}/meta?path=input_files") == {
+        "_page": {"count": 0, "limit": 100},
+        "data": [],
+    }
+
+
+def test_the_rejected_records_of_a_batch_are_its_failed_ones(control: Control) -> None:
+    """The same files by their names alone; `%2F` and `/` are the same; so are both spellings."""
+    batch = f"{EXPORT}/batches/{control.batch}"
+    for file in control.get(f"{batch}/failed")["data"]:
+        lines = control.lines(file["_links"]["self"]["href"])
+        assert file["_links"]["self"]["href"].endswith(f"/failed?path={file['name']}")
+        assert lines == control.lines(f"{batch}/meta?path=row_errors%2F{file['name']}")
+        assert lines == control.lines(f"{batch}/meta?path=/row_errors/{file['name']}")
+    samples = control.lines(f"{batch}/meta?path=row_error_samples.json")
+    assert samples == control.lines(f"{batch}/meta?path=row_errors_sample.json")
+    top = [each["name"] for each in control.get(f"{batch}/meta")["data"]]
+    assert top == ["input_files", "row_error_samples.json", "row_errors"]
+
+
+def test_the_files_of_a_batch_are_its_files_in_the_table(control: Control) -> None:
+    """As many and as large as the record says, and to be downloaded; none of a failed run."""
+    for item in control.items:
+        listed = control.get(f"{EXPORT}/batches/{batch_of(item)}/files")
+        metrics = item["metrics"]
+        assert len(listed["data"]) == metrics["fileSummary"]["outputFileCount"]
+        sizes = sum(int(each["size"]) for each in listed["data"])
+        assert sizes == metrics["sizeSummary"]["outputBytes"]
+        for each in listed["data"]:
+            (file,) = control.get(each["_links"]["self"]["href"])["data"]
+            body = control.client.get(file["_links"]["self"]["href"])
+            assert (body.content[:4], str(len(body.content))) == (b"PAR1", each["size"])
+            assert body.headers["content-type"] == "application/octet-stream"
+
+
+def test_a_file_of_another_batch_is_none_of_this_one(control: Control) -> None:
+    """Though it is of the same day."""
+    (before,) = control.get(f"{EXPORT}/batches/{control.batch}/files")["data"]
+    (file,) = control.root.glob(f"*/{before['dataSetFileId']}.parquet")
+    other = file.with_name("OTHER-0.parquet")
+    other.write_bytes(b"PAR1")
+    try:
+        assert control.get(f"{EXPORT}/batches/{control.batch}/files")["data"] == [before]
+        control.get(f"{EXPORT}/files/OTHER-0", 404)
+    finally:
+        other.unlink()
+
+
+def test_a_batch_that_was_tidied_away(control: Control) -> None:
+    """Its record still names it: there is nothing in it, and no file of it; the rest stays."""
+    batch = batch_of(control.items[1])
+    folder = control.root / "_batches" / batch
+    addresses = manifests(control, control.items[1])
+    (file,) = control.get(addresses["fileInfo"])["data"]
+    folder.rename(control.root / "elsewhere")
+    try:
+        nothing = {"_page": {"count": 0, "limit": 100}, "data": []}
+        assert control.get(f"{EXPORT}/batches/{batch}/meta") == nothing
+        assert control.get(f"{EXPORT}/batches/{batch}/failed") == nothing
+        assert control.get(addresses["fileInfo"]) == nothing
+        control.get(file["_links"]["self"]["href"], 404)
+        assert len(control.get(f"{EXPORT}/batches/{batch}/files")["data"]) == 1
+    finally:
+        (control.root / "elsewhere").rename(folder)
+
+
+def test_a_batch_that_is_tidied_away_meanwhile(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone between two looks, it is as if it had been gone before."""
+    batch = f"{EXPORT}/batches/{batch_of(control.items[1])}/meta"
+
+    def gone(path: Path) -> Iterator[Path]:
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", gone)
+        assert control.get(batch)["data"] == []
+
+    def named(path: Path) -> Iterator[Path]:
+        return iter([path / "fileMetaData1.json", path / "fileMetaData9.json"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", named)
+        listed = control.get(f"{batch}?path=input_files")["data"]
+        assert [each["name"] for each in listed] == ["fileMetaData1.json"]
+        control.get(f"{batch}?path=input_files/fileMetaData9.json", 404)
+
+
+def test_a_long_list_of_files_comes_in_pages(control: Control) -> None:
+    """Each tells where the next one is."""
+    batch = f"{EXPORT}/batches/{control.batch}/meta"
+    address: str | None = f"{batch}?limit=1"
+    seen = []
+    while address:
+        answer = control.get(address)
+        assert answer["_page"] == {"count": 1, "limit": 1}
+        seen += [each["name"] for each in answer["data"]]
+        address = answer.get("_links", {}).get("next", {}).get("href")
+    assert seen == [each["name"] for each in control.get(batch)["data"]]
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "batches/NOBODY/meta",
+        "batches/NOBODY/failed",
+        "batches/NOBODY/files",
+        "batches/{batch}/meta?path=batch.json",
+        "batches/{batch}/meta?path=nothing",
+        "batches/{batch}/meta?path=row_errors/nothing.json",
+        "batches/{batch}/meta?path=../../../etc/passwd",
+        "batches/{batch}/meta?path=row_errors/../batch.json",
+        "batches/{batch}/meta?path=row_errors%2F..%2Fbatch.json",
+        "batches/{batch}/meta?path=input_files/../row_error_samples.json",
+        "batches/{batch}/meta?path=.",
+        "batches/{batch}/meta?path=..",
+        "batches/{batch}/meta?path=/etc/passwd",
+        "batches/{batch}/meta?path=row_errors%00",
+        "batches/{batch}/failed?path=../batch.json",
+        "batches/{batch}/failed?path=..",
+        "batches/%2E%2E/meta",
+        "batches/..%2F{batch}/meta",
+        "batches/%00/files",
+        "files/{batch}",
+        "files/nothing",
+        "files/{batch}-9",
+        "files/{file}?path=../{file}.parquet",
+        "files/-",
+    ],
+)
+def test_nothing_leads_out_of_a_batch(control: Control, path: str) -> None:
+    """Only names that a folder lists are there; what is not is 404 in Flow Service's form."""
+    (file,) = control.get(f"{EXPORT}/batches/{control.batch}/files")["data"]
+    address = path.format(batch=control.batch, file=file["dataSetFileId"])
+    answer = control.client.get(f"{EXPORT}/{address}")
+    assert answer.status_code == 404
+    if "%2F" not in path.partition("?")[0]:
+        assert answer.json()["type"].endswith("FLOW-1439-404")
+
+
+def test_a_link_in_a_batch_s_folder_is_not_followed(control: Control) -> None:
+    """Somebody may have laid one there."""
+    link = control.root / "_batches" / control.batch / "row_errors" / "link.json"
+    link.symlink_to("/etc/hostname")
+    try:
+        control.get(f"{EXPORT}/batches/{control.batch}/meta?path=row_errors/link.json", 404)
+    finally:
+        link.unlink()
+
+
+LISTS = ("meta?path=input_files", "meta?path=row_errors", "failed")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("input_files", LISTS[1:]), ("row_errors", LISTS[:1]), (".", ())]
+)
+def test_a_folder_that_is_a_link_is_not_followed(
+    control: Control, name: str, shown: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Nor what is below it."""
+    folder = (control.root / "_batches" / control.batch / name).resolve()
+    moved = folder.rename(tmp_path / "moved")
+    folder.symlink_to(moved)
+    try:
+        for path in LISTS:
+            found = control.get(f"{EXPORT}/batches/{control.batch}/{path}")["data"]
+            assert bool(found) is (path in shown)
+    finally:
+        folder.unlink()
+        moved.rename(folder)
+
+
+def test_a_name_that_is_not_utf_8_has_no_address(control: Control) -> None:
+    """Everything else is listed all the same."""
+    path = f"{EXPORT}/batches/{control.batch}/failed"
+    before = control.get(path)
+    odd = control.root / "_batches" / control.batch / "row_errors" / "\udcff.json"
+    odd.touch()
+    try:
+        assert control.get(path) == before
+    finally:
+        odd.unlink()
+
+
+# Health ----------------------------------------------------------------------------------
+
+
+def figures(control: Control) -> list[Any]:
+    answer = control.client.get("/metrics")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return list(text_string_to_metric_families(answer.text))
+
+
+def samples(control: Control, name: str) -> dict[tuple[str, ...], float]:
+    """The values of a figure by its labels' values, in the order of their names."""
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in figures(control)
+        for sample in family.samples
+        if sample.name == f"mixpanel_etl_{name}"
+    }
+
+
+def test_it_lives(control: Control) -> None:
+    assert control.get("/healthz") == {"status": "ok"}
+
+
+def test_it_lives_whatever_others_wait_for(control: Control) -> None:
+    """Every thread that answers calls is held, and it is not taken for dead."""
+    inside, gate = Semaphore(0), Event()
+
+    def waiting() -> tuple[str, ...]:
+        inside.release()
+        gate.wait(30)
+        return ()
+
+    app = app_of(replace(control.plane, unready=waiting))
+    with serving(app) as url, ThreadPoolExecutor(40) as callers, httpx.Client() as client:
+        try:
+            for _ in range(40):
+                callers.submit(client.get, f"{url}/readyz", timeout=30)
+            assert all(inside.acquire(timeout=30) for _ in range(40))
+            assert client.get(f"{url}/healthz", timeout=5).json() == {"status": "ok"}
+        finally:
+            gate.set()
+
+
+def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the daemon knows, and a catalog that cannot be read; all in one answer."""
+    assert control.get("/readyz") == {"status": "ready", "problems": []}
+    app = app_of(replace(control.plane, unready=lambda: ["The scheduler does not run."]))
+
+    def broken(*_: object) -> None:
+        raise EtlError("The catalog cannot be read.")
+
+    with serving(app) as url:
+        answer = httpx.get(f"{url}/readyz")
+        monkeypatch.setattr(Catalog, "read", broken)
+        worse = httpx.get(f"{url}/readyz")
+        assert httpx.get(f"{url}/healthz").status_code == 200
+    assert (answer.status_code, answer.json()["status"]) == (503, "not ready")
+    assert answer.json()["problems"] == ["The scheduler does not run."]
+    assert worse.json()["problems"][1] == "The catalog cannot be read."
+
+
+@pytest.mark.parametrize(
+    ("body", "minutes", "ready"),
+    [
+        ({"frequency": "minute", "interval": 15, "startTime": 1}, 40, True),
+        ({"frequency": "minute", "interval": 15, "startTime": 1}, 41, False),
+        ({"frequency": "MINUTE", "interval": "15", "startTime": "1"}, 41, False),
+        ({"frequency": "day", "interval": 1, "startTime": 1}, 41, True),
+        ({"frequency": "minute", "interval": 15, "startTime": NOW // SECOND}, 41, True),
+        ({"frequency": "once", "startTime": 1}, 41, False),
+        (None, 100_000, True),
+    ],
+)
+@pytest.mark.parametrize("state", ["enabled", "disabled"])
+def test_a_flow_that_is_behind_is_not_ready(
+    tmp_path: Path, body: Json | None, minutes: int, ready: bool, state: str
+) -> None:
+    """It brought nothing for more than two intervals and its delay, since it was made; a flow that
+    is disabled, or has no schedule, is never behind.
+    """
+    with served(tmp_path, now=lambda: NOW) as (client, plane):
+        params = {} if body is None else {"scheduleParams": body}
+        made = NOW - minutes * 60_000
+        plane.resources.create(new("flows", {"state": state, **params}, made, id_="flow-1"))
+        answer = client.get("/readyz")
+    told = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
+    well = ready or state == "disabled"
+    assert answer.json()["problems"] == ([] if well else told)
+    assert answer.status_code == (200 if well else 503)
+
+
+def test_figures_are_the_sums_of_the_run_records(control: Control) -> None:
+    """Runs, events, bytes and seconds; P3 holds among them."""
+    assert samples(control, "runs_total") == {("events", "success"): 2, ("events", "failed"): 1}
+    summaries = Counter[str]()
+    seconds = Counter[str]()
+    for item in control.items:
+        summaries.update(item["metrics"]["recordSummary"])
+        summaries.update(item["metrics"]["sizeSummary"])
+        for activity in item["activities"]:
+            took = activity["durationSummary"]
+            seconds[activity["id"]] += took["completedAtUTC"] - took["startedAtUTC"]
+    for name, key in (
+        ("events_in_total", "inputRecordCount"),
+        ("events_out_total", "outputRecordCount"),
+        ("events_rejected_total", "failedRecordCount"),
+        ("events_duplicate_total", "skippedRecordCount"),
+        ("read_bytes_total", "inputBytes"),
+        ("written_bytes_total", "outputBytes"),
+    ):
+        assert samples(control, name) == {("events",): summaries[key]}, name
+        assert summaries[key] > 0
+    assert samples(control, "stage_seconds_total") == {
+        ("events", stage): ms / SECOND for stage, ms in seconds.items()
+    }
+    came, out, rejected, duplicate = (
+        samples(control, f"events_{name}_total")[("events",)]
+        for name in ("in", "out", "rejected", "duplicate")
+    )
+    assert came == out + rejected + duplicate
+
+
+def test_figures_are_named_as_prometheus_advises(control: Control) -> None:
+    """One prefix, a unit and `_total` where there is one, a help text each, few labels."""
+    for family in figures(control):
+        assert family.name.startswith("mixpanel_etl_")
+        assert family.documentation
+        assert not {"_ms", "_kb"} & {family.name[-3:]}
+        for sample in family.samples:
+            assert sample.labels.keys() <= {"flow", "status", "stage", "project"}
+            assert (family.type == "counter") == sample.name.endswith("_total")
+
+
+def test_requests_and_their_budget(control: Control) -> None:
+    """Of the last hour, by the projects of flows; what else was looked into is no label."""
+    plane = control.plane
+    assert samples(control, "requests_last_hour") == {}
+    source = keep_source(plane, keep_connection(plane, "https://h"), "7")
+    made = [new("flows", {"name": "a", "sourceConnectionIds": [source]}, NOW) for _ in "ab"]
+    for each in made:
+        plane.resources.create(each)
+    try:
+        assert samples(control, "requests_last_hour") == {("https://h/7",): 0}
+        for at in (NOW - HOUR, NOW - HOUR + 1, NOW):
+            plane.catalog.ask("https://h/7", at, lambda _: 0)
+            plane.catalog.ask("https://elsewhere/8", at, lambda _: 0)
+        assert samples(control, "requests_last_hour") == {("https://h/7",): 2}
+    finally:
+        for each in made:
+            plane.resources.delete("flows", each.id)
+        with plane.catalog.transaction() as connection:
+            connection.execute("DELETE FROM requests WHERE at >= ?", [NOW - HOUR])
+    assert samples(control, "requests_hourly_budget") == {(): 60}
+
+
+def test_how_far_a_flow_is_behind(control: Control) -> None:
+    """From the end of its last window, or from its making; not one that is off or has ended, nor a
+    flow that nobody declares.
+    """
+    assert samples(control, "flow_lag_seconds") == {}
+    body = {"name": "events", "scheduleParams": {"frequency": "minute"}}
+    made = [
+        new("flows", body, NOW - 5000, origin="/etc/flows.toml"),
+        new("flows", body, NOW - 5000, id_="fresh"),
+        new("flows", body | {"state": "disabled"}, NOW - 5000, id_="off"),
+        new("flows", {"scheduleParams": {"frequency": "once"}}, NOW - 5000, id_="once"),
+    ]
+    for each in made:
+        control.plane.resources.create(each)
+    try:
+        ends = [
+            item["activities"][0]["durationSummary"]["extensions"]["windowEnd"]
+            for item in control.items[:2]
+        ]
+        assert samples(control, "flow_lag_seconds") == {
+            ("events",): (NOW - max(ends)) / SECOND,
+            ("fresh",): 5,
+        }
+        assert samples(control, "runs_total")[("fresh", "failed")] == 0
+    finally:
+        for each in made:
+            control.plane.resources.delete("flows", each.id)
+
+
+def test_a_flow_that_was_deleted_is_no_label(control: Control) -> None:
+    """Its id would be one forever."""
+    id_ = "6f1fbe2c-4bd9-4d4c-9a5e-3a1b8f3f0b60"
+    item = json.loads(json.dumps(control.items[0])) | {"id": "x", "flowId": id_}
+    window = Window(DAYS[0], DAYS[0])
+    flow = new("flows", {"name": "mine"}, NOW, id_=id_)
+    catalog = control.plane.catalog
+    control.plane.resources.create(flow)
+    try:
+        catalog.save(item, flow=id_, dataset=str(control.root), window=window)
+        assert samples(control, "runs_total")[(id_, "success")] == 1
+        control.plane.resources.delete("flows", id_)
+        assert id_ not in control.client.get("/metrics").text
+    finally:
+        with catalog.transaction() as connection:
+            connection.execute("DELETE FROM runs WHERE flow = ?", [id_])
+            connection.execute("DELETE FROM totals WHERE flow = ?", [id_])
+
+
+def test_no_answer_has_a_secret(control: Control) -> None:
+    """P7: neither the account's name nor its password, in any of them."""
+    batch = f"{EXPORT}/batches/{control.batch}"
+    addresses = ["/metrics", "/readyz", f"{SERVICE}/runs", "/openapi.json"]
+    addresses += [f"{batch}/{rest}" for rest in ("files", "failed", "meta")]
+    (inputs,) = control.get(f"{batch}/meta?path=input_files")["data"]
+    addresses.append(inputs["_links"]["self"]["href"])
+    for address in addresses:
+        text = control.client.get(address).text
+        assert PASSWORD not in text
+        assert USERNAME not in text

@@ -1,0 +1,393 @@
+"""What the table does not hold any more is due again, and is said before all is called complete."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from engine.control import declared_flows
+from engine.dataset.contents import Change, Contents, change, noted_after
+from engine.dataset.dataset import Dataset
+from engine.dataset.positions import pulled
+from engine.model import schedule
+from engine.model.schedule import Positions
+from engine.model.window import day_over, each_day
+from engine.sandbox import Sandbox, Spec
+from engine.sync import open_flow, sample
+from engine.sync.backfill import missing_days
+from engine.sync.incremental import sync_flow
+from engine.sync.pull import table_schema
+from engine.sync.runner import Options
+from tests.cli.test_flows import FAST, FLOWS, HOUR, NOON
+from tests.support.commands import Run, here, put, variables
+from tests.support.pulling import QUICK, RULES, Pull, flow_of, pull, rows
+
+FOUR = [date(2024, 1, day) for day in (1, 2, 3, 4)]
+ONE_BY_ONE = replace(QUICK, days_per_request=1)
+AGAIN = replace(ONE_BY_ONE, force=True)
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    spec = Spec(events_per_day=60, reject_percent=1, late_percent=5)
+    with Sandbox(spec, now=lambda: NOON) as running:
+        yield running
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "table"
+
+
+def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> Pull:
+    sandbox.reset()
+    return pull(sandbox.url, root, FOUR, ONE_BY_ONE, **changes)
+
+
+def asked(sandbox: Sandbox) -> list[str]:
+    """The days that were asked for since the last reset."""
+    return sorted(request["params"]["from_date"] for request in sandbox.requests)
+
+
+def all_rows(root: Path) -> list[str]:
+    """The table's rows for a Delta reader; other programs leave files that a glob reads too."""
+    found = DeltaTable(root).to_pyarrow_table().to_pylist()
+    return sorted(json.dumps(row, default=str, sort_keys=True) for row in found)
+
+
+def restore(version: int) -> Callable[[Path], None]:
+    def act(root: Path) -> None:
+        DeltaTable(root).restore(version, ignore_missing_files=True)
+
+    return act
+
+
+def delete(predicate: str | None) -> Callable[[Path], None]:
+    def act(root: Path) -> None:
+        DeltaTable(root).delete(predicate)
+
+    return act
+
+
+def overwrite(root: Path) -> None:
+    """Another program replaces the whole table by a few rows of its own."""
+    table = DeltaTable(root).to_pyarrow_table().slice(0, 5)
+    write_deltalake(root, table, mode="overwrite")
+
+
+def sum_up(root: Path) -> None:
+    """A checkpoint, and none of the entries before it."""
+    DeltaTable(root).create_checkpoint()
+    for entry in sorted((root / "_delta_log").glob("*.json"))[:-1]:
+        entry.unlink()
+
+
+def in_parts(root: Path) -> None:
+    """A checkpoint as Spark writes one of several parts, and none of the entries before it."""
+    sum_up(root)
+    log = root / "_delta_log"
+    (checkpoint,) = log.glob("*.checkpoint.parquet")
+    checkpoint.rename(log / f"{checkpoint.name[:20]}.checkpoint.{1:010}.{1:010}.parquet")
+    hint = json.loads((log / "_last_checkpoint").read_text())
+    (log / "_last_checkpoint").write_text(json.dumps(hint | {"parts": 1}))
+
+
+def nothing(root: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("undo", "days"),
+    [
+        (restore(2), FOUR[2:]),
+        (restore(0), FOUR),
+        (delete("event_date = '2024-01-02'"), FOUR[1:2]),
+        (delete("event_date >= '2024-01-03' and _extconndev['time'] % 2 = 0"), FOUR[2:]),
+        (delete(None), FOUR),
+        (overwrite, FOUR),
+    ],
+    ids=["restored", "to nothing", "a day", "some rows", "all rows", "overwritten"],
+)
+@pytest.mark.parametrize("then", [nothing, sum_up, in_parts])
+def test_days_that_were_undone(
+    sandbox: Sandbox,
+    root: Path,
+    undo: Callable[[Path], None],
+    days: list[date],
+    then: Callable[[Path], None],
+) -> None:
+    """The same backfill pulls those days, and those alone, whatever became of the log."""
+    backfill(sandbox, root)
+    right = all_rows(root)
+    undo(root)
+    then(root)
+    done = backfill(sandbox, root)
+    assert asked(sandbox) == list(map(str, days))
+    assert set(done.statuses) == {"success"}
+    assert all_rows(root) == right
+    backfill(sandbox, root)
+    assert asked(sandbox) == []
+
+
+@pytest.mark.parametrize("keep", [0, 24])
+def test_an_older_pull_of_a_day(sandbox: Sandbox, root: Path, keep: int) -> None:
+    """A RESTORE brings back as many rows as there were, of an older pull: due again.
+
+    Files that were deleted meanwhile are due again as well, and their removal is no error.
+    """
+    backfill(sandbox, root)
+    pull(sandbox.url, root, FOUR, AGAIN, keep_superseded_hours=keep)
+    right = all_rows(root)
+    version = DeltaTable(root).version()
+    DeltaTable(root).restore(version - 4, ignore_missing_files=True)
+    done = backfill(sandbox, root)
+    assert asked(sandbox) == list(map(str, FOUR))
+    assert set(done.statuses) == {"success"}
+    assert all_rows(root) == right
+
+
+def test_what_other_programs_may_do(sandbox: Sandbox, root: Path) -> None:
+    """OPTIMIZE, VACUUM, an update and a checkpoint undo nothing: no day is asked for."""
+    backfill(sandbox, root)
+    pull(sandbox.url, root, FOUR[:1], AGAIN)
+    DeltaTable(root).optimize.z_order(["unmapped"])
+    DeltaTable(root).vacuum(0, enforce_retention_duration=False, dry_run=False)
+    DeltaTable(root).update(updates={"unmapped": "'x'"}, predicate="event_date = '2024-01-02'")
+    DeltaTable(root).create_checkpoint()
+    backfill(sandbox, root)
+    assert asked(sandbox) == []
+
+
+def test_a_table_without_notes(
+    sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a table that an older version wrote, the log's own entries say what was undone."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "_notes", lambda *_: {})
+        backfill(sandbox, root)
+    right = all_rows(root)
+    backfill(sandbox, root)
+    assert asked(sandbox) == []
+    DeltaTable(root).restore(2)
+    backfill(sandbox, root)
+    assert asked(sandbox) == ["2024-01-03", "2024-01-04"]
+    assert all_rows(root) == right
+    DeltaTable(root).optimize.z_order(["unmapped"])
+    backfill(sandbox, root)
+    assert asked(sandbox) == []
+
+
+def test_restored_while_it_is_open(sandbox: Sandbox, root: Path) -> None:
+    """What was read of the table before is not believed after."""
+    backfill(sandbox, root)
+    flow = flow_of(sandbox.url, root)
+    dataset = Dataset(root, table_schema(RULES), flow.source)
+    assert missing_days(flow, dataset, FOUR) == []
+    DeltaTable(root).restore(2)
+    assert missing_days(flow, dataset, FOUR) == FOUR[2:]
+    sums = pulled(dataset)
+    assert [name for name in sums if name in map(str, FOUR)] == list(map(str, FOUR))
+
+
+# Of flows -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(
+    sandbox: Sandbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    sandbox.reset()
+    monkeypatch.chdir(tmp_path)
+    put(variables(sandbox.url), monkeypatch)
+    monkeypatch.setattr(open_flow, "now", lambda: NOON)
+    monkeypatch.setattr(sample, "_take_slot", lambda *_: NOON)  # the clock stands still
+    Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
+    return here(capsys)
+
+
+def keep(name: str) -> list[dict[str, Any]]:
+    """What a tick of the flow does, in this process."""
+    flow, home = declared_flows.flow_of(Path("flows.toml"), name)
+    return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
+
+
+UNDOING = [
+    restore(0),
+    restore(1),
+    delete("event_date >= '2024-01-07'"),
+    delete("_extconndev['time'] % 3 = 0"),
+]
+
+
+@pytest.mark.parametrize("undo", UNDOING)
+@pytest.mark.parametrize("name", ["events", "daily"])
+def test_the_daemon_pulls_them_again(run: Run, name: str, undo: Callable[[Path], None]) -> None:
+    """A tick brings back what was undone, of days and of arrival windows, and no row twice."""
+    root = Path("data", name)
+    assert keep(name)
+    right = all_rows(root)
+    assert keep(name) == []
+    undo(root)
+    lost = sorted({row.split('"event_date": "')[1][:10] for row in right} - days_of(root))
+    said = run("status", "--config=flows.toml", f"--flow={name}")
+    assert said.status == 1
+    assert f"{name}: " in said.err
+    assert "due again, for the table does not hold what was pulled" in said.err
+    assert ("RESTORE" in said.err) is ("DELETE" not in said.err)
+    due = json.loads(run("plan", "--config=flows.toml", f"--flow={name}", "--json").out)[0]["due"]
+    undone = {
+        str(day)
+        for each in due
+        if each["why"] == "undone"
+        for day in each_day(
+            *(date.fromisoformat(each["window"][n]) for n in ("from_date", "to_date"))
+        )
+    }
+    assert set(lost) <= undone
+    assert {item["metrics"]["statusSummary"]["status"] for item in keep(name)} == {"success"}
+    assert all_rows(root) == right
+    assert run("status", "--config=flows.toml", f"--flow={name}").status == 0
+    assert keep(name) == []
+
+
+def days_of(root: Path) -> set[str]:
+    files = pa.table(DeltaTable(root).get_add_actions(flatten=True))
+    return set(map(str, files["partition.event_date"].to_pylist()))
+
+
+def test_rows_of_another_program(run: Run) -> None:
+    """A day that only has more rows is left as it is, and status and backfill say so."""
+    keep("daily")
+    root = Path("data/daily")
+    day = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", date(2024, 1, 9))])
+    write_deltalake(root, day.slice(0, 3), mode="append")
+    found = all_rows(root)
+    said = run("status", "--config=flows.toml", "--flow=daily")
+    assert said.status == 0
+    assert "daily: another program wrote to the table (WRITE, " in said.err
+    assert "rows and held" in said.err
+    dates = ["--from-date=2024-01-09", "--to-date=2024-01-09"]
+    said = run("backfill", "--config=flows.toml", "--flow=daily", *dates)
+    assert "left so without --force: 2024-01-09 holds" in said.err
+    assert keep("daily") == []
+    assert all_rows(root) == found
+
+
+# Files that are gone --------------------------------------------------------------------------
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def remove_day(path: Path) -> None:
+    path.unlink()
+    path.parent.rmdir()
+
+
+@pytest.mark.parametrize("harm", [remove, cut, remove_day])
+@pytest.mark.parametrize("name", ["events", "daily"])
+def test_a_file_that_is_gone(run: Run, harm: Callable[[Path], None], name: str) -> None:
+    """`check` counts it and names the day, `status` and `plan` say it is due, a tick mends it."""
+    root, options = Path("data", name), ["--config=flows.toml", f"--flow={name}"]
+    keep("events")
+    keep("daily")
+    right = rows(root.absolute())
+    harm(next(root.glob("event_date=2024-01-09/*.parquet")))
+    said = run("check", "--config=flows.toml")
+    assert said.status == 1
+    assert f"wrong  {name}: files of dataset data/{name}\n" in said.out
+    assert "1 file of it is not on the disk, or cut off there: of 2024-01-09." in said.out
+    said = run("status", *options)
+    assert said.status == 1
+    assert "2024-01-09 lacks 1 file on the disk" in said.err
+    (due,) = json.loads(run("plan", *options, "--json").out)[0]["due"]
+    assert (due["why"], due["window"]["from_date"]) == ("undone", "2024-01-09")
+    (item,) = keep(name)
+    assert item["metrics"]["statusSummary"]["status"] == "success"
+    assert rows(root.absolute()) == right
+    assert run("status", *options).status == 0
+    assert run("check", "--config=flows.toml").status == 0
+
+
+def test_a_file_that_is_gone_is_pulled_by_backfill(sandbox: Sandbox, root: Path) -> None:
+    """The same command again is enough."""
+    backfill(sandbox, root)
+    right = rows(root)
+    next(root.glob("event_date=2024-01-03/*.parquet")).unlink()
+    done = backfill(sandbox, root)
+    assert asked(sandbox) == ["2024-01-03"]
+    assert done.statuses == ["success"]
+    assert rows(root) == right
+
+
+# What is decided ------------------------------------------------------------------------------
+
+DAY = FOUR[0]
+OURS = Contents.of([(f"event_date={DAY}/A-0.parquet", 10)])
+NEWER = Contents.of([(f"event_date={DAY}/B-0.parquet", 10)])
+COMPACTED = Contents.of([(f"event_date={DAY}/part-0-x.parquet", 10)])
+NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.files}
+
+
+@pytest.mark.parametrize(
+    ("there", "undone"),
+    [
+        (OURS, None),
+        (NEWER, True),
+        (COMPACTED, None),
+        (replace(COMPACTED, rows=9), True),
+        (replace(COMPACTED, rows=11), False),
+        (Contents(), True),
+        (replace(OURS, gone=1), True),
+        (OURS.plus(COMPACTED), False),
+    ],
+)
+def test_what_a_change_is(there: Contents, undone: bool | None) -> None:
+    """Fewer rows, files gone, or another set of this program's files: undone; more rows: not."""
+    found = change(DAY, there, NOTED)
+    assert (found and found.undone) == undone
+    assert change(DAY, replace(there, gone=0), {}) is None
+
+
+def test_what_is_noted() -> None:
+    """A whole pull mends a day; rows that are added to one that lacks some do not."""
+    after = OURS.plus(Contents.of([(f"event_date={DAY}/C-0.parquet", 5)]))
+    assert noted_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
+    lost = replace(COMPACTED, rows=4)
+    added = lost.plus(Contents.of([(f"event_date={DAY}/C-0.parquet", 6)]))
+    noted = NOTED | noted_after(DAY, lost, added, NOTED, whole=False)
+    found = change(DAY, added, noted)
+    assert found == Change(DAY, 16, 10, 0, undone=True)
+    assert change(DAY, NEWER, noted_after(DAY, lost, NEWER, NOTED, whole=True)) is None
+
+
+def test_undone_days_come_before_days() -> None:
+    """Pure: they are due whole, up to M beside arrival windows, each in one window alone."""
+    flow = flow_of("http://127.0.0.1", Path("t"), windows="day", backfill_from=FOUR[0])
+    now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
+    whole = dict.fromkeys(FOUR, now)
+    found = Positions(None, None, {FOUR[0]: now, FOUR[3]: now}, undone=frozenset(FOUR[1:3]))
+    due = list(schedule.due(flow, found, now, events_per_day=1))
+    assert (due[0].why, due[0].window.days) == ("undone", FOUR[1:3])
+    assert not any(set(each.window.days) & set(FOUR) for each in due[1:])
+    arriving = replace(flow, windows="arrival")
+    found = Positions(now - 9, now - 5, whole, undone=frozenset(FOUR[:1]))
+    (first, *_) = [each for each in schedule.due(arriving, found, now) if not each.window.arrival]
+    assert (first.why, first.window.days, first.window.before) == ("undone", FOUR[:1], now - 5)
+    waiting = Positions(None, None, {}, undone=frozenset(FOUR))
+    assert "undone" not in {each.why for each in schedule.due(arriving, waiting, now)}
