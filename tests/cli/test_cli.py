@@ -28,11 +28,10 @@ from engine.catalog.database import Catalog
 from engine.cli.console import listen_to_signals
 from engine.cli.main import PROGRAM, main
 from engine.config import file
-from engine.control import declared_flows
 from engine.dataset.dataset import Dataset
 from engine.model import schedule
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync import sample
+from engine.sync import open_flow, sample
 from engine.sync.pull import table_schema
 from engine.sync.runner import Options
 from tests.support.commands import (
@@ -331,7 +330,7 @@ def test_help_is_light() -> None:
     heavy = ["pyarrow", "deltalake", "httpx", "numpy", "rich", "uvicorn", "sqlite3", "isal"]
     script = f"""
 import sys
-from engine.cli import main
+from engine.cli.main import main
 for command in {["", *COMMANDS, "rejects list", "rejects show", "rejects replay"]!r}:
     try:
         main([*command.split(), "--help"])
@@ -957,7 +956,7 @@ def test_a_second_that_is_used_up(
 
     clock = SimpleNamespace(time_ns=lambda: now[0], sleep=sleep)
     monkeypatch.setattr(sample, "time", clock)
-    monkeypatch.setattr(declared_flows, "time", clock)
+    monkeypatch.setattr(open_flow, "time", clock)
     ask(sandbox, tmp_path, [now[0] // 1_000_000 - 300] * 3)
     assert run("explore").status == 0
     assert slept == [0.7]

@@ -162,7 +162,7 @@ def test_what_it_costs(tmp_path: Path, api: str, loaded: list[str]) -> None:
     script = f"""
         import sys
         from pathlib import Path
-        from engine.daemon import Daemon
+        from engine.daemon.scheduler import Daemon
         Daemon._watch = lambda _: None
         assert Daemon(Path({str(config)!r}), {{"WHO": "x"}}).run() == 0
         print([name for name in {sorted(heavy)!r} if name in sys.modules])
@@ -181,8 +181,8 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
     script = f"""
         import os, threading, urllib.request
         from pathlib import Path
-        from engine import daemon
-        from engine.api import server
+        from engine.daemon import scheduler as daemon
+        from engine.control.api import server
 
         reached, app_of = threading.Event(), server.app_of
 

@@ -89,9 +89,9 @@ def test_killed_while_it_is_made(tmp_path: Path, moment: str) -> None:
     script = f"""
 import os, signal
 from pathlib import Path
-from engine.vault import vault_of
+from engine.control.secrets import secret_store_of
 {moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-vault_of(Path({str(tmp_path)!r})).seal(1)
+secret_store_of(Path({str(tmp_path)!r})).seal(1)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL

@@ -412,9 +412,9 @@ def test_disk_full_while_committing(
 
 # The command itself, but for its waits.
 HURRIED = """
-from engine import plan
-plan.DEFAULT_RETRY_POLICY = plan.RetryPolicy(first=0.01, pause=0.01)
-from engine.cli import main
+from engine.model import schedule
+schedule.DEFAULT_RETRY_POLICY = schedule.RetryPolicy(first=0.01, pause=0.01)
+from engine.cli.main import main
 main()
 """
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8").splitlines()
