@@ -72,12 +72,16 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A commit of another program: what it was, when, in ms, and the days that it changed."""
+    """A commit of another program: what it was, when, in ms, and the days that it changed.
+
+    `taken`: those of which it removed rows.
+    """
 
     version: int
     operation: str
     moment: int
     days: frozenset[str]
+    taken: frozenset[str] = frozenset()
 
 
 class Log:
@@ -332,18 +336,20 @@ class Log:
                 break
             infos = (action["commitInfo"] for action in actions if "commitInfo" in action)
             info: dict[str, Any] = next(infos, {})
-            days = {
-                str((change.get("partitionValues") or {}).get("event_date"))
+            changes = [
+                (kind, str((change.get("partitionValues") or {}).get("event_date")))
                 for action in actions
                 for kind, change in action.items()
                 if kind in ("add", "remove") and change.get("dataChange", True)
-            }
+            ]
+            days = {day for _, day in changes}
             if "batchId" in info:
                 written |= days
             elif "operation" in info:
                 moment = info.get("timestamp") or 0
                 left = frozenset(days - written)
-                found.append(Foreign(number, str(info["operation"]), moment, left))
+                taken = left & {day for kind, day in changes if kind == "remove"}
+                found.append(Foreign(number, str(info["operation"]), moment, left, taken))
         return found
 
     def _checkpoint(self, version: int) -> State | None:

@@ -243,7 +243,35 @@ class Table:
             wanted = set(days)
         found = (change(day, there.get(day, NOTHING), noted) for day in sorted(wanted))
         changed = {each.day: each for each in found if each}
-        return self._changes_unnoted(wanted, there, noted) | changed
+        undone = {each.day for each in changed.values() if each.undone}
+        changed |= self._overwritten(wanted - undone, there, noted)
+        return self._changes_unnoted(wanted, there, noted) | dict(sorted(changed.items()))
+
+    def _overwritten(
+        self, days: Collection[date], there: Mapping[date, Contents], noted: Mapping[str, int]
+    ) -> dict[date, Change]:
+        """Those of `days` of which another program took rows, and added as many or more (P10).
+
+        Their number says nothing then; the log does, as far as it goes. What UPDATE and MERGE
+        write anew is left.
+        """
+        doubtful = [
+            day for day in days if f"{ROWS}{day}" in noted and there.get(day, NOTHING).foreign
+        ]
+        if not doubtful:
+            return {}
+        taken = {
+            day
+            for other in self._log.others(self._version)
+            if other.operation.split()[0] in UNDOING
+            for day in other.taken
+        }
+        return {
+            day: Change(day, noted.get(f"{ROWS}{day}"), has.rows, has.gone, undone=True)
+            for day in doubtful
+            if str(day) in taken
+            for has in (there.get(day, NOTHING),)
+        }
 
     def _changes_unnoted(
         self, wanted: set[date], there: Mapping[date, Contents], noted: Mapping[str, int]

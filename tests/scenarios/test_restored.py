@@ -391,3 +391,38 @@ def test_undone_days_come_before_days() -> None:
     assert (first.why, first.window.days, first.window.before) == ("undone", FOUR[:1], now - 5)
     waiting = Positions(None, None, {}, undone=frozenset(FOUR))
     assert "undone" not in {each.why for each in schedule.due(arriving, waiting, now)}
+
+
+def half_of_it_twice(root: Path) -> None:
+    """As many rows as before, half of them lost and the other half doubled."""
+    of_day = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", FOUR[1])])
+    half = of_day.num_rows // 2
+    replaced = f"event_date = '{FOUR[1]}'"
+    write_deltalake(root, of_day.slice(0, half), mode="overwrite", predicate=replaced)
+    write_deltalake(root, of_day.slice(0, of_day.num_rows - half), mode="append")
+
+
+def twice_and_some_deleted(root: Path) -> None:
+    """More rows than before, and some events lost."""
+    of_day = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", FOUR[1])])
+    write_deltalake(root, of_day, mode="append")
+    names = of_day["_extconndev"].combine_chunks().field("insert_id").to_pylist()
+    DeltaTable(root).delete(
+        f"event_date = '{FOUR[1]}' and _extconndev['insert_id'] = '{next(filter(None, names))}'"
+    )
+
+
+@pytest.mark.parametrize("act", [half_of_it_twice, twice_and_some_deleted])
+def test_a_day_of_which_rows_were_taken_and_added(
+    sandbox: Sandbox, root: Path, act: Callable[[Path], None]
+) -> None:
+    """P10: that a day has as many rows as it had, or more, does not hide what was taken."""
+    backfill(sandbox, root)
+    right = all_rows(root)
+    act(root)
+    assert all_rows(root) != right
+    backfill(sandbox, root)
+    assert asked(sandbox) == [str(FOUR[1])]
+    assert all_rows(root) == right
+    backfill(sandbox, root)
+    assert asked(sandbox) == []
