@@ -45,7 +45,7 @@ class Resources:
         self._catalog = catalog
 
     def create(self, resource: Resource, uses: Iterable[str] = ()) -> None:
-        """Keep a new one. NotThere if one of the ids that it `uses` is not there."""
+        """Keep a new one. NotFound if one of the ids that it `uses` is not there."""
         with self._catalog.transaction() as connection:
             connection.execute(
                 f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own names only
@@ -54,7 +54,7 @@ class Resources:
             _tie(connection, resource, uses)
 
     def get(self, kind: str, id_: str) -> Resource:
-        """The one of that kind and id; NotThere if there is none."""
+        """The one of that kind and id; NotFound if there is none."""
         query = f"SELECT {_COLUMNS} FROM resources WHERE id = ? AND kind = ?"  # noqa: S608  # our own names only
         rows = self._catalog.read(query, [id_, kind])
         if not rows:
@@ -103,7 +103,7 @@ class Resources:
     def delete(
         self, kind: str, id_: str, check: Callable[[Resource], None] = lambda _: None
     ) -> None:
-        """Forget one. InUse while another one uses it; whatever `check` raises of it keeps it."""
+        """Delete one. ResourceInUse while another one uses it; what `check` raises keeps it."""
         with self._catalog.transaction() as connection:
             check(self.get(kind, id_))
             if users := self.users(id_):

@@ -1,7 +1,7 @@
 """Resources -> the flows that they declare.
 
-To read a resource is to check it: what cannot be run is an Unfit, with Flow Service's number. It
-knows no request and no answer, and runs nothing.
+To read a resource is to check it: what cannot be run is an InvalidResource, with Flow Service's
+number. It knows no request and no answer, and runs nothing.
 """
 
 from collections.abc import Collection
@@ -113,7 +113,7 @@ def flow_of(
     datasets: Path,
     hosts: Collection[str] | None = (),
 ) -> Flow:
-    """The flow that a resource declares. Unfit or NotThere tells why there is none.
+    """The flow that a resource declares. InvalidResource or NotFound tells why there is none.
 
     `datasets` is the folder of the tables that clients made; `hosts` are those that may be asked
     for clients, besides Mixpanel's own; None where nobody knows, and nothing is asked.
@@ -178,7 +178,7 @@ def connection_of(source: Resource, resources: Resources, vault: SecretStore) ->
 
 
 def check_host(base: Resource, hosts: Collection[str]) -> None:
-    """Unfit unless the host of a base connection is one that is asked for clients: Mixpanel's own,
+    """InvalidResource unless clients may name the host of a base connection: Mixpanel's own,
     or one of `hosts`. A configuration file may name any: who writes it runs the daemon.
     """
     if base.origin is not None:
@@ -195,7 +195,7 @@ def check_host(base: Resource, hosts: Collection[str]) -> None:
 
 
 def schema_named(resources: Resources, name: str) -> Resource:
-    """The schema with that id, else with that `$id` or `meta:altId`; NotThere if there is none."""
+    """The schema with that id, else with that `$id` or `meta:altId`; NotFound if there is none."""
     for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
         if name in _names(schema):
             return schema

@@ -1,6 +1,6 @@
 """The bodies of the control plane's resources: what each may say, read and checked.
 
-To read one is to check it: what cannot be run is an Unfit, with Flow Service's number, or another
+To read one is to check it: what cannot be run is an InvalidResource, with a number, or another
 InputError. It knows no other resource and no request.
 """
 
@@ -48,7 +48,7 @@ OPTIONS = {
 
 
 def check_connection(body: Json, secret: Json) -> None:
-    """Unfit unless it is a connection to Mixpanel, with all that a request needs."""
+    """InvalidResource unless it is a connection to Mixpanel, with all that a request needs."""
     spec(body, "connectionSpec", MIXPANEL)
     credentials_of(body, secret)
     user = body["auth"]["params"]["username"]
@@ -61,7 +61,7 @@ def check_connection(body: Json, secret: Json) -> None:
 
 
 def check_source(body: Json) -> Json:
-    """The project and the time zone that a source connection names; Unfit if it is none.
+    """The project and the time zone that a source connection names; InvalidResource if it is none.
 
     The tutorial writes the project's number in the place of the time zone: that is UTC.
     """
@@ -100,7 +100,7 @@ def has_project_as_zone(body: Json) -> bool:
 
 
 def check_target(body: Json) -> None:
-    """Unfit unless it is a target connection to the data lake, that names a dataset."""
+    """InvalidResource unless it is a target connection to the data lake, that names a dataset."""
     spec(body, "connectionSpec", (DATA_LAKE,), "1307-400")
     table(body, "data")
     if not is_text(table(body, "params").get("dataSetId")):
@@ -221,7 +221,7 @@ def _backfill(frequency: str, params: Json) -> bool:
 
 
 def spec(body: Json, key: str, allowed: tuple[str, ...], number: str = "1413-400") -> None:
-    """Unfit unless the specification that `key` names is one of `allowed`."""
+    """InvalidResource unless the specification that `key` names is one of `allowed`."""
     given = table(body, key, number).get("id")
     if given not in allowed:
         raise InvalidResource(

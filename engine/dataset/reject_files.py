@@ -1,6 +1,6 @@
 """What a batch says of the records that could not go on, in files as Adobe's diagnostics have them.
 
-It writes them; `rejects` reads them.
+It writes them; `sync.replay` reads them.
 """
 
 import json

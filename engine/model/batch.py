@@ -108,16 +108,16 @@ class Batch:
     lines       raw lines, without their line end
     apart       numbers of lines of its block that are not in it, and go the plain way
     names       the property names that occur in it, if somebody looked
-    records     decoded lines                                              from `lines`
-    columns     values for each destination of the mapping set: a list       from `mapping`,
-                or an Arrow array that is the column already                 from `direct`
-    rest        what no rule read: a mapping a record                      from `mapping`,
-                or an Arrow array of their JSON text                       from `direct`
+    records     decoded lines                                              from `decode`
+    columns     values for each destination of the mapping set: a list       from `evaluate`,
+                or an Arrow array that is the column already                 from `fast_path`
+    rest        what no rule read: a mapping a record                      from `evaluate`,
+                or an Arrow array of their JSON text                       from `fast_path`
     keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
     key_paths   where each of them stands in `table` as it is; empty where one of them does not
     table       the destination columns, `unmapped` and `event_date`       from `columns`
     rejects     what could not go on, so far; not in `lines` any more
-    early       whether each record may be in the table already; empty: none may   from `span`
+    early       whether each record may be in the table already; empty: none may
     rejected    the rows that the check took out of `table`, in order
     uncast      the rows with a value that could not be cast   } numbered as `columns` counts
     clamped     the rows whose `time` lies outside the window  } them; without the rejected ones

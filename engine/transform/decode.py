@@ -61,7 +61,7 @@ def read(
 
     Lines end at byte 0x0A and nowhere else; chunks may be cut anywhere. Blank lines are no lines.
     Raises Truncated where the response shows that it is not whole: by Mixpanel's own line
-    `terminated early`, or by a last line that is no event; GiveUp for a line beyond `absurd`.
+    `terminated early`, or by a last line that is no event; PermanentError beyond `absurd`.
     `whole`: the bytes are known to be all there are, and the last line is one like any other.
     `quoted`: what an error may show of the response, short and without a credential (P7).
     """

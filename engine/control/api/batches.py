@@ -120,7 +120,7 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
 
 
 def _run(plane: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
-    """The table of a batch, its folder there, and what was asked for; NotThere for none of ours."""
+    """The table of a batch, its folder there, and what was asked for; NotFound for none of ours."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
     rows = plane.catalog.read(query, [batch])
     if not rows:

@@ -48,7 +48,7 @@ class _With(Resources):
         self._changed = changed
 
     def get(self, kind: str, id_: str) -> Resource:
-        """The one of that kind and id; NotThere if there is none."""
+        """The one of that kind and id; NotFound if there is none."""
         changed = self._changed
         return changed if (kind, id_) == (changed.kind, changed.id) else super().get(kind, id_)
 
