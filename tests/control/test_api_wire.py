@@ -36,6 +36,7 @@ BRIEF = Allowed(most=4, head=0.2, body=0.2, idle=0.2, stuck=0.2, linger=0.2, you
 HALF = b"GET /x HTTP/1.1\r\nHost: loc"
 WHOLE = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+EXPECTING = POST[:-2] + b"Expect: 100-continue\r\n\r\n"
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -157,11 +158,12 @@ def test_whoever_has_sent_half_a_head_gives_way() -> None:
     with (
         listening(patient) as address,
         calling(address, WHOLE) as served,
-        calling(address, POST) as sending,
+        calling(address, EXPECTING) as sending,
         calling(address, HALF) as half,
         calling(address),
     ):
         assert served.recv(1000)
+        assert sending.recv(1000).startswith(b"HTTP/1.1 100")  # its head has been read
         for _ in range(20):
             with calling(address, WHOLE) as client:
                 assert client.recv(1000).startswith(b"HTTP/1.1 200")
