@@ -157,7 +157,8 @@ def test_a_container_gets_what_the_program_is_made_of(tmp_path: Path) -> None:
 
 def test_nothing_is_installed_by_a_name_that_no_registry_has() -> None:
     """The program is installed from a clone or a wheel: an index may hold another by its name."""
-    for path in (UNIT, CONTAINER, ROOT / "README.md", ROOT / "Makefile"):
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    for path in (UNIT, CONTAINER, ROOT / "Makefile", *pages):
         for line in path.read_text().replace("\\\n", " ").splitlines():
             if found := re.search(r"pip install (.*)", line):
                 assert not re.search(r"(?<![/\w-])mixpanel-etl(?![/\w])", found[1]), line
