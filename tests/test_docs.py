@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import duckdb
@@ -150,10 +151,10 @@ def test_commands_and_options_exist(page: Path) -> None:
     for span in spans(page):
         words = span.split()
         if words[:1] == ["mixpanel-etl"] and (words := words[1:]):
-            known = command_in(words) or words[0] in groups | ANYWHERE
-            assert known, f"{page.name}: {span}"
+            assert command_in(words) or words[0] in groups | ANYWHERE, f"{page.name}: {span}"
         options = {word for word in words if re.fullmatch(r"--[a-z][a-z-]+", word)}
         command = command_in(words)
+        assert command or len(words) < 2 or words[0] not in groups, f"{page.name}: {span}"
         allowed = OPTIONS if command is None else COMMANDS[command] | ANYWHERE
         if span.startswith(("--", "mixpanel-etl ")) or command:
             assert options <= allowed, f"{page.name}: {span}"
@@ -184,6 +185,31 @@ def test_every_variable_is_described() -> None:
     read = set(re.findall(r'"([A-Z][A-Z_]+)"', source))
     assert set(described) <= read
     assert {name for name in read if name.startswith("MIXPANEL_")} <= set(described)
+
+
+def test_every_field_is_described() -> None:
+    """docs/table.md has the fields that a table of the shipped schema has."""
+    _, schema = file.find("schema", "mixpanel-events")
+    described = rows("Columns", (ROOT / "docs" / "table.md").read_text("utf-8"))
+    names = [name for row in described for name in re.findall(r"`(\w+)`", row[0])]
+    fields = schema["properties"]["_extconndev"]["properties"]
+    assert sorted(names) == sorted(["_extconndev", "unmapped", "event_date", *fields])
+
+
+def test_the_figures_are_measured() -> None:
+    """Those of docs/performance.md are the medians of benchmarks/results."""
+    text = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    for result in ("throughput", "memory"):
+        stored = json.loads((ROOT / f"benchmarks/results/{result}.json").read_text("utf-8"))
+        for each in stored["measurements"]:
+            medians = {name: median(values) for name, values in each["figures"].items()}
+            seconds, events = medians.get("seconds", 1), each["events"]
+            if result == "throughput" and each["name"] in ("mixpanel-etl", "DuckDB COPY"):
+                cells = [each["name"], f"{events:,}", f"{events / seconds:,.0f}", f"{seconds:.2f}"]
+                cells += [f"{medians['cpu seconds']:.2f}", f"{medians['MiB']:.0f}"]
+                assert f"| {' | '.join(cells)} |" in text
+            elif each["group"] == "one window":
+                assert f"| {events:,} | {medians['MiB together']:.0f} |" in text
 
 
 # Keys of the configuration file ---------------------------------------------------------------
