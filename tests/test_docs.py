@@ -295,6 +295,8 @@ def test_every_block_is_checked() -> None:
             assert language in ("sh", "python", "toml", "json", "text"), f"{page.name}: {text}"
             if language == "text" and name_of(page) not in ELSEWHERE:
                 assert before == "sh", f"{page.name}: no command has this output: {text}"
+            if language == "sh":  # zsh takes no comments where a person pastes them
+                assert "#" not in text, f"{page.name}: {text}"
             before = language
     for test in ELSEWHERE.values():
         assert (ROOT / test).exists()
