@@ -1,4 +1,4 @@
-"""Guards of the repository: what it promises, shows and must never hold."""
+"""Guard the repository: its public names and its packages, and what no file may contain."""
 
 import ast
 import importlib
@@ -23,17 +23,17 @@ FORBIDDEN = [
 
 
 def tracked() -> list[Path]:
-    """What belongs to the repository; outside of one there is nothing to look at."""
+    """Return the files of the repository; skip the test outside of a repository."""
     found = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if found.returncode:
-        pytest.skip("this is no git repository")
+        pytest.skip("this is not a git repository")
     return [path for name in found.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
 
 def test_nothing_of_a_machine() -> None:
-    """No file tells of the machine it was written on, of a registry, or of who else was there."""
+    """No file names the machine on which it was written, a registry or a tool."""
     places = {str(ROOT), *(home for home in [str(Path.home())] if len(home) > 1)}
     words = [*FORBIDDEN, *(f"{place}/" for place in places)]
     found = [
@@ -46,7 +46,7 @@ def test_nothing_of_a_machine() -> None:
 
 
 def test_nothing_that_was_made() -> None:
-    """No table, catalog, cache or build is part of the repository."""
+    """No table, catalog, cache or build is in the repository."""
     made = re.compile(r"\.(parquet|sqlite3|whl|pyc|gz)$|(^|/)(dist|build|demo-data|\.venv)/")
     names = [path.relative_to(ROOT).as_posix() for path in tracked()]
     assert [name for name in names if made.search(name)] == []
@@ -54,7 +54,7 @@ def test_nothing_that_was_made() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_file_says_what_it_does(path: Path) -> None:
-    """A file opens with a docstring: a newcomer reads that first."""
+    """Each file starts with a docstring."""
     assert len(ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "") > 20
 
 
@@ -72,7 +72,7 @@ def test_every_file_says_what_it_does(path: Path) -> None:
     ],
 )  # fmt: skip
 def test_the_public_names(module: str, names: set[str]) -> None:
-    """Others rely on these: one more or one less is a decision, not an accident."""
+    """The public names change on purpose only, since others rely on them."""
     loaded = importlib.import_module(module)
     found = {
         name
@@ -83,7 +83,7 @@ def test_the_public_names(module: str, names: set[str]) -> None:
 
 
 def test_the_version() -> None:
-    """The program and its package tell the same version."""
+    """The program and its package have the same version."""
     from engine import __version__
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -93,14 +93,14 @@ def test_the_version() -> None:
 
 @pytest.mark.parametrize(("extra", "folder"), [("test", "tests"), ("bench", "benchmarks")])
 def test_the_extras(extra: str, folder: str) -> None:
-    """`pip install '.[test]'` and `'.[bench]'` bring all that the tests, the benchmarks import."""
+    """`pip install '.[test]'` and `'.[bench]'` install what the tests and the benchmarks import."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"][extra]]
     packages = [re.split(r"[^\w-]", each)[0].removeprefix("python-") for each in needed]
     brought = {name.replace("-", "_") for name in packages}
     ours = {"engine", "tests", "benchmarks"}
     for path in (ROOT / folder).rglob("*.py"):
-        if "peers" in path.parts or "cache" in path.parts:  # they run in places of their own
+        if "peers" in path.parts or "cache" in path.parts:  # peers run in other environments
             continue
         nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
         names = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}

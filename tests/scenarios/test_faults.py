@@ -459,7 +459,7 @@ def test_what_the_comparison_promises(
         assert entry["_corrupt_record"] == '{"event": "torn'
         assert entry["_errors"][0]["message"]
         assert "6,001 events in: 6,000 rows, 1 rejected, 0 duplicates" in done.stdout
-        came += "; rejected, kept with its reason"
+        came += "; rejected, stored with its reason"
     (head,) = [line for line in COMPARISON if column in line and line.startswith("| |")]
     (row,) = [line for line in COMPARISON if line.startswith("| **mixpanel-etl**")]
     names, cells = ([cell.strip() for cell in line.split("|")] for line in (head, row))
