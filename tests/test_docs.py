@@ -6,23 +6,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import duckdb
 import pytest
-import typer
 
-from engine.cli.main import app
 from engine.config import file
 from engine.sandbox import Sandbox, Spec
-from tests.support.commands import Run, here, put, variables
+from tests.support.commands import Run, put, variables
+from tests.support.pages import (
+    ANYWHERE,
+    COMMANDS,
+    INDEX,
+    OPTIONS,
+    PAGES,
+    README,
+    ROOT,
+    blocks,
+    links,
+    name_of,
+    prose,
+    run_of_a_newcomer,
+)
 
-ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-INDEX = ROOT / "docs" / "index.md"
-CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 LINKING = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
 TEXTS = "\n".join(page.read_text("utf-8") for page in PAGES)
 ENDLESS = ("daemon", "sandbox")  # they run until they are stopped
@@ -34,57 +40,16 @@ ELSEWHERE = {
 """Pages whose blocks of text another test checks."""
 
 
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """The fenced blocks of a page, in order: language and text."""
-    text = page.read_text("utf-8")
-    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-
-
-def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
-    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-
-
-def commands() -> dict[str, set[str]]:
-    """Every command of the program, by its words, with its options; "" has those of all."""
-    found: dict[str, set[str]] = {}
-
-    def visit(command: Any, words: str) -> None:
-        options = {name for each in command.params for name in each.opts if name[:2] == "--"}
-        if not words or not hasattr(command, "commands"):
-            found[words] = options - {"--help"}
-        for name, each in getattr(command, "commands", {}).items():
-            visit(each, f"{words} {name}".strip())
-
-    visit(typer.main.get_command(app), "")
-    return found
-
-
-COMMANDS = commands()
-ANYWHERE = {"--help", *COMMANDS[""]}
-OPTIONS = ANYWHERE.union(*COMMANDS.values())
-
-
 # Pages and links ----------------------------------------------------------------------------
 
 
 def test_the_readme_is_short() -> None:
-    """A stranger reads it once: at most 130 lines."""
+    """The README has at most 130 lines, to be read once."""
     assert len(README.read_text("utf-8").splitlines()) <= 130
 
 
-def links(page: Path) -> list[str]:
-    """The links of a page that lead into the repository."""
-    found = re.findall(r"\]\(([^)\s]+)\)", prose(page))
-    return [link for link in found if not re.match(r"https?:", link)]
-
-
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of the headings of a page."""
+    """Return the anchors that GitHub makes of the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in headings}
 
@@ -132,14 +97,14 @@ def test_targets_exist() -> None:
 
 
 def spans(page: Path) -> Iterator[str]:
-    """The code of a page: what stands in backticks, and the lines of its blocks."""
+    """Yield the code of a page: the text in backticks, and the lines of its blocks."""
     yield from re.findall(r"`([^`\n]+)`", prose(page))
     for _, block in blocks(page):
         yield from block.replace("\\\n", " ").splitlines()
 
 
 def command_in(words: list[str]) -> str | None:
-    """The command that `words` begin with; None if they begin with another word."""
+    """Return the command that `words` start with, or None."""
     found = [" ".join(words[:count]) for count in (2, 1) if " ".join(words[:count]) in COMMANDS]
     return found[0] if found else None
 
@@ -158,130 +123,6 @@ def test_commands_and_options_exist(page: Path) -> None:
         allowed = OPTIONS if command is None else COMMANDS[command] | ANYWHERE
         if span.startswith(("--", "mixpanel-etl ")) or command:
             assert options <= allowed, f"{page.name}: {span}"
-
-
-def rows(heading: str, text: str = CONFIGURATION) -> list[list[str]]:
-    """The cells of the tables under a heading, without their heads."""
-    (part,) = re.findall(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    lines = re.findall(r"^\| (`.*) \|$", part, re.MULTILINE)
-    return [[cell.strip() for cell in line.split(" | ")] for line in lines]
-
-
-def test_every_option_is_described() -> None:
-    """docs/configuration.md has each command with its options, and what each option means."""
-    described = {row[0].strip("`"): row for row in rows("Commands")}
-    for command in COMMANDS:
-        if command:
-            (options,) = described[command][2:]
-            assert set(re.findall(r"`(--[\w-]+)`", options)) == COMMANDS[command], command
-    named = [name for row in rows("Commands") for name in re.findall(r"`(--[\w-]+)`", row[0])]
-    assert sorted(named) == sorted(OPTIONS)
-
-
-def test_every_variable_is_described() -> None:
-    """docs/configuration.md has the variables that the program reads, and no other."""
-    source = "\n".join(path.read_text("utf-8") for path in (ROOT / "engine").rglob("*.py"))
-    described = [n for row in rows("Environment variables") for n in re.findall(r"`(\w+)`", row[0])]
-    read = set(re.findall(r'"([A-Z][A-Z_]+)"', source))
-    assert set(described) <= read
-    assert {name for name in read if name.startswith("MIXPANEL_")} <= set(described)
-
-
-def test_every_field_is_described() -> None:
-    """docs/table.md has the fields that a table of the shipped schema has."""
-    _, schema = file.find("schema", "mixpanel-events")
-    described = rows("Columns", (ROOT / "docs" / "table.md").read_text("utf-8"))
-    names = [name for row in described for name in re.findall(r"`(\w+)`", row[0])]
-    fields = schema["properties"]["_extconndev"]["properties"]
-    assert sorted(names) == sorted(["_extconndev", "unmapped", "event_date", *fields])
-
-
-def test_the_figures_are_measured() -> None:
-    """Those of docs/performance.md are the medians of benchmarks/results."""
-    text = (ROOT / "docs" / "performance.md").read_text("utf-8")
-    for result in ("throughput", "memory"):
-        stored = json.loads((ROOT / f"benchmarks/results/{result}.json").read_text("utf-8"))
-        for each in stored["measurements"]:
-            medians = {name: median(values) for name, values in each["figures"].items()}
-            seconds, events = medians.get("seconds", 1), each["events"]
-            if result == "throughput" and each["name"] in ("mixpanel-etl", "DuckDB COPY"):
-                cells = [each["name"], f"{events:,}", f"{events / seconds:,.0f}", f"{seconds:.2f}"]
-                cells += [f"{medians['cpu seconds']:.2f}", f"{medians['MiB']:.0f}"]
-                assert f"| {' | '.join(cells)} |" in text
-            elif each["group"] == "one window":
-                assert f"| {events:,} | {medians['MiB together']:.0f} |" in text
-
-
-# Keys of the configuration file ---------------------------------------------------------------
-
-TABLES = {
-    "Top level": "",
-    "Connections": "connections.shop",
-    "Flows": "flows.events",
-    "Schedules": "flows.events.schedule",
-    "Control plane": "api",
-}
-"""Headings of docs/configuration.md, and a table that has their keys."""
-
-
-def keys(heading: str) -> dict[str, str]:
-    """The keys under a heading, with their defaults."""
-    return {row[0].strip("`"): row[2].strip("`") for row in rows(heading)}
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.chdir(tmp_path)
-    for name in ("HOST", "USERNAME", "PASSWORD", "PROJECT_ID", "TIMEZONE", "ETL_HOME"):
-        monkeypatch.delenv(f"MIXPANEL_{name}", raising=False)
-    return here(capsys)
-
-
-def test_every_key_is_described(run: Run) -> None:
-    """docs/configuration.md has the keys that the program accepts, and no other, in each table;
-    "required" are those without which it refuses the file.
-    """
-    text = "strange = 1\n"
-    for table in filter(None, TABLES.values()):
-        text += f"[{table}]\nstrange = 1\n" + 'frequency = "hour"\n' * ("schedule" in table)
-    Path("strange.toml").write_text(text, "utf-8")
-    said = run("check", "--config=strange.toml")
-    assert said.status == 2
-    for heading, table in TABLES.items():
-        at = re.escape(f"{table}." if table else "")
-        (allowed,) = re.findall(rf"toml: {at}strange: .*Allowed: (.*)$", said.err, re.MULTILINE)
-        assert set(keys(heading)) == set(allowed.split(", ")), heading
-        missing = set(re.findall(rf"toml: {at}(\w+): is missing", said.err))
-        required = {key for key, default in keys(heading).items() if default == "required"}
-        assert missing == required - {"frequency"} - ({"flows"} & required), heading
-
-
-def test_every_default_is_true(tmp_path: Path) -> None:
-    """A file that writes down each default of docs/configuration.md equals a file without them;
-    a key without a default is empty there.
-    """
-    needed = {
-        "Top level": "",
-        "Connections": 'username = "a"\npassword = { env = "SECRET" }\nproject_id = 1\n',
-        "Flows": 'connection = "shop"\ndataset = "table"\n',
-        "Schedules": 'frequency = "hour"\ninterval = 1\n',
-        "Control plane": "",
-    }
-
-    def loaded(defaults: bool) -> file.Config:
-        path = tmp_path / "flows.toml"
-        with path.open("w", encoding="utf-8") as target:
-            for heading, table in TABLES.items():
-                target.write(f"[{table}]\n{needed[heading]}" if table else "")
-                for key, default in keys(heading).items() if defaults else ():
-                    target.write("" if default in ("required", "-") else f"{key} = {default}\n")
-        return file.load(path, {"SECRET": "secret"})
-
-    found = loaded(defaults=True)
-    assert found == loaded(defaults=False)
-    for heading, declared in (("Flows", found.flows["events"]), ("Control plane", found.api)):
-        empty = {key for key, default in keys(heading).items() if default == "-"} - {"schedule"}
-        assert [key for key in empty if getattr(declared, key)] == []
 
 
 # Blocks ---------------------------------------------------------------------------------------
@@ -303,7 +144,7 @@ def test_every_block_is_checked() -> None:
 
 
 def parsed(block: str) -> list[list[str]]:
-    """The commands of a block of shell as bash parses them. Any other program is not found."""
+    """Return the commands of a shell block as bash parses them. bash finds no other program."""
     functions = [f"{name}() {{ printf '%s\\0' {name} \"$@\"; echo; }}" for name in PROGRAMS]
     script = "\n".join([*functions, block])
     done = subprocess.run(
@@ -315,7 +156,7 @@ def parsed(block: str) -> list[list[str]]:
 
 
 def output_of(words: list[str], run: Run) -> str:
-    """What a command prints; it has to succeed."""
+    """Run a command, which has to succeed, and return what it prints."""
     program, *rest = words
     if program == "duckdb":
         option, query = rest
@@ -331,7 +172,7 @@ def output_of(words: list[str], run: Run) -> str:
 
 
 def add_column(added: dict[str, Any]) -> None:
-    """Do with the shipped mapping set and schema what docs/mapping.md says of a block of JSON."""
+    """Add a block of JSON to the shipped mapping set or schema, as docs/mapping.md says."""
     kind = "mapping" if "sourceType" in added else "schema"
     _, document = file.find(kind, "mixpanel-events")
     if kind == "mapping":
@@ -342,8 +183,13 @@ def add_column(added: dict[str, Any]) -> None:
 
 
 def seen(text: str) -> list[str]:
-    """The lines of a text, without what differs from one run to the next."""
+    """Return the lines of a text, without spacing and times."""
     return [re.sub(r"[\d.]+ s$", "", " ".join(line.split())) for line in text.splitlines()]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return run_of_a_newcomer(capsys, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +199,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def pages_in_order() -> list[Path]:
-    """The README, then the pages as docs/index.md lists them."""
+    """Return the README, then the pages in the order of docs/index.md."""
     listed = [(INDEX.parent / link).resolve() for link in links(INDEX)]
     return [README, *dict.fromkeys(page for page in listed if page in PAGES)]
 
@@ -384,14 +230,6 @@ def test_every_block_runs(run: Run, sandbox: Sandbox, monkeypatch: pytest.Monkey
     assert ["mixpanel-etl", "runs"] in ran
     cities = "SELECT 1 FROM 'data/mine/*/*.parquet' WHERE _extconndev.city IS NOT NULL"
     assert duckdb.connect().execute(cities).fetchall()
-
-
-def test_the_variables_of_the_readme() -> None:
-    """What the README exports are variables that the program reads."""
-    described = {name for row in rows("Environment variables") for name in row[0].split("`")}
-    exported = re.findall(r"^export (\w+)=", README.read_text("utf-8"), re.MULTILINE)
-    assert {"MIXPANEL_USERNAME", "MIXPANEL_PASSWORD", "MIXPANEL_PROJECT_ID"} <= set(exported)
-    assert set(exported) - {"PATH"} <= described
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
