@@ -174,12 +174,14 @@ def output_of(words: list[str], run: Run) -> str:
 def add_column(added: dict[str, Any]) -> None:
     """Add a block of JSON to the shipped mapping set or schema, as docs/mapping.md says."""
     kind = "mapping" if "sourceType" in added else "schema"
-    _, document = file.find(kind, "mixpanel-events")
+    shipped = ROOT / f"{kind}s" / "mixpanel-events.json"
+    path = Path(f"my-{kind}.json")
+    document = json.loads((path if path.exists() else shipped).read_text("utf-8"))
     if kind == "mapping":
         document["mappings"].append(added)
     else:
         document["properties"]["_extconndev"]["properties"].update(added)
-    Path(f"my-{kind}.json").write_text(json.dumps(document), "utf-8")
+    path.write_text(json.dumps(document), "utf-8")
 
 
 def seen(text: str) -> list[str]:
