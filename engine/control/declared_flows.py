@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.config import file
+from engine.config import environment, file
 from engine.config.file import Api, Config
 from engine.dataset.storage.local import canonical
 from engine.errors import InputError
@@ -31,9 +31,9 @@ def loaded(path: Path) -> Config:
 def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
     """Every flow and the home: of a configuration file, else the one of the environment."""
     if path is None:
-        connection = file.from_environment(os.environ)
+        connection = environment.connection_of(os.environ)
         flow = Flow("events", connection, DEFAULT_DATASET, windows="day")
-        return [flow], file.home(os.environ)
+        return [flow], environment.home(os.environ)
     found = loaded(path)
     return list(found.flows.values()), found.home
 

@@ -1,19 +1,20 @@
 """A configuration file -> resources: a home keeps what the file declares, and shows it."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from engine.catalog.resources import Json, Resource, Resources, new
-from engine.config import file
+from engine.config.fields import ACCOUNT, OPTIONS, SCHEDULES, SOURCE, written
 from engine.config.file import Config
+from engine.config.shipped import find
 from engine.control.secrets import SecretStore
 from engine.control.to_flow import is_left, uses
-from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MASK, MIXPANEL, OPTIONS
+from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL
 from engine.dataset.storage.local import local_path
 from engine.errors import InputError, NotFound, ResourceInUse
-from engine.model.flow import Connection, Flow
+from engine.model.flow import Connection, Flow, Schedule
 from engine.model.run_payload import flow_id, id_of, source_id, target_id
 
 
@@ -78,11 +79,10 @@ def _wanted(flow: Flow) -> Iterator[Wanted]:
 
 
 def _connection_body(connection: Connection) -> Json:
-    params = {"host": connection.host, "username": connection.username, "password": MASK}
     return {
         "name": connection.name,
         "connectionSpec": _version(MIXPANEL[-1]),
-        "auth": {"specName": AUTH_SPECS[-1], "params": params},
+        "auth": {"specName": AUTH_SPECS[-1], "params": written(ACCOUNT, _values(connection))},
     }
 
 
@@ -95,24 +95,16 @@ def _dataset_body(flow: Flow, schema: str) -> Json:
 
 
 def _source_body(flow: Flow, connection: str) -> Json:
-    params = {
-        "projectId": str(flow.connection.project_id),
-        "timezone": flow.connection.timezone,
-        "events": list(flow.events) or None,
-        "where": flow.where,
-    }
     return {
         "name": flow.name,
         "baseConnectionId": connection,
         "connectionSpec": _version(MIXPANEL[-1]),
         "data": {"format": "json"},
-        "params": {key: value for key, value in params.items() if value is not None},
+        "params": written(SOURCE, _values(flow.connection) | _values(flow)),
     }
 
 
 def _flow_body(flow: Flow, mapping: str) -> Json:
-    options = {theirs: getattr(flow, ours) for theirs, ours in OPTIONS.items()}
-    options["backfillFrom"] = flow.backfill_from and str(flow.backfill_from)
     body: Json = {
         "name": flow.name,
         "flowSpec": _version(FLOW_SPEC),
@@ -121,13 +113,16 @@ def _flow_body(flow: Flow, mapping: str) -> Json:
         "transformations": [
             {"name": "Mapping", "params": {"mappingId": mapping, "mappingVersion": "0"}}
         ],
-        "options": {key: value for key, value in options.items() if value is not None},
+        "options": written(OPTIONS, _values(flow)),
     }
-    if schedule := flow.schedule:
-        given = {"startTime": schedule.start_time, "frequency": schedule.frequency}
-        interval = {} if schedule.interval is None else {"interval": schedule.interval}
-        body["scheduleParams"] = given | interval
+    if flow.schedule:
+        body["scheduleParams"] = written(SCHEDULES, _values(flow.schedule))
     return body
+
+
+def _values(model: Connection | Flow | Schedule) -> Json:
+    """Return the fields of a model's object by name."""
+    return {each.name: getattr(model, each.name) for each in fields(model)}
 
 
 def _version(spec: str) -> Json:
@@ -135,7 +130,7 @@ def _version(spec: str) -> Json:
 
 
 def _document(kind: str, given: Any) -> Json:
-    found = file.find(kind, given) if isinstance(given, str) else given
+    found = find(kind, given) if isinstance(given, str) else given
     if not isinstance(found[1], dict):
         raise InputError(f"The {kind} {found[0]} is not a JSON object.")
     return found[1]

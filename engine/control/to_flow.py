@@ -9,27 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog.resources import Json, Resource, Resources
-from engine.config.fields import is_text
-from engine.config.file import ASKED, origin_of
+from engine.config.value_types import MASK, MIXPANEL_HOSTS, integer, is_text, origin_of
 from engine.control.secrets import SecretStore
 from engine.control.validation import (
     DISABLED,
-    FLOW_SPEC,
-    MASK,
+    check_parts,
     check_source,
     credentials_of,
-    integer,
     missing,
     only,
     options_of,
+    refused,
     schedule_of,
-    spec,
     table,
 )
 from engine.dataset.storage.local import canonical
 from engine.errors import EtlError, InvalidResource, NotFound, disk_error
 from engine.model.flow import HOST, Connection, Flow, Secret
 from engine.model.window import latest_day
+
+_PROJECT = ("project_id", "timezone")  # what of a source connection the model's Connection has
 
 # What runs ----------------------------------------------------------------------------------
 
@@ -119,7 +118,7 @@ def flow_of(
     for clients, besides Mixpanel's own; None where nobody knows, and nothing is asked.
     """
     body = resource.body
-    spec(body, "flowSpec", (FLOW_SPEC,))
+    check_parts("flows", body)
     source = resources.get("sourceConnections", only(body, "sourceConnectionIds", "source"))
     target = resources.get("targetConnections", only(body, "targetConnectionIds", "target"))
     dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
@@ -133,21 +132,19 @@ def flow_of(
     if backfill and schedule and schedule.start_time:
         first = latest_day(schedule.start_time * 1000, connection.zone)
         options.setdefault("backfill_from", first)
-    params = source.body["params"]
-    defaults: Json = {"windows": "arrival" if schedule else "day"}
+    values: Json = {"windows": "arrival" if schedule else "day"}
+    values |= check_source(source.body) | options
     return Flow(
         name_of(resource),
         connection,
         dataset_of(dataset, datasets),
         mapping=mapping,
         schema=(str(schema.body.get("title") or schema.id), schema.body),
-        events=tuple(params.get("events") or ()),
-        where=params.get("where"),
         schedule=schedule,
         diagnostics=diagnostics,
         source_id=source.id,
         target_id=target.id,
-        **(defaults | options),
+        **{key: value for key, value in values.items() if key not in _PROJECT},
     )
 
 
@@ -172,7 +169,8 @@ def connection_of(source: Resource, resources: Resources, vault: SecretStore) ->
     """The connection of a source connection: what its base connection and its params say."""
     base = resources.get("connections", source.body["baseConnectionId"])
     secret = vault.open(base.secret) if base.secret else {}
-    values: Json = {"host": HOST} | credentials_of(base.body, secret) | check_source(source.body)
+    values: Json = {"host": HOST} | credentials_of(base.body, secret)
+    values |= {k: v for k, v in check_source(source.body).items() if k in _PROJECT}
     password = Secret(secret["password"])
     return Connection(password=password, name=base.body.get("name") or "mixpanel", **values)
 
@@ -185,12 +183,12 @@ def check_host(base: Resource, hosts: Collection[str]) -> None:
         return
     params = (base.body.get("auth") or {}).get("params") or {}
     host = credentials_of(base.body, {"password": MASK}).get("host", HOST) if params else HOST
-    if (origin := origin_of(host)) not in ASKED and origin not in hosts:
+    if (origin := origin_of(host)) not in MIXPANEL_HOSTS and origin not in hosts:
         raise InvalidResource(
             "1400-400",
             f"The host of connection {base.id} is not asked for clients: it is none of "
-            f"{', '.join([*ASKED, *hosts])}. Give one of these, or have whoever runs the daemon "
-            "add it to mixpanel_hosts in the table [api] of its configuration.",
+            f"{', '.join([*MIXPANEL_HOSTS, *hosts])}. Give one of these, or add it to "
+            "mixpanel_hosts in the table [api] of the daemon's configuration.",
         )
 
 
@@ -218,11 +216,7 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     """The name and the document of a flow's mapping set, in the version that it names."""
     transformations = body.get("transformations")
     if not isinstance(transformations, list) or not transformations:
-        raise InvalidResource(
-            "1370-400",
-            "The source columns could not be fetched for ingestion because the mapping "
-            "transformation is missing. Please add the mapping transformation and try again.",
-        )
+        raise refused("1370-400")
     if len(transformations) > 1 or not isinstance(transformations[0], dict):
         raise InvalidResource(
             "1400-400", "transformations: must hold one mapping, and nothing else"
@@ -234,10 +228,7 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     version = integer(params.get("mappingVersion", 0))
     versions = mapping.body["versions"]
     if version is None or not 0 <= version < len(versions):
-        raise InvalidResource(
-            "1412-400",
-            "Invalid Mapping Version in request. Please provide correct mapping version.",
-        )
+        raise refused("1412-400")
     document = versions[version]
     outer = document.get("outputSchema") or {}
     wanted = document.get("xdmSchema") or (outer.get("schemaRef") or {}).get("id")

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import file
-from engine.config.file import find, from_environment, load, timezone
+from engine.config import environment, fields, time_zones
+from engine.config.environment import connection_of
+from engine.config.file import load
+from engine.config.shipped import find
+from engine.config.time_zones import parse
 from engine.errors import InputError
 from engine.model.flow import Flow, Schedule
 
@@ -325,7 +328,7 @@ def test_line_ends_are_no_part_of_a_value_wherever_it_stands(
         .connection
         for line in lines
     ]
-    read.append(from_environment(ENVIRON | {"MIXPANEL_PASSWORD": text}))
+    read.append(connection_of(ENVIRON | {"MIXPANEL_PASSWORD": text}))
     assert {each.password.reveal() for each in read} == {"secret"}
     for line in (f"username = {json.dumps(text)}", 'username = { env = "P" }'):
         flows = load(write(short(line)), ENVIRON | {"P": text}).flows
@@ -337,9 +340,9 @@ def test_line_ends_are_no_part_of_any_variable(end: str) -> None:
     """Each of ours, the number and the home among them."""
     whole = ENVIRON | {"MIXPANEL_HOST": "eu", "MIXPANEL_TIMEZONE": "UTC"}
     ended = {name: value + end for name, value in whole.items()}
-    assert from_environment(ended) == from_environment(whole)
-    assert file.home({"MIXPANEL_ETL_HOME": "/srv/etl" + end}) == Path("/srv/etl")
-    assert file.home({"MIXPANEL_ETL_HOME": end}) == Path(".mixpanel-etl")
+    assert connection_of(ended) == connection_of(whole)
+    assert environment.home({"MIXPANEL_ETL_HOME": "/srv/etl" + end}) == Path("/srv/etl")
+    assert environment.home({"MIXPANEL_ETL_HOME": end}) == Path(".mixpanel-etl")
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfe", b"\xef\xbb\xbf\r\n"])
@@ -359,20 +362,20 @@ def test_credentials_in_files_are_read_again(write: Write, tmp_path: Path) -> No
     password.write_text("old\n")
     text = short(f'password = {{ file = "{password}" }}\nusername = {{ file = "{user}" }}')
     connection = load(write(text), ENVIRON).flows["events"].connection
-    assert file.read_again(connection) == connection
+    assert environment.read_again(connection) == connection
     user.write_text("after\n")
     password.write_text("new\n")
-    fresh = file.read_again(connection)
+    fresh = environment.read_again(connection)
     assert (fresh.username, fresh.password.reveal()) == ("after", "new")
     for content in ("", "a:b\n"):  # the name of an account has no colon
         user.write_text(content)
         password.write_text("newer\n")
-        kept = file.read_again(fresh)
+        kept = environment.read_again(fresh)
         assert (kept.username, kept.password.reveal()) == ("after", "newer")
     password.unlink()
-    assert file.read_again(fresh) == fresh
+    assert environment.read_again(fresh) == fresh
     plain = load(write(short()), ENVIRON).flows["events"].connection
-    assert file.read_again(plain) == plain
+    assert environment.read_again(plain) == plain
 
 
 def test_a_variable_that_is_missing_has_one_line(write: Write) -> None:
@@ -516,12 +519,12 @@ def test_an_unreadable_file_is_an_error_in_a_sentence(
 
 def test_the_environment_alone_describes_a_connection() -> None:
     """The documented variables, and the documented values of those that are not set."""
-    connection = from_environment(ENVIRON)
+    connection = connection_of(ENVIRON)
     assert connection.host == "https://data.mixpanel.com"
     assert connection.username == ENVIRON["MIXPANEL_USERNAME"]
     assert connection.password.reveal() == "8iQbnjuk5"
     assert (connection.project_id, connection.timezone) == (2384945, "UTC")
-    other = from_environment(
+    other = connection_of(
         ENVIRON | {"MIXPANEL_HOST": "data-eu", "MIXPANEL_TIMEZONE": "Pacific Standard Time"}
     )
     assert other.host == "https://data-eu.mixpanel.com"
@@ -531,7 +534,7 @@ def test_the_environment_alone_describes_a_connection() -> None:
 def test_all_missing_variables_are_told_at_once() -> None:
     """One message names them all, an empty one among them, and every other problem."""
     with pytest.raises(InputError) as error:
-        from_environment({"MIXPANEL_PASSWORD": "", "MIXPANEL_TIMEZONE": "Mars"})
+        connection_of({"MIXPANEL_PASSWORD": "", "MIXPANEL_TIMEZONE": "Mars"})
     missing, zone = str(error.value).split("\n")
     names = "MIXPANEL_USERNAME, MIXPANEL_PASSWORD, MIXPANEL_PROJECT_ID"
     assert missing.startswith(f"environment: {names}: not set")
@@ -552,7 +555,7 @@ def test_all_missing_variables_are_told_at_once() -> None:
 def test_a_wrong_variable_is_named_and_not_repeated(variable: str, value: str) -> None:
     """P7: variables get mixed up, so the error shows the name alone."""
     with pytest.raises(InputError, match=f"^environment: {variable}: must be ") as error:
-        from_environment(ENVIRON | {variable: value})
+        connection_of(ENVIRON | {variable: value})
     assert f'"{value}"' not in str(error.value)
 
 
@@ -560,7 +563,7 @@ def test_a_wrong_variable_is_named_and_not_repeated(variable: str, value: str) -
 def test_a_variable_that_is_no_text_is_named(variable: str) -> None:
     """P7: bytes that are not UTF-8, as Python hands them on, are not repeated either."""
     with pytest.raises(InputError, match=f"{variable} is not a text in UTF-8$") as error:
-        from_environment(ENVIRON | {variable: "sec\udcffret"})
+        connection_of(ENVIRON | {variable: "sec\udcffret"})
     assert "sec" not in str(error.value)
 
 
@@ -583,7 +586,7 @@ def test_no_text_holds_a_null(write: Write) -> None:
 )
 def test_the_home_is_the_variables_or_the_default(environ: dict[str, str], path: str) -> None:
     """An empty variable is as one that is not set."""
-    assert file.home(environ) == Path(path)
+    assert environment.home(environ) == Path(path)
 
 
 def test_the_files_home_wins_over_the_environments(write: Write) -> None:
@@ -606,7 +609,7 @@ def test_the_files_home_wins_over_the_environments(write: Write) -> None:
 )
 def test_a_time_zone_has_an_iana_or_a_windows_name(name: str, iana: str) -> None:
     """The tutorial gives a Windows name; most people give IANA's; their case does not matter."""
-    assert timezone(name) == iana
+    assert parse(name) == iana
 
 
 @pytest.mark.parametrize(
@@ -616,7 +619,7 @@ def test_a_time_zone_has_an_iana_or_a_windows_name(name: str, iana: str) -> None
 def test_an_unknown_time_zone_brings_the_nearest_names(name: str, near: str) -> None:
     """Three that look alike, the best first."""
     with pytest.raises(InputError) as error:
-        timezone(name)
+        parse(name)
     told = str(error.value)
     assert told.startswith(f'"{name}" is not a time zone')
     assert told.partition("near to it are ")[2].rstrip(".").split(", ")[0] == near
@@ -643,15 +646,15 @@ def test_an_unknown_time_zone_brings_the_nearest_names(name: str, near: str) -> 
 def test_an_abbreviation_or_a_city_brings_its_zone(name: str, meant: str) -> None:
     """What looks alike is no help there: the name that people mean by it is."""
     with pytest.raises(InputError, match=f"; did you mean {meant}\\?$"):
-        timezone(name)
+        parse(name)
 
 
 def test_every_zone_that_is_suggested_is_one() -> None:
     """And no abbreviation is a zone already, which would never be suggested for."""
-    assert all(timezone(zone) == zone for zone in file.ABBREVIATIONS.values())
-    for name in file.ABBREVIATIONS:
+    assert all(parse(zone) == zone for zone in time_zones.ABBREVIATIONS.values())
+    for name in time_zones.ABBREVIATIONS:
         with pytest.raises(InputError):
-            timezone(name)
+            parse(name)
 
 
 @settings(deadline=None, max_examples=200)
@@ -659,7 +662,7 @@ def test_every_zone_that_is_suggested_is_one() -> None:
 def test_any_text_is_a_time_zone_or_an_input_error(name: str) -> None:
     """No text makes a time zone raise anything else."""
     with suppress(InputError):
-        assert timezone(name)
+        assert parse(name)
 
 
 @pytest.fixture(params=["installed", "checkout"])
@@ -671,7 +674,7 @@ def shipped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     (folder / "mixpanel-events.json").write_text('{"mappings": []}')
     (folder / "wide.json").write_text('{"mappings": [1]}')
     (folder / "mixpanel-events.cases.json").write_text("[]")
-    monkeypatch.setattr(file, "_PACKAGE", package)
+    monkeypatch.setattr("engine.config.shipped._PACKAGE", package)
     return str(folder)
 
 
@@ -734,7 +737,7 @@ def test_a_file_that_is_no_json_is_an_error_in_a_sentence(
 TOML_VALUES = st.sampled_from(
     ['"x"', "5", "-1", "1.5", "nan", "true", "[]", "[1]", "{}", "{ env = 1 }", "2024-01-01"]
 )
-NAMES = st.sampled_from([*file._VARIABLES, *file.FLOW, "x"])
+NAMES = st.sampled_from([*environment.VARIABLES, *(each.key for each in fields.FLOW), "x"])
 LINES = st.dictionaries(NAMES, TOML_VALUES, max_size=4).map(
     lambda lines: "\n".join(f"{name} = {value}" for name, value in lines.items())
 )

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from engine.config.value_types import MAX_USERNAME
 from engine.control.api.forms import BODIES
-from engine.control.validation import MOST_USER_NAME
 from tests.support.served import Served, serving, tutorial
 
 Json = dict[str, Any]
@@ -40,7 +40,7 @@ def bodies(api: Served) -> dict[str, Json]:
 USERS = [
     "ok", "a.b-c_d", "x.4f2a.mp-service-account", "a@b", "{MIXPANEL}", "a b", " a", "a:b",
     "\U0001f600", "é", "a\tb", "a\nb", "a\x00", "\x7f", "", 5, None, ["a"],
-    "x" * MOST_USER_NAME, "x" * (MOST_USER_NAME + 1),
+    "x" * MAX_USERNAME, "x" * (MAX_USERNAME + 1),
 ]  # fmt: skip
 WHOLES = [
     *(

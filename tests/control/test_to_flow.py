@@ -10,7 +10,8 @@ import pytest
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resource, Resources, new
 from engine.config import file
-from engine.config.file import Config, find
+from engine.config.file import Config
+from engine.config.shipped import find
 from engine.control import from_config, to_flow
 from engine.control.secrets import SecretStore, secret_store_of
 from engine.errors import InputError

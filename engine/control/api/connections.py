@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
+from engine.config.fields import SHOWN
+from engine.config.value_types import MASK
 from engine.control.api.collection import Collection, router_of
 from engine.control.api.items import item
 from engine.control.api.plane import AppState
@@ -12,9 +14,7 @@ from engine.control.api.problems import invalid
 from engine.control.api.secrecy import check_own_texts, check_texts, opened
 from engine.control.to_flow import check_host
 from engine.control.validation import (
-    MASK,
     PROVIDER,
-    SHOWN,
     check_connection,
     check_source,
     check_target,

@@ -6,10 +6,10 @@ The routes read more leniently (`bodies`, `declared`); what is said here they al
 from collections.abc import Iterable
 from typing import Any
 
-from engine.config.fields import MOST_WHOLE
-from engine.config.file import LAST_SECOND
+from engine.config.value_types import LAST_SECOND, MAX_USERNAME
+from engine.config.value_types import MAX_WHOLE as MOST_WHOLE
 from engine.control.api.patch import MOST_OPERATIONS, MOST_PATH, OPERATIONS
-from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, MOST_USER_NAME
+from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL
 from engine.model.flow import FREQUENCIES
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ _CONNECTION = _object(
         params=_object(
             "username password",
             host={"type": ["string", "null"]},
-            username=_TEXT | {"pattern": f"^[!-9;-~]{{1,{MOST_USER_NAME}}}$"},
+            username=_TEXT | {"pattern": f"^[!-9;-~]{{1,{MAX_USERNAME}}}$"},
             password=_NAME | {"format": "password", "writeOnly": True},
         ),
     ),

@@ -9,9 +9,9 @@ from urllib.parse import quote, unquote
 import re2
 
 from engine.catalog.resources import Json, Resource
+from engine.config.value_types import MASK
 from engine.control.api.plane import AppState
 from engine.control.api.problems import invalid
-from engine.control.validation import MASK
 from engine.errors import InputError
 
 LEAST = 6  # characters: a shorter password stands in many a word by chance
