@@ -5,30 +5,28 @@ and written by these tables. A new option of a flow is one line in FLOW, and its
 default in `model/flow.py`.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
 from typing import Any
 
 from engine.config import value_types as types
 from engine.config.tables import Problems, read_table
-from engine.config.value_types import Json, Type, number, one_of, secret, text, texts, whole
+from engine.config.value_types import Json, Type, number, one_of, whole
 from engine.errors import InputError
-from engine.model.flow import Connection, Flow
+from engine.model.flow import FREQUENCIES, Connection, Flow
 
-# Objects within the bodies of connections, source connections, flows and flows.
+# Where a field stands in the API's bodies: of connections, source connections, and flows.
 ACCOUNT, SOURCE, SCHEDULES, OPTIONS = "auth.params", "params", "scheduleParams", "options"
+NOWHERE = ""  # a resource of its own
 MAX_KEYS = 100  # of a client's object: each unknown key is compared with all known ones
-NOWHERE = ""  # a resource, or no part of the API
-ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'  # where a secret stands
 LEAST_MINUTES = 15  # between two ticks
-LEAST_INTERVAL: dict[str, int | None] = {
-    "once": None,
-    "minute": LEAST_MINUTES,
-    "hour": 1,
-    "day": 1,
-    "week": 1,
+LEAST_INTERVAL = dict.fromkeys(FREQUENCIES, 1) | {"minute": LEAST_MINUTES}
+REQUIRED = {
+    ACCOUNT: ("username", "password"),
+    SOURCE: ("projectId",),
+    SCHEDULES: ("startTime", "frequency"),
+    OPTIONS: (),
 }
 
 
@@ -53,132 +51,72 @@ class Field:
     @property
     def schema(self) -> Json:
         """The JSON Schema of the field in the API, with description and default."""
-        default = _DEFAULTS.get(self.key)
-        more = {"default": default} if isinstance(default, int | float | str) else {}
-        return {**self.type.schema, "description": self.description, **more}
+        default = {"default": _DEFAULTS[self.key]} if self.key in _DEFAULTS else {}
+        return {**self.type.schema, "description": self.description, **default}
 
 
 CONNECTION = (
-    Field("host", types.HOST, "Address of Mixpanel's raw export", ACCOUNT),
-    Field("username", types.USERNAME, "Name of a Mixpanel service account", ACCOUNT),
-    Field(
-        "password",
-        secret("password", f"{ELSEWHERE}, the secret of a service account"),
-        "Secret of the service account",
-        ACCOUNT,
-    ),
-    Field("project_id", types.PROJECT, "Number of the Mixpanel project", SOURCE),
-    Field("timezone", types.TIME_ZONE, "IANA or Windows name of the project's time zone", SOURCE),
+    Field("host", types.HOST, "The address of Mixpanel's raw export", ACCOUNT),
+    Field("username", types.USERNAME, "The name of a service account", ACCOUNT),
+    Field("password", types.PASSWORD, "The secret of the service account", ACCOUNT),
+    Field("project_id", types.PROJECT, "The number of the project", SOURCE),
+    Field("timezone", types.TIME_ZONE, "The project's time zone: its IANA or Windows name", SOURCE),
 )
 SCHEDULE = (
-    Field("frequency", types.FREQUENCY, "Unit of the interval", SCHEDULES),
+    Field("frequency", types.FREQUENCY, "The unit of the interval", SCHEDULES),
     Field("interval", types.INTERVAL, "Units between two ticks; at least 15 minutes", SCHEDULES),
-    Field("start_time", types.START, "First tick, in seconds since 1970; may be past", SCHEDULES),
+    Field("start_time", types.START, "Seconds since 1970; may be past", SCHEDULES),
 )
 FLOW = (
-    Field(
-        "connection",
-        text("the NAME of a table [connections.NAME]"),
-        "Mixpanel project to read",
-        NOWHERE,
-    ),
-    Field("dataset", text("the path or URI of the table"), "Table to write", NOWHERE),
-    Field("mapping", text("the name of a shipped mapping set or a path"), "Mapping set", NOWHERE),
-    Field("schema", text("the name of a shipped schema or a path"), "XDM schema", NOWHERE),
+    Field("connection", types.CONNECTION, "The project to read", NOWHERE),
+    Field("dataset", types.DATASET, "The table to write", NOWHERE),
+    Field("mapping", types.MAPPING, "How properties become columns", NOWHERE),
+    Field("schema", types.SCHEMA, "The XDM schema of the table", NOWHERE),
     Field("schedule", types.SCHEDULE, "When the daemon ticks", NOWHERE),
-    Field("windows", one_of("arrival", "day"), "Windows that a tick pulls"),
-    Field("lookback_days", whole(1), "Days before today that day windows pull again"),
-    Field("delay_minutes", whole(0), "Minutes that an arrival window ends before the tick"),
-    Field("overlap_minutes", whole(0), "Minutes before the high watermark that are pulled again"),
-    Field("backfill_from", types.DATE, "First day of history to pull"),
-    Field(
-        "events",
-        texts('a list of names of events, as ["Items sold"]'),
-        "Names of the events to pull; all if left out",
-        SOURCE,
-    ),
-    Field(
-        "where",
-        text("a filter expression of Mixpanel's"),
-        "Filter expression of Mixpanel's",
-        SOURCE,
-    ),
-    Field(
-        "partial_ingestion_percent",
-        number(100),
-        "Share of a day's rows that may be rejected before its run fails",
-    ),
-    Field("partial_ingestion_min", whole(0), "Rejected rows of a day that never fail its run"),
-    Field(
-        "unmapped",
-        one_of("keep", "drop"),
-        "Whether properties without a rule go into the column `unmapped`",
-    ),
-    Field(
-        "shrink_guard_percent",
-        number(100),
-        "Least share of a day's rows that a repeated pull must bring",
-    ),
-    Field("keep_superseded_hours", number(100_000), "Hours until replaced files are deleted"),
-    Field(
-        "keep_batches_days", number(100_000), "Days until batch folders without rejects are deleted"
-    ),
+    Field("windows", one_of("arrival", "day"), "What a tick pulls: what arrived, or whole days"),
+    Field("lookback_days", whole(1), "Age in days at which a day is pulled once more"),
+    Field("delay_minutes", whole(0), "How long before a tick its arrival window ends"),
+    Field("overlap_minutes", whole(0), "How long before the high watermark a window starts"),
+    Field("backfill_from", types.DATE, "The first day to pull"),
+    Field("events", types.EVENTS, "The names of the events to pull; all if left out", SOURCE),
+    Field("where", types.WHERE, "Which events to pull: an expression of Mixpanel's", SOURCE),
+    Field("partial_ingestion_percent", number(100), "Share of a day's rows that may be rejected"),
+    Field("partial_ingestion_min", whole(0), "Rejected rows of a day that never fail a run"),
+    Field("unmapped", one_of("keep", "drop"), "What happens to properties without a rule"),
+    Field("shrink_guard_percent", number(100), "Share of its rows that a day keeps at least"),
+    Field("keep_superseded_hours", number(100_000), "Hours before replaced files are deleted"),
+    Field("keep_batches_days", number(100_000), "Days before a batch's folder is deleted"),
 )
-API = (
-    Field("listen", types.ADDRESS, "Address and port to listen on", NOWHERE),
-    Field(
-        "token",
-        secret(
-            "token",
-            f"{ELSEWHERE}, at least 16 letters, digits and signs in ASCII",
-            re.compile("[!-~]{16,}").fullmatch,
-        ),
-        "Token of every client",
-        NOWHERE,
-    ),
-    Field("key", secret("key", f"{ELSEWHERE}, a Fernet key"), "Key that encrypts secrets", NOWHERE),
-    Field("datasets", types.FOLDER, "Folder of the tables that clients make", NOWHERE),
-    Field(
-        "hosts",
-        texts('a list of names, as ["etl.example.org"]'),
-        "Names of this host in requests",
-        NOWHERE,
-    ),
-    Field("url", types.URL, "Start of the addresses in responses", NOWHERE),
-    Field(
-        "mixpanel_hosts",
-        types.ORIGINS,
-        "Hosts besides Mixpanel's own that clients' connections may name",
-        NOWHERE,
-    ),
+_API_ONLY = (
+    Field("backfill", types.FLAG, "Whether to pull the days since the start time", SCHEDULES),
+    Field("error_diagnostics_enabled", types.FLAG, "Whether runs show their rejected rows"),
 )
+API = {
+    "listen": types.ADDRESS,
+    "token": types.TOKEN,
+    "key": types.KEY,
+    "datasets": types.FOLDER,
+    "hosts": types.HOST_NAMES,
+    "url": types.URL,
+    "mixpanel_hosts": types.ORIGINS,
+}
+"""The table [api], which configures the control plane and is no part of it."""
 
+SHOWN = frozenset(each.name for each in CONNECTION if not each.type.secret)
+"""The names in the API of a connection's fields that are no secrets."""
 _DEFAULTS = {
     each.name: each.default
     for each in (*fields_of(Connection), *fields_of(Flow))
-    if each.default is not MISSING and each.name != "windows"  # depends on the schedule
+    if isinstance(each.default, int | float | str) and each.name != "windows"  # by the schedule
 }
-
 _PLACED = {
-    place: {each.name: each for each in (*CONNECTION, *SCHEDULE, *FLOW) if each.place == place}
-    for place in (ACCOUNT, SOURCE, SCHEDULES, OPTIONS)
+    place: {
+        each.name: each
+        for each in (*CONNECTION, *SCHEDULE, *FLOW, *_API_ONLY)
+        if each.place == place
+    }
+    for place in REQUIRED
 }
-SHOWN = frozenset(
-    name
-    for place in (ACCOUNT, SOURCE)
-    for name, each in _PLACED[place].items()
-    if not each.type.secret
-)
-"""What of the credentials and the project, by their names in the API, is no secret."""
-
-
-def _lenient(type_: Type) -> Type:
-    """Return a type that takes a number as a text, too, where it is one that knows how."""
-
-    def read(given: Any) -> Any:
-        return type_.read(type_.from_text(given) if isinstance(given, str) else given)
-
-    return replace(type_, read=read)
 
 
 def types_of(fields: Iterable[Field]) -> dict[str, Type]:
@@ -186,32 +124,36 @@ def types_of(fields: Iterable[Field]) -> dict[str, Type]:
     return {each.key: each.type for each in fields}
 
 
-def fields_in(place: str) -> Mapping[str, Field]:
-    """Return the fields in a place of the API's bodies, by their names there."""
-    return _PLACED[place]
-
-
-def written(place: str, values: Mapping[str, Any]) -> Json:
-    """Return the object in a place of a body: `values` by key, those that are None left out."""
-    found = {
-        name: each.type.write(values[each.key])
-        for name, each in _PLACED[place].items()
-        if values.get(each.key) is not None
-    }
+def write(place: str, values: Mapping[str, Any]) -> Json:
+    """Return the object at a place of a body: of `values` by key, without those that are None."""
+    known = {name: each for name, each in _PLACED[place].items() if each.key in values}
+    found = {name: each.type.write(values[each.key]) for name, each in known.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def read(place: str, given: Json) -> dict[str, Any]:
-    """Return the values of an object in a place of a body, by key; secrets are left out.
+    """Return the values of the object at a place of a body, by key; secrets are left out.
 
-    InputError lists every unknown name and every wrong value.
+    Only options refuse unknown names and nulls. InputError lists every problem.
     """
-    problems = Problems(place)
+    fields = {name: each for name, each in _PLACED[place].items() if not each.type.secret}
+    if place != OPTIONS:
+        given = {name: given[name] for name in fields if given.get(name) is not None}
     if len(given) > MAX_KEYS:
         raise InputError(f"{place}: has more than {MAX_KEYS} keys")
-    types = {
-        name: _lenient(each.type) for name, each in _PLACED[place].items() if not each.type.secret
-    }
-    values = read_table(given, types, "", problems)
+    problems = Problems(place)
+    read = {name: replace(each.type, read=each.type.read_text_too) for name, each in fields.items()}
+    values = read_table(given, read, "", problems)
     problems.raise_any()
-    return {_PLACED[place][name].key: value for name, value in values.items()}
+    return {fields[name].key: value for name, value in values.items()}
+
+
+def schema_of(place: str) -> Json:
+    """Return the JSON Schema of the object at a place of a body."""
+    required = REQUIRED[place]
+    properties = {
+        name: each.schema if name in required or place == OPTIONS else types.nullable(each.schema)
+        for name, each in _PLACED[place].items()
+    }
+    closed = {"additionalProperties": False} if place == OPTIONS else {}
+    return {"type": "object", "required": list(required), "properties": properties, **closed}

@@ -187,8 +187,7 @@ def _not_once(given: object) -> None:
 def _api(table: dict[str, Any], environ: Environ, problems: Problems) -> Api:
     """Read the control plane; one that other machines can reach needs a token in the file."""
     types = {
-        key: from_elsewhere(each, environ) if each.secret else each
-        for key, each in types_of(API).items()
+        key: from_elsewhere(each, environ) if each.secret else each for key, each in API.items()
     }
     values = read_table(table, types, "api", problems)
     if "listen" in values:

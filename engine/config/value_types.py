@@ -24,6 +24,7 @@ LAST_SECOND = 253_402_300_799  # of the year 9999: a larger number was meant in 
 MAX_USERNAME = 255  # characters
 MASK = "xxxx"  # stands for a secret wherever a body is stored or shown (P7)
 _MAX_DIGITS = 18  # of a number written as a text
+_PROJECT = r"\s*[0-9]{1,18}\s*"
 _FLAGS = ("true", "false")
 _REGIONS = {
     "us": _HOST,
@@ -58,6 +59,10 @@ class Type:
     from_text: Read = lambda text: text
     secret: str = ""
     shown: bool = True
+
+    def read_text_too(self, given: Any) -> Any:
+        """Read a value that may be written as a text although it is none."""
+        return self.read(self.from_text(given) if isinstance(given, str) else given)
 
     def accepts(self, given: Any) -> bool:
         """Whether `given` is a value of this type."""
@@ -127,9 +132,17 @@ def any_case(words: Iterable[str]) -> Json:
     return {"type": "string", "pattern": f"^({'|'.join(forms)})$"}
 
 
-def as_text_too(least: int, most: int, pattern: str = "^[0-9]{1,18}$") -> Json:
-    """Return the JSON Schema of a whole number that may be written as a text."""
-    return {"anyOf": [whole(least, most).schema, {"type": "string", "pattern": pattern}]}
+def with_digits(type_: Type) -> Type:
+    """Make a type of a whole number that bodies may have as a text as well."""
+    digits = {"type": "string", "pattern": f"^[0-9]{{1,{_MAX_DIGITS}}}$"}
+    return replace(type_, schema={"anyOf": [type_.schema, digits]}, from_text=integer)
+
+
+def nullable(schema: Json) -> Json:
+    """Return a JSON Schema that allows null, too."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [*schema["anyOf"], {"type": "null"}]}
+    return {**schema, "type": [schema["type"], "null"]}
 
 
 # Tests and readers --------------------------------------------------------------------------
@@ -239,26 +252,22 @@ def _read_address(given: Any) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
-def _read_time_zone(given: Any) -> str:
-    return iana_name(read_text(given))
-
-
-def _project_of(text: str) -> int | None:
-    """Return the number of a project that is written as a text; None if it is none."""
-    return int(text) if re.fullmatch(r"\s*[0-9]{1,18}\s*", text) else None
-
-
 read_text = passing(is_text)
 
 # The types of single fields -----------------------------------------------------------------
 
+ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'  # where a secret stands
+
 ADDRESS = Type('an address and a port, as "127.0.0.1:8787"', _read_address)
+CONNECTION = text("the NAME of a table [connections.NAME]")
+DATASET = text("the path or URI of the table")
 DATE = Type(
     'a date, as "2024-01-01"',
     _read_date,
     {"type": "string", "pattern": "^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$"},
-    str,
+    lambda day: day and str(day),
 )
+EVENTS = texts('a list of names of events, as ["Items sold"]')
 FLAG = Type(
     "true or false",
     passing(lambda given: str(given).lower() in _FLAGS, lambda given: str(given).lower() == "true"),
@@ -266,38 +275,47 @@ FLAG = Type(
 )
 FOLDER = Type("the path of a folder", passing(is_text, Path))
 FREQUENCY = replace(one_of(*FREQUENCIES), schema=any_case(FREQUENCIES))
-INTERVAL = replace(whole(1), schema=as_text_too(1, MAX_WHOLE), from_text=integer)
+HOST_NAMES = texts('a list of names, as ["etl.example.org"]')
+INTERVAL = with_digits(whole(1))
+KEY = secret("key", f"{ELSEWHERE}, a Fernet key")
+MAPPING = text("the name of a shipped mapping set or a path")
 ORIGINS = Type(
     'a list of schemes and hosts, as ["http://127.0.0.1:8080"]', _read_origins, shown=False
 )
-START = Type(
-    "a time in whole seconds (not ms) since 1970, as `date +%s` prints it, or left out",
-    passing(is_integer(0, LAST_SECOND)),
-    as_text_too(0, LAST_SECOND),
-    from_text=integer,
-)
 SCHEDULE = Type("{ frequency = …, interval = …, start_time = … }", passing(is_table))
+SCHEMA = text("the name of a shipped schema or a path")
+START = replace(
+    with_digits(whole(0, LAST_SECOND)),
+    allowed="a time in whole seconds (not ms) since 1970, as `date +%s` prints it, or left out",
+)
+TOKEN = secret(
+    "token",
+    f"{ELSEWHERE}, at least 16 letters, digits and signs in ASCII",
+    re.compile("[!-~]{16,}").fullmatch,
+)
 URL = Type('the scheme and host of a URL, as "https://etl.example.org"', _read_url, shown=False)
+WHERE = text("a filter expression of Mixpanel's")
 
 # No wrong value of a connection is shown: people mix them up with the password (P7).
 HOST = Type(
     f'the scheme and host of a URL, as "{_HOST}", or us, eu or in',
     _read_host,
-    {"type": ["string", "null"]},
+    {"type": "string"},
     shown=False,
 )
+PASSWORD = secret("password", f"{ELSEWHERE}, the secret of a service account")
 PROJECT = Type(
     "the number of a project, as 2384945",
     passing(is_integer(1, 10**18)),
-    as_text_too(1, 10**18, "^\\s*[0-9]{1,18}\\s*$"),
+    {"anyOf": [whole(1, 10**18).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
     write=str,
-    from_text=_project_of,
+    from_text=lambda text: int(text) if re.fullmatch(_PROJECT, text) else None,
     shown=False,
 )
 TIME_ZONE = Type(
     "the IANA or Windows name of a time zone",
-    _read_time_zone,
-    {"type": ["string", "null"]},
+    lambda given: iana_name(read_text(given)),
+    {"type": "string"},
     shown=False,
 )
 USERNAME = Type(

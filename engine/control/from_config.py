@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from engine.catalog.resources import Json, Resource, Resources, new
-from engine.config.fields import ACCOUNT, OPTIONS, SCHEDULES, SOURCE, written
+from engine.config.fields import ACCOUNT, OPTIONS, SCHEDULES, SOURCE, write
 from engine.config.file import Config
 from engine.config.shipped import find
 from engine.control.secrets import SecretStore
@@ -82,7 +82,7 @@ def _connection_body(connection: Connection) -> Json:
     return {
         "name": connection.name,
         "connectionSpec": _version(MIXPANEL[-1]),
-        "auth": {"specName": AUTH_SPECS[-1], "params": written(ACCOUNT, _values(connection))},
+        "auth": {"specName": AUTH_SPECS[-1], "params": write(ACCOUNT, _values(connection))},
     }
 
 
@@ -100,7 +100,7 @@ def _source_body(flow: Flow, connection: str) -> Json:
         "baseConnectionId": connection,
         "connectionSpec": _version(MIXPANEL[-1]),
         "data": {"format": "json"},
-        "params": written(SOURCE, _values(flow.connection) | _values(flow)),
+        "params": write(SOURCE, _values(flow.connection) | _values(flow)),
     }
 
 
@@ -113,10 +113,10 @@ def _flow_body(flow: Flow, mapping: str) -> Json:
         "transformations": [
             {"name": "Mapping", "params": {"mappingId": mapping, "mappingVersion": "0"}}
         ],
-        "options": written(OPTIONS, _values(flow)),
+        "options": write(OPTIONS, _values(flow)),
     }
     if flow.schedule:
-        body["scheduleParams"] = written(SCHEDULES, _values(flow.schedule))
+        body["scheduleParams"] = write(SCHEDULES, _values(flow.schedule))
     return body
 
 

@@ -4,9 +4,9 @@ A body that cannot run is an InvalidResource with Flow Service's number, or anot
 other resource and no request is known here.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from engine.config.fields import ACCOUNT, LEAST_INTERVAL, OPTIONS, SOURCE, fields_in, read
+from engine.config.fields import ACCOUNT, LEAST_INTERVAL, OPTIONS, SOURCE, read
 from engine.config.value_types import (
     FLAG,
     FREQUENCY,
@@ -162,7 +162,7 @@ def credentials_of(body: Json, secret: Json) -> Json:
     check_parts("connections", body)
     if not is_text(secret.get("password")):
         raise missing("auth.params.password", "1304-400")
-    return read(ACCOUNT, _known(ACCOUNT, body["auth"]["params"]))
+    return read(ACCOUNT, body["auth"]["params"])
 
 
 def check_source(body: Json) -> Json:
@@ -171,10 +171,8 @@ def check_source(body: Json) -> Json:
     The tutorial writes the project's number in the place of the time zone: that is UTC.
     """
     check_parts("sourceConnections", body)
-    params = _known(SOURCE, body["params"])
-    if has_project_as_zone(body):
-        params.pop("timezone", None)
-    return read(SOURCE, params)
+    zone = {"timezone": None} if has_project_as_zone(body) else {}
+    return read(SOURCE, body["params"] | zone)
 
 
 def has_project_as_zone(body: Json) -> bool:
@@ -186,12 +184,6 @@ def has_project_as_zone(body: Json) -> bool:
 def check_target(body: Json) -> None:
     """Raise InvalidResource unless a body is a target connection that names a dataset."""
     check_parts("targetConnections", body)
-
-
-def _known(place: str, params: Json) -> Json:
-    """Return what the fields of a place can read; clients may send more, and nulls."""
-    known = (name for name, each in fields_in(place).items() if not each.type.secret)
-    return {name: params[name] for name in known if params.get(name) is not None}
 
 
 def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bool]:
@@ -219,7 +211,7 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
 
 def _interval(frequency: str, params: Json) -> int | None:
     given, least = params.get("interval"), LEAST_INTERVAL[frequency]
-    if least is None:
+    if frequency == "once":
         if given is not None:
             raise refused("1361-400")
         return None
@@ -239,12 +231,8 @@ def _backfill(frequency: str, params: Json) -> bool:
         return False
     if frequency == "once":
         raise refused("1364-400")
-    return _flag("scheduleParams.backfill", given)
-
-
-def _flag(path: str, given: Any) -> bool:
     if not FLAG.accepts(given):
-        raise InvalidResource("1400-400", f"{path}: must be {FLAG.allowed}")
+        raise InvalidResource("1400-400", f"scheduleParams.backfill: must be {FLAG.allowed}")
     return bool(FLAG.read(given))
 
 
@@ -253,11 +241,8 @@ def options_of(body: Json) -> tuple[Json, bool]:
 
     Flow Service always has diagnostics where partial ingestion is.
     """
-    given = dict(table(body, "options")) if body.get("options") is not None else {}
-    diagnostics = _flag(
-        "options: errorDiagnosticsEnabled", given.pop("errorDiagnosticsEnabled", True)
-    )
-    values = read(OPTIONS, given)
+    values = read(OPTIONS, table(body, "options")) if body.get("options") is not None else {}
+    diagnostics = values.pop("error_diagnostics_enabled", True)
     return values, diagnostics or "partial_ingestion_percent" in values
 
 
