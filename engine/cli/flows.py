@@ -291,7 +291,7 @@ def _statuses(
     if config_file and home:
         raise InputError("--config says where its home is: leave --home out.")
     own = declared_flows.loaded(config_file) if config_file else Config(_existing_home(home), {})
-    kept, problems = declared_flows.kept(own, config_file)
+    kept, problems = declared_flows.flows_in_home(own, config_file)
     flows = own.flows | kept
     if name is not None:
         flows, problems = _only(flows, name), _only(problems, name)

@@ -1,4 +1,4 @@
-"""A configuration file -> resources: a home keeps what the file declares, and shows it."""
+"""Make resources of a configuration file's flows; `to_flow` is the other direction."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -17,9 +17,14 @@ from engine.errors import InputError, NotFound, ResourceInUse
 from engine.model.flow import Connection, Flow, Schedule
 from engine.model.run_payload import flow_id, id_of, source_id, target_id
 
+KINDS = (
+    *("connections", "schemas", "dataSets", "mappingSets"),
+    *("sourceConnections", "targetConnections", "flows"),
+)  # each after those that it uses
 
-class Wanted(NamedTuple):
-    """A resource that a configuration file asks for."""
+
+class Declared(NamedTuple):
+    """A resource as a configuration file declares it."""
 
     kind: str
     id: str
@@ -28,54 +33,48 @@ class Wanted(NamedTuple):
 
 
 def apply(
-    config: Config, resources: Resources, vault: SecretStore, now: int, origin: str
+    config: Config, resources: Resources, store: SecretStore, now: int, origin: str
 ) -> list[str]:
-    """Make, change and remove resources until they are those of `origin`; what was done.
+    """Create, change and remove resources until those of `origin` are those of `config`.
 
-    `origin` is the path of the configuration file that `config` was read from. Ids grow from the
-    names of flows, so that doing it twice changes nothing; being killed in the midst of it leaves
-    what the next time completes. InputError where another file has a flow of that name.
+    Returns a line for each change. `origin` is the path of the configuration file. Idempotent, as
+    ids derive from flow names; the next call completes one that was killed (P2). InputError if
+    another file has a flow of the same name.
     """
-    wanted = [each for flow in config.flows.values() for each in _wanted(flow)]
-    for kind, id_, body, _ in wanted:
+    declared = [each for flow in config.flows.values() for each in _resources_of(flow)]
+    for kind, id_, body, _ in declared:
         if kind == "flows":
             _check_name(resources, id_, body["name"], origin)
-    done = [said for each in wanted if (said := _put(each, resources, vault, now, origin))]
-    kept = {each.id for each in wanted}
+    changes = [line for each in declared if (line := _put(each, resources, store, now, origin))]
+    ids = {each.id for each in declared}
     for kind in reversed(KINDS):
-        left = [each for each in resources.all(kind) if each.origin == origin]
-        done += [_remove(each, resources) for each in left if each.id not in kept]
-    return done
+        applied = [each for each in resources.all(kind) if each.origin == origin]
+        changes += [_remove(each, resources) for each in applied if each.id not in ids]
+    return changes
 
 
-KINDS = (
-    *("connections", "schemas", "dataSets", "mappingSets"),
-    *("sourceConnections", "targetConnections", "flows"),
-)  # each after those that it uses
-
-
-def _wanted(flow: Flow) -> Iterator[Wanted]:
-    """The resources that make up a flow, each after those that it uses."""
+def _resources_of(flow: Flow) -> Iterator[Declared]:
+    """Yield the resources of a flow, each after those that it uses."""
     name = flow.name
     connection, schema = id_of("connection", name), id_of("schema", name)
     dataset = UUID(id_of("dataset", name)).hex[:24]  # as the ids of Adobe's catalog
     mapping = UUID(id_of("mapping", name)).hex
     secret = {"password": flow.connection.password.reveal()}
-    yield Wanted("connections", connection, _connection_body(flow.connection), secret)
-    yield Wanted("schemas", schema, _document("schema", flow.schema))
-    yield Wanted("dataSets", dataset, _dataset_body(flow, schema))
+    yield Declared("connections", connection, _connection_body(flow.connection), secret)
+    yield Declared("schemas", schema, _document("schema", flow.schema))
+    yield Declared("dataSets", dataset, _dataset_body(flow, schema))
     rules = {k: v for k, v in _document("mapping", flow.mapping).items() if k != "outputSchema"}
     rules |= {"id": mapping, "version": 0, "xdmSchema": schema}
-    yield Wanted("mappingSets", mapping, rules | {"versions": [rules]})
-    yield Wanted("sourceConnections", source_id(flow), _source_body(flow, connection))
+    yield Declared("mappingSets", mapping, rules | {"versions": [rules]})
+    yield Declared("sourceConnections", source_id(flow), _source_body(flow, connection))
     target = {
         "name": name,
         "connectionSpec": _version(DATA_LAKE),
         "data": {"format": "parquet_xdm"},
         "params": {"dataSetId": dataset},
     }
-    yield Wanted("targetConnections", target_id(flow), target)
-    yield Wanted("flows", flow_id(name), _flow_body(flow, mapping))
+    yield Declared("targetConnections", target_id(flow), target)
+    yield Declared("flows", flow_id(name), _flow_body(flow, mapping))
 
 
 def _connection_body(connection: Connection) -> Json:
@@ -137,9 +136,9 @@ def _document(kind: str, given: Any) -> Json:
 
 
 def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
-    """A home has one flow of a name: that of a file that is gone may be taken over.
+    """Raise InputError if another file has a flow of the name, or a client made one.
 
-    What a client made has its id for a name.
+    A flow whose file is missing may be taken over. A client's flow has its id for a name.
     """
     try:
         other = resources.get("flows", id_)
@@ -154,34 +153,34 @@ def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
     )
 
 
-def _put(each: Wanted, resources: Resources, vault: SecretStore, now: int, origin: str) -> str:
-    """Make a resource be as it is wanted; what was done, "" if nothing was."""
+def _put(each: Declared, resources: Resources, store: SecretStore, now: int, origin: str) -> str:
+    """Create or change a resource, and return a line on it; "" if it is as declared."""
     used = uses(each.body, resources)
     if each.kind == "dataSets":
         used.append(each.body["schemaRef"]["id"])
-    secret = each.secret and vault.seal(each.secret)
+    secret = each.secret and store.encrypt(each.secret)
     try:
         before = resources.get(each.kind, each.id)
     except NotFound:
         made = new(each.kind, each.body, now, id_=each.id, secret=secret or None, origin=origin)
         resources.create(made, used)
         return f"made {each.kind} {each.id}"
-    if (before.body, before.origin, _opened(before, vault)) == (each.body, origin, each.secret):
+    if (before.body, before.origin, _decrypted(before, store)) == (each.body, origin, each.secret):
         return ""
     after = replace(before, body=each.body, secret=secret or None, origin=origin)
     resources.change(each.kind, each.id, None, now, lambda _: (after, used))
     return f"changed {each.kind} {each.id}"
 
 
-def _opened(resource: Resource, vault: SecretStore) -> Json | None:
-    """What a resource keeps secret; None where another key sealed it, too."""
+def _decrypted(resource: Resource, store: SecretStore) -> Json | None:
+    """Decrypt the secret of a resource; None without one, or if it needs another key."""
     if resource.secret is None:
         return None
     try:
-        opened: Json = vault.open(resource.secret)
+        secret: Json = store.decrypt(resource.secret)
     except InputError:
         return None
-    return opened
+    return secret
 
 
 def _remove(resource: Resource, resources: Resources) -> str:

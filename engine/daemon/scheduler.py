@@ -206,7 +206,7 @@ class Daemon:
     def _read(self) -> None:
         """Follow what file and home declare by now; what of it cannot run is told of once."""
         try:
-            self._kept, problems = declared_flows.kept(self._config, self._path)
+            self._kept, problems = declared_flows.flows_in_home(self._config, self._path)
         except EtlError as error:
             self._unread = [f"What the home keeps cannot be read: {error}"]
             log.log.error("what the home keeps cannot be read", error=str(error))

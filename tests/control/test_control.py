@@ -227,7 +227,7 @@ def test_a_home_that_cannot_be_read(tried: Trial, monkeypatch: pytest.MonkeyPatc
     asked._listen(Api(port=0, token=Secret("a-token")))
     assert asked._api
     plane = asked._api._plane
-    plane.vault.seal(1)
+    plane.vault.encrypt(1)
     key = (tried.home / NAME).read_text()
     plane.resources.create(new("flows", {}, 1))
     unread = ["What the home keeps cannot be read: The key for"]

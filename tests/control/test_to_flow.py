@@ -1,21 +1,26 @@
 """Resources and a configuration file declare the same flows, each from the other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resource, Resources, new
 from engine.config import file
+from engine.config.fields import CONNECTION, FLOW, LEAST_INTERVAL, Field
 from engine.config.file import Config
 from engine.config.shipped import find
+from engine.config.value_types import LAST_SECOND, MAX_WHOLE
 from engine.control import from_config, to_flow
 from engine.control.secrets import SecretStore, secret_store_of
 from engine.errors import InputError
-from engine.model.flow import Flow
+from engine.model.flow import HOST, Connection, Flow, Schedule, Secret
 from engine.model.run_payload import flow_id, source_id, target_id
 
 NOW = 1_700_000_000_000
@@ -99,6 +104,85 @@ def test_a_file_comes_back_whole(tmp_path: Path, resources: Resources, vault: Se
     assert resources.get("flows", flow_id("events")).body["scheduleParams"]["interval"] == 15
 
 
+LEFT_OUT = ("connection", "dataset", "mapping", "schema", "schedule")  # resources of their own
+READABLE = {
+    "host": st.sampled_from(["eu", "https://data.mixpanel.com", "http://127.0.0.1:8080"]),
+    "password": st.text(min_size=1),
+    "timezone": st.sampled_from(["UTC", "Pacific Standard Time", "Asia/Kathmandu"]),
+    "backfill_from": st.dates(),
+}
+
+
+def from_schema(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
+    """What a JSON Schema of a field allows: as much of the language as they use."""
+    if "anyOf" in schema:
+        return from_schema(schema["anyOf"][0])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema["type"] == "array":
+        return st.lists(from_schema(schema["items"]), min_size=1, max_size=3)
+    if schema["type"] == "string":
+        return st.from_regex(schema["pattern"]) if "pattern" in schema else st.text()
+    least, most = schema["minimum"], schema["maximum"]
+    return st.integers(least, most) if schema["type"] == "integer" else st.floats(least, most)
+
+
+def values(fields: Iterable[Field]) -> st.SearchStrategy[dict[str, Any]]:
+    """Values of fields as the configuration file reads them, any of which may be left out."""
+    found = {}
+    for each in fields:
+        given = READABLE.get(each.key, from_schema(each.type.schema))
+        found[each.key] = given.filter(each.type.accepts).map(each.type.read)
+    return st.fixed_dictionaries({}, optional=found)
+
+
+def schedules() -> st.SearchStrategy[Schedule]:
+    """All schedules that a flow can have."""
+    starts = st.integers(0, LAST_SECOND)
+    often = (
+        st.builds(Schedule, st.just(unit), st.integers(least, MAX_WHOLE), starts)
+        for unit, least in LEAST_INTERVAL.items()
+        if unit != "once"
+    )
+    return st.one_of(st.builds(Schedule, st.just("once"), st.none(), starts), *often)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Resources, SecretStore]]:
+    folder = tmp_path_factory.mktemp("home")
+    with Catalog(folder) as catalog:
+        yield Resources(catalog), secret_store_of(folder)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    values(CONNECTION),
+    values(each for each in FLOW if each.key not in LEFT_OUT),
+    st.none() | schedules(),
+)
+def test_a_flow_comes_back_from_its_resources(
+    home: tuple[Resources, SecretStore],
+    connection: dict[str, Any],
+    options: dict[str, Any],
+    schedule: Schedule | None,
+) -> None:
+    """Whatever its connection, its options and its schedule, a flow is the same afterwards."""
+    needed: dict[str, Any] = {
+        "host": HOST,
+        "username": "reader",
+        "password": Secret("p"),
+        "project_id": 1,
+    }
+    made = Connection(**(needed | connection), name="shop")
+    flow = Flow("events", made, "/data/events", schedule=schedule, **options)
+    resources, store = home
+    config = Config(Path("home"), {"events": flow})
+    from_config.apply(config, resources, store, NOW, "flows.toml")
+    flows, problems = to_flow.flows(resources, store, Path("data"), None, None)
+    assert problems == {}
+    assert replace(flows["events"], mapping="") == as_declared(flow)
+
+
 def test_twice_is_once(tmp_path: Path, resources: Resources, vault: SecretStore) -> None:
     """Applied again, a file changes nothing; what it no longer has goes."""
     loaded, origin = load(tmp_path)
@@ -133,7 +217,7 @@ def test_a_lost_key_is_told_and_mended(
     loaded, origin = load(tmp_path)
     from_config.apply(loaded, resources, vault, NOW, origin)
     other = secret_store_of(tmp_path / "other")
-    other.seal("what makes its key")
+    other.encrypt("what makes its key")
     flows, problems = to_flow.flows(resources, other, tmp_path, None)
     assert (flows, list(problems)) == ({}, ["events", "by-hand", "once"])
     assert "another key" in problems["events"]

@@ -77,7 +77,7 @@ def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json,
     body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
     check_own_texts(body, secret, str(params.get("username", "")))
     check_texts(plane, body)
-    return body, plane.vault.seal(secret) if secret else None
+    return body, plane.vault.encrypt(secret) if secret else None
 
 
 def _trimmed(value: Any) -> Any:
@@ -91,7 +91,7 @@ def _receiver(body: Json) -> Json:
 
 
 def _check_base(plane: AppState, resource: Resource) -> None:
-    check_connection(resource.body, plane.vault.open(resource.secret) if resource.secret else {})
+    check_connection(resource.body, plane.vault.decrypt(resource.secret) if resource.secret else {})
     check_host(resource, plane.hosts)
 
 

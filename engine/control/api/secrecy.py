@@ -63,7 +63,7 @@ def _found(text: str, forms: set[str]) -> set[str]:
 def opened(plane: AppState, resource: Resource | None) -> Json:
     """The secrets of a resource; none where another key sealed them: they are to be given again."""
     try:
-        found: Json = plane.vault.open(resource.secret) if resource and resource.secret else {}
+        found: Json = plane.vault.decrypt(resource.secret) if resource and resource.secret else {}
     except InputError:
         return {}
     return found

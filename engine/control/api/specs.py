@@ -1,7 +1,7 @@
 """Flow Service's specifications of Mixpanel, of the data lake, and of flows between them.
 
-Their schemas are those of the fields in `config/fields.py`; the rules of schedules are those of Adobe's
-RestStorageToAEP.
+Their schemas are those of the fields in `config/fields.py`; schedules have the rules of
+Adobe's RestStorageToAEP.
 """
 
 from typing import Any
