@@ -19,7 +19,7 @@ from engine.config.environment import (
 )
 from engine.config.fields import API, FLOW, LEAST_INTERVAL, LEAST_MINUTES, SCHEDULE, types_of
 from engine.config.tables import Problems, nearest, read_document, read_table
-from engine.config.value_types import Type, is_integer, is_table, passing, text, whole
+from engine.config.value_types import Type, is_table, passing, text, whole
 from engine.dataset.storage.local import canonical
 from engine.errors import InputError
 from engine.model.flow import HOST, Connection, Flow, Schedule, Secret
@@ -172,7 +172,7 @@ def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | 
 
 def _minutes(given: Any) -> Any:
     """Read an interval in minutes; ValueError explains why a short one is refused."""
-    if is_integer(1, LEAST_MINUTES - 1)(given):
+    if type(given) is int and 0 < given < LEAST_MINUTES:
         raise ValueError(
             f"is {given} minutes, and the least is {LEAST_MINUTES}: each tick costs one of the 60"
             " requests an hour that Mixpanel allows a project"

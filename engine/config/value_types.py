@@ -25,6 +25,7 @@ MAX_USERNAME = 255  # characters
 MASK = "xxxx"  # stands for a secret wherever a body is stored or shown (P7)
 _MAX_DIGITS = 18  # of a number written as a text
 _PROJECT = r"\s*[0-9]{1,18}\s*"
+_STRING = {"type": "string"}
 _FLAGS = ("true", "false")
 _REGIONS = {
     "us": _HOST,
@@ -106,17 +107,17 @@ def one_of(*allowed: str) -> Type:
 
 
 def whole(least: int, most: int = MAX_WHOLE) -> Type:
-    """Make the type of a whole number."""
+    """Make the type of a whole number, which no boolean is."""
     schema = {"type": "integer", "minimum": least, "maximum": most}
-    return Type(f"a whole number from {least} to {most}", passing(is_integer(least, most)), schema)
+    read = passing(lambda given: type(given) is int and least <= given <= most)
+    return Type(f"a whole number from {least} to {most}", read, schema)
 
 
 def number(most: int) -> Type:
     """Make the type of a number from 0 on, whole or not; the value is a float."""
     read = passing(lambda given: type(given) in (int, float) and 0 <= given <= most, float)
-    return Type(
-        f"a number from 0 to {most}", read, {"type": "number", "minimum": 0, "maximum": most}
-    )
+    schema = {"type": "number", "minimum": 0, "maximum": most}
+    return Type(f"a number from 0 to {most}", read, schema)
 
 
 def secret(name: str, allowed: str, test: Callable[[str], object] = bool) -> Type:
@@ -156,11 +157,6 @@ def is_text(given: Any) -> bool:
 def is_table(given: Any) -> bool:
     """Whether a value is a table with a key in it."""
     return isinstance(given, dict) and bool(given)
-
-
-def is_integer(least: int, most: int) -> Callable[[Any], bool]:
-    """Make a test for whole numbers in a range; a boolean is none."""
-    return lambda given: type(given) is int and least <= given <= most
 
 
 def trimmed(text: str) -> str:
@@ -252,6 +248,10 @@ def _read_address(given: Any) -> tuple[str, int]:
     return found[1] or found[2], int(found[3])
 
 
+def _read_time_zone(given: Any) -> str:
+    return iana_name(read_text(given))
+
+
 read_text = passing(is_text)
 
 # The types of single fields -----------------------------------------------------------------
@@ -298,26 +298,18 @@ WHERE = text("a filter expression of Mixpanel's")
 
 # No wrong value of a connection is shown: people mix them up with the password (P7).
 HOST = Type(
-    f'the scheme and host of a URL, as "{_HOST}", or us, eu or in',
-    _read_host,
-    {"type": "string"},
-    shown=False,
+    f'the scheme and host of a URL, as "{_HOST}", or us, eu or in', _read_host, _STRING, shown=False
 )
 PASSWORD = secret("password", f"{ELSEWHERE}, the secret of a service account")
-PROJECT = Type(
-    "the number of a project, as 2384945",
-    passing(is_integer(1, 10**18)),
-    {"anyOf": [whole(1, 10**18).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
+PROJECT = replace(
+    whole(1, 10**18),
+    allowed="the number of a project, as 2384945",
+    schema={"anyOf": [whole(1, 10**18).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
     write=str,
     from_text=lambda text: int(text) if re.fullmatch(_PROJECT, text) else None,
     shown=False,
 )
-TIME_ZONE = Type(
-    "the IANA or Windows name of a time zone",
-    lambda given: iana_name(read_text(given)),
-    {"type": "string"},
-    shown=False,
-)
+TIME_ZONE = Type("the IANA or Windows name of a time zone", _read_time_zone, _STRING, shown=False)
 USERNAME = Type(
     "the name of a service account, without a colon",
     passing(lambda text: is_text(text) and ":" not in text),  # RFC 7617

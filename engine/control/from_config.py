@@ -55,68 +55,55 @@ def apply(
 
 def _resources_of(flow: Flow) -> Iterator[Declared]:
     """Yield the resources of a flow, each after those that it uses."""
-    name = flow.name
+    name, values = flow.name, _values(flow.connection) | _values(flow)
     connection, schema = id_of("connection", name), id_of("schema", name)
     dataset = UUID(id_of("dataset", name)).hex[:24]  # as the ids of Adobe's catalog
     mapping = UUID(id_of("mapping", name)).hex
-    secret = {"password": flow.connection.password.reveal()}
-    yield Declared("connections", connection, _connection_body(flow.connection), secret)
+    body: Json = {
+        "name": flow.connection.name,
+        "connectionSpec": _version(MIXPANEL[-1]),
+        "auth": {"specName": AUTH_SPECS[-1], "params": write(ACCOUNT, values)},
+    }
+    yield Declared("connections", connection, body, {"password": values["password"].reveal()})
     yield Declared("schemas", schema, _document("schema", flow.schema))
-    yield Declared("dataSets", dataset, _dataset_body(flow, schema))
+    body = {
+        "name": name,
+        "schemaRef": {"id": schema, "contentType": "application/vnd.adobe.xed+json;version=1"},
+        "uri": str(local_path(flow.dataset).absolute()),
+    }
+    yield Declared("dataSets", dataset, body)
     rules = {k: v for k, v in _document("mapping", flow.mapping).items() if k != "outputSchema"}
     rules |= {"id": mapping, "version": 0, "xdmSchema": schema}
     yield Declared("mappingSets", mapping, rules | {"versions": [rules]})
-    yield Declared("sourceConnections", source_id(flow), _source_body(flow, connection))
-    target = {
+    body = {
+        "name": name,
+        "baseConnectionId": connection,
+        "connectionSpec": _version(MIXPANEL[-1]),
+        "data": {"format": "json"},
+        "params": write(SOURCE, values),
+    }
+    yield Declared("sourceConnections", source_id(flow), body)
+    body = {
         "name": name,
         "connectionSpec": _version(DATA_LAKE),
         "data": {"format": "parquet_xdm"},
         "params": {"dataSetId": dataset},
     }
-    yield Declared("targetConnections", target_id(flow), target)
-    yield Declared("flows", flow_id(name), _flow_body(flow, mapping))
+    yield Declared("targetConnections", target_id(flow), body)
+    yield Declared("flows", flow_id(name), _flow_body(flow, mapping, values))
 
 
-def _connection_body(connection: Connection) -> Json:
+def _flow_body(flow: Flow, mapping: str, values: Json) -> Json:
+    params = {"mappingId": mapping, "mappingVersion": "0"}
+    schedule = write(SCHEDULES, _values(flow.schedule)) if flow.schedule else None
     return {
-        "name": connection.name,
-        "connectionSpec": _version(MIXPANEL[-1]),
-        "auth": {"specName": AUTH_SPECS[-1], "params": write(ACCOUNT, _values(connection))},
-    }
-
-
-def _dataset_body(flow: Flow, schema: str) -> Json:
-    return {
-        "name": flow.name,
-        "schemaRef": {"id": schema, "contentType": "application/vnd.adobe.xed+json;version=1"},
-        "uri": str(local_path(flow.dataset).absolute()),
-    }
-
-
-def _source_body(flow: Flow, connection: str) -> Json:
-    return {
-        "name": flow.name,
-        "baseConnectionId": connection,
-        "connectionSpec": _version(MIXPANEL[-1]),
-        "data": {"format": "json"},
-        "params": write(SOURCE, _values(flow.connection) | _values(flow)),
-    }
-
-
-def _flow_body(flow: Flow, mapping: str) -> Json:
-    body: Json = {
         "name": flow.name,
         "flowSpec": _version(FLOW_SPEC),
         "sourceConnectionIds": [source_id(flow)],
         "targetConnectionIds": [target_id(flow)],
-        "transformations": [
-            {"name": "Mapping", "params": {"mappingId": mapping, "mappingVersion": "0"}}
-        ],
-        "options": write(OPTIONS, _values(flow)),
-    }
-    if flow.schedule:
-        body["scheduleParams"] = write(SCHEDULES, _values(flow.schedule))
-    return body
+        "transformations": [{"name": "Mapping", "params": params}],
+        "options": write(OPTIONS, values),
+    } | ({"scheduleParams": schedule} if schedule else {})
 
 
 def _values(model: Connection | Flow | Schedule) -> Json:

@@ -186,8 +186,8 @@ def check_host(base: Resource, hosts: Collection[str]) -> None:
     if (origin := origin_of(host)) not in MIXPANEL_HOSTS and origin not in hosts:
         raise InvalidResource(
             "1400-400",
-            f"The host of connection {base.id} is not one that clients may use: "
-            f"{', '.join([*MIXPANEL_HOSTS, *hosts])}. Give one of these, or add it to "
+            f"Connections of clients may have the hosts {', '.join([*MIXPANEL_HOSTS, *hosts])}, "
+            f"and connection {base.id} has another one. Give one of these, or add the other to "
             "mixpanel_hosts in the table [api] of the daemon's configuration.",
         )
 
@@ -233,12 +233,7 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     outer = document.get("outputSchema") or {}
     wanted = document.get("xdmSchema") or (outer.get("schemaRef") or {}).get("id")
     if wanted is not None and wanted not in _names(schema):
-        raise InvalidResource(
-            "1425-400",
-            f"Error while matching schema in target dataset {schema.body.get('$id', schema.id)} "
-            f"with schema in mapping {wanted}. Schema with same id and version must be used in "
-            "both mapping and target dataset.",
-        )
+        raise refused("1425-400", given=wanted, allowed=schema.body.get("$id", schema.id))
     return f"{mapping.id} (version {version})", document
 
 

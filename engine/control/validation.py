@@ -104,6 +104,8 @@ _SENTENCES = {
     "1413-400": _INVALID_SPEC,
     "1415-400": "The auth spec '{given}' could not be found for Mixpanel's connection spec. It "
     "must be {allowed}.",
+    "1425-400": "Error while matching schema in target dataset {allowed} with schema in mapping "
+    "{given}. Schema with same id and version must be used in both mapping and target dataset.",
 }
 
 
