@@ -6,22 +6,9 @@ other resource and no request is known here.
 
 from typing import NamedTuple
 
+from engine.config import value_types as types
 from engine.config.fields import ACCOUNT, LEAST_INTERVAL, OPTIONS, SOURCE, read
-from engine.config.value_types import (
-    FLAG,
-    FREQUENCY,
-    MAX_USERNAME,
-    MAX_WHOLE,
-    START,
-    Json,
-    Type,
-    integer,
-    is_text,
-    one_of,
-    passing,
-    text,
-    trimmed,
-)  # fmt: skip
+from engine.config.value_types import Json, Type, integer, is_text, one_of, passing, text, trimmed
 from engine.errors import InvalidResource
 from engine.model.flow import FREQUENCIES, Schedule
 
@@ -151,10 +138,10 @@ def check_connection(body: Json, secret: Json) -> None:
     """Raise InvalidResource unless a body is a connection to Mixpanel with its credentials."""
     credentials_of(body, secret)
     user = body["auth"]["params"]["username"]
-    if len(user) > MAX_USERNAME or not all("!" <= sign <= "~" for sign in user):
+    if len(user) > types.MAX_USERNAME or not all("!" <= sign <= "~" for sign in user):
         raise InvalidResource(
             "1400-400",
-            f"auth.params.username: must be 1 to {MAX_USERNAME} visible characters of ASCII, "
+            f"auth.params.username: must be 1 to {types.MAX_USERNAME} visible characters of ASCII, "
             "without a blank or a colon, as Mixpanel's service accounts have.",
         )
 
@@ -162,7 +149,7 @@ def check_connection(body: Json, secret: Json) -> None:
 def credentials_of(body: Json, secret: Json) -> Json:
     """Return the host and the user name of a connection, by the names of Connection's fields."""
     check_parts("connections", body)
-    if not is_text(secret.get("password")):
+    if not types.PASSWORD.accepts(secret.get("password")):
         raise missing("auth.params.password", "1304-400")
     return read(ACCOUNT, body["auth"]["params"])
 
@@ -203,9 +190,9 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
     frequency, start = params["frequency"], integer(params["startTime"])
     if isinstance(frequency, str) and frequency.isascii():
         frequency = trimmed(frequency).lower()
-    if not FREQUENCY.accepts(frequency):
+    if not types.FREQUENCY.accepts(frequency):
         raise refused("1397-400", given=frequency, allowed=", ".join(FREQUENCIES))
-    if not START.accepts(start):
+    if not types.START.accepts(start):
         raise refused("1340-400", given=params["startTime"])
     interval, backfill = _interval(frequency, params), _backfill(frequency, params)
     return Schedule(frequency, interval, start or 0), backfill
@@ -220,7 +207,7 @@ def _interval(frequency: str, params: Json) -> int | None:
     if given is None:
         raise missing("interval")
     interval = integer(given)
-    if interval is None or interval > MAX_WHOLE:
+    if interval is None or interval > types.MAX_WHOLE:
         raise refused("1363-400", given=given, allowed=frequency)
     if interval < least:
         raise refused("1362-400", allowed=least)
@@ -233,9 +220,9 @@ def _backfill(frequency: str, params: Json) -> bool:
         return False
     if frequency == "once":
         raise refused("1364-400")
-    if not FLAG.accepts(given):
-        raise InvalidResource("1400-400", f"scheduleParams.backfill: must be {FLAG.allowed}")
-    return bool(FLAG.read(given))
+    if not types.FLAG.accepts(given):
+        raise InvalidResource("1400-400", f"scheduleParams.backfill: must be {types.FLAG.allowed}")
+    return bool(types.FLAG.read(given))
 
 
 def options_of(body: Json) -> tuple[Json, bool]:
