@@ -1,4 +1,4 @@
-"""The configuration file: documented keys are read, others are refused, and no error shows a secret."""
+"""The configuration file: documented keys are read, others refused, and no error shows a secret."""
 
 import json
 from collections.abc import Callable
