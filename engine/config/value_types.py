@@ -293,7 +293,9 @@ TOKEN = secret(
     f"{ELSEWHERE}, at least 16 letters, digits and signs in ASCII",
     re.compile("[!-~]{16,}").fullmatch,
 )
-URL = Type('the scheme and host of a URL, as "https://etl.example.org"', _read_url, shown=False)
+URL = Type(
+    'the scheme and host of a URL, as "https://etl.example.org"', _read_url, _STRING, shown=False
+)
 WHERE = text("a filter expression of Mixpanel's")
 
 # No wrong value of a connection is shown: people mix them up with the password (P7).
