@@ -72,35 +72,35 @@ def read_again(connection: Connection) -> Connection:
 def from_elsewhere(type_: Type, environ: Environ) -> Type:
     """Return a type whose value may stand in a variable or a file; a secret must (P7)."""
 
-    def read(given: Any) -> Any:
-        if isinstance(given, dict):
-            given = _fetch(given, environ)
-            return _without_quotes(lambda text: type_.read(type_.from_text(text)), given)
+    def read(value: Any) -> Any:
+        if isinstance(value, dict):
+            value = _fetch(value, environ)
+            return _without_quotes(lambda text: type_.read(type_.from_text(text)), value)
         if type_.secret:
             raise ValueError(f"a {type_.secret} does not belong into this file: write {ELSEWHERE}")
-        return _without_quotes(type_.read, trimmed(given) if isinstance(given, str) else given)
+        return _without_quotes(type_.read, trimmed(value) if isinstance(value, str) else value)
 
     return replace(type_, read=read)
 
 
-def _without_quotes(read: Callable[[Any], Any], given: Any) -> Any:
+def _without_quotes(read: Callable[[Any], Any], value: Any) -> Any:
     """Read a value; ValueError names quotation marks around a text that is refused."""
     try:
-        return read(given)
+        return read(value)
     except ValueError:
         if (
-            isinstance(given, str)
-            and len(given) > 1
-            and given[0] == given[-1]
-            and given[0] in "\"'`"
+            isinstance(value, str)
+            and len(value) > 1
+            and value[0] == value[-1]
+            and value[0] in "\"'`"
         ):
             raise ValueError("must stand without quotation marks round it") from None
         raise
 
 
-def _fetch(given: dict[str, Any], environ: Environ) -> str:
+def _fetch(reference: dict[str, Any], environ: Environ) -> str:
     """Return the text that `{ env = … }` or `{ file = … }` refers to."""
-    (kind, name), *more = given.items() or [("", "")]
+    (kind, name), *more = reference.items() or [("", "")]
     if kind not in ("env", "file") or more or not (isinstance(name, str) and name):
         raise ValueError(f"must be {ELSEWHERE}")
     if kind == "env":

@@ -61,14 +61,14 @@ class Type:
     secret: str = ""
     shown: bool = True
 
-    def read_text_too(self, given: Any) -> Any:
-        """Read a value that may be written as a text although it is none."""
-        return self.read(self.from_text(given) if isinstance(given, str) else given)
+    def read_text_too(self, value: Any) -> Any:
+        """Read a value, or a number that is written as a text."""
+        return self.read(self.from_text(value) if isinstance(value, str) else value)
 
-    def accepts(self, given: Any) -> bool:
-        """Whether `given` is a value of this type."""
+    def accepts(self, value: Any) -> bool:
+        """Whether `value` is a value of this type."""
         try:
-            self.read(given)
+            self.read(value)
         except ValueError:
             return False
         return True
@@ -80,10 +80,10 @@ class Type:
 def passing(test: Callable[[Any], object], make: Read | None = None) -> Read:
     """Make a reader for values that pass `test`; `make` converts them."""
 
-    def read(given: Any) -> Any:
-        if not test(given):
+    def read(value: Any) -> Any:
+        if not test(value):
             raise ValueError
-        return make(given) if make else given
+        return make(value) if make else value
 
     return read
 
@@ -102,20 +102,20 @@ def texts(allowed: str) -> Type:
 def one_of(*allowed: str) -> Type:
     """Make the type of one of some texts."""
     sentence = " or ".join(f'"{each}"' for each in allowed)
-    read = passing(lambda given: given in allowed)
+    read = passing(lambda value: value in allowed)
     return Type(sentence, read, {"type": "string", "enum": list(allowed)})
 
 
 def whole(least: int, most: int = MAX_WHOLE) -> Type:
     """Make the type of a whole number, which no boolean is."""
     schema = {"type": "integer", "minimum": least, "maximum": most}
-    read = passing(lambda given: type(given) is int and least <= given <= most)
+    read = passing(lambda value: type(value) is int and least <= value <= most)
     return Type(f"a whole number from {least} to {most}", read, schema)
 
 
 def number(most: int) -> Type:
     """Make the type of a number from 0 on, whole or not; the value is a float."""
-    read = passing(lambda given: type(given) in (int, float) and 0 <= given <= most, float)
+    read = passing(lambda value: type(value) in (int, float) and 0 <= value <= most, float)
     schema = {"type": "number", "minimum": 0, "maximum": most}
     return Type(f"a number from 0 to {most}", read, schema)
 
@@ -149,14 +149,14 @@ def nullable(schema: Json) -> Json:
 # Tests and readers --------------------------------------------------------------------------
 
 
-def is_text(given: Any) -> bool:
+def is_text(value: Any) -> bool:
     """Whether a value is a text that is not blank, and that a path or an address can hold."""
-    return isinstance(given, str) and bool(given.strip()) and "\0" not in given
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
-def is_table(given: Any) -> bool:
+def is_table(value: Any) -> bool:
     """Whether a value is a table with a key in it."""
-    return isinstance(given, dict) and bool(given)
+    return isinstance(value, dict) and bool(value)
 
 
 def trimmed(text: str) -> str:
@@ -164,13 +164,13 @@ def trimmed(text: str) -> str:
     return text.strip("\r\n")
 
 
-def integer(given: Any) -> int | None:
-    """Return a whole number, which may be written as a text; None if it is neither."""
-    if isinstance(given, str):
-        digits = (text := trimmed(given)).removeprefix("-")
+def integer(value: Any) -> int | None:
+    """Return a whole number, which may be written as a text; else None."""
+    if isinstance(value, str):
+        digits = (text := trimmed(value)).removeprefix("-")
         is_number = digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS
         return int(text) if is_number else None
-    return given if type(given) is int else None
+    return value if type(value) is int else None
 
 
 def calendar_day(text: str) -> date:
@@ -188,25 +188,25 @@ def calendar_day(text: str) -> date:
     return date(year, month, day)
 
 
-def _is_texts(given: Any) -> bool:
-    return type(given) is list and bool(given) and all(map(is_text, given))
+def _is_texts(value: Any) -> bool:
+    return type(value) is list and bool(value) and all(map(is_text, value))
 
 
-def _read_date(given: Any) -> date:
+def _read_date(value: Any) -> date:
     """Read a date, as TOML has them, or a text."""
-    if type(given) is date:
-        return given
-    if isinstance(given, str):
+    if type(value) is date:
+        return value
+    if isinstance(value, str):
         try:
-            return calendar_day(given)
+            return calendar_day(value)
         except ValueError as error:
             raise ValueError(f"is no date: {error}" if str(error) else "") from None
     raise ValueError
 
 
-def _read_url(given: Any) -> str:
+def _read_url(value: Any) -> str:
     """Return the scheme and host of a URL that has nothing more."""
-    url = str(read_text(given)).strip()
+    url = str(read_text(value)).strip()
     try:
         parts = urlsplit(url)
         named = parts.hostname and parts.port != 0
@@ -218,9 +218,9 @@ def _read_url(given: Any) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _read_host(given: Any) -> str:
+def _read_host(value: Any) -> str:
     """Return the URL of a host, or of the host of a Mixpanel region."""
-    host = str(read_text(given)).strip()
+    host = str(read_text(value)).strip()
     return _read_url(_REGIONS.get(host.lower().removeprefix("data-"), host))
 
 
@@ -232,24 +232,24 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, port) else "")
 
 
-def _read_origins(given: Any) -> tuple[str, ...]:
-    if not _is_texts(given):
+def _read_origins(value: Any) -> tuple[str, ...]:
+    if not _is_texts(value):
         raise ValueError
-    return tuple(origin_of(_read_host(each)) for each in given)
+    return tuple(origin_of(_read_host(each)) for each in value)
 
 
-def _read_address(given: Any) -> tuple[str, int]:
+def _read_address(value: Any) -> tuple[str, int]:
     """Return host and port; port 0 picks a free one."""
     found = re.fullmatch(
-        r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):([0-9]{1,5})", read_text(given), re.ASCII
+        r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]+)):([0-9]{1,5})", read_text(value), re.ASCII
     )
     if not found or int(found[3]) > 65535:
         raise ValueError
     return found[1] or found[2], int(found[3])
 
 
-def _read_time_zone(given: Any) -> str:
-    return iana_name(read_text(given))
+def _read_time_zone(value: Any) -> str:
+    return iana_name(read_text(value))
 
 
 read_text = passing(is_text)
@@ -270,7 +270,7 @@ DATE = Type(
 EVENTS = texts('a list of names of events, as ["Items sold"]')
 FLAG = Type(
     "true or false",
-    passing(lambda given: str(given).lower() in _FLAGS, lambda given: str(given).lower() == "true"),
+    passing(lambda value: str(value).lower() in _FLAGS, lambda value: str(value).lower() == "true"),
     {"anyOf": [{"type": "boolean"}, any_case(_FLAGS)]},
 )
 FOLDER = Type("the path of a folder", passing(is_text, Path))

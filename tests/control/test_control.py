@@ -584,7 +584,7 @@ def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     path = tmp_path / "etl.toml"
     path.write_text(f'home = "{tmp_path}/home"\n{API}key = {{ env = "KEY" }}\n')
     monkeypatch.setattr(scheduler.Daemon, "_watch", lambda _: None)
-    with pytest.raises(InputError, match="key for secrets is none"):
+    with pytest.raises(InputError, match="key for secrets is malformed"):
         Daemon(path, {"KEY": "x"}).run()
 
 
