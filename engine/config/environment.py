@@ -23,6 +23,7 @@ VARIABLES = {
     "timezone": "MIXPANEL_TIMEZONE",
 }
 CREDENTIALS = ("username", "password", "project_id")
+LARGEST_SECRET = 16 << 10  # bytes of a file that holds a secret
 LONGEST_NAME, LONGEST_PATH = 64, 300  # characters of a variable or a file that errors show
 LEAST_PARTS = 2  # of a path that is no password by mistake: "/", a folder and a name
 _UNSHOWN = " (its name is not shown: it may be a secret)"
@@ -111,9 +112,17 @@ def _fetch(reference: dict[str, Any], environ: Environ) -> str:
     else:
         source = f"the file{_shown_path(name)}"
         try:
-            text = Path(name).read_text("utf-8-sig")
+            with Path(name).open("rb") as file:
+                content = file.read(LARGEST_SECRET + 1)
         except OSError as error:
             raise Unset(f"{source} cannot be read ({error.strerror})") from error
+        if len(content) > LARGEST_SECRET:
+            size = f"{LARGEST_SECRET >> 10} KiB"
+            raise ValueError(
+                f"{source} is larger than {size}: name one that holds the secret alone"
+            )
+        try:
+            text = content.decode("utf-8-sig")
         except ValueError as error:
             raise ValueError(f"{source} is not a text in UTF-8") from error
     if not (text := trimmed(text)):
