@@ -75,8 +75,7 @@ def from_elsewhere(type_: Type, environ: Environ) -> Type:
 
     def read(value: Any) -> Any:
         if isinstance(value, dict):
-            value = _fetch(value, environ)
-            return _without_quotes(lambda text: type_.read(type_.from_text(text)), value)
+            return _without_quotes(type_.read_text_too, _fetch(value, environ))
         if type_.secret:
             raise ValueError(f"a {type_.secret} does not belong into this file: write {ELSEWHERE}")
         return _without_quotes(type_.read, trimmed(value) if isinstance(value, str) else value)

@@ -16,7 +16,7 @@ from engine.config.value_types import Json, Type, number, one_of, whole
 from engine.errors import InputError
 from engine.model.flow import FREQUENCIES, Connection, Flow
 
-# Where a field stands in the API's bodies: of connections, source connections, and flows.
+# Objects in the API's bodies: one of connections, one of source connections, two of flows.
 ACCOUNT, SOURCE, SCHEDULES, OPTIONS = "auth.params", "params", "scheduleParams", "options"
 NOWHERE = ""  # a resource of its own
 MAX_KEYS = 100  # of a client's object: each unknown key is compared with all known ones

@@ -17,7 +17,7 @@ from engine.config.environment import (
     from_elsewhere,
     home,
 )
-from engine.config.fields import API, FLOW, LEAST_INTERVAL, LEAST_MINUTES, SCHEDULE, types_of
+from engine.config.fields import API, FLOW, LEAST_MINUTES, SCHEDULE, types_of
 from engine.config.tables import Problems, nearest, read_document, read_table
 from engine.config.value_types import Type, is_table, passing, text, whole
 from engine.dataset.storage.local import canonical
@@ -162,7 +162,7 @@ def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | 
     if frequency == "once":
         types["interval"] = Type("left out", _not_once)
         required.append("start_time")
-    elif isinstance(frequency, str) and frequency in LEAST_INTERVAL:
+    elif types["frequency"].accepts(frequency):
         required.append("interval")
     values = read_table(table, types, at, problems, required)
     if not values.keys() >= set(required):

@@ -4,6 +4,7 @@ A body that cannot run is an InvalidResource with Flow Service's number, or anot
 other resource and no request is known here.
 """
 
+import re
 from typing import NamedTuple
 
 from engine.config import value_types as types
@@ -137,8 +138,7 @@ def table(body: Json, key: str, number: str = "1359-400") -> Json:
 def check_connection(body: Json, secret: Json) -> None:
     """Raise InvalidResource unless a body is a connection to Mixpanel with its credentials."""
     credentials_of(body, secret)
-    user = body["auth"]["params"]["username"]
-    if len(user) > types.MAX_USERNAME or not all("!" <= sign <= "~" for sign in user):
+    if not re.fullmatch(types.USERNAME.schema["pattern"], body["auth"]["params"]["username"]):
         raise InvalidResource(
             "1400-400",
             f"auth.params.username: must be 1 to {types.MAX_USERNAME} visible characters of ASCII, "
