@@ -142,12 +142,9 @@ def _shown_path(name: str) -> str:
     """Return a file's path for an error, unless it may be a password in its place (P7)."""
     path = Path(name)
     try:
-        exists = "\0" not in name and (path.exists() or _is_folder(path.parent))
+        in_folder = path.parent not in (Path(), Path("/")) and path.parent.is_dir()
+        exists = "\0" not in name and (path.exists() or in_folder)
     except OSError:  # the name is too long, or a folder is closed to us
         exists = False
     named = exists or (path.is_absolute() and len(path.parts) > LEAST_PARTS)
     return f" {name}" if named and len(name) <= LONGEST_PATH else _UNSHOWN
-
-
-def _is_folder(path: Path) -> bool:
-    return path not in (Path(), Path("/")) and path.is_dir()
