@@ -10,7 +10,8 @@ import pyarrow.dataset as arrow_dataset
 from engine.catalog.database import Catalog
 from engine.cli.console import answer, answering, say
 from engine.cli.progress import progress, summary, table
-from engine.config import file
+from engine.config import environment
+from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
 from engine.model.flow import Connection, Flow, Secret
 from engine.model.run_payload import FAILED, envelope
@@ -34,13 +35,13 @@ Query it with anything that reads Parquet or Delta, for example:
 
 def run(root: Path) -> int:
     """Fill `root` from the sandbox and show what came; the exit status."""
-    rules = Rules(file.find("mapping", "mixpanel-events"), file.find("schema", "mixpanel-events"))
+    rules = Rules(find("mapping", "mixpanel-events"), find("schema", "mixpanel-events"))
     with Sandbox(Spec(events_per_day=10_000, reject_percent=0.1)) as sandbox:
         say(f"Sandbox, a stand-in for Mixpanel with made-up events, at {sandbox.url}")
         connection = Connection(sandbox.url, USERNAME, Secret(PASSWORD), PROJECT_ID)
         flow = Flow("demo", connection, str(root))
         dataset = Dataset(root, table_schema(rules), flow.source)
-        with Catalog(file.home(os.environ)) as catalog, progress(len(DAYS)) as tell:
+        with Catalog(environment.home(os.environ)) as catalog, progress(len(DAYS)) as tell:
             # A second demo shows that again changes nothing (P4).
             items = Backfill(flow, rules, dataset, catalog, Options(force=True), tell).run(DAYS)
     answer("The last run, as `mixpanel-etl runs --json` shows it:")

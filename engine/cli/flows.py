@@ -10,9 +10,9 @@ import typer
 
 from engine.cli import options
 from engine.cli.console import AsJson, answer, answer_json, answering, say
-from engine.config import file
-from engine.config.fields import reading
+from engine.config import environment
 from engine.config.file import Api, Config
+from engine.config.tables import reading
 from engine.control import declared_flows
 from engine.errors import InputError
 from engine.sync import open_flow
@@ -291,7 +291,7 @@ def _statuses(
     if config_file and home:
         raise InputError("--config says where its home is: leave --home out.")
     own = declared_flows.loaded(config_file) if config_file else Config(_existing_home(home), {})
-    kept, problems = declared_flows.kept(own, config_file)
+    kept, problems = declared_flows.flows_in_home(own, config_file)
     flows = own.flows | kept
     if name is not None:
         flows, problems = _only(flows, name), _only(problems, name)
@@ -323,7 +323,7 @@ def _declared_in(config_file: Path | None, own: Config) -> dict[str, int]:
 
 def _existing_home(home: Path | None) -> Path:
     """The home that an option or the environment names; InputError where it is not a folder."""
-    path = home or file.home(os.environ)
+    path = home or environment.home(os.environ)
     with reading(path):
         if path.is_dir():
             return path

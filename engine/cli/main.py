@@ -23,7 +23,7 @@ from engine import __version__
 from engine.cli import console, options, rejects
 from engine.cli import flows as cli_flows
 from engine.cli.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
-from engine.config import file
+from engine.config import environment, time_zones
 from engine.control import declared_flows
 from engine.errors import EtlError, InputError, disk_error, sentence_of, status_of
 from engine.model.flow import Flow, superseded_in_words
@@ -318,7 +318,7 @@ def runs(
 
     if status is not None:
         status = options.one_of("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
-    home = file.home(os.environ)
+    home = environment.home(os.environ)
     entries = []
     if (home / NAME).exists():  # who asks leaves no trace
         with Catalog(home) as catalog:
@@ -445,7 +445,7 @@ def sandbox(
         reject_percent=reject_percent,
         late_percent=late_percent,
         clock=options.one_of("--clock", clock, ("utc", "local")),
-        timezone=file.timezone(timezone),
+        timezone=time_zones.parse(timezone),
     )
     if cache_dir:
         with disk_error(f"keep answers in {cache_dir}"):

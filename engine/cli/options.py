@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import date
 from zoneinfo import ZoneInfo
 
-from engine.config.fields import calendar_day
+from engine.config.value_types import calendar_day
 from engine.errors import InputError
 from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import latest_day

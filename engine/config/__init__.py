@@ -1,1 +1,1 @@
-"""The configuration file, the environment and the shipped files: read once, and checked whole."""
+"""The configuration file, environment variables, and the fields that they and the API share."""

@@ -1,273 +1,159 @@
-"""Tables of keys and values, whatever they are about: read once, checked whole, every problem told.
-What keys there are is config.py's business.
+"""The fields of connections, flows, schedules and the control plane: a line each.
+
+The configuration file, the bodies of the API, its OpenAPI document and its specifications are read
+and written by these tables. A new option of a flow is one line in FLOW, and its field with its
+default in `model/flow.py`.
 """
 
-import json
-import re
-from calendar import month_name, monthrange
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import date
-from difflib import get_close_matches
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from typing import Any
 
-import re2
-
+from engine.config import value_types as types
+from engine.config.tables import Problems, read_table
+from engine.config.value_types import Json, Type, number, one_of, whole
 from engine.errors import InputError
-from engine.model.flow import Secret
+from engine.model.flow import FREQUENCIES, Connection, Flow
 
-Environ = Mapping[str, str]
-Read = Callable[[Any], Any]
-
-ELSEWHERE = '{ env = "NAME" } or { file = "PATH" }'
-MOST_WHOLE = 100_000
-LONGEST_NAME, LONGEST_PATH = 64, 300  # characters of a variable or a file that errors show
-_UNSHOWN = " (its name is not shown: it may be a secret)"
-LEAST_PARTS = 2  # of a path that nobody takes for a password: "/", a folder and a name
-_LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
-
-
-class Unset(ValueError):
-    """A value stands in a variable or a file that is not there, or is empty."""
+# Objects in the API's bodies: one of connections, one of source connections, two of flows.
+ACCOUNT, SOURCE, SCHEDULES, OPTIONS = "auth.params", "params", "scheduleParams", "options"
+NOWHERE = ""  # a resource of its own
+MAX_KEYS = 100  # of a client's object: each unknown key is compared with all known ones
+LEAST_MINUTES = 15  # between two ticks
+LEAST_INTERVAL = dict.fromkeys(FREQUENCIES, 1) | {"minute": LEAST_MINUTES}
+REQUIRED = {
+    ACCOUNT: ("username", "password"),
+    SOURCE: ("projectId",),
+    SCHEDULES: ("startTime", "frequency"),
+    OPTIONS: (),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """A key that a table may have.
+class Field:
+    """A field: its `key` in the configuration file and in the model, its type, its description.
 
-    `read` returns the value or raises ValueError, with a sentence where "must be `allowed`" does
-    not say enough. `shown`: whether the value may stand in an error (P7).
+    `place` is the object within the API's bodies that has it.
     """
 
-    allowed: str
-    read: Read
-    shown: bool = True
+    key: str
+    type: Type
+    description: str
+    place: str = OPTIONS
+
+    @property
+    def name(self) -> str:
+        """The name in the API: `lookback_days` is `lookbackDays` there."""
+        first, *more = self.key.split("_")
+        return first + "".join(map(str.title, more))
+
+    @property
+    def schema(self) -> Json:
+        """The JSON Schema of the field in the API, with description and default."""
+        default = {"default": _DEFAULTS[self.key]} if self.key in _DEFAULTS else {}
+        return {**self.type.schema, "description": self.description, **default}
 
 
-@dataclass(slots=True)
-class Problems:
-    """All that is wrong with `origin`, told at once."""
+CONNECTION = (
+    Field("host", types.HOST, "The address of Mixpanel's raw export", ACCOUNT),
+    Field("username", types.USERNAME, "The name of a service account", ACCOUNT),
+    Field("password", types.PASSWORD, "The secret of the service account", ACCOUNT),
+    Field("project_id", types.PROJECT, "The number of the project", SOURCE),
+    Field("timezone", types.TIME_ZONE, "The project's time zone: its IANA or Windows name", SOURCE),
+)
+SCHEDULE = (
+    Field("frequency", types.FREQUENCY, "The unit of the interval", SCHEDULES),
+    Field("interval", types.INTERVAL, "Units between two ticks; at least 15 minutes", SCHEDULES),
+    Field("start_time", types.START, "Seconds since 1970; may be past", SCHEDULES),
+)
+FLOW = (
+    Field("connection", types.CONNECTION, "The project to read", NOWHERE),
+    Field("dataset", types.DATASET, "The table to write", NOWHERE),
+    Field("mapping", types.MAPPING, "How properties become columns", NOWHERE),
+    Field("schema", types.SCHEMA, "The XDM schema of the table", NOWHERE),
+    Field("schedule", types.SCHEDULE, "When the daemon ticks", NOWHERE),
+    Field("windows", one_of("arrival", "day"), "What a tick pulls: what arrived, or whole days"),
+    Field("lookback_days", whole(1), "Age in days at which a day is pulled once more"),
+    Field("delay_minutes", whole(0), "How long before a tick its arrival window ends"),
+    Field("overlap_minutes", whole(0), "How long before the high watermark a window starts"),
+    Field("backfill_from", types.DATE, "The first day to pull"),
+    Field("events", types.EVENTS, "The names of the events to pull; all if left out", SOURCE),
+    Field("where", types.WHERE, "Which events to pull: an expression of Mixpanel's", SOURCE),
+    Field("partial_ingestion_percent", number(100), "Share of a day's rows that may be rejected"),
+    Field("partial_ingestion_min", whole(0), "Rejected rows of a day that never fail a run"),
+    Field("unmapped", one_of("keep", "drop"), "What happens to properties without a rule"),
+    Field("shrink_guard_percent", number(100), "Share of its rows that a day keeps at least"),
+    Field("keep_superseded_hours", number(100_000), "Hours before replaced files are deleted"),
+    Field("keep_batches_days", number(100_000), "Days before a batch's folder is deleted"),
+)
+_API_ONLY = (
+    Field("backfill", types.FLAG, "Whether to pull the days since the start time", SCHEDULES),
+    Field("error_diagnostics_enabled", types.FLAG, "Whether runs show their rejected rows"),
+)
+API = {
+    "listen": types.ADDRESS,
+    "token": types.TOKEN,
+    "key": types.KEY,
+    "datasets": types.FOLDER,
+    "hosts": types.HOST_NAMES,
+    "url": types.URL,
+    "mixpanel_hosts": types.ORIGINS,
+}
+"""The table [api], which configures the control plane and is no part of it."""
 
-    origin: str
-    found: list[str] = field(default_factory=list)
-
-    def add(self, at: str, sentence: str) -> None:
-        """`at` is the whole path of a key, as `flows.events.schedule.interval`."""
-        self.found.append(f"{self.origin}: {at}: {sentence}")
-
-    def add_unset(self, at: str, sentence: str) -> None:
-        """A value that stands elsewhere and is not there: one line, whoever names that place."""
-        for number, line in enumerate(self.found):
-            if line.startswith(f"{self.origin}: ") and line.endswith(f": {sentence}"):
-                self.found[number] = f"{line.removesuffix(f': {sentence}')}, {at}: {sentence}"
-                return
-        self.add(at, sentence)
-
-    def tell(self) -> None:
-        """Raise InputError if anything was found, a line for each."""
-        if self.found:
-            raise InputError("\n".join(self.found))
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Around what reads a file: InputError where that cannot be read."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def document(path: Path, parse: Callable[[str], Any], form: str) -> Any:
-    """What `parse` makes of a file; InputError where it is not of that `form`."""
-    with reading(path), path.open("rb") as file:
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
-        raise InputError(f"{path}: is not {form}: it is larger than {_LARGEST >> 20} MiB")
-    try:
-        return parse(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # the messages tell line and column
-        raise InputError(f"{path}: is not {form}: {error}") from error
-
-
-def fields(
-    table: Any, keys: Mapping[str, Key], at: str, problems: Problems, needed: Iterable[str]
-) -> dict[str, Any]:
-    """The values of a table's keys, as far as they are right."""
-    if not isinstance(table, dict):
-        problems.add(at, "must be a table")
-        return {}
-    prefix = f"{at}." if at else ""
-    values = {}
-    for name, given in table.items():
-        if name not in keys:
-            problems.add(f"{prefix}{name}", f"is not known here{nearest(name, keys)}")
-            continue
-        value = value_of(keys[name], given, f"{prefix}{name}", problems)
-        if value is not None:
-            values[name] = value
-    for name in needed:
-        if name not in table:
-            problems.add(f"{prefix}{name}", f"is missing. It must be {keys[name].allowed}")
-    return values
+SHOWN = frozenset(each.name for each in CONNECTION if not each.type.secret)
+"""The names in the API of a connection's fields that are no secrets."""
+_DEFAULTS = {
+    each.name: each.default
+    for each in (*fields_of(Connection), *fields_of(Flow))
+    if isinstance(each.default, int | float | str) and each.name != "windows"  # by the schedule
+}
+_PLACED = {
+    place: {
+        each.name: each
+        for each in (*CONNECTION, *SCHEDULE, *FLOW, *_API_ONLY)
+        if each.place == place
+    }
+    for place in REQUIRED
+}
 
 
-def values_of(origin: str, table: Any, keys: Mapping[str, Key]) -> dict[str, Any]:
-    """The values of a table that stands in no file; InputError lists all that is wrong with it."""
-    problems = Problems(origin)
-    values = fields(table, keys, "", problems, ())
-    problems.tell()
-    return values
+def types_of(fields: Iterable[Field]) -> dict[str, Type]:
+    """Return the types of fields by key, as `read_table` takes them."""
+    return {each.key: each.type for each in fields}
 
 
-def value_of(key: Key, given: Any, at: str, problems: Problems) -> Any:
-    """The value that `key` makes of `given`; None, and one problem more, if it makes none."""
-    try:
-        return key.read(given)
-    except Unset as error:
-        problems.add_unset(at, str(error))
-        return None
-    except ValueError as error:
-        shown = f", not {json.dumps(given, default=str):.80}" if key.shown else ""
-        problems.add(at, str(error) or f"must be {key.allowed}{shown}")
-        return None
+def write(place: str, values: Mapping[str, Any]) -> Json:
+    """Return the object at a place of a body: of `values` by key, without those that are None."""
+    known = {name: each for name, each in _PLACED[place].items() if each.key in values}
+    found = {name: each.type.write(values[each.key]) for name, each in known.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """The end of a sentence on a name that is not known: what was meant, and what there is."""
-    near = get_close_matches(name, list(allowed), n=1)
-    guess = f'; did you mean "{near[0]}"?' if near else "."
-    return f"{guess} Allowed: {', '.join(allowed) or 'none'}"
+def read(place: str, given: Json) -> dict[str, Any]:
+    """Return the values of the object at a place of a body, by key; secrets are left out.
 
-
-def fetch(given: dict[str, Any], environ: Environ) -> str:
-    """What `{ env = … }` or `{ file = … }` stands for."""
-    (kind, name), *more = given.items() or [("", "")]
-    if kind not in ("env", "file") or more or not (isinstance(name, str) and name):
-        raise ValueError(f"must be {ELSEWHERE}")
-    if kind == "env":
-        told = f"the environment variable{_shown_variable(name)}"
-        text = trimmed(environ.get(name, ""))
-        if not _is_utf8(text):
-            raise ValueError(f"{told} is not a text in UTF-8")
-        if not text:
-            raise Unset(f"{told} is not set")
-        return text
-    told = f"the file{_shown_path(name)}"
-    try:
-        text = trimmed(Path(name).read_text("utf-8-sig"))
-    except OSError as error:
-        raise Unset(f"{told} cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ValueError(f"{told} is not a text in UTF-8") from error
-    if not text:
-        raise Unset(f"{told} is empty")
-    return text
-
-
-def _shown_variable(name: str) -> str:
-    """The name of a variable for an error, unless it may be a password written in its place (P7).
-
-    A password has digits between its letters, or small letters: P40 and MIXPANEL_PASSWORD have not.
+    Only options refuse unknown names and nulls. InputError lists every problem.
     """
-    words = re2.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|[A-Z]{1,20}[0-9]{0,3}", name)
-    return f" {name}" if words and len(name) <= LONGEST_NAME else _UNSHOWN
+    fields = {name: each for name, each in _PLACED[place].items() if not each.type.secret}
+    if place != OPTIONS:
+        given = {name: given[name] for name in fields if given.get(name) is not None}
+    if len(given) > MAX_KEYS:
+        raise InputError(f"{place}: has more than {MAX_KEYS} keys")
+    problems = Problems(place)
+    read = {name: replace(each.type, read=each.type.read_text_too) for name, each in fields.items()}
+    values = read_table(given, read, "", problems)
+    problems.raise_any()
+    return {fields[name].key: value for name, value in values.items()}
 
 
-def _shown_path(name: str) -> str:
-    """The path of a file for an error, unless it may be a password written in its place (P7)."""
-    path = Path(name)
-    try:
-        there = "\0" not in name and (path.exists() or _is_folder(path.parent))
-    except OSError:  # its name is too long, or a folder that we may not see into
-        there = False
-    named = there or (path.is_absolute() and len(path.parts) > LEAST_PARTS)
-    return f" {name}" if named and len(name) <= LONGEST_PATH else _UNSHOWN
-
-
-def _is_folder(path: Path) -> bool:
-    return path not in (Path(), Path("/")) and path.is_dir()
-
-
-def trimmed(text: str) -> str:
-    """`text` without the line ends around it, which editors and `echo` add and nobody means."""
-    return text.strip("\r\n")
-
-
-def is_text(given: Any) -> bool:
-    """Whether something is a text that says anything."""
-    return isinstance(given, str) and bool(given.strip()) and "\0" not in given
-
-
-def secret(environ: Environ, what: str, test: Callable[[str], object] = bool) -> Read:
-    """A reader for a text that never stands in the file itself (P7)."""
-
-    def read(given: Any) -> Secret:
-        if isinstance(given, dict):
-            return Secret(fits(test)(fetch(given, environ)))
-        raise ValueError(f"a {what} does not belong into this file: write {ELSEWHERE}")
-
-    return read
-
-
-def fits(test: Callable[[Any], object], make: Callable[[Any], Any] | None = None) -> Read:
-    """A reader for the values that pass `test`; `make` turns them into what is kept."""
-
-    def read(given: Any) -> Any:
-        if not test(given):
-            raise ValueError
-        return make(given) if make else given
-
-    return read
-
-
-def one_of(*allowed: str) -> Key:
-    """One of some texts."""
-    return Key(" or ".join(f'"{each}"' for each in allowed), fits(lambda given: given in allowed))
-
-
-def whole(least: int, most: int = MOST_WHOLE) -> Key:
-    """A whole number."""
-    return Key(f"a whole number from {least} to {most}", fits(is_integer(least, most)))
-
-
-def number(most: int) -> Key:
-    """A number, whole or not."""
-    read = fits(lambda given: type(given) in (int, float) and 0 <= given <= most, float)
-    return Key(f"a number from 0 to {most}", read)
-
-
-def is_integer(least: int, most: int) -> Callable[[Any], bool]:
-    """Whether something is a whole number of that span; a boolean is none."""
-    return lambda given: type(given) is int and least <= given <= most
-
-
-def calendar_day(text: str) -> date:
-    """The day that a text as "2024-01-31" names; ValueError, with a sentence where one helps."""
-    found = re.fullmatch(r"([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})", text)
-    if not found:
-        raise ValueError
-    year, month, day = map(int, found.groups())
-    if year and 1 <= month <= 12:
-        last = monthrange(year, month)[1]
-        if not 1 <= day <= last:
-            raise ValueError(f"{month_name[month]} {year} has {last} days")
-    elif year:
-        raise ValueError("a year has the months 01 to 12")
-    return date(year, month, day)
-
-
-def _is_utf8(text: str) -> bool:
-    """Not so where Python met with other bytes in the environment."""
-    return text == text.encode("utf-8", "replace").decode()
-
-
-def is_table(given: Any) -> bool:
-    """Whether something is a table with a key in it."""
-    return isinstance(given, dict) and bool(given)
-
-
-a_text = fits(is_text)
-TEXT = Key("a text that is not empty", a_text)
+def schema_of(place: str) -> Json:
+    """Return the JSON Schema of the object at a place of a body."""
+    required = REQUIRED[place]
+    properties = {
+        name: each.schema if name in required or place == OPTIONS else types.nullable(each.schema)
+        for name, each in _PLACED[place].items()
+    }
+    closed = {"additionalProperties": False} if place == OPTIONS else {}
+    return {"type": "object", "required": list(required), "properties": properties, **closed}

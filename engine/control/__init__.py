@@ -1,1 +1,1 @@
-"""The control plane: what clients declare (`api`), their secrets, and flows made of all that."""
+"""The control plane: Flow Service's API (`api`), secrets, and flows from resources and back."""

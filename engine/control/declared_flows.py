@@ -1,45 +1,41 @@
-"""Find the flows that a configuration file declares and those that its home keeps.
+"""Load the flows that a configuration file or the environment declares, and those of a home.
 
-It knows the configuration and the environment, and runs nothing.
+A home has the flows that clients made and those that `apply` copied from configuration files.
 """
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engine.config import file
+from engine.config import environment, file
 from engine.config.file import Api, Config
 from engine.dataset.storage.local import canonical
 from engine.errors import InputError
 from engine.model.flow import Flow
 
-if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
-    pass
-
 DEFAULT_DATASET = "data/events"
-LOCK = "daemon.lock"  # in the home: names the daemon that runs there
-CATALOG = "catalog.sqlite3"  # catalog.py brings SQLite, which not every command needs
+LOCK = "daemon.lock"  # in the home: names the process of its daemon
+CATALOG = "catalog.sqlite3"  # repeated here: the catalog imports SQLite, which --help can spare
 
 
 def loaded(path: Path) -> Config:
-    """What a configuration file declares."""
+    """Load a configuration file; InputError lists every problem."""
     if path == Path():
         raise InputError("--config names no file. Leave it out, or name a TOML file.")
     return file.load(path, os.environ)
 
 
 def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
-    """Every flow and the home: of a configuration file, else the one of the environment."""
+    """Return every flow and the home of a configuration file, or those of the environment."""
     if path is None:
-        connection = file.from_environment(os.environ)
+        connection = environment.connection_of(os.environ)
         flow = Flow("events", connection, DEFAULT_DATASET, windows="day")
-        return [flow], file.home(os.environ)
+        return [flow], environment.home(os.environ)
     found = loaded(path)
     return list(found.flows.values()), found.home
 
 
 def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
-    """The flow that is meant, and the home, which may be what keeps it."""
+    """Return the flow of a name, or the only one, and the home, whose flows count as well."""
     if path is None:
         if name is not None:
             raise InputError("--flow names a flow of a configuration file: give --config as well.")
@@ -50,7 +46,7 @@ def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
     if name is None and len(flows) == 1:
         return next(iter(flows.values())), found.home
     if name not in flows:
-        flows = flows | kept(found, path)[0]
+        flows = flows | flows_in_home(found, path)[0]
     if name is None and len(flows) == 1:
         name = next(iter(flows))
     if name in flows:
@@ -63,11 +59,11 @@ def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
     raise InputError(f'{path} has no flow "{name}". It has: {names}.')
 
 
-def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str]]:
-    """The flows that the home of a configuration keeps beside its own, and why some cannot run.
+def flows_in_home(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str]]:
+    """Return the flows of a configuration's home, and why others there cannot run, by name.
 
-    Both by the name of a flow. What was applied from this very file, at `path`, is not among them;
-    what would share a table with one of the file's cannot run (P4).
+    Flows that were applied from the file at `path` itself are left out. A flow that would share a
+    table with one of the file cannot run (P4).
     """
     if not (own.home / CATALOG).exists():
         return {}, {}
@@ -82,10 +78,10 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
         from engine.control.secrets import secret_store_of
 
         api = own.api or Api()
-        vault = secret_store_of(own.home, api.key)
+        store = secret_store_of(own.home, api.key)
         origin = origin_of(path) if path else None
         hosts = api.mixpanel_hosts if path else None  # they stand in the daemon's file
-        flows, problems = to_flow.flows(resources, vault, api.datasets, origin, hosts)
+        flows, problems = to_flow.flows(resources, store, api.datasets, origin, hosts)
     owners = {canonical(flow.dataset): name for name, flow in own.flows.items()}
     for name, flow in list(flows.items()):
         owner = name if name in own.flows else owners.get(canonical(flow.dataset))
@@ -96,5 +92,5 @@ def kept(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict[str, str
 
 
 def origin_of(path: Path) -> str:
-    """What a resource has as its origin that was applied from a configuration file."""
+    """Return the `origin` of resources that are applied from a configuration file."""
     return os.path.realpath(path)

@@ -1,7 +1,7 @@
-"""Secrets at rest: encrypted with one key, in a file of its owner's or from the configuration.
+"""Encrypt secrets for the catalog with one key, from the configuration or from a file of the home.
 
-The only importer of cryptography. What is lost with the key is lost: passwords have to be given
-again, and nothing else.
+The only importer of cryptography. Without the key, passwords have to be given again, and nothing
+else is lost.
 """
 
 import json
@@ -18,14 +18,14 @@ NAME = "secrets.key"
 
 
 class SecretStore:
-    """Seals and opens JSON documents. No `repr` of it shows its key (P7).
+    """Encrypts and decrypts JSON documents. Its `repr` does not show the key (P7).
 
-    The key is given, or the one of a home. That is looked for at each use, and made where something
-    is sealed and none is there: never to open what another one sealed.
+    `key` is the key itself, or the path of its file, which is read at each use. Only `encrypt`
+    makes a missing file: a new key decrypts nothing.
     """
 
     def __init__(self, key: Secret | Path) -> None:
-        """InputError for a key that is none."""
+        """Check the key: InputError if it is malformed."""
         self._key = key
         if isinstance(key, Secret) or key.exists():
             self._fernet()
@@ -42,22 +42,22 @@ class SecretStore:
             ) from error
         except ValueError:
             raise InputError(
-                "The key for secrets is none: it must be 32 bytes in URL-safe base64, as "
+                "The key for secrets is malformed: it must be 32 bytes in URL-safe base64, as "
                 '`python -c "from cryptography.fernet import Fernet; '
                 'print(Fernet.generate_key().decode())"` prints one.'
             ) from None
 
-    def seal(self, document: Any) -> bytes:
-        """A JSON document, so that only this key opens it."""
+    def encrypt(self, document: Any) -> bytes:
+        """Encrypt a JSON document, and make the file of the key if it is missing."""
         if isinstance(self._key, Path):
             with disk_error(f"write {self._key}"):
                 keep(self._key, Fernet.generate_key().decode())
         return self._fernet().encrypt(json.dumps(document).encode())
 
-    def open(self, sealed: bytes) -> Any:
-        """The document; InputError if another key sealed it, or the key is gone."""
+    def decrypt(self, encrypted: bytes) -> Any:
+        """Decrypt a document; InputError if it needs another key, or if the key is missing."""
         try:
-            return json.loads(self._fernet().decrypt(sealed))
+            return json.loads(self._fernet().decrypt(encrypted))
         except InvalidToken:
             raise InputError(
                 "A password in the catalog was encrypted with another key. Bring the key back, or "
@@ -66,5 +66,5 @@ class SecretStore:
 
 
 def secret_store_of(home: Path, key: Secret | None = None) -> SecretStore:
-    """The vault of a home: of the key that is given, else of the one that is kept there."""
+    """Return the store of `key`, else of the key in the home's file."""
     return SecretStore(key or home / NAME)

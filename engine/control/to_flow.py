@@ -1,29 +1,25 @@
-"""Resources -> the flows that they declare.
+"""Make flows of the resources that declare them; `from_config` is the other direction.
 
-To read a resource is to check it: what cannot be run is an InvalidResource, with Flow Service's
-number. It knows no request and no answer, and runs nothing.
+A flow that cannot run is an InvalidResource with Flow Service's number, or a NotFound.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from engine.catalog.resources import Json, Resource, Resources
-from engine.config.fields import is_text
-from engine.config.file import ASKED, origin_of
+from engine.config.value_types import MASK, MIXPANEL_HOSTS, integer, is_text, origin_of
 from engine.control.secrets import SecretStore
 from engine.control.validation import (
     DISABLED,
-    FLOW_SPEC,
-    MASK,
+    check_parts,
     check_source,
     credentials_of,
-    integer,
     missing,
     only,
     options_of,
+    refused,
     schedule_of,
-    spec,
     table,
 )
 from engine.dataset.storage.local import canonical
@@ -31,21 +27,26 @@ from engine.errors import EtlError, InvalidResource, NotFound, disk_error
 from engine.model.flow import HOST, Connection, Flow, Secret
 from engine.model.window import latest_day
 
-# What runs ----------------------------------------------------------------------------------
+_PROJECT = ("project_id", "timezone")  # fields of Connection that source connections have
+
+# Flows --------------------------------------------------------------------------------------
 
 
 def flows(
     resources: Resources,
-    vault: SecretStore,
+    store: SecretStore,
     datasets: Path,
     skip_origin: str | None,
     hosts: Collection[str] | None = (),
 ) -> tuple[dict[str, Flow], dict[str, str]]:
-    """The enabled flows that were not applied from `skip_origin`, and why others cannot run.
+    """Return the enabled flows that were not applied from `skip_origin`, and why others cannot run.
 
-    Both by the name of a flow. Raises nothing for a flow that cannot be read; of two that share a
-    table, the older one has it.
+    Both are by flow name. Of two flows that share a table, the older one runs (P4).
     """
+
+    def read(resource: Resource) -> Flow:
+        return flow_of(resource, resources, store, datasets, hosts)
+
     found, problems, owners = dict[str, Flow](), dict[str, str](), dict[str, str]()
     for resource in resources.all("flows"):
         if resource.body.get("state") == DISABLED:
@@ -54,7 +55,7 @@ def flows(
             continue
         name = name_of(resource)
         try:
-            flow = _current_flow(resource, resources, vault, datasets, hosts)
+            flow = _current_flow(resource, resources, read)
         except EtlError as error:
             problems[name] = str(error)
             continue
@@ -68,19 +69,16 @@ def flows(
 
 
 def _current_flow(
-    resource: Resource,
-    resources: Resources,
-    vault: SecretStore,
-    datasets: Path,
-    hosts: Collection[str] | None,
+    resource: Resource, resources: Resources, read: Callable[[Resource], Flow]
 ) -> Flow | None:
-    """The flow that a resource declares; None where it was deleted or disabled since it was read.
+    """`read` the flow of a resource; None if it was deleted or disabled since it was read.
 
-    What it names may be gone with it, or with the version of it that was read: that is no fault.
+    A resource that it names may have gone together with the version that was read: then the new
+    version is read.
     """
     while True:
         try:
-            return flow_of(resource, resources, vault, datasets, hosts)
+            return read(resource)
         except EtlError:
             try:
                 now = resources.get("flows", resource.id)
@@ -94,38 +92,38 @@ def _current_flow(
 
 
 def name_of(resource: Resource) -> str:
-    """The name that a flow has in the table and in the history: its id, or the file's name."""
+    """Return the flow's name in the table and the history: its id, or its name in the file."""
     return resource.id if resource.origin is None else str(resource.body["name"])
 
 
 def is_left(resource: Resource) -> bool:
-    """Whether the configuration file that a resource was applied from is gone."""
+    """Whether the configuration file that a resource was applied from is missing."""
     if resource.origin is None:
         return False
-    with disk_error(f"look for {resource.origin}"):  # a folder that we may not see into
+    with disk_error(f"look for {resource.origin}"):  # its folder may be closed to us
         return not Path(resource.origin).exists()
 
 
 def flow_of(
     resource: Resource,
     resources: Resources,
-    vault: SecretStore,
+    store: SecretStore,
     datasets: Path,
     hosts: Collection[str] | None = (),
 ) -> Flow:
-    """The flow that a resource declares. InvalidResource or NotFound tells why there is none.
+    """Return the flow of a resource; InvalidResource or NotFound if it cannot run.
 
-    `datasets` is the folder of the tables that clients made; `hosts` are those that may be asked
-    for clients, besides Mixpanel's own; None where nobody knows, and nothing is asked.
+    `datasets` is the folder of the tables that clients made. `hosts` are those that clients'
+    connections may name besides Mixpanel's own; None where no request is made: any.
     """
     body = resource.body
-    spec(body, "flowSpec", (FLOW_SPEC,))
+    check_parts("flows", body)
     source = resources.get("sourceConnections", only(body, "sourceConnectionIds", "source"))
     target = resources.get("targetConnections", only(body, "targetConnectionIds", "target"))
     dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
     schema = schema_named(resources, dataset.body["schemaRef"]["id"])
     mapping = _mapping(body, schema, resources)
-    connection = connection_of(source, resources, vault)
+    connection = connection_of(source, resources, store)
     if hosts is not None:
         check_host(resources.get("connections", source.body["baseConnectionId"]), hosts)
     schedule, backfill = schedule_of(body, needed=resource.origin is None)
@@ -133,29 +131,27 @@ def flow_of(
     if backfill and schedule and schedule.start_time:
         first = latest_day(schedule.start_time * 1000, connection.zone)
         options.setdefault("backfill_from", first)
-    params = source.body["params"]
-    defaults: Json = {"windows": "arrival" if schedule else "day"}
+    values: Json = {"windows": "arrival" if schedule else "day"}
+    values |= check_source(source.body) | options
     return Flow(
         name_of(resource),
         connection,
         dataset_of(dataset, datasets),
         mapping=mapping,
         schema=(str(schema.body.get("title") or schema.id), schema.body),
-        events=tuple(params.get("events") or ()),
-        where=params.get("where"),
         schedule=schedule,
         diagnostics=diagnostics,
         source_id=source.id,
         target_id=target.id,
-        **(defaults | options),
+        **{key: value for key, value in values.items() if key not in _PROJECT},
     )
 
 
 def uses(body: Json, resources: Resources) -> list[str]:
-    """The ids that cannot be deleted while a resource with this body is there.
+    """Return the ids that cannot be deleted while a resource with this body exists.
 
-    A base connection is a flow's, not a source connection's: the tutorial deletes it once the flow
-    is gone, and deletes no source connection ever.
+    Flows use base connections, source connections do not: the tutorial deletes a base connection
+    after the flow, and never deletes a source connection.
     """
     named = [(body.get("params") or {}).get("dataSetId")]
     for source in body.get("sourceConnectionIds") or []:
@@ -165,37 +161,39 @@ def uses(body: Json, resources: Resources) -> list[str]:
     return [each for each in named if each is not None]
 
 
-# The parts of it ----------------------------------------------------------------------------
+# Parts of flows -----------------------------------------------------------------------------
 
 
-def connection_of(source: Resource, resources: Resources, vault: SecretStore) -> Connection:
-    """The connection of a source connection: what its base connection and its params say."""
+def connection_of(source: Resource, resources: Resources, store: SecretStore) -> Connection:
+    """Return the connection of a source connection and its base connection."""
     base = resources.get("connections", source.body["baseConnectionId"])
-    secret = vault.open(base.secret) if base.secret else {}
-    values: Json = {"host": HOST} | credentials_of(base.body, secret) | check_source(source.body)
+    secret = store.decrypt(base.secret) if base.secret else {}
+    values: Json = {"host": HOST} | credentials_of(base.body, secret)
+    values |= {k: v for k, v in check_source(source.body).items() if k in _PROJECT}
     password = Secret(secret["password"])
     return Connection(password=password, name=base.body.get("name") or "mixpanel", **values)
 
 
 def check_host(base: Resource, hosts: Collection[str]) -> None:
-    """InvalidResource unless clients may name the host of a base connection: Mixpanel's own,
-    or one of `hosts`. A configuration file may name any: who writes it runs the daemon.
+    """Raise InvalidResource unless a base connection has one of Mixpanel's hosts, or of `hosts`.
+
+    A configuration file may name any host: its owner runs the daemon.
     """
     if base.origin is not None:
         return
     params = (base.body.get("auth") or {}).get("params") or {}
     host = credentials_of(base.body, {"password": MASK}).get("host", HOST) if params else HOST
-    if (origin := origin_of(host)) not in ASKED and origin not in hosts:
+    if (origin := origin_of(host)) not in MIXPANEL_HOSTS and origin not in hosts:
         raise InvalidResource(
             "1400-400",
-            f"The host of connection {base.id} is not asked for clients: it is none of "
-            f"{', '.join([*ASKED, *hosts])}. Give one of these, or have whoever runs the daemon "
-            "add it to mixpanel_hosts in the table [api] of its configuration.",
+            f"Connections of clients may have the hosts {', '.join([*MIXPANEL_HOSTS, *hosts])}, "
+            f"and connection {base.id} has another one. Give one of these, or add the other to "
+            "mixpanel_hosts in the table [api] of the daemon's configuration.",
         )
 
 
 def schema_named(resources: Resources, name: str) -> Resource:
-    """The schema with that id, else with that `$id` or `meta:altId`; NotFound if there is none."""
+    """Return the schema with an id, else with a `$id` or `meta:altId`; NotFound if none has it."""
     for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
         if name in _names(schema):
             return schema
@@ -203,26 +201,22 @@ def schema_named(resources: Resources, name: str) -> Resource:
 
 
 def dataset_of(dataset: Resource, datasets: Path) -> str:
-    """Where the table of a dataset is: a client cannot choose, a configuration file can."""
+    """Return the path of a dataset's table; only configuration files choose it."""
     return str(datasets / dataset.id if dataset.origin is None else dataset.body["uri"])
 
 
 def table_of(flow: Resource, resources: Resources, datasets: Path) -> str:
-    """The one name of the table of a flow."""
+    """Return the canonical path of the table of a flow."""
     target = resources.get("targetConnections", flow.body["targetConnectionIds"][0])
     dataset = resources.get("dataSets", target.body["params"]["dataSetId"])
     return canonical(dataset_of(dataset, datasets))
 
 
 def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, Any]:
-    """The name and the document of a flow's mapping set, in the version that it names."""
+    """Return the name and the document of a flow's mapping set, in the version that it names."""
     transformations = body.get("transformations")
     if not isinstance(transformations, list) or not transformations:
-        raise InvalidResource(
-            "1370-400",
-            "The source columns could not be fetched for ingestion because the mapping "
-            "transformation is missing. Please add the mapping transformation and try again.",
-        )
+        raise refused("1370-400")
     if len(transformations) > 1 or not isinstance(transformations[0], dict):
         raise InvalidResource(
             "1400-400", "transformations: must hold one mapping, and nothing else"
@@ -234,20 +228,12 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     version = integer(params.get("mappingVersion", 0))
     versions = mapping.body["versions"]
     if version is None or not 0 <= version < len(versions):
-        raise InvalidResource(
-            "1412-400",
-            "Invalid Mapping Version in request. Please provide correct mapping version.",
-        )
+        raise refused("1412-400")
     document = versions[version]
     outer = document.get("outputSchema") or {}
     wanted = document.get("xdmSchema") or (outer.get("schemaRef") or {}).get("id")
     if wanted is not None and wanted not in _names(schema):
-        raise InvalidResource(
-            "1425-400",
-            f"Error while matching schema in target dataset {schema.body.get('$id', schema.id)} "
-            f"with schema in mapping {wanted}. Schema with same id and version must be used in "
-            "both mapping and target dataset.",
-        )
+        raise refused("1425-400", given=wanted, allowed=schema.body.get("$id", schema.id))
     return f"{mapping.id} (version {version})", document
 
 

@@ -1,96 +1,167 @@
-"""The bodies of the control plane's resources: what each may say, read and checked.
+"""Check the bodies of the control plane's resources, and read what they declare.
 
-To read one is to check it: what cannot be run is an InvalidResource, with a number, or another
-InputError. It knows no other resource and no request.
+A body that cannot run is an InvalidResource with Flow Service's number, or another InputError. No
+other resource and no request is known here.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from typing import NamedTuple
 
-from engine.config import file
-from engine.config.fields import MOST_WHOLE, Key, is_text, values_of
+from engine.config import value_types as types
+from engine.config.fields import ACCOUNT, LEAST_INTERVAL, OPTIONS, SOURCE, read
+from engine.config.value_types import Json, Type, integer, is_text, one_of, passing, text, trimmed
 from engine.errors import InvalidResource
 from engine.model.flow import FREQUENCIES, Schedule
 
-Json = dict[str, Any]
-
 MIXPANEL = ("6360f136-5980-4111-8bdf-15d29eab3b5a", "fd2c8ff3-1de0-4f6b-8fa8-4264784870eb")
 """Mixpanel's connection specification: the tutorial's id for it, and the one of later documents."""
-
 AUTH_SPECS = ("OAuth2 Refresh Code", "Basic Authentication")
 DATA_LAKE = "c604ff05-7f1a-43c0-8e18-33bf874cb11c"
 FLOW_SPEC = "6499120c-0b15-42dc-936e-847ea3c24d72"
 PROVIDER = "0ed90a81-07f4-4586-8190-b40eccef1c5a"  # of all sources that Adobe copies in batches
 ENABLED, DISABLED = "enabled", "disabled"
-MOST_USER_NAME = 255  # characters
-MOST_KEYS = 100  # of a client's object: each that is not known is compared with all that are
-MOST_DIGITS = 18  # of a number that is written as a text
-MASK = "xxxx"
-"""What stands in a body in the place of a secret (P7)."""
-_ACCOUNT = {"host": "host", "username": "username"}
-_PROJECT = {"projectId": "project_id", "timezone": "timezone"}
-SHOWN = frozenset(_ACCOUNT | _PROJECT)
-"""What of `auth.params` is no secret."""
-OPTIONS = {
-    "partialIngestionPercent": "partial_ingestion_percent",
-    "partialIngestionMin": "partial_ingestion_min",
-    "windows": "windows",
-    "lookbackDays": "lookback_days",
-    "delayMinutes": "delay_minutes",
-    "overlapMinutes": "overlap_minutes",
-    "backfillFrom": "backfill_from",
-    "unmapped": "unmapped",
-    "shrinkGuardPercent": "shrink_guard_percent",
-    "keepSupersededHours": "keep_superseded_hours",
-    "keepBatchesDays": "keep_batches_days",
+
+
+class Part(NamedTuple):
+    """A part that a body must have, at a path of keys; without a type it is any object.
+
+    `number` is Flow Service's for a wrong value, `around` the one for a missing object around it.
+    """
+
+    path: str
+    type: Type | None
+    number: str = "1359-400"
+    around: str = "1359-400"
+
+
+_PRESENT = Type("", passing(lambda given: given is not None))
+PARTS = {
+    "connections": (
+        Part("connectionSpec.id", one_of(*MIXPANEL), "1413-400", "1413-400"),
+        Part("auth.specName", one_of(*AUTH_SPECS), "1415-400", "1304-400"),
+        Part("auth.params.username", text(), "1304-400", "1304-400"),
+    ),
+    "sourceConnections": (
+        Part("connectionSpec.id", one_of(*MIXPANEL), "1413-400", "1413-400"),
+        Part("baseConnectionId", text(), "1338-400"),
+        Part("data.format", one_of("json"), "1327-400"),
+        Part("params.projectId", _PRESENT),
+    ),
+    "targetConnections": (
+        Part("connectionSpec.id", one_of(DATA_LAKE), "1307-400", "1307-400"),
+        Part("data", None),
+        Part("params.dataSetId", text(), "1325-400"),
+    ),
+    "flows": (Part("flowSpec.id", one_of(FLOW_SPEC), "1413-400", "1413-400"),),
 }
-"""A flow's options: what the configuration file calls them. Flow Service has the first alone."""
+"""By the kind of a resource, in the order of the checks."""
+
+_INVALID_SPEC = (
+    "The spec ID provided is invalid. Please provide a valid spec ID and try again: "
+    "{path} must be {allowed}."
+)
+_SENTENCES = {
+    "1304-400": "The mandatory field {path} is not provided. Please provide the {path} and try "
+    "again.",
+    "1307-400": _INVALID_SPEC,
+    "1321-400": "The length of {path} should be one, supplied size is {given}. Please provide "
+    "valid size and try again.",
+    "1325-400": "The dataSetId param cannot be null or empty in target connection. Please provide "
+    "valid dataSetId param and try again.",
+    "1327-400": "The format of source data supplied={given} in SourceConnection is not supported. "
+    "The allowed values are: [json]. Please provide allowed values and try again.",
+    "1338-400": "The {path} can't be null in the request. Please provide valid {path} in the "
+    "request.",
+    "1340-400": "An error occurred while parsing startTime={given}. It must be in whole seconds "
+    "since 1970. Please check the time format provided in the request and try again.",
+    "1359-400": "The param {path} is missing in the request. Please provide a valid {path} and try "
+    "again.",
+    "1361-400": "Interval is not allowed with one time ingestion. Please remove interval or change "
+    "frequency and then try again.",
+    "1362-400": "Interval cannot be less than {allowed}. Please provide a valid interval value and "
+    "try again.",
+    "1363-400": "Interval {given} is not allowed with frequency: {allowed}. Please provide a valid "
+    "interval value and try again.",
+    "1364-400": "The backfill flag is not allowed when frequency is set to once. Please remove the "
+    "backfill flag when frequency is set to once and try again.",
+    "1370-400": "The source columns could not be fetched for ingestion because the mapping "
+    "transformation is missing. Please add the mapping transformation and try again.",
+    "1397-400": "The provided frequency : {given} is invalid. It must be one of {allowed}. Please "
+    "provide a valid frequency and try again.",
+    "1412-400": "Invalid Mapping Version in request. Please provide correct mapping version.",
+    "1413-400": _INVALID_SPEC,
+    "1415-400": "The auth spec '{given}' could not be found for Mixpanel's connection spec. It "
+    "must be {allowed}.",
+    "1425-400": "Error while matching schema in target dataset {allowed} with schema in mapping "
+    "{given}. Schema with same id and version must be used in both mapping and target dataset.",
+}
+
+
+def refused(
+    number: str, path: str = "", given: object = "", allowed: object = ""
+) -> InvalidResource:
+    """Make Flow Service's error with that number; a client's value is cut to 100 characters."""
+    sentence = _SENTENCES[number].format(path=path, given=f"{given!s:.100}", allowed=allowed)
+    return InvalidResource(number, sentence)
+
+
+def missing(path: str, number: str = "1359-400") -> InvalidResource:
+    """Make the error for a part that a body lacks."""
+    wording = number if number == "1304-400" else "1359-400"
+    return InvalidResource(number, str(refused(wording, path)))
+
+
+def check_parts(kind: str, body: Json) -> None:
+    """Raise InvalidResource unless a body has every part that its kind must have."""
+    for part in PARTS[kind]:
+        *around, last = part.path.split(".")
+        holder = body
+        for key in around:
+            holder = table(holder, key, part.around)
+        given = holder.get(last)
+        if part.type is None:
+            table(holder, last, part.around)
+        elif not part.type.accepts(given):
+            raise refused(part.number, part.path, given, part.type.allowed.replace('"', ""))
+
+
+def table(body: Json, key: str, number: str = "1359-400") -> Json:
+    """Return the object that a body must have under a key."""
+    given = body.get(key)
+    if given is None:
+        raise missing(key, number)
+    if not isinstance(given, dict):
+        raise InvalidResource("1400-400", f"{key}: must be an object")
+    return given
 
 
 def check_connection(body: Json, secret: Json) -> None:
-    """InvalidResource unless it is a connection to Mixpanel, with all that a request needs."""
-    spec(body, "connectionSpec", MIXPANEL)
+    """Raise InvalidResource unless a body is a connection to Mixpanel with its credentials."""
     credentials_of(body, secret)
-    user = body["auth"]["params"]["username"]
-    if len(user) > MOST_USER_NAME or not all("!" <= sign <= "~" for sign in user):
+    if not re.fullmatch(types.USERNAME.schema["pattern"], body["auth"]["params"]["username"]):
         raise InvalidResource(
             "1400-400",
-            f"auth.params.username: must be 1 to {MOST_USER_NAME} visible characters of ASCII, "
+            f"auth.params.username: must be 1 to {types.MAX_USERNAME} visible characters of ASCII, "
             "without a blank or a colon, as Mixpanel's service accounts have.",
         )
 
 
+def credentials_of(body: Json, secret: Json) -> Json:
+    """Return the host and the user name of a connection, by the names of Connection's fields."""
+    check_parts("connections", body)
+    if not types.PASSWORD.accepts(secret.get("password")):
+        raise missing("auth.params.password", "1304-400")
+    return read(ACCOUNT, body["auth"]["params"])
+
+
 def check_source(body: Json) -> Json:
-    """The project and the time zone that a source connection names; InvalidResource if it is none.
+    """Return the fields of Connection and Flow that a source connection sets, by their names.
 
     The tutorial writes the project's number in the place of the time zone: that is UTC.
     """
-    spec(body, "connectionSpec", MIXPANEL)
-    if not isinstance(body.get("baseConnectionId"), str):
-        raise InvalidResource(
-            "1338-400",
-            "The base connection ID can't be null in the request. "
-            "Please provide valid base connection ID in the request.",
-        )
-    form = table(body, "data").get("format")
-    if form != "json":
-        raise InvalidResource(
-            "1327-400",
-            f"The format of source data supplied={_brief(form)} in SourceConnection is not "
-            "supported. The allowed values are: [json]. Please provide allowed values and try "
-            "again.",
-        )
-    params = table(body, "params")
-    if params.get("projectId") is None:
-        raise missing("params.projectId")
-    project = params["projectId"]
-    given: Json = {"projectId": file.project_id(project) if is_text(project) else project}
-    if params.get("timezone") is not None and not has_project_as_zone(body):
-        given["timezone"] = params["timezone"]
-    values = _values("params", given, _PROJECT, file.CONNECTION)
-    more = {name: params[name] for name in ("events", "where") if params.get(name) is not None}
-    _values("params", more, {name: name for name in more}, file.FLOW)
-    return values
+    check_parts("sourceConnections", body)
+    zone = {"timezone": None} if has_project_as_zone(body) else {}
+    return read(SOURCE, body["params"] | zone)
 
 
 def has_project_as_zone(body: Json) -> bool:
@@ -100,19 +171,12 @@ def has_project_as_zone(body: Json) -> bool:
 
 
 def check_target(body: Json) -> None:
-    """InvalidResource unless it is a target connection to the data lake, that names a dataset."""
-    spec(body, "connectionSpec", (DATA_LAKE,), "1307-400")
-    table(body, "data")
-    if not is_text(table(body, "params").get("dataSetId")):
-        raise InvalidResource(
-            "1325-400",
-            "The dataSetId param cannot be null or empty in target connection. "
-            "Please provide valid dataSetId param and try again.",
-        )
+    """Raise InvalidResource unless a body is a target connection that names a dataset."""
+    check_parts("targetConnections", body)
 
 
 def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bool]:
-    """The schedule of a flow, and whether it wants what was before it began.
+    """Return the schedule of a flow, and whether it wants the history before its start time.
 
     The rules are the flow specification's: no interval and no backfill for `once`, else an interval
     of at least 15 minutes or 1 of the rest. Numbers may be written as texts.
@@ -120,88 +184,33 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
     if not needed and body.get("scheduleParams") is None:
         return None, False
     params = table(body, "scheduleParams")
-    frequency = params.get("frequency")
-    if frequency is None or params.get("startTime") is None:
-        raise missing("frequency" if frequency is None else "startTime")
+    for name in ("frequency", "startTime"):
+        if params.get(name) is None:
+            raise missing(name)
+    frequency, start = params["frequency"], integer(params["startTime"])
     if isinstance(frequency, str) and frequency.isascii():
-        frequency = frequency.strip("\r\n").lower()
-    if frequency not in FREQUENCIES:
-        raise InvalidResource(
-            "1397-400",
-            f"The provided frequency : {_brief(frequency)} is invalid. It must be one of "
-            f"{', '.join(FREQUENCIES)}. Please provide a valid frequency and try again.",
-        )
-    start = integer(params["startTime"])
-    if start is None or not 0 <= start <= file.LAST_SECOND:
-        raise InvalidResource(
-            "1340-400",
-            f"An error occurred while parsing startTime={_brief(params['startTime'])}. "
-            "It must be in whole seconds since 1970. "
-            "Please check the time format provided in the request and try again.",
-        )
-    return Schedule(frequency, _interval(frequency, params), start), _backfill(frequency, params)
-
-
-def options_of(body: Json) -> tuple[Json, bool]:
-    """The options of a flow, by the names of Flow's fields, and whether it wants diagnostics.
-
-    Flow Service has them always on where partial ingestion is.
-    """
-    given = dict(table(body, "options")) if body.get("options") is not None else {}
-    diagnostics = given.pop("errorDiagnosticsEnabled", True)
-    if is_text(diagnostics) and diagnostics.lower() in ("true", "false"):
-        diagnostics = diagnostics.lower() == "true"
-    if not isinstance(diagnostics, bool):
-        raise InvalidResource("1400-400", "options: errorDiagnosticsEnabled: must be true or false")
-    values = _values("options", given, OPTIONS, file.FLOW)
-    return values, diagnostics or "partial_ingestion_percent" in values
-
-
-def credentials_of(body: Json, secret: Json) -> Json:
-    """The host and the user name that a connection has, with a password besides."""
-    auth = table(body, "auth", "1304-400")
-    if auth.get("specName") not in AUTH_SPECS:
-        raise InvalidResource(
-            "1415-400",
-            f"The auth spec '{_brief(auth.get('specName'))}' could not be found for the connection "
-            f"spec ID {body['connectionSpec']['id']}. It must be one of {', '.join(AUTH_SPECS)}.",
-        )
-    params = table(auth, "params", "1304-400")
-    for field, value in (
-        ("auth.params.username", params.get("username")),
-        ("auth.params.password", secret.get("password")),
-    ):
-        if not is_text(value):
-            raise missing(field, "1304-400")
-    given = {name: params[name] for name in _ACCOUNT if params.get(name) is not None}
-    return _values("auth.params", given, _ACCOUNT, file.CONNECTION)
+        frequency = trimmed(frequency).lower()
+    if not types.FREQUENCY.accepts(frequency):
+        raise refused("1397-400", given=frequency, allowed=", ".join(FREQUENCIES))
+    if not types.START.accepts(start):
+        raise refused("1340-400", given=params["startTime"])
+    interval, backfill = _interval(frequency, params), _backfill(frequency, params)
+    return Schedule(frequency, interval, start or 0), backfill
 
 
 def _interval(frequency: str, params: Json) -> int | None:
-    given = params.get("interval")
+    given, least = params.get("interval"), LEAST_INTERVAL[frequency]
     if frequency == "once":
         if given is not None:
-            raise InvalidResource(
-                "1361-400",
-                "Interval is not allowed with one time ingestion. "
-                "Please remove interval or change frequency and then try again.",
-            )
+            raise refused("1361-400")
         return None
     if given is None:
         raise missing("interval")
-    interval, least = integer(given), 15 if frequency == "minute" else 1
-    if interval is None or interval > MOST_WHOLE:
-        raise InvalidResource(
-            "1363-400",
-            f"Interval {_brief(given)} is not allowed with frequency: {frequency}. "
-            "Please provide a valid interval value and try again.",
-        )
+    interval = integer(given)
+    if interval is None or interval > types.MAX_WHOLE:
+        raise refused("1363-400", given=given, allowed=frequency)
     if interval < least:
-        raise InvalidResource(
-            "1362-400",
-            f"Interval cannot be less than {least}. "
-            "Please provide a valid interval value and try again.",
-        )
+        raise refused("1362-400", allowed=least)
     return interval
 
 
@@ -210,93 +219,29 @@ def _backfill(frequency: str, params: Json) -> bool:
     if given is None:
         return False
     if frequency == "once":
-        raise InvalidResource(
-            "1364-400",
-            "The backfill flag is not allowed when frequency is set to once. "
-            "Please remove the backfill flag when frequency is set to once and try again.",
-        )
-    if str(given).lower() not in ("true", "false"):
-        raise InvalidResource("1400-400", "scheduleParams.backfill: must be true or false")
-    return str(given).lower() == "true"
+        raise refused("1364-400")
+    if not types.FLAG.accepts(given):
+        raise InvalidResource("1400-400", f"scheduleParams.backfill: must be {types.FLAG.allowed}")
+    return bool(types.FLAG.read(given))
 
 
-def spec(body: Json, key: str, allowed: tuple[str, ...], number: str = "1413-400") -> None:
-    """InvalidResource unless the specification that `key` names is one of `allowed`."""
-    given = table(body, key, number).get("id")
-    if given not in allowed:
-        raise InvalidResource(
-            number,
-            "The spec ID provided is invalid. Please provide a valid spec ID and try again: "
-            f"{key}.id must be {' or '.join(allowed)}.",
-        )
+def options_of(body: Json) -> tuple[Json, bool]:
+    """Return the options of a flow, by the names of Flow's fields, and its wish for diagnostics.
+
+    Flow Service always has diagnostics where partial ingestion is.
+    """
+    values = read(OPTIONS, table(body, "options")) if body.get("options") is not None else {}
+    diagnostics = values.pop("error_diagnostics_enabled", True)
+    return values, diagnostics or "partial_ingestion_percent" in values
 
 
 def only(body: Json, key: str, what: str) -> str:
-    """The one id of a list."""
+    """Return the one id in a list of ids."""
     ids = body.get(key)
     if not ids or ids in ([None], [""]):
-        raise InvalidResource(
-            "1338-400",
-            f"The {what} connection ID can't be null in flowRequest. "
-            f"Please provide valid {what} connection ID in flowRequest.",
-        )
+        raise refused("1338-400", f"{what} connection ID")
     if not isinstance(ids, list) or len(ids) != 1:
-        size = len(ids) if isinstance(ids, list) else "unknown"
-        raise InvalidResource(
-            "1321-400",
-            f"The length of {key} should be one, supplied size is {size}. "
-            "Please provide valid size and try again.",
-        )
+        raise refused("1321-400", key, len(ids) if isinstance(ids, list) else "unknown")
     if not is_text(ids[0]):
         raise InvalidResource("1400-400", f"{key}: must be a list of one id")
     return str(ids[0])
-
-
-def _values(origin: str, given: Json, names: Mapping[str, str], keys: Mapping[str, Key]) -> Json:
-    """The values of `given`, which has a client's `names`, by the configuration file's."""
-    if len(given) > MOST_KEYS:
-        raise InvalidResource("1400-400", f"{origin}: has more than {MOST_KEYS} keys")
-    theirs = {name: keys[ours] for name, ours in names.items()}
-    found = values_of(origin, given, theirs)
-    return {names[name]: value for name, value in found.items()}
-
-
-def table(body: Json, key: str, number: str = "1359-400") -> Json:
-    """The object that must be under a key."""
-    given = body.get(key)
-    if given is None:
-        raise missing(key, number)
-    if not isinstance(given, dict):
-        raise InvalidResource("1400-400", f"{key}: must be an object")
-    return given
-
-
-def missing(param: str, number: str = "1359-400") -> InvalidResource:
-    """What to raise for want of a parameter."""
-    if number == "1304-400":
-        return InvalidResource(
-            number,
-            f"The mandatory field {param} is not provided. "
-            f"Please provide the {param} and try again.",
-        )
-    return InvalidResource(
-        number,
-        f"The param {param} is missing in the request. Please provide a valid {param} "
-        "and try again.",
-    )
-
-
-def _brief(given: Any) -> str:
-    """A client's value as it can stand in a sentence."""
-    return f"{given!s:.100}"
-
-
-def integer(given: Any) -> int | None:
-    """A whole number, which may be written as a text."""
-    if isinstance(given, str):
-        text = given.strip("\r\n")
-        digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS):
-            return None
-        return int(text)
-    return given if type(given) is int else None

@@ -38,7 +38,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from engine import log
-from engine.config import file
+from engine.config import environment, file
 from engine.control import declared_flows
 from engine.daemon.turns import LATER, MORE, WAITS, WORKS, Turns
 from engine.dataset.storage.local import make_folder, take
@@ -206,7 +206,7 @@ class Daemon:
     def _read(self) -> None:
         """Follow what file and home declare by now; what of it cannot run is told of once."""
         try:
-            self._kept, problems = declared_flows.kept(self._config, self._path)
+            self._kept, problems = declared_flows.flows_in_home(self._config, self._path)
         except EtlError as error:
             self._unread = [f"What the home keeps cannot be read: {error}"]
             log.log.error("what the home keeps cannot be read", error=str(error))
@@ -350,7 +350,7 @@ class Daemon:
 
     def _start(self, flow: Flow, began: int) -> BaseProcess | None:
         # What was rotated since the daemon read it would be refused once at every tick.
-        flow = replace(flow, connection=file.read_again(flow.connection))
+        flow = replace(flow, connection=environment.read_again(flow.connection))
         context = get_context("spawn")
         says, speaks = context.Pipe(duplex=False)
         work = partial(_work, flow, self._config.home, self._clock, self._options, began, speaks)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from engine.model.window import Window
 
 HOST = "https://data.mixpanel.com"
-Given = str | tuple[str, Any]
+DocumentSource = str | tuple[str, Any]  # a name or a path; or a name and the document
 DELAY_MINUTES = 10
 MOST_NAMES = 5  # of events, in a sentence
 LONGEST_WORDS = 200  # characters of a sentence that describes a source
@@ -84,8 +84,8 @@ class Flow:
     name: str
     connection: Connection
     dataset: str
-    mapping: Given = "mixpanel-events"
-    schema: Given = "mixpanel-events"
+    mapping: DocumentSource = "mixpanel-events"
+    schema: DocumentSource = "mixpanel-events"
     events: tuple[str, ...] = ()
     where: str | None = None
     partial_ingestion_percent: float = 5.0

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine.config import file
+from engine.config.shipped import find
 from engine.errors import InputError
 from engine.model.flow import Flow
 
@@ -21,7 +21,7 @@ def rules_of(flow: Flow) -> "Rules":
     wrong = list[str]()
     for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
         try:
-            found[kind] = file.find(kind, wanted) if isinstance(wanted, str) else wanted
+            found[kind] = find(kind, wanted) if isinstance(wanted, str) else wanted
             if kind == "schema" and wrong:  # what is wrong with it shows although nothing can fit
                 Schema.parse(*found[kind])
         except InputError as error:

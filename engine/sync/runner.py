@@ -20,7 +20,7 @@ from uuid import uuid4
 from ulid import ULID
 
 from engine.catalog.database import Catalog
-from engine.config import file as config
+from engine.config import environment
 from engine.dataset import positions, single_days
 from engine.dataset.dataset import Dataset, Planned
 from engine.errors import (
@@ -441,7 +441,7 @@ class Runs:
 
     def _has_other_credentials(self, attempt: _Attempt) -> bool:
         """Read the files of the credentials again; whether they differ from those refused."""
-        fresh = config.read_again(self._flow.connection)
+        fresh = environment.read_again(self._flow.connection)
         self._flow = replace(self._flow, connection=fresh)
         return fresh != attempt.connection
 

@@ -27,7 +27,7 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.cli.console import listen_to_signals
 from engine.cli.main import PROGRAM, main
-from engine.config import file
+from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
 from engine.model import schedule
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
@@ -237,10 +237,10 @@ def test_every_problem_of_a_configuration_at_once(run: Run) -> None:
 def test_a_table_with_another_schema(run: Run) -> None:
     """What differs is told column by column; the table stays as it is."""
     assert run("backfill", *ONE_DAY).status == 0
-    text = json.dumps(file.find("schema", "mixpanel-events")[1])
+    text = json.dumps(find("schema", "mixpanel-events")[1])
     assert '"item_id"' in text
     Path("other.json").write_text(text.replace('"item_id"', '"article"'))
-    mapping = json.dumps(file.find("mapping", "mixpanel-events")[1])
+    mapping = json.dumps(find("mapping", "mixpanel-events")[1])
     Path("map.json").write_text(mapping.replace("_extconndev.item_id", "_extconndev.article"))
     before = rows(Path("data/events"))
     said = run("backfill", *DAYS, "--schema=other.json", "--mapping=map.json")
@@ -295,7 +295,7 @@ def test_a_defect(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise KeyError("some-secret")
 
-    monkeypatch.setattr(file, "home", fail)
+    monkeypatch.setattr("engine.config.environment.home", fail)
     said = run("runs")
     assert said.status == 1
     assert "KeyError" in said.err

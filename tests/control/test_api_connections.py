@@ -81,7 +81,7 @@ def test_a_connection_comes_back_without_its_password(api: Served) -> None:
     kept = api.plane.resources.get("connections", made.body["id"])
     assert PASSWORD not in repr(kept)
     assert kept.secret is not None
-    assert api.plane.vault.open(kept.secret) == {"password": PASSWORD}
+    assert api.plane.vault.decrypt(kept.secret) == {"password": PASSWORD}
 
 
 @pytest.mark.parametrize("kind", ["connections", "sourceConnections", "targetConnections"])
@@ -227,7 +227,7 @@ def test_the_tutorials_new_credentials(api: Served) -> None:
     assert api.call("PATCH", f"/connections/{id_}", back, answer.body["etag"]).status == 200
     kept = api.plane.resources.get("connections", id_)
     assert kept.secret is not None
-    secret = api.plane.vault.open(kept.secret)
+    secret = api.plane.vault.decrypt(kept.secret)
     assert secret == {"password": "new-password", "securityToken": "new-token"}
     gone = [
         {"op": "remove", "path": "/auth/params/host"},
@@ -283,7 +283,7 @@ def test_a_secret_stays_where_nothing_else_is_changed(api: Served) -> None:
         assert api.call("PATCH", f"/connections/{id_}", patch, "*").status == 200
         kept = api.plane.resources.get("connections", id_).secret
         assert kept is not None
-        assert api.plane.vault.open(kept) == {"password": PASSWORD}
+        assert api.plane.vault.decrypt(kept) == {"password": PASSWORD}
 
 
 def test_a_lost_key_wants_the_password_again(api: Served) -> None:

@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resource, new
-from engine.config.file import find
+from engine.config.shipped import find
 from engine.control import to_flow
 from engine.model.flow import Flow, Schedule, Secret
 from engine.model.run_payload import SCHEDULED

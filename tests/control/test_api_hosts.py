@@ -123,9 +123,9 @@ def test_without_a_configuration_no_host_is_judged(plane: AppState, client: Test
     """
     flow = stored_flow(plane, keep_connection(plane, "http://127.0.0.1:22", SECRET))
     own = Config(plane.catalog.path.parent, {})
-    flows, problems = declared_flows.kept(own, None)
+    flows, problems = declared_flows.flows_in_home(own, None)
     assert (list(flows), problems) == ([flow], {})
-    _, problems = declared_flows.kept(own, plane.catalog.path.parent / "flows.toml")
+    _, problems = declared_flows.flows_in_home(own, plane.catalog.path.parent / "flows.toml")
     assert "mixpanel_hosts" in problems[flow]
 
 
@@ -297,5 +297,5 @@ def test_line_ends_are_no_part_of_credentials(plane: AppState, client: TestClien
     id_ = client.post(CONNECTIONS, json=body).json()["id"]
     kept = plane.resources.get("connections", id_)
     assert kept.secret
-    assert plane.vault.open(kept.secret) == {"password": SECRET}
+    assert plane.vault.decrypt(kept.secret) == {"password": SECRET}
     assert kept.body["auth"]["params"]["username"] == "reader"

@@ -227,7 +227,7 @@ def test_a_home_that_cannot_be_read(tried: Trial, monkeypatch: pytest.MonkeyPatc
     asked._listen(Api(port=0, token=Secret("a-token")))
     assert asked._api
     plane = asked._api._plane
-    plane.vault.seal(1)
+    plane.vault.encrypt(1)
     key = (tried.home / NAME).read_text()
     plane.resources.create(new("flows", {}, 1))
     unread = ["What the home keeps cannot be read: The key for"]
@@ -584,7 +584,7 @@ def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     path = tmp_path / "etl.toml"
     path.write_text(f'home = "{tmp_path}/home"\n{API}key = {{ env = "KEY" }}\n')
     monkeypatch.setattr(scheduler.Daemon, "_watch", lambda _: None)
-    with pytest.raises(InputError, match="key for secrets is none"):
+    with pytest.raises(InputError, match="key for secrets is malformed"):
         Daemon(path, {"KEY": "x"}).run()
 
 

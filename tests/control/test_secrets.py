@@ -1,4 +1,4 @@
-"""Secrets at rest: sealed with one key, that is made once and whole."""
+"""Secrets in the catalog: encrypted with one key, which is made once and whole."""
 
 import os
 import signal
@@ -18,55 +18,55 @@ from engine.model.flow import Secret
 ROOT = Path(__file__).parents[2]
 
 
-def test_what_is_sealed(tmp_path: Path) -> None:
-    """Only the key of the home opens it, and nothing of it is to be seen."""
-    sealed = secret_store_of(tmp_path).seal({"password": "hunter2"})
-    assert b"hunter2" not in sealed
-    assert secret_store_of(tmp_path).open(sealed) == {"password": "hunter2"}
+def test_an_encrypted_document(tmp_path: Path) -> None:
+    """P7: only the key of the home decrypts it, and none of its texts stand in the bytes."""
+    encrypted = secret_store_of(tmp_path).encrypt({"password": "hunter2"})
+    assert b"hunter2" not in encrypted
+    assert secret_store_of(tmp_path).decrypt(encrypted) == {"password": "hunter2"}
     other = SecretStore(Secret(Fernet.generate_key().decode()))
     with pytest.raises(InputError, match="another key"):
-        other.open(sealed)
+        other.decrypt(encrypted)
 
 
 def test_the_key_of_a_home(tmp_path: Path) -> None:
-    """In a file of its owner's alone; one that is given is used, and none is made then."""
+    """It stands in a file that only its owner can read; a key that is passed needs no file."""
     key = Secret(Fernet.generate_key().decode())
-    sealed = secret_store_of(tmp_path / "given", key).seal(1)
+    encrypted = secret_store_of(tmp_path / "given", key).encrypt(1)
     assert not (tmp_path / "given").exists()
-    assert SecretStore(key).open(sealed) == 1
-    secret_store_of(tmp_path / "made").seal(1)
+    assert SecretStore(key).decrypt(encrypted) == 1
+    secret_store_of(tmp_path / "made").encrypt(1)
     assert (tmp_path / "made" / NAME).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in (tmp_path / "made").iterdir()] == [NAME]
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "hunter2" * 9])
-def test_what_is_no_key(text: str) -> None:
-    """It is told without the text."""
+def test_a_malformed_key(text: str) -> None:
+    """P7: the error does not repeat it."""
     with pytest.raises(InputError, match="32 bytes") as error:
         SecretStore(Secret(text))
     assert "hunter2" not in str(error.value)
 
 
 def test_a_key_that_is_lost(tmp_path: Path) -> None:
-    """To look makes no new one; what is sealed again then is opened again, by whoever runs."""
-    vault, path = secret_store_of(tmp_path), tmp_path / NAME
-    sealed = vault.seal(1)
+    """Decrypting makes no new key; encrypting does, and every later store decrypts with it."""
+    store, path = secret_store_of(tmp_path), tmp_path / NAME
+    encrypted = store.encrypt(1)
     key = path.read_text()
     path.unlink()
-    for each in (vault, secret_store_of(tmp_path)):
+    for each in (store, secret_store_of(tmp_path)):
         with pytest.raises(InputError, match=r"cannot be read .* Bring it back"):
-            each.open(sealed)
+            each.decrypt(encrypted)
     assert not path.exists()
-    again = vault.seal(2)
-    assert secret_store_of(tmp_path).open(again) == 2
+    again = store.encrypt(2)
+    assert secret_store_of(tmp_path).decrypt(again) == 2
     with pytest.raises(InputError, match="another key"):
-        vault.open(sealed)
+        store.decrypt(encrypted)
     path.write_text(key)
-    assert vault.open(sealed) == 1
+    assert store.decrypt(encrypted) == 1
 
 
-def test_made_by_many_at_once(tmp_path: Path) -> None:
-    """All of them have the one that is there in the end."""
+def test_threads_make_one_key(tmp_path: Path) -> None:
+    """P2: every thread returns the one key that is in the file at the end."""
     for turn in range(20):
         path, start = tmp_path / str(turn), threading.Barrier(8)
         got: list[str] = []
@@ -85,25 +85,25 @@ def test_made_by_many_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moment", ["os.fsync", "os.link"])
 def test_killed_while_it_is_made(tmp_path: Path, moment: str) -> None:
-    """There is no key then: half of one, or an empty one, would lock everybody out."""
+    """No key is there afterwards: half a key, or an empty file, would stop every later start."""
     script = f"""
 import os, signal
 from pathlib import Path
 from engine.control.secrets import secret_store_of
 {moment} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-secret_store_of(Path({str(tmp_path)!r})).seal(1)
+secret_store_of(Path({str(tmp_path)!r})).encrypt(1)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / NAME).exists()
-    assert secret_store_of(tmp_path).open(secret_store_of(tmp_path).seal(1)) == 1
+    assert secret_store_of(tmp_path).decrypt(secret_store_of(tmp_path).encrypt(1)) == 1
 
 
-def test_where_none_can_be_made(tmp_path: Path) -> None:
-    """It is said which file cannot be written."""
+def test_a_key_that_cannot_be_written(tmp_path: Path) -> None:
+    """The error names the file."""
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match=f"Cannot write .*{NAME}"):
-        secret_store_of(tmp_path / "file").seal(1)
+        secret_store_of(tmp_path / "file").encrypt(1)
 
 
 def test_who_holds_a_lock(tmp_path: Path) -> None:

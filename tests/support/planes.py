@@ -55,7 +55,7 @@ def keep_connection(plane: AppState, host: str, password: str = PASSWORD, **para
             "params": {"host": host, "username": USERNAME, "password": "xxxx", **params},
         },
     }
-    made = new("connections", body, plane.now(), secret=plane.vault.seal({"password": password}))
+    made = new("connections", body, plane.now(), secret=plane.vault.encrypt({"password": password}))
     plane.resources.create(made)
     return made.id
 

@@ -11,7 +11,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
-from engine.config import file
+from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
 from engine.mixpanel.client import Timeouts
 from engine.model.flow import Connection, Flow, Secret
@@ -22,7 +22,7 @@ from engine.sync.pull import Rules, table_schema
 from engine.sync.runner import Event, Options, Waiting
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2)]
-RULES = Rules(file.find("mapping", "mixpanel-events"), file.find("schema", "mixpanel-events"))
+RULES = Rules(find("mapping", "mixpanel-events"), find("schema", "mixpanel-events"))
 QUICK = Options(
     patience=RetryPolicy(
         first=0.01, longest=0.01, pause=0.01, longest_pause=0.01, limited=6, obeyed=0.05

@@ -13,7 +13,7 @@ import pytest
 
 from engine.catalog.database import Catalog
 from engine.cli.main import PROGRAM
-from engine.config import file
+from engine.config.shipped import find
 from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import Writer
@@ -68,7 +68,7 @@ def run(
 
 def schema_file(name: str, required: list[str] | None = None, **rules: dict[str, Any]) -> None:
     """The shipped schema with other demands, and the same columns."""
-    document = json.loads(json.dumps(file.find("schema", "mixpanel-events")[1]))
+    document = json.loads(json.dumps(find("schema", "mixpanel-events")[1]))
     inner = document["properties"]["_extconndev"]
     inner["required"] = inner["required"] if required is None else required
     for column, rule in rules.items():

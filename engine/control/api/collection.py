@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Request, Response
 from engine.catalog.resources import Json, Resource, new
 from engine.control import to_flow
 from engine.control.api import listing
-from engine.control.api.fit import check_users
+from engine.control.api.flow_checks import check_users
 from engine.control.api.items import READ_ONLY, item, made, quoted, single
 from engine.control.api.patch import patched, replaces
 from engine.control.api.plane import AppState, Shared

@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
+from engine.config.fields import SHOWN
+from engine.config.value_types import MASK
 from engine.control.api.collection import Collection, router_of
 from engine.control.api.items import item
 from engine.control.api.plane import AppState
@@ -12,9 +14,7 @@ from engine.control.api.problems import invalid
 from engine.control.api.secrecy import check_own_texts, check_texts, opened
 from engine.control.to_flow import check_host
 from engine.control.validation import (
-    MASK,
     PROVIDER,
-    SHOWN,
     check_connection,
     check_source,
     check_target,
@@ -77,7 +77,7 @@ def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json,
     body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
     check_own_texts(body, secret, str(params.get("username", "")))
     check_texts(plane, body)
-    return body, plane.vault.seal(secret) if secret else None
+    return body, plane.vault.encrypt(secret) if secret else None
 
 
 def _trimmed(value: Any) -> Any:
@@ -91,7 +91,7 @@ def _receiver(body: Json) -> Json:
 
 
 def _check_base(plane: AppState, resource: Resource) -> None:
-    check_connection(resource.body, plane.vault.open(resource.secret) if resource.secret else {})
+    check_connection(resource.body, plane.vault.decrypt(resource.secret) if resource.secret else {})
     check_host(resource, plane.hosts)
 
 

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
 
-from engine.control.api.forms import ANSWERS, BODIES
+from engine.control.api.openapi_schemas import BODIES, RESPONSES
 
 DOCS, OPENAPI = "/docs", "/openapi.json"
 OPEN = ("/healthz",)  # what anybody may ask for
@@ -143,8 +143,8 @@ def _describe(call: dict[str, Any], name: str) -> None:
         if status >= "400":
             error = {"schema": {"$ref": "#/components/schemas/Error"}}
             answer.setdefault("content", {"application/json": error})
-        elif name in ANSWERS and status < "300":
-            answer["content"] = {"application/json": {"schema": ANSWERS[name]}}
+        elif name in RESPONSES and status < "300":
+            answer["content"] = {"application/json": {"schema": RESPONSES[name]}}
     if name in BODIES:
         call["requestBody"]["content"]["application/json"]["schema"] = BODIES[name]
 

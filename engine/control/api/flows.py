@@ -6,7 +6,7 @@ from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
 from engine.control.api.collection import Collection, changed, router_of
 from engine.control.api.connections import plain
-from engine.control.api.fit import check_flow
+from engine.control.api.flow_checks import check_flow
 from engine.control.api.items import item, made
 from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound, bound_to

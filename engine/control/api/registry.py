@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
-from engine.config import file
+from engine.config.shipped import find
 from engine.control.api import filters
 from engine.control.api.items import quoted
 from engine.control.api.listing import MOST_TOKEN, Key, compare, is_place, number, place
@@ -97,7 +97,7 @@ class SchemaRef(BaseModel):
 def keep_shipped(plane: AppState) -> None:
     """Have the shipped schema among the resources, as this version of the program has it."""
     resources = plane.resources
-    _, document = file.find("schema", SHIPPED)
+    _, document = find("schema", SHIPPED)
     id_, origin = document["$id"], f"schemas/{SHIPPED}.json"
     try:
         before = resources.get("schemas", id_)

@@ -9,9 +9,9 @@ from urllib.parse import quote, unquote
 import re2
 
 from engine.catalog.resources import Json, Resource
+from engine.config.value_types import MASK
 from engine.control.api.plane import AppState
 from engine.control.api.problems import invalid
-from engine.control.validation import MASK
 from engine.errors import InputError
 
 LEAST = 6  # characters: a shorter password stands in many a word by chance
@@ -63,7 +63,7 @@ def _found(text: str, forms: set[str]) -> set[str]:
 def opened(plane: AppState, resource: Resource | None) -> Json:
     """The secrets of a resource; none where another key sealed them: they are to be given again."""
     try:
-        found: Json = plane.vault.open(resource.secret) if resource and resource.secret else {}
+        found: Json = plane.vault.decrypt(resource.secret) if resource and resource.secret else {}
     except InputError:
         return {}
     return found

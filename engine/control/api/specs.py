@@ -1,17 +1,19 @@
-"""What can be connected and how it flows: Flow Service's specifications, as far as they are ours.
+"""Flow Service's specifications of Mixpanel, of the data lake, and of flows between them.
 
-The flow specification's rules are those of Adobe's RestStorageToAEP.
+Their schemas are those of the fields in `config/fields.py`; schedules have the rules of
+Adobe's RestStorageToAEP.
 """
 
 from typing import Any
 
 from fastapi import APIRouter, Request
 
+from engine.config.fields import ACCOUNT, LEAST_MINUTES, OPTIONS, SCHEDULES, SOURCE, schema_of
 from engine.control.api.items import single
 from engine.control.api.listing import documented, page
+from engine.control.api.openapi_schemas import BODIES, MAPPING
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
 from engine.errors import NotFound
-from engine.model.flow import FREQUENCIES
 from engine.model.run_payload import PROGRAM, signed
 
 Json = dict[str, Any]
@@ -19,17 +21,11 @@ Json = dict[str, Any]
 router = APIRouter(tags=["Specifications"])
 
 _DRAFT = "http://json-schema.org/draft-07/schema#"
-_BORN = 1640995200000  # ms; they are older than whatever was made here
+_BORN = 1640995200000  # ms since the epoch: before every resource
 
 
-def _object(properties: Json, required: list[str], **more: Any) -> Json:
-    return {
-        "$schema": _DRAFT, "type": "object", "properties": properties, "required": required, **more
-    }  # fmt: skip
-
-
-def _text(description: str, **more: Any) -> Json:
-    return {"type": "string", "description": description, **more}
+def _draft(schema: Json, **more: Any) -> Json:
+    return {"$schema": _DRAFT, **schema, **more}
 
 
 def _item(id_: str, name: str, **more: Any) -> Json:
@@ -44,57 +40,16 @@ def _item(id_: str, name: str, **more: Any) -> Json:
     }
 
 
-_CREDENTIALS = _object(
-    {
-        "host": _text(
-            "The address of Mixpanel's raw export, https://data.mixpanel.com if left out"
-        ),
-        "username": _text("The name of a service account"),
-        "password": _text("The secret of the service account", format="password"),
+_SCHEDULE_RULES = {
+    "if": {"properties": {"frequency": {"const": "once"}}},
+    "then": {"allOf": [{"not": {"required": [key]}} for key in ("interval", "backfill")]},
+    "else": {
+        "required": ["interval"],
+        "if": {"properties": {"frequency": {"const": "minute"}}},
+        "then": {"properties": {"interval": {"minimum": LEAST_MINUTES}}},
+        "else": {"properties": {"interval": {"minimum": 1}}},
     },
-    ["username", "password"],
-)
-_PROJECT = _object(
-    {
-        "projectId": _text("The number of the project"),
-        "timezone": _text("The project's time zone, by its IANA or its Windows name"),
-    },
-    ["projectId"],
-)
-_DATASET = _object({"dataSetId": _text("The id of the dataset")}, ["dataSetId"])
-_SCHEDULE = _object(
-    {
-        "startTime": {"type": "integer", "description": "Seconds since 1970; may be past"},
-        "frequency": {"type": "string", "enum": list(FREQUENCIES)},
-        "interval": {"type": "integer"},
-        "backfill": {"type": "boolean", "default": True},
-    },
-    ["startTime", "frequency"],
-    **{
-        "if": {"properties": {"frequency": {"const": "once"}}},
-        "then": {"allOf": [{"not": {"required": [key]}} for key in ("interval", "backfill")]},
-        "else": {
-            "required": ["interval"],
-            "if": {"properties": {"frequency": {"const": "minute"}}},
-            "then": {"properties": {"interval": {"minimum": 15}}},
-            "else": {"properties": {"interval": {"minimum": 1}}},
-        },
-    },
-)
-_OPTIONS = _object(
-    {
-        "errorDiagnosticsEnabled": {"type": "boolean", "default": False},
-        "partialIngestionPercent": {
-            "type": "number",
-            "description": "The share of rows that may be rejected before a run fails",
-            "exclusiveMinimum": 0,
-        },
-    },
-    [],
-)
-_MAPPING = _object(
-    {"mappingId": _text("A mapping set"), "mappingVersion": _text("0 for the first")}, ["mappingId"]
-)
+}
 
 CONNECTION_SPECS = [
     *(
@@ -102,19 +57,23 @@ CONNECTION_SPECS = [
             id_,
             "mixpanel",
             authSpec=[
-                {"name": name, "type": name.replace(" ", ""), "spec": _CREDENTIALS}
+                {"name": name, "type": name.replace(" ", ""), "spec": _draft(schema_of(ACCOUNT))}
                 for name in AUTH_SPECS
             ],
             exploreSpec={"name": "Resource", "type": "Resource"},
-            sourceSpec={"name": "mixpanel", "type": "Source", "spec": _PROJECT},
+            sourceSpec={"name": "mixpanel", "type": "Source", "spec": _draft(schema_of(SOURCE))},
             attributes={"category": "analytics", "isSource": True},
         )
         for id_ in MIXPANEL
     ),
     _item(
         DATA_LAKE,
-        "datalake",  # as clients look it up, with its case
-        targetSpec={"name": "dataLake", "type": "Target", "spec": _DATASET},
+        "datalake",  # in the case that clients look it up by
+        targetSpec={
+            "name": "dataLake",
+            "type": "Target",
+            "spec": _draft(BODIES["post targetConnections"]["properties"]["params"]),
+        },
         attributes={"isSource": False},
     ),
 ]
@@ -124,24 +83,28 @@ FLOW_SPECS = [
         "RestStorageToAEP",
         sourceConnectionSpecIds=list(MIXPANEL),
         targetConnectionSpecIds=[DATA_LAKE],
-        optionSpec={"name": "OptionSpec", "spec": _OPTIONS},
-        transformationSpecs=[{"name": "Mapping", "spec": _MAPPING}],
-        scheduleSpec={"name": "PeriodicSchedule", "type": "Periodic", "spec": _SCHEDULE},
+        optionSpec={"name": "OptionSpec", "spec": _draft(schema_of(OPTIONS))},
+        transformationSpecs=[{"name": "Mapping", "spec": _draft(MAPPING)}],
+        scheduleSpec={
+            "name": "PeriodicSchedule",
+            "type": "Periodic",
+            "spec": _draft(schema_of(SCHEDULES), **_SCHEDULE_RULES),
+        },
         attributes={"notification": {"category": "sources", "flowRun": {"enabled": True}}},
     )
 ]
 
 
-def _offer(kind: str, items: list[Json], words: str) -> None:
-    """The two routes of a kind of specifications."""
+def _add_routes(kind: str, items: list[Json], description: str) -> None:
+    """Add the routes that list specifications of a kind, and that show one."""
 
-    @router.get(f"/{kind}", openapi_extra=documented(), description=words)
+    @router.get(f"/{kind}", openapi_extra=documented(), description=description)
     def all_(request: Request) -> Json:
         return page(request, kind, items)
 
     @router.get(
         f"/{kind}/{{id}}",
-        description="One of them, by its id, or by its name where there is one of it.",
+        description="Show a specification by its id, or by its name if no other has it.",
     )
     def one(id: str) -> Json:  # noqa: A002 - its name in the path
         found = [item for item in items if item["id"] == id]
@@ -151,9 +114,13 @@ def _offer(kind: str, items: list[Json], words: str) -> None:
         raise NotFound(kind, id)
 
 
-_offer(
+_add_routes(
     "connectionSpecs",
     CONNECTION_SPECS,
-    "What can be connected: Mixpanel, under two ids, and the data lake.",
+    "List the specifications of connections: Mixpanel, under two ids, and the data lake.",
 )
-_offer("flowSpecs", FLOW_SPECS, "How data can flow: from Mixpanel to a dataset, on a schedule.")
+_add_routes(
+    "flowSpecs",
+    FLOW_SPECS,
+    "List the specifications of flows: from Mixpanel to a dataset, on a schedule.",
+)

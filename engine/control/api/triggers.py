@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
+from engine.config.value_types import integer
 from engine.control import to_flow
 from engine.control.api.collection import Document
 from engine.control.api.connections import without_secrets
 from engine.control.api.plane import AppState, Shared
 from engine.control.api.problems import cut, invalid, unsupported
-from engine.control.validation import DISABLED, ENABLED, integer
+from engine.control.validation import DISABLED, ENABLED
 from engine.dataset.storage.local import canonical
 from engine.errors import NotFound
 from engine.model.flow import Flow, Run

@@ -1,6 +1,4 @@
-"""Whether a flow can run, as it is declared or would be: all that a tick needs, but Mixpanel's
-own word.
-"""
+"""Check whether a flow can run, as it is or after a change, without a request to Mixpanel."""
 
 from pathlib import Path
 
@@ -18,9 +16,9 @@ from engine.transform.schema import Schema
 
 
 def check_flow(plane: AppState, resource: Resource, resources: Resources) -> None:
-    """Raise what would keep a flow from running."""
+    """Raise InvalidResource, NotFound or Problem if a flow cannot run."""
     flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
-    _check_alone(plane, flow)
+    _refuse_shared_table(plane, flow)
     assert isinstance(flow.mapping, tuple)
     assert isinstance(flow.schema, tuple)
     try:
@@ -32,39 +30,39 @@ def check_flow(plane: AppState, resource: Resource, resources: Resources) -> Non
 
 
 def check_users(plane: AppState, changed: Resource) -> None:
-    """Raise what would keep the flows that use a resource from running once it is changed."""
-    resources = _With(plane, changed)
+    """Raise if a flow that uses a resource could not run once that is `changed`."""
+    resources = _ChangedResources(plane, changed)
     for kind, id_ in resources.users(changed.id):
         user = resources.get(kind, id_)
         if kind == "flows" and user.body.get("state") != DISABLED:
             check_flow(plane, user, resources)
 
 
-class _With(Resources):
-    """The resources as they would be, with one of them changed."""
+class _ChangedResources(Resources):
+    """The resources with one of them changed, before the change is stored."""
 
     def __init__(self, plane: AppState, changed: Resource) -> None:
         super().__init__(plane.catalog)
         self._changed = changed
 
     def get(self, kind: str, id_: str) -> Resource:
-        """The one of that kind and id; NotFound if there is none."""
+        """Return the changed resource, or another one; NotFound if there is none."""
         changed = self._changed
         return changed if (kind, id_) == (changed.kind, changed.id) else super().get(kind, id_)
 
 
 def _check_table(flow: Flow) -> None:
-    """A table that is there already has to be this flow's."""
+    """Raise if an existing table is not this flow's, or has other windows."""
     from engine.dataset import positions
-    from engine.sync import incremental  # with Arrow, which the daemon at rest does without
+    from engine.sync import incremental  # they import Arrow, which an idle daemon spares
 
     dataset = open_flow.dataset_of(flow, open_flow.rules_of(flow))
     positions.check_owner(flow, dataset)
     incremental.check_kind(flow, dataset)
 
 
-def _check_alone(plane: AppState, flow: Flow) -> None:
-    """Two flows would replace each other's days, and each would append what arrives (P4)."""
+def _refuse_shared_table(plane: AppState, flow: Flow) -> None:
+    """Raise if another flow has the table: the two would replace each other's days (P4)."""
     place = canonical(flow.dataset)
     for other in plane.resources.all("flows"):
         if to_flow.name_of(other) == flow.name:

@@ -12,7 +12,7 @@ ENVIRON = {"TOKEN": "short", "ETL_TOKEN": TOKEN, "ETL_KEY": "a key", "ETL_SPACES
 
 
 def api(folder: Path, text: str) -> Api:
-    """What a file with that table, and no flow, declares."""
+    """Load a file that has this table [api], and no flow."""
     path = folder / "etl.toml"
     path.write_text(f"[api]\n{text}\n")
     loaded = load(path, ENVIRON)
@@ -22,12 +22,12 @@ def api(folder: Path, text: str) -> Api:
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
-    """It listens where this machine alone can call, with secrets of its own making."""
+    """An empty table listens on loopback, and secrets are made in the home."""
     assert api(tmp_path, "") == Api("127.0.0.1", 8787, None, None, Path("data"), ())
 
 
 def test_no_table(tmp_path: Path) -> None:
-    """Without it there is no control plane, and there have to be flows."""
+    """A file without [api] has no control plane, and must declare flows."""
     path = tmp_path / "etl.toml"
     path.write_text('home = "x"\n')
     with pytest.raises(InputError, match=r"flows: is missing"):
@@ -35,7 +35,7 @@ def test_no_table(tmp_path: Path) -> None:
 
 
 def test_every_key(tmp_path: Path) -> None:
-    """Each arrives; the secrets come from elsewhere."""
+    """Every key is read; secrets come from a file and a variable."""
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     found = api(
         tmp_path,
@@ -66,8 +66,8 @@ def test_every_key(tmp_path: Path) -> None:
         ("[::1]:8787", "::1", 8787),
     ],
 )
-def test_this_machine(tmp_path: Path, listen: str, host: str, port: int) -> None:
-    """Loopback in all its forms needs no token of one's own."""
+def test_loopback_addresses(tmp_path: Path, listen: str, host: str, port: int) -> None:
+    """Loopback addresses need no token in the file."""
     found = api(tmp_path, f'listen = "{listen}"')
     assert (found.host, found.port) == (host, port)
 
@@ -75,15 +75,15 @@ def test_this_machine(tmp_path: Path, listen: str, host: str, port: int) -> None
 @pytest.mark.parametrize(
     "listen", ["0.0.0.0:1", "[::]:1", "192.168.1.2:8787", "etl.example.org:80", "localhost.x:1"]
 )
-def test_elsewhere(tmp_path: Path, listen: str) -> None:
-    """Where others can call, a token that nobody thought of is refused."""
+def test_addresses_that_others_can_reach(tmp_path: Path, listen: str) -> None:
+    """An address that other machines can reach needs a token in the file."""
     with pytest.raises(InputError, match=r"api\.token: is missing\. Others can call"):
         api(tmp_path, f'listen = "{listen}"')
     assert api(tmp_path, f'listen = "{listen}"\ntoken = {{ env = "ETL_TOKEN" }}').token
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "sentence"),
     [
         ("port = 80", r"api\.port: is not known here.*Allowed: listen, token, key"),
         ("listn = 1", 'did you mean "listen"'),
@@ -111,16 +111,16 @@ def test_elsewhere(tmp_path: Path, listen: str) -> None:
         ("url = 5", "must be the scheme and host"),
     ],
 )
-def test_what_is_wrong(tmp_path: Path, line: str, told: str) -> None:
+def test_wrong_values_of_the_table(tmp_path: Path, line: str, sentence: str) -> None:
     """The key is named, and what it must be; never a secret's value (P7)."""
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=sentence) as error:
         api(tmp_path, line)
     assert "short" not in str(error.value)
     assert TOKEN not in str(error.value)
 
 
-def test_no_table_at_all(tmp_path: Path) -> None:
-    """A value in its place is told of."""
+def test_a_value_in_the_place_of_the_table(tmp_path: Path) -> None:
+    """Any other value in the place of the table is refused."""
     path = tmp_path / "etl.toml"
     path.write_text("api = 5\n")
     with pytest.raises(InputError, match=r"api: must be a table: \[api\], not 5"):
