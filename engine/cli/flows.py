@@ -55,7 +55,7 @@ def daemon(config_file: ConfigFile) -> int:
 
     SIGHUP reads the configuration again.
     """
-    from engine.daemon.scheduler import Daemon
+    from engine.daemon.daemon import Daemon
     from engine.log import configure
 
     configure()
