@@ -32,7 +32,7 @@ from engine.daemon.reconcile import (
     replan,
 )
 from engine.daemon.scheduler import Scheduler
-from engine.daemon.signals import STOPS, SignalQueue, receive_signals
+from engine.daemon.signals import DRAIN, GRACE, STOPS, SignalQueue, receive_signals
 from engine.daemon.turns import Turns
 from engine.dataset.storage.local import make_folder, take
 from engine.errors import EtlError, InputError, disk_error
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from engine.control.api.server import Server
     from engine.sync.runner import Options
 
-GRACE = 10  # seconds in which running windows may end after a stop signal (P8)
 WATCH = 60  # seconds between two comparisons of the ticks with the wall clock
 
 
@@ -58,9 +57,13 @@ class Daemon:
         clock: Clock | None = None,
         options: "Options | None" = None,
         signals: Callable[[], AbstractContextManager[SignalQueue]] = receive_signals,
+        drain: float = DRAIN,
         grace: float = GRACE,
     ) -> None:
-        """`path`: of the configuration file; InputError where it has mistakes."""
+        """`path`: of the configuration file; InputError where it has mistakes.
+
+        After a stop signal, running windows have `drain` seconds to end and processes `grace`.
+        """
         self._path, self._environ, self._grace = path, environ, grace
         self._clock = clock or Clock()
         self._receive_signals = signals
@@ -73,7 +76,7 @@ class Daemon:
         self._changed = threading.Event()  # set when a client changed a flow or requested a run
         self._scheduler = Scheduler(lambda name: self._dispatcher.tick(name), self._clock)
         self._dispatcher = Dispatcher(
-            partial(launch, self._config.home, self._clock, options),
+            partial(launch, self._config.home, self._clock, options, drain),
             Turns(max(2, os.cpu_count() or 1)),
             self._clock,
             self._scheduler.retry_in,

@@ -20,6 +20,7 @@ from signal import (
 )
 from types import FrameType
 
+from engine.daemon.signals import DRAIN
 from engine.daemon.turns import LATER, MORE, WAITS, WORKS
 from engine.errors import EtlError, sentence_of, status_of
 from engine.log import configure, log
@@ -34,7 +35,6 @@ SECONDS = 600  # that a turn may take
 LOOK = 1  # seconds between two looks at how much this process works
 QUIET = 3  # looks in a row at a process that does next to nothing: it waits for somebody else
 IDLE = 0.05  # of a processor: what a process uses that waits
-DRAIN = 8  # seconds in which a running window may end, after a stop was asked for (P8)
 
 
 def work(
@@ -44,6 +44,7 @@ def work(
     options: Options | None,
     began: int,
     speaks: Connection | None = None,
+    drain: float = DRAIN,
 ) -> int:
     """Bring `flow` up to date; the exit status: 0, MORE or LATER, 1 a failure, 2 wrong input.
 
@@ -55,7 +56,7 @@ def work(
     turn = RunContext(seconds=SECONDS, began=began)
     options = replace(options or Options(), now=clock.now)
     try:
-        _listen(turn)
+        _listen(turn, drain)
         items = sync_flow(flow, home, options, RunLogger(flow), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
@@ -124,15 +125,15 @@ def _of(run: Run) -> dict[str, str]:
     return {"run": run.id, "window": str(run.window)}
 
 
-def _listen(turn: RunContext) -> None:
-    """P8: a window that runs has DRAIN seconds to end; where nothing runs, the end is at once."""
+def _listen(turn: RunContext, drain: float) -> None:
+    """P8: a window that runs has `drain` seconds to end; where nothing runs, the end is at once."""
 
     def asked(*_: object) -> None:
         if not turn.asked:
             turn.asked = True
             if turn.idle:
                 raise KeyboardInterrupt
-            setitimer(ITIMER_REAL, DRAIN)
+            setitimer(ITIMER_REAL, drain)
 
     def enough(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

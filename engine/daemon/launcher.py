@@ -72,15 +72,16 @@ class FlowProcess:
 
 
 def launch(
-    home: Path, clock: Clock, options: "Options | None", flow: Flow, began: int
+    home: Path, clock: Clock, options: "Options | None", drain: float, flow: Flow, began: int
 ) -> FlowProcess:
     """Start a process that brings `flow` up to date; OSError where none can be started.
 
-    `began`: the tick that the turn belongs to, in ms.
+    `drain`: seconds in which a window may end after a stop signal; `began`: the tick that the turn
+    belongs to, in ms.
     """
     context = get_context("spawn")
     reports, sender = context.Pipe(duplex=False)
-    target = partial(_run, flow, home, clock, options, began, sender)
+    target = partial(_run, flow, home, clock, options, drain, began, sender)
     process = context.Process(target=target, name=f"run of {flow.name}")
     with sender:
         # Stop signals stay blocked in the new process until it can obey them: see `_run`.
@@ -100,6 +101,7 @@ def _run(
     home: Path,
     clock: Clock,
     options: "Options | None",
+    drain: float,
     began: int,
     sender: Connection,
 ) -> None:
@@ -107,4 +109,4 @@ def _run(
     from engine.daemon.flow_process import work
 
     signal(SIGHUP, SIG_IGN)
-    raise SystemExit(work(flow, home, clock, options, began, sender))
+    raise SystemExit(work(flow, home, clock, options, began, sender, drain))

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from signal import SIGHUP, SIGINT, SIGTERM, set_wakeup_fd, signal
 
 STOPS = (SIGINT, SIGTERM)
+DRAIN = 8  # seconds in which a running window may end after a stop signal (P8)
+GRACE = 10  # seconds until the daemon kills what still runs then: DRAIN, and time to clean up
 CHANGED = 0  # no signal has this number: the control plane wakes the daemon with it
 
 

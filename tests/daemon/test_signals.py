@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.daemon.signals import CHANGED, STOPS, receive_signals
+from engine.daemon.signals import CHANGED, DRAIN, GRACE, STOPS, receive_signals
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,8 @@ def test_another_thread_wakes_the_daemon() -> None:
         thread.join(20)
         assert not thread.is_alive()
         assert signals.wait(10) == CHANGED
+
+
+def test_the_end_comes_within_ten_seconds() -> None:
+    """P8: a window that drains to its last second still ends before its process is killed."""
+    assert DRAIN + 1 < GRACE <= 10

@@ -17,6 +17,7 @@ from typing import Any
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog, Entry
+from engine.daemon.signals import DRAIN
 from engine.model.clock import Clock
 from engine.model.window import each_day
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
@@ -54,6 +55,7 @@ class Trial:
     clock: Clock
     timezone: str = "UTC"
     per_hour: int = 1_000_000
+    drain: float = DRAIN  # seconds in which a window may end after a stop signal
 
     @property
     def config(self) -> Path:
@@ -89,7 +91,12 @@ class Trial:
     def start(self) -> subprocess.Popen[bytes]:
         """Start a daemon; what it says goes to the end of `log`."""
         given = json.dumps(
-            {"config": str(self.config), "clock": asdict(self.clock), "per_hour": self.per_hour}
+            {
+                "config": str(self.config),
+                "clock": asdict(self.clock),
+                "per_hour": self.per_hour,
+                "drain": self.drain,
+            }
         )
         environment = os.environ | {
             "TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD, "PYTHONPATH": str(ROOT),
@@ -231,7 +238,8 @@ def main() -> int:
         limits=Timeouts(connect=2, first_byte=5, idle=5, total=60),
     )
     clock = Clock(**given["clock"])
-    return Daemon(Path(given["config"]), os.environ, clock, options).run()
+    daemon = Daemon(Path(given["config"]), os.environ, clock, options, drain=given["drain"])
+    return daemon.run()
 
 
 if __name__ == "__main__":
