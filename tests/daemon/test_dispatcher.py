@@ -31,11 +31,11 @@ class Process:
     """A process of a turn: all that it does, `turn` does while it is followed."""
 
     def __init__(self, turn: Callable[[], int]) -> None:
-        self._turn = turn
+        self.turn = turn
         self.is_unwanted = False
 
     def follow(self, waits: Report, works: Report) -> int:
-        return self._turn()
+        return self.turn()
 
     def end_unwanted(self) -> None:
         self.is_unwanted = True

@@ -9,7 +9,7 @@ import pytest
 from deltalake import DeltaTable
 
 from engine.control import declared_flows
-from engine.daemon.flow_process import Pulse, work
+from engine.daemon.flow_process import Activity, work
 from engine.daemon.turns import WAITS, WORKS
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
@@ -18,12 +18,12 @@ from tests.support.commands import put
 from tests.support.daemons import BACKFILL, START, Trial, clock_of, expected, held_keys, trial
 
 
-def test_what_a_process_says_of_itself() -> None:
+def test_a_process_reports_when_it_waits_and_works() -> None:
     """Three quiet seconds in a row and it waits; it works again as soon as it does anything."""
-    pulse = Pulse(used=10, at=0)
+    activity = Activity(used=10, at=0)
     used = [10.9, 10.92, 10.93, 11.5, 11.5, 11.52, 11.53, 11.54, 12.4, 12.41]
-    words = [pulse.look(seconds, at) for at, seconds in enumerate(used, 1)]
-    assert words == [b"", b"", b"", b"", b"", b"", WAITS, b"", WORKS, b""]
+    reports = [activity.measure(seconds, at) for at, seconds in enumerate(used, 1)]
+    assert reports == [b"", b"", b"", b"", b"", b"", WAITS, b"", WORKS, b""]
 
 
 def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
