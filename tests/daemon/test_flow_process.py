@@ -43,6 +43,7 @@ def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
 
 
+@pytest.mark.usefixtures("handlers")
 def test_a_stop_in_the_middle_of_a_commit(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -58,13 +59,10 @@ def test_a_stop_in_the_middle_of_a_commit(
         write(table, *given, **named)
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", stopped)
-    before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT)}
     try:
         assert work(flow, home, tried.clock, None, 0) == 0
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
     assert tried.reached() > 0
     assert len(sandbox.requests) == 1
     assert [run.status for run in tried.runs()] == ["success"]

@@ -2,20 +2,12 @@
 
 import signal
 import threading
-from collections.abc import Iterator
 
 import pytest
 
-from engine.daemon.signals import CHANGED, DRAIN, GRACE, STOPS, receive_signals
+from engine.daemon.signals import CHANGED, DRAIN, GRACE, receive_signals
 
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    """Each test leaves the signal handlers of this process as they were."""
-    before = {sign: signal.getsignal(sign) for sign in (*STOPS, signal.SIGHUP)}
-    yield
-    for sign, handler in before.items():
-        signal.signal(sign, handler)
+pytestmark = pytest.mark.usefixtures("handlers")
 
 
 def test_signals_are_read_in_their_order() -> None:

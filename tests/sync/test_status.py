@@ -13,16 +13,14 @@ from engine.catalog.database import Catalog
 from engine.control import declared_flows
 from engine.model.flow import Schedule
 from engine.model.run_payload import IN_PROGRESS
-from engine.model.schedule import RateLimit
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.incremental import sync_flow
 from engine.sync.runner import Options
 from engine.sync.status import FlowStatus
 from tests.support.commands import put, variables
+from tests.support.flows import FAST, NOON
 
-NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
-FAST = RateLimit(per_second=1000)  # the clock stands still
 FLOW = """
 home = "home"
 [connections.shop]
