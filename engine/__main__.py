@@ -5,7 +5,7 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line; P8: Ctrl-C means stop even while Python still reads the program."""
+    """Run the command line; P8: Ctrl-C stops it even while modules are still being imported."""
     try:
         from engine.cli.main import main as run
 

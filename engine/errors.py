@@ -1,4 +1,4 @@
-"""Every error of this package, named by what its reader does next.
+"""The errors of this package, named by what their reader does next.
 
     EtlError
     ├── InputError          fix your input; nothing was tried              (exit 2)
@@ -10,8 +10,8 @@
     │   ├── Truncated       the response did not end cleanly
     │   ├── RateLimited     429: costs a wait, not an attempt
     │   ├── Unavailable     no answer, a broken connection, a 5xx
-    │   └── WorkerKilled    the process that pulled was killed, as for want of memory
-    └── PermanentError      asking again would give the same answer
+    │   └── WorkerKilled    the process that pulled was killed, perhaps out of memory
+    └── PermanentError      the same request would fail again
         ├── Refused         credentials, payment, permission, a bad `where`
         │   └── TooLate     the last day has not begun by the project's clock
         ├── TooManyRejects  more rejected rows than the flow tolerates
@@ -37,10 +37,11 @@ CODE_BATCH = "CONNECTOR-3001-500"
 
 
 class EtlError(Exception):
-    """What every error of this package is.
+    """The base of every error of this package. Its attributes go into the run record.
 
-    `code` goes into the run record, and so do `tally`, what was counted until it happened, and
-    `copied`, when the whole response had come (ms since the epoch; None if it had not).
+    code    Flow Service's code
+    tally   counts up to the error; None where nothing was counted
+    copied  when the whole response was received, in ms since the epoch; None if it was not
     """
 
     code = CODE_PROCESS
@@ -49,11 +50,11 @@ class EtlError(Exception):
 
 
 class InputError(EtlError):
-    """What the person gave is wrong. Nothing was tried."""
+    """The user's input is wrong. Nothing was tried."""
 
 
 class InvalidResource(InputError):
-    """A resource's document is wrong; `number` is Flow Service's for that, as "1413-400"."""
+    """A resource's document is wrong; `number`: of Flow Service's error, such as "1413-400"."""
 
     def __init__(self, number: str, message: str) -> None:
         super().__init__(message)
@@ -61,7 +62,7 @@ class InvalidResource(InputError):
 
 
 class NotFound(EtlError):
-    """A resource that was named is not there."""
+    """The named resource does not exist."""
 
     def __init__(self, kind: str, id_: str) -> None:
         super().__init__(f"There is no resource {id_} among the {kind}.")
@@ -69,7 +70,7 @@ class NotFound(EtlError):
 
 
 class EtagMismatch(EtlError):
-    """A resource was changed since its etag was read."""
+    """The resource was changed since its etag was read."""
 
     def __init__(self, given: str, current: str) -> None:
         super().__init__(f'The version is "{current}" by now, not "{given}".')
@@ -77,7 +78,7 @@ class EtagMismatch(EtlError):
 
 
 class ResourceInUse(EtlError):
-    """A resource is used by another one."""
+    """Another resource uses this one, which therefore cannot be deleted."""
 
     def __init__(self, kind: str, id_: str, user_kind: str, user: str) -> None:
         used, using = kind.removesuffix("s"), user_kind.removesuffix("s")
@@ -88,13 +89,13 @@ class ResourceInUse(EtlError):
 class RetryableError(EtlError):
     """The same window may succeed later.
 
-    `retry_after`: seconds the server asked us to wait, or None. `reached`: whether there was a
-    connection at all; a request that never left costs nothing of the hourly budget.
+    `retry_after`: seconds to wait, by the server's header, or None. `reached`: whether there was a
+    connection at all; a request that was never sent costs nothing of the hourly budget.
     """
 
     code = CODE_COPY
     reached = True
-    empty = False  # whether the answer is known to have held no event
+    empty = False  # whether the response is known to hold no event
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -120,9 +121,9 @@ class WorkerKilled(RetryableError):
 
 
 class PermanentError(EtlError):
-    """Trying again would not help.
+    """The same request would fail again.
 
-    `days`: those of the window that are known to be to blame; empty where nobody knows.
+    `days`: the days of the window that are known to cause the error; empty where it is unknown.
     """
 
     days: frozenset[date] = frozenset()
@@ -135,11 +136,11 @@ class Refused(PermanentError):
 
 
 class TooLate(Refused):
-    """Mixpanel does not take the last day of the window for a day that has begun."""
+    """By Mixpanel's clock, the last day of the window has not begun yet."""
 
 
 class TooManyRejects(PermanentError):
-    """More rows were rejected than the flow tolerates."""
+    """More records were rejected than the flow tolerates."""
 
 
 class ShrinkDetected(PermanentError):
@@ -151,7 +152,7 @@ class ShrinkDetected(PermanentError):
 class DatasetError(PermanentError):
     """The dataset could not be written.
 
-    `lasting`: whether what is wrong is the place's, so that no other window would fare better.
+    `lasting`: whether other windows of the dataset would fail as well.
     """
 
     code = CODE_BATCH
@@ -172,7 +173,7 @@ _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY)  # of
 
 @contextmanager
 def disk_error(doing: str) -> Iterator[None]:
-    """Turn what the operating system says of a file into a sentence: "Cannot <doing>: …"."""
+    """Raise a DatasetError "Cannot <doing>: …" in place of an OSError."""
     try:
         yield
     except OSError as error:
@@ -183,12 +184,12 @@ def disk_error(doing: str) -> Iterator[None]:
 
 
 def sentence_of(error: Exception) -> str:
-    """What a person is told of `error`."""
+    """The sentences that a user reads about `error`."""
     if isinstance(error, EtlError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'The system'}: {error.strerror}."
-    # P7: nobody knows what an unforeseen message holds.
+    # P7: the message of an unforeseen error may hold anything.
     return (
         f"mixpanel-etl met with something that it does not expect ({type(error).__name__}). "
         "This is a defect: run it again with --debug, and report what that shows."

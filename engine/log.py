@@ -1,6 +1,6 @@
-"""What a program that runs for months tells: a line a run, as key=value on a terminal, else JSON.
+"""The log of a program that runs for months: key=value lines on a terminal, else JSON lines.
 
-The only importer of structlog. No line ever holds a credential (P7): none is given one.
+The only importer of structlog. No line ever holds a credential (P7).
 """
 
 import logging
@@ -12,7 +12,7 @@ import structlog
 
 
 def configure(**bound: Any) -> None:
-    """Write to stderr from here on; `bound` stands on every line."""
+    """Write the log to stderr from now on; `bound` are fields of every line."""
     watched = sys.stderr.isatty()
     colors = watched and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     form: Any = (
@@ -27,11 +27,13 @@ def configure(**bound: Any) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             form,
         ],
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # as it is at each line
+        logger_factory=lambda *_: structlog.WriteLogger(
+            sys.stderr
+        ),  # whatever sys.stderr is at each line
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**bound)
-    # It would tell of every tick that falls into a run, which is as it should be.
+    # It would warn of every tick that falls into a run, which is no problem.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
 
 

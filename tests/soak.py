@@ -13,8 +13,16 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from engine.sandbox import Sandbox
-from tests.daemon.test_daemon import BACKFILL, FIRST, SPEC
-from tests.support.daemons import Trial, alive_below, clock_of, expected, held_keys
+from tests.support.daemons import (
+    BACKFILL,
+    FIRST,
+    SPEC,
+    Trial,
+    alive_below,
+    clock_of,
+    expected,
+    held_keys,
+)
 
 SPEED = 3600  # an hour in a second
 FLOWS = ("events", "second", "third")

@@ -55,7 +55,7 @@ def daemon(config_file: ConfigFile) -> int:
 
     SIGHUP reads the configuration again.
     """
-    from engine.daemon.scheduler import Daemon
+    from engine.daemon.daemon import Daemon
     from engine.log import configure
 
     configure()
@@ -152,7 +152,7 @@ def status(
                 _moment(s.positions.arrival),
                 "-" if s.behind is None else duration(s.behind / 1000),
                 _moment(s.last.started_at if s.last else None),
-                s.last.told if s.last else "-",
+                s.last_status,
                 _moment(s.next_tick),
                 len(s.days),
                 s.to_fill,
@@ -273,6 +273,8 @@ def reset(
     dataset = open_flow.dataset_of(chosen, open_flow.rules_of(chosen))
     with dataset.locked():
         dataset.forget(str(ULID()), planned.names)
+    if not found.next_tick:
+        return say(f"Done. {chosen.name} has no next tick: backfill pulls them.")
     return say(f"Done. {chosen.name} pulls them as its budget allows, from its next tick on.")
 
 

@@ -1,4 +1,7 @@
-"""One tick of one flow, as a process of its own: it works, logs, and stops when it is told to."""
+"""Bring one flow up to date in a process of its own: the turn, its log lines, and its end.
+
+The daemon itself never imports this module, which brings Arrow.
+"""
 
 import os
 import threading
@@ -20,6 +23,7 @@ from signal import (
 )
 from types import FrameType
 
+from engine.daemon.signals import DRAIN
 from engine.daemon.turns import LATER, MORE, WAITS, WORKS
 from engine.errors import EtlError, sentence_of, status_of
 from engine.log import configure, log
@@ -30,11 +34,10 @@ from engine.sync.empty_days import sentence
 from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.runner import Ended, Event, Noticed, Options, Split, Waiting
 
-SECONDS = 600  # that a turn may take
-LOOK = 1  # seconds between two looks at how much this process works
-QUIET = 3  # looks in a row at a process that does next to nothing: it waits for somebody else
-IDLE = 0.05  # of a processor: what a process uses that waits
-DRAIN = 8  # seconds in which a running window may end, after a stop was asked for (P8)
+TURN_SECONDS = 600  # after which a turn ends, though more is due
+MEASURE_SECONDS = 1  # between two measurements of the processor time that this process uses
+IDLE_MEASUREMENTS = 3  # in a row, after which this process counts as waiting
+IDLE_SHARE = 0.05  # of a processor: a process that uses less is idle
 
 
 def work(
@@ -43,19 +46,20 @@ def work(
     clock: Clock,
     options: Options | None,
     began: int,
-    speaks: Connection | None = None,
+    sender: Connection | None = None,
+    drain: float = DRAIN,
 ) -> int:
-    """Bring `flow` up to date; the exit status: 0, MORE or LATER, 1 a failure, 2 wrong input.
+    """Bring `flow` up to date; return the exit status: 0, MORE, LATER, 1 failure, 2 wrong input.
 
-    `began`: the tick that this is a turn of, in ms; `speaks`: where the daemon hears whether this
-    process works or waits.
+    `began`: the tick that the turn belongs to, in ms; `sender`: where the daemon receives whether
+    this process works or waits; `drain`: seconds in which a window may end after a stop signal.
     """
     configure(flow=flow.name)
-    _follow_parent(speaks)
-    turn = RunContext(seconds=SECONDS, began=began)
+    _follow_parent(sender)
+    turn = RunContext(seconds=TURN_SECONDS, began=began)
     options = replace(options or Options(), now=clock.now)
     try:
-        _listen(turn)
+        _obey_signals(turn, drain)
         items = sync_flow(flow, home, options, RunLogger(flow), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
@@ -63,7 +67,7 @@ def work(
     except EtlError as error:
         log.error("nothing can be done until the next tick", error=str(error))
         return status_of(error)
-    except Exception as error:  # noqa: BLE001 - P7: nobody knows what its text holds
+    except Exception as error:  # noqa: BLE001 - P7: its text may hold anything
         log.error("failed", error=sentence_of(error))
         return 1
     failed = [item for item in items if item["metrics"]["statusSummary"]["status"] == "failed"]
@@ -77,7 +81,7 @@ def _warn(why: str) -> None:
 
 
 class RunLogger:
-    """Logs a line a run, and a wait when it begins: once, however often it is looked at."""
+    """Logs a line for each run of a flow, and one for each wait, when the wait begins."""
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
@@ -124,64 +128,62 @@ def _of(run: Run) -> dict[str, str]:
     return {"run": run.id, "window": str(run.window)}
 
 
-def _listen(turn: RunContext) -> None:
-    """P8: a window that runs has DRAIN seconds to end; where nothing runs, the end is at once."""
+def _obey_signals(turn: RunContext, drain: float) -> None:
+    """P8: end at a stop signal: at once while idle, else with the window or after `drain` s."""
 
-    def asked(*_: object) -> None:
+    def stop(*_: object) -> None:
         if not turn.asked:
             turn.asked = True
             if turn.idle:
                 raise KeyboardInterrupt
-            setitimer(ITIMER_REAL, DRAIN)
+            setitimer(ITIMER_REAL, drain)
 
-    def enough(number: int, frame: FrameType | None) -> None:
+    def give_up(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal(SIGALRM, enough)
+    signal(SIGALRM, give_up)
     for sign in (SIGINT, SIGTERM):
-        signal(sign, asked)
+        signal(sign, stop)
     pthread_sigmask(SIG_UNBLOCK, (SIGINT, SIGTERM))
 
 
 @dataclass(slots=True)
-class Pulse:
-    """Tells from the processor time of a process whether it works or waits.
+class Activity:
+    """Decides from the processor time of a process whether the process works or waits.
 
-    Whatever it waits for, a silent host, a slow disk, a lock of somebody else, shows alike.
+    A wait for a silent host, for a slow disk and for another process's lock all count alike.
     """
 
-    used: float  # seconds of a processor, until the last look
-    at: float  # when that was, in seconds
-    quiet: int = 0  # looks in a row that found it idle
+    used: float  # processor seconds, at the last measurement
+    at: float  # time of the last measurement, in seconds
+    idle: int = 0  # measurements in a row in which the process was idle
     waits: bool = False
 
-    def look(self, used: float, at: float) -> bytes:
-        """WAITS or WORKS, where that changed; else nothing."""
-        idle = used - self.used < IDLE * (at - self.at)
+    def measure(self, used: float, at: float) -> bytes:
+        """Return WAITS or WORKS if that changed with this measurement, else no byte."""
+        is_idle = used - self.used < IDLE_SHARE * (at - self.at)
         self.used, self.at = used, at
-        self.quiet = self.quiet + 1 if idle else 0
-        if (waits := self.quiet >= QUIET) == self.waits:
+        self.idle = self.idle + 1 if is_idle else 0
+        if (waits := self.idle >= IDLE_MEASUREMENTS) == self.waits:
             return b""
         self.waits = waits
         return WAITS if waits else WORKS
 
 
-def _follow_parent(speaks: Connection | None) -> None:
-    """Exit when the daemon has exited; until then report to it whether this process works or
-    waits.
-    """
+def _follow_parent(sender: Connection | None) -> None:
+    """Exit when the daemon has exited; until then report to it when this process waits or works."""
     parent = parent_process()
     if parent is None:
         return
 
-    sentinel, pulse = parent.sentinel, Pulse(time.process_time(), time.monotonic())
+    sentinel, activity = parent.sentinel, Activity(time.process_time(), time.monotonic())
 
     def follow() -> None:
-        while not wait([sentinel], LOOK):
-            word = pulse.look(time.process_time(), time.monotonic())
-            if word and speaks:
-                with suppress(OSError):  # the daemon is gone: the next look ends this
-                    speaks.send_bytes(word)
+        while not wait([sentinel], MEASURE_SECONDS):
+            report = activity.measure(time.process_time(), time.monotonic())
+            if report and sender:
+                with suppress(OSError):  # the daemon is gone: the loop ends next
+                    sender.send_bytes(report)
         os._exit(1)
 
     threading.Thread(target=follow, name="follow", daemon=True).start()

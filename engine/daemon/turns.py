@@ -1,34 +1,34 @@
-"""Who of many flows may run at this moment: a turn is for work, and waiting takes none.
+"""Decide which of many flows may run at this moment: a turn is for work, and waiting takes none.
 
-It starts nothing and knows no process: whoever asks for a turn is a name and its project.
+It starts nothing and knows no process: a flow is its name and the project whose budget it uses.
 """
 
 import threading
 from collections import Counter
 from collections.abc import Collection
 
-MORE = 75  # how a flow's process ends when its turn is over and something is left to do
-LATER = 76  # … and when it has to wait until Mixpanel may be asked again
-WAITS, WORKS = b"w", b"W"  # what a flow's process says of itself while it runs
+MORE = 75  # exit status of a flow's process whose turn is over while something is left to pull
+LATER = 76  # exit status of a flow's process that has to wait for Mixpanel's hourly budget
+WAITS, WORKS = b"w", b"W"  # reports of a flow's process while it runs
 
-# Processes for each turn. One that waits holds about 100 MB and no turn; without a bound, hundreds
+# Processes for each turn. One that waits takes about 100 MB and no turn; without a bound, hundreds
 # of flows whose host is silent would fill the memory.
 PROCESSES = 4
 
 
 class Turns:
-    """Gives turns to flows, so that no project holds up another one.
+    """Gives turns to flows, so that no project holds up another one. Safe to share among threads.
 
     At most `at_work` flows work at a time. One more may for each project of which none does, up to
     twice as many. At most `places` run in all, working or waiting; of these one stays free for each
-    project that has none, as far as there are so many. First come, first served, but for a project
-    that has fewer flows at work.
+    project of which none runs, while there are enough places. First come, first served, but a
+    project with fewer flows at work goes first.
     """
 
     def __init__(self, at_work: int, places: int | None = None) -> None:
         self.at_work = at_work
         self.places = places or PROCESSES * at_work
-        self.projects: Collection[str] = ()  # all that there are
+        self.projects: Collection[str] = ()  # of all flows
         self._changed = threading.Condition()
         self._closed = False
         self._queue: list[tuple[str, str]] = []  # flows that want a turn, and their projects
@@ -36,7 +36,7 @@ class Turns:
         self._working: set[str] = set()  # those of the running that do not wait
 
     def take(self, name: str, project: str, timeout: float | None = None) -> bool:
-        """Wait for a turn; False where there is none within `timeout` seconds, or ever again."""
+        """Wait for a turn of flow `name`; False after `timeout` seconds, or once this is closed."""
         entry = (name, project)
         with self._changed:
             self._queue.append(entry)
@@ -52,32 +52,36 @@ class Turns:
         return True
 
     def release(self, name: str) -> None:
-        """The flow has ended."""
+        """End the turn of flow `name`: its process has ended."""
         with self._changed:
             self._running.pop(name, None)
             self._working.discard(name)
             self._changed.notify_all()
 
     def waits(self, name: str) -> None:
-        """The flow waits for somebody else: its turn is free, its place is not."""
+        """Free the turn of flow `name`, whose process waits, but not its place."""
         with self._changed:
             self._working.discard(name)
             self._changed.notify_all()
 
     def works(self, name: str) -> None:
-        """What the flow waited for has come. It goes on at once: who sends does not wait for us."""
+        """Count flow `name` as working again: its process went on without waiting for a turn."""
         with self._changed:
             if name in self._running:
                 self._working.add(name)
 
     def close(self) -> None:
-        """Give no more turns: who waits for one hears so at once (P8)."""
+        """Give no more turns; each `take` that waits returns False at once (P8)."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
+    def queued(self) -> list[str]:
+        """The names of the flows that wait for a turn, first come first."""
+        return [name for name, _ in self._queue]
+
     def _next(self) -> tuple[str, str] | None:
-        """Whose turn is next; None while there is no room for any."""
+        """The flow and project whose turn is next; None while no flow in the queue fits."""
         running, working = Counter(self._running.values()), self._working_of_projects()
         fitting = [entry for entry in self._queue if self._fits(entry[1], running, working)]
         return min(fitting, key=lambda entry: working[entry[1]], default=None)

@@ -1,4 +1,4 @@
-"""The export endpoint as a Starlette application, and the control endpoints beside it.
+"""Answer export requests as a Starlette application, with control endpoints beside.
 
 It knows nothing about ports, threads and signals.
 """
@@ -29,9 +29,9 @@ from engine.sandbox.faults import BODIES, Fault
 from engine.sandbox.query import BadQuery, Query
 
 USERNAME = "sandbox.demo.mp-service-account"
-PASSWORD = "sandbox-password"  # noqa: S105  the stand-in's own, public
+PASSWORD = "sandbox-password"  # noqa: S105  the sandbox's own, public
 PROJECT_ID = 2384945
-GZIP_ABOVE = 1400  # bytes; smaller bodies come plain even when gzip was asked for
+GZIP_ABOVE = 1400  # bytes; smaller bodies are plain even if the client accepts gzip
 BLOCK = 1 << 18
 ABOUT = """This is the sandbox of mixpanel-etl, NOT Mixpanel: invented events, made on this machine.
 
@@ -49,13 +49,13 @@ def wall_clock() -> int:
 
 @dataclass
 class Project:
-    """The stand-in project: what it holds, its limits, its faults, and what it was asked.
+    """The sandbox's project: its events, limits and faults, and the requests that it received.
 
     now                      the clock, in ms since the epoch
     per_hour, per_second     requests allowed; None: no limit. Mixpanel allows 60 and 3
-    cache_dir                keeps finished bodies there, to serve them from disk the next time
-    clock_ms                 holds the clock still at that moment
-    dated                    whether its answers have a `Date`: that of its own clock
+    cache_dir                folder of finished bodies, which are served from disk the next time
+    clock_ms                 the moment at which the clock stands still; None: it runs
+    dated                    whether responses have a `Date`, by the project's clock
     """
 
     spec: Spec = field(default_factory=Spec)
@@ -71,11 +71,11 @@ class Project:
 
     @property
     def now_ms(self) -> int:
-        """The project's own idea of now."""
+        """Now, by the project's clock."""
         return self.now() if self.clock_ms is None else self.clock_ms
 
     def wait_ms(self) -> int:
-        """How long the request that comes now has to wait; 0 lets it in and counts it."""
+        """Ms until the rate limits allow a request; 0 allows one now, and counts it."""
         now = self.now_ms
         self.asked_at = [at for at in self.asked_at if now - HOUR_MS < at <= now]
         for most, span in ((self.per_hour, HOUR_MS), (self.per_second, 1000)):
@@ -86,7 +86,7 @@ class Project:
         return 0
 
     def fault_for(self, query: Query) -> Fault | None:
-        """The fault that this request meets, counted down."""
+        """The fault that `query` meets, if any; its `times` are counted down."""
         for fault in self.faults:
             if fault.meets(query.first, query.last):
                 if fault.times is not None:
@@ -104,7 +104,7 @@ class Project:
         return response
 
     async def answer(self, request: Request, entry: dict[str, Any]) -> Response:
-        """The answer to an export request; tells `entry` of a fault."""
+        """The response to an export request; the fault's name goes into `entry`."""
         if not authorized(request.headers.get("authorization", "")):
             return PlainTextResponse(BODIES[400][1], 400)
         now = self.now_ms
@@ -131,11 +131,11 @@ class Project:
     async def stream(
         self, request: Request, query: Query, fault: Fault | None, now: int
     ) -> Response:
-        """The events, on their way."""
+        """The response that streams the events of `query`."""
         gzip = "gzip" in request.headers.get("accept-encoding", "")
         blocks = query.blocks(self.spec, now)
         if fault and fault.line_place:
-            counted = query.blocks(self.spec, now)  # the same once more
+            counted = query.blocks(self.spec, now)  # again: `blocks` is an iterator
             total = await asyncio.to_thread(lambda: sum(block.count(b"\n") for block in counted))
             blocks = fault.apply(blocks, total)
         ends = query.last.toordinal() % 2 == 0 or (fault is not None and fault.line_place)
@@ -155,7 +155,7 @@ class Project:
         return StreamingResponse(send(body, fault, transport), headers=headers)
 
     def cached(self, folder: Path, query: Query, *, gzip: bool) -> Path:
-        """The file that holds the whole answer to `query`."""
+        """The path of the cached body of `query`."""
         known = variants(self.spec.seed, self.spec.shape)
         key = hashlib.sha256(repr((self.spec, query.in_ms, known.lines)).encode()).hexdigest()[:16]
         return folder / key / f"{query.first}_{query.last}.jsonl{'.gz' if gzip else ''}"
@@ -191,7 +191,7 @@ class Project:
         return JSONResponse({"now_ms": self.now_ms})
 
     def application(self) -> Starlette:
-        """Everything under its address."""
+        """The Starlette application with all routes."""
         return Starlette(
             routes=[
                 Route("/", lambda _: PlainTextResponse(ABOUT)),
@@ -211,7 +211,7 @@ def authorized(header: str) -> bool:
 
 
 def ragged(blocks: Iterator[bytes], *, last_newline: bool) -> Iterator[bytes]:
-    """The same bytes, parted where no line ends; without the last line end if so wanted."""
+    """The same bytes in blocks that do not end with lines; the last newline is optional."""
     held = b""
     for block in blocks:
         held += block
@@ -225,7 +225,7 @@ def ragged(blocks: Iterator[bytes], *, last_newline: bool) -> Iterator[bytes]:
 
 
 def zipped(body: Iterator[bytes], fault: Fault | None = None) -> Iterator[bytes]:
-    """The body as one gzip stream: whole, with a wrong checksum, or without its end."""
+    """The body as one gzip stream: whole, with a wrong checksum, or without its trailer."""
     packer = isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
     yield from filter(None, map(packer.compress, body))
     if fault and fault.end != "clean":
@@ -238,7 +238,7 @@ def zipped(body: Iterator[bytes], fault: Fault | None = None) -> Iterator[bytes]
 
 
 def write(path: Path, body: Iterator[bytes]) -> None:
-    """Puts the body into a file that appears when it is complete."""
+    """Write the body to `path`, which appears when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{time.monotonic_ns()}")
     with unfinished.open("wb") as file:
@@ -247,7 +247,7 @@ def write(path: Path, body: Iterator[bytes]) -> None:
 
 
 def read(path: Path) -> Iterator[bytes]:
-    """The file in blocks."""
+    """The content of a file in blocks."""
     with path.open("rb") as file:
         while block := file.read(BLOCK):
             yield block
@@ -256,13 +256,13 @@ def read(path: Path) -> Iterator[bytes]:
 async def send(
     body: Iterator[bytes], fault: Fault | None, transport: asyncio.Transport
 ) -> AsyncIterator[bytes]:
-    """The body on its way out, at the fault's pace, to the fault's end."""
+    """Send the body at the pace of `fault`, and end the response as `fault` says."""
     trickle = fault.args if fault and fault.name == "trickle" else {}
     for block in body:
         size = trickle.get("bytes", len(block))
         for at in range(0, len(block), size):
             yield block[at : at + size]
-            await asyncio.sleep(trickle.get("seconds", 0))  # others want their turn
+            await asyncio.sleep(trickle.get("seconds", 0))  # let other requests go on
     end = fault.end if fault else "clean"
     if end in ("clean", "gzip_cut"):
         return

@@ -1,4 +1,4 @@
-"""Seeded events: any day alone, at any volume, the same bytes each time.
+"""Generate seeded events: any day alone, at any volume, the same bytes each time.
 
 Pure: it knows no clock, no file and no server. Variants of each kind of event are rendered once;
 an event is a variant with five values of its own filled in.
@@ -32,20 +32,20 @@ SLOTS = (
     (b'"<processed>"', b"%d"),
 )
 LATEST = "mp_processing_time_ms"
-UNUSED = b"%.0a"  # takes a value and shows nothing of it
+UNUSED = b"%.0a"  # formats a value to nothing
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What the stand-in project holds. Percentages are of a day's events and come out exact.
+    """The events of the sandbox's project. Percentages are of a day's events, and exact.
 
     seed, shape         which events: "small", "wide", "typed" or "mixed"
     events_per_day      distinct events of every day that `volumes` does not name
     weekend_percent     of `events_per_day`, on Saturdays and Sundays
-    duplicate_percent   events that come a second time, processed at another moment
-    reject_percent      events whose `time` is missing or a word: they break the tutorial's schema
+    duplicate_percent   events with a second copy, processed at another moment
+    reject_percent      events whose `time` is missing or a word, against the tutorial's schema
     lag_minutes         how long after `mp_processing_time_ms` an event is seen at the earliest,
     lag_percent         of these events
     late_percent        events that arrive two hours to `late_days` days after they happened
@@ -85,7 +85,7 @@ class Spec:
         return self.volumes.get(day, self.events_per_day * percent // 100)
 
     def settled_ms(self, day: date) -> int:
-        """A moment, in ms since the epoch, after which no event of `day` arrives any more."""
+        """A moment, in ms since the epoch, from which on no event of `day` arrives."""
         late = self.late_days * 24 * HOUR_MS if self.late_percent else 0
         return day_start(day + DAY, self.zone) + late + 6 * HOUR_MS + self.lag_ms
 
@@ -97,7 +97,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Truth:
-    """What a day comes to: lines == len(events) + len(rejects) + duplicates."""
+    """What a pull of a day should give: lines == len(events) + len(rejects) + duplicates."""
 
     lines: int
     events: list[Record]
@@ -107,16 +107,16 @@ class Truth:
 
 @dataclass(frozen=True)
 class Variants:
-    """The rendered variants of a shape, in step with one another."""
+    """The rendered variants of a shape; equal indexes are the same variant."""
 
-    lines: list[bytes]  # to be filled in
+    lines: list[bytes]  # format strings
     broken: list[bytes]  # the same with a missing or unreadable `time`
     partners: NDArray[np.int64]  # a variant with the same key properties
     mergeable: NDArray[np.bool_]  # has an `$insert_id`
 
 
 def render(event: str, properties: Record) -> bytes:
-    """The event as a line to be filled in; keys in Mixpanel's order: time, distinct_id, sorted."""
+    """The event as a format string; keys in Mixpanel's order: time, distinct_id, then sorted."""
     first = [key for key in ("time", "distinct_id") if key in properties]
     keys = first + sorted(properties.keys() - set(first))
     record = {"event": event, "properties": {key: properties[key] for key in keys}}
@@ -132,7 +132,7 @@ def render(event: str, properties: Record) -> bytes:
 
 @lru_cache(maxsize=8)
 def variants(seed: int, shape: str) -> Variants:
-    """Every variant of `shape`."""
+    """Render every variant of `shape`."""
     random = Random(f"{seed}/{shape}")  # noqa: S311  seeded test data, no secret
     drawn = [kind(random) for kind, count in shapes.SHAPES[shape] for _ in range(count)]
     broken: list[bytes] = []
@@ -165,14 +165,14 @@ def user_ids(seed: int) -> list[bytes]:
 
 @lru_cache(maxsize=64)
 def wall_clock_shift(zone: ZoneInfo, day: date) -> NDArray[np.int64]:
-    """What turns an instant of `day` into wall clock time: ms, for each quarter of an hour."""
+    """Ms from an instant of `day` to its wall clock time, for each quarter of an hour."""
     quarters = range(day_start(day, zone), day_start(day + DAY, zone), QUARTER_MS)
     shifts = [datetime.fromtimestamp(at / 1000, zone).utcoffset() for at in quarters]
     return np.array([(shift or timedelta()) // timedelta(milliseconds=1) for shift in shifts])
 
 
 def insert_ids(rng: np.random.Generator, count: int) -> list[bytes]:
-    """So many UUIDs."""
+    """Draw `count` UUIDs."""
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)[rng.integers(0, 16, (count, 36))]
     digits[:, [8, 13, 18, 23]] = ord("-")
     ids: list[bytes] = np.ascontiguousarray(digits).view("S36").ravel().tolist()
@@ -180,7 +180,7 @@ def insert_ids(rng: np.random.Generator, count: int) -> list[bytes]:
 
 
 def share(percent: float, start: int, count: int) -> int:
-    """How many of the events `start` to `start + count` are affected: exact over the whole day."""
+    """How many of the events `start` to `start + count` are drawn, so that a day's sum is exact."""
     return round((start + count) * percent / 100) - round(start * percent / 100)
 
 
@@ -239,9 +239,9 @@ def chunk_lines(
 def day_lines(
     spec: Spec, day: date, *, visible_at: int | None = None, in_ms: bool = False
 ) -> Iterator[bytes]:
-    """The lines of `day` in blocks of many, each line with its line end, in no order of time.
+    """The lines of `day` in blocks of many, each line with its line end, not ordered by time.
 
-    visible_at   leaves out what Mixpanel processes after that moment, in ms since the epoch
+    visible_at   leave out events that Mixpanel processes after that moment, in ms since the epoch
     in_ms        `time` in milliseconds instead of seconds
     """
     total = spec.events_on(day)
@@ -261,7 +261,7 @@ def day_lines(
 
 
 def truth(spec: Spec, day: date, *, visible_at: int | None = None, in_ms: bool = False) -> Truth:
-    """What a table should hold of `day` at the moment `visible_at`.
+    """The rows of `day` that a table should hold at the moment `visible_at`.
 
     Records with equal (event, distinct_id, time, $insert_id) are one event: the one with the
     largest `mp_processing_time_ms` stays. Records without `$insert_id` are never merged.
@@ -276,7 +276,7 @@ def truth(spec: Spec, day: date, *, visible_at: int | None = None, in_ms: bool =
         if not isinstance(properties.get("time"), int):
             rejects.append(line)
             continue
-        key: Any = number  # of its own
+        key: Any = number  # unlike that of any other line
         if properties.get("$insert_id") is not None:
             named = (properties.get(name) for name in ("distinct_id", "time", "$insert_id"))
             key = (record["event"], *named)

@@ -1,19 +1,19 @@
-"""What can go wrong with a response, on demand: a fault is a name and a few arguments.
+"""Inject faults into responses: a fault is a name and a few arguments.
 
-Pure: it changes a response's lines and says how the response ends; the endpoint carries it out.
+Pure: it changes a response's lines and decides how the response ends; the endpoint sends it.
 
-    answer      another answer: status, body (text) or body_base64, headers
+    answer      another response: status, body (text) or body_base64, headers
     cut         the body stops at `at`: where (inside_line, after_line, before_newline); append a
                 text there; end (clean, gzip_cut, close, reset, stall)
     insert      a line of its own at `at`: text or line (base64; from Python: bytes)
     long_line   a valid event of `mib` MiB at `at`, its `time` as given
-    bomb        a line of `mib` MiB of one `letter` at `at`; gzip makes almost nothing of it
+    bomb        a line of `mib` MiB of one `letter` at `at`, which compresses to almost nothing
     gzip_crc    a wrong checksum at the end of the gzip stream
     trickle     pieces of `bytes` bytes, `seconds` apart
-    delay       nothing at all for `seconds`
+    delay       no byte for `seconds`
 
 `at` is a fraction of the body's lines, or `lines` a number of them. Each fault meets the next
-`times` requests (null: all), those whose days hold `day` if that is given; one a request.
+`times` requests (null: all), of those that ask for `day` if it is given. A request meets one.
 """
 
 import base64
@@ -67,7 +67,7 @@ class Fault:
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> "Fault":
-        """The fault that a JSON object describes. ValueError says what is wrong with it."""
+        """Read a fault from a JSON object; ValueError names the mistake."""
         args = dict(given)
         name, times, day = args.pop("fault", None), args.pop("times", 1), args.pop("day", None)
         if name not in ARGUMENTS:
@@ -81,7 +81,7 @@ class Fault:
         return cls(name, ARGUMENTS[name] | args, times, date.fromisoformat(day) if day else None)
 
     def meets(self, first: date, last: date) -> bool:
-        """Whether a request for these days meets this fault."""
+        """Whether a request for the days `first` to `last` meets this fault."""
         return self.times != 0 and (self.day is None or first <= self.day <= last)
 
     @property
@@ -92,11 +92,11 @@ class Fault:
 
     @property
     def line_place(self) -> bool:
-        """Whether the fault stands at a place among the lines."""
+        """Whether the fault changes the body at a certain line."""
         return "at" in self.args
 
     def body(self) -> tuple[int, str, bytes]:
-        """Of an `answer`: its status, content type and body."""
+        """Status, content type and body of an `answer`."""
         status = self.args["status"]
         content_type, body = BODIES.get(status, ("text/plain", ""))
         if self.args["body_base64"] is not None:
@@ -107,7 +107,7 @@ class Fault:
         return status, content_type, body.encode()
 
     def apply(self, blocks: Iterator[bytes], total_lines: int) -> Iterator[bytes]:
-        """The body with this fault in it. `blocks` end where lines end."""
+        """The body with this fault in it; each of `blocks` ends with a line."""
         if not self.line_place:
             return blocks
         lines = self.args["lines"]
@@ -119,7 +119,7 @@ class Fault:
         return insert(blocks, before, self.inserted())
 
     def inserted(self) -> Iterator[bytes]:
-        """The line that `insert`, `long_line` and `bomb` bring."""
+        """The line that `insert`, `long_line` or `bomb` adds, in blocks."""
         if self.name == "insert":
             line = self.args["line"]
             if line is None:
@@ -138,7 +138,7 @@ class Fault:
 
 
 def parted(blocks: Iterator[bytes], before: int) -> Iterator[tuple[bytes, bool]]:
-    """The blocks, parted after the first `before` lines: each with whether it stands before."""
+    """The blocks, split after the first `before` lines; each with whether it is part of these."""
     for block in blocks:
         lines = block.count(b"\n")
         if lines <= before or before <= 0:
@@ -154,7 +154,7 @@ def parted(blocks: Iterator[bytes], before: int) -> Iterator[tuple[bytes, bool]]
 
 
 def insert(blocks: Iterator[bytes], before: int, line: Iterator[bytes]) -> Iterator[bytes]:
-    """`line` after the first `before` lines."""
+    """The body with `line` after the first `before` lines."""
     for block, stands_before in parted(blocks, before):
         if not stands_before:
             yield from line  # only once: it is exhausted then
@@ -163,7 +163,7 @@ def insert(blocks: Iterator[bytes], before: int, line: Iterator[bytes]) -> Itera
 
 
 def cut(blocks: Iterator[bytes], before: int, where: str, append: bytes) -> Iterator[bytes]:
-    """The first `before` lines, half a line more or a line end less, and `append`."""
+    """The first `before` lines, half a line more or a newline less, and then `append`."""
     held = b""
     for block, stands_before in parted(blocks, before):
         if stands_before:

@@ -1,4 +1,4 @@
-"""What an export request asks for: its parameters, checked as Mixpanel's documentation says.
+"""Read the parameters of an export request, checked as Mixpanel's documentation says.
 
 Pure: it knows no server; today's date is an argument.
 """
@@ -18,7 +18,7 @@ MOST = 100_000  # "Value cannot be over 100000"
 
 
 class BadQuery(ValueError):
-    """A parameter is missing or wrong; `as_json`: the answer is JSON instead of plain text."""
+    """A parameter is missing or wrong; `as_json`: respond with JSON instead of plain text."""
 
     def __init__(self, message: str, *, as_json: bool = False) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class Query:
 
     @classmethod
     def parse(cls, params: Mapping[str, str], project_id: int, today: date) -> "Query":
-        """The query that the URL's parameters ask. BadQuery if they are wrong."""
+        """Read a query from the URL's parameters; BadQuery if they are wrong."""
         project = params.get("project_id")
         if not project:
             raise BadQuery("project_id is required with a service account")
@@ -60,11 +60,11 @@ class Query:
 
     @property
     def whole(self) -> bool:
-        """Whether it asks for everything that the days hold."""
+        """Whether the query selects all events of its days."""
         return self.events is None and self.keep is None and self.limit is None
 
     def blocks(self, spec: Spec, visible_at: int) -> Iterator[bytes]:
-        """The answer: blocks of lines, each with its line end; no block is empty."""
+        """The body: blocks of lines, each with its newline; no block is empty."""
         days = each_day(self.first, self.last)
         blocks = (
             block
@@ -74,7 +74,7 @@ class Query:
         return blocks if self.whole else self.selected(blocks)
 
     def selected(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """Those lines that `events`, `keep` and `limit` leave."""
+        """The lines that `events`, `keep` and `limit` select."""
         left = MOST * MOST if self.limit is None else self.limit
         for block in blocks:
             lines = [line for line in block.split(b"\n")[:-1] if self.wants(line)][:left]
@@ -85,7 +85,7 @@ class Query:
                 return
 
     def wants(self, line: bytes) -> bool:
-        """Whether `events` and `keep` leave this line."""
+        """Whether `events` and `keep` select `line`."""
         if self.events is None and self.keep is None:
             return True
         record = orjson.loads(line)
@@ -95,7 +95,7 @@ class Query:
 
 
 def read_date(params: Mapping[str, str], name: str) -> date:
-    """A yyyy-mm-dd parameter."""
+    """Read a yyyy-mm-dd parameter."""
     text = params.get(name, "")
     try:
         day = date.fromisoformat(text)
@@ -107,7 +107,7 @@ def read_date(params: Mapping[str, str], name: str) -> date:
 
 
 def read_events(text: str | None) -> frozenset[str] | None:
-    """`event`: a JSON array of names, also for a single one."""
+    """Read `event`: a JSON array of names, also for a single name."""
     if text is None:
         return None
     try:
@@ -120,7 +120,7 @@ def read_events(text: str | None) -> frozenset[str] | None:
 
 
 def read_where(text: str | None) -> Callable[[Record], bool] | None:
-    """`where`: an expression."""
+    """Read `where`: an expression."""
     if text is None:
         return None
     try:
@@ -130,7 +130,7 @@ def read_where(text: str | None) -> Callable[[Record], bool] | None:
 
 
 def read_limit(text: str | None) -> int | None:
-    """`limit`: 1 to 100000."""
+    """Read `limit`: 1 to 100000."""
     if text is None:
         return None
     if not text.isdecimal() or not 0 < int(text) <= MOST:

@@ -1,4 +1,4 @@
-"""Runs the sandbox on a loopback address: `Sandbox` in a thread, `serve` in the foreground.
+"""Serve the sandbox on a loopback address: `Sandbox` in a thread, `serve` in the foreground.
 
 It knows nothing about events and faults.
 """
@@ -22,30 +22,30 @@ from engine.sandbox.faults import Fault
 
 
 class OpenProtocol(H11Protocol):
-    """HTTP/1.1 that lets the application reach its connection, to break it."""
+    """HTTP/1.1 that gives the application access to its connection, to break it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
-        """Keeps the transport where a request finds it: `request.state.transport`."""
+        """Store the transport in `request.state.transport`."""
         super().connection_made(transport)
         self.app_state = {**self.app_state, "transport": transport}
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that stops at once, whatever is still on its way out."""
+    """A uvicorn server that stops at once and aborts responses under way."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drops every connection, then stops as uvicorn does."""
+        """Abort every connection, then stop as uvicorn does."""
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stops without raising the signal again: being stopped is how a sandbox ends."""
+        """Stop without raising the signal again, so that the exit status is 0."""
         self.should_exit = True
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. InputError unless `host` is loopback."""
+    """Open a listening socket; port 0 picks a free one. InputError unless `host` is loopback."""
     address = "127.0.0.1" if host == "localhost" else host
     try:
         loopback = ipaddress.ip_address(address).is_loopback
@@ -68,13 +68,13 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where the sandbox answers."""
+    """The URL of the sandbox that listens on `listener`."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def server_for(project: Project) -> Server:
-    """The server of `project`, not yet running."""
+    """A server of `project` that does not run yet."""
     return Server(
         uvicorn.Config(
             project.application(),
@@ -85,9 +85,9 @@ def server_for(project: Project) -> Server:
             log_config=None,
             log_level="critical",
             access_log=False,
-            date_header=False,  # it has a clock of its own
+            date_header=False,  # the project has its own clock
             headers=[("X-Sandbox", "not Mixpanel")],
-            timeout_graceful_shutdown=1,
+            timeout_graceful_shutdown=0,  # connections are aborted: their tasks end at once
         )
     )
 
@@ -98,16 +98,16 @@ def serve(
     project: Project | None = None,
     announce: Callable[[str], object] = lambda url: None,
 ) -> None:
-    """Runs the sandbox until SIGINT or SIGTERM; `announce` hears its URL when it listens."""
+    """Serve until SIGINT or SIGTERM; call `announce` with the URL as soon as it is open."""
     with listen(host, port) as listener:
         announce(url_of(listener))
         server_for(project or Project()).run(sockets=[listener])
 
 
 class Sandbox:
-    """The sandbox in a thread of its own, from the first line of a `with` to its end.
+    """A sandbox that a thread serves until the end of a `with` block.
 
-    Takes what `Project` takes, and a `port`. There is no rate limit unless you ask for one.
+    The arguments are those of `Project`, and `port`. No rate limit unless one is given.
     """
 
     def __init__(
@@ -137,18 +137,18 @@ class Sandbox:
         return list(self.project.requests)
 
     def faults(self, *faults: Mapping[str, Any]) -> None:
-        """Adds faults, as the control endpoint takes them: `{"fault": "cut", "times": 2, …}`."""
+        """Add faults, in the control endpoint's form: `{"fault": "cut", "times": 2, …}`."""
         self.project.faults.extend([Fault.parse(fault) for fault in faults])
 
     def reset(self) -> None:
-        """Forgets faults, requests, the rate limits' counts and a clock that was set."""
+        """Clear faults, requests, the rate limits' counts and a clock that was set."""
         self.project.faults.clear()
         self.project.requests.clear()
         self.project.asked_at.clear()
         self.project.clock_ms = None
 
     def stop(self) -> None:
-        """Ends the server, whatever is on its way out."""
+        """Stop the server and abort responses under way."""
         self._server.should_exit = True
         self._thread.join()
         self._listener.close()

@@ -1,4 +1,4 @@
-"""What the sandbox's events look like: kinds of events, a property mapping each.
+"""Invent the sandbox's events: kinds of events, a property mapping each.
 
 Pure: it knows no day, no volume and no server. Everything here is invented.
 """
@@ -10,7 +10,7 @@ from typing import Any
 Kind = Callable[[Random], tuple[str, dict[str, Any]]]
 
 TIME, USER, INSERT_ID, RECEIVED, PROCESSED = "<time>", "<user>", "<insert>", "<api>", "<processed>"
-"""What stands where every single event has a value of its own, in the order of its appearance."""
+"""Placeholders of the values that differ in every event, in the order of their appearance."""
 
 EVENTS = ("Items purchased", "Items sold", "Sign in", "Sign off", "Item Purchased")
 ITEMS = ("charger", "chair", "mobile", "Watch", "Pen", "desk lamp", "notebook", "kettle")
@@ -66,7 +66,7 @@ def tutorial(random: Random) -> tuple[str, dict[str, Any]]:
 
 
 def located(random: Random) -> dict[str, Any]:
-    """What Mixpanel and a campaign add to an event of any client."""
+    """The properties that Mixpanel and a campaign add to an event of any client."""
     city, region, country = random.choice(CITIES)
     return {
         "$city": city,
@@ -174,7 +174,7 @@ def odd(random: Random) -> tuple[str, dict[str, Any]]:
 
 
 def bare(random: Random) -> tuple[str, dict[str, Any]]:
-    """An event that lacks what most have: `distinct_id`, `$insert_id` or the receipt's time."""
+    """An event without `distinct_id`, `$insert_id` or the time of receipt, which most have."""
     _, properties = tutorial(random)
     for name in random.choice((("distinct_id",), ("$insert_id",), ("$mp_api_timestamp_ms",),
                                ("distinct_id", "$insert_id", "$mp_api_endpoint"))):  # fmt: skip

@@ -1,4 +1,4 @@
-"""The `where` expressions that the sandbox understands, compiled to a test of one record.
+"""Compile the `where` expressions that the sandbox understands to a test of one event.
 
 Pure: it knows no request. Of Mixpanel's segmentation expressions it reads comparisons joined by
 `and`, in parentheses or not: `properties["x"]`, `number(properties["x"])`, `defined(…)`, literals.
@@ -23,7 +23,7 @@ ORDER = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.g
 
 
 def compile_where(text: str) -> Callable[[Properties], bool]:
-    """A test of a record's `properties`. ValueError if the expression is not understood."""
+    """Compile to a test of an event's `properties`; ValueError if `text` is not understood."""
     if len(text) > LONGEST:
         raise ValueError(f"an expression has at most {LONGEST:,} characters")
     skeleton = TEST.sub(" \0 ", text)
@@ -34,7 +34,7 @@ def compile_where(text: str) -> Callable[[Properties], bool]:
 
 
 def compile_test(found: re.Match[str]) -> Callable[[Properties], bool]:
-    """One comparison or `defined`."""
+    """Compile one comparison or `defined`."""
     known, left_text, sign, right_text = found.groups()
     if known is not None:
         defined = compile_value(known)
@@ -44,7 +44,7 @@ def compile_test(found: re.Match[str]) -> Callable[[Properties], bool]:
 
 
 def compile_value(text: str) -> Callable[[Properties], Any]:
-    """A literal, a property, or a property as a number; an event's time is `$time` here too."""
+    """Compile a literal, a property, or a property as a number; `$time` is an event's time."""
     if not text.startswith(("properties", "number")):
         literal = orjson.loads(text)
         return lambda _: literal
@@ -56,12 +56,12 @@ def compile_value(text: str) -> Callable[[Properties], Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether the expression language calls it a number."""
+    """Whether `value` is a number in the expression language."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def number(value: Any) -> Any:
-    """`number()`: the value as a number, None where it is none."""
+    """`number()`: the value as a number; None where it cannot be one."""
     try:
         return value if is_number(value) else float(value)
     except (TypeError, ValueError):
@@ -69,7 +69,7 @@ def number(value: Any) -> Any:
 
 
 def compare(sign: str, left: Any, right: Any) -> bool:
-    """`==` is false between types; an order exists between numbers only."""
+    """Compare two values: `==` is false between types, and only numbers have an order."""
     if sign in ORDER:
         return is_number(left) and is_number(right) and ORDER[sign](left, right)
     same = (is_number(left) and is_number(right)) or type(left) is type(right)

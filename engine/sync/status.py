@@ -13,6 +13,7 @@ from engine.catalog.database import Catalog, Entry
 from engine.dataset import positions, single_days
 from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
+from engine.dataset.storage.local import holder
 from engine.errors import EtlError
 from engine.model import schedule as plan
 from engine.model.clock import duration
@@ -52,6 +53,7 @@ class FlowStatus:
         self.days: set[date] = set()
         self.due: list[Due] = []
         self.last: Entry | None = None  # run
+        self.is_interrupted = False  # whether the process of the last run was killed
         self.notes: list[str] = []  # what is worth knowing, and is no failure
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
         self.rejected = 0  # records, in the runs of the last day
@@ -98,6 +100,7 @@ class FlowStatus:
     def _read(self, dataset: Dataset) -> None:
         if dataset.damage:  # and the rest is told of what can be read
             self.problem = dataset.damage
+        self.is_interrupted = self._was_killed(dataset)
         self.days = dataset.days()
         self._hold_against(dataset)
         self.positions = positions.read(self.flow, dataset, self.now)
@@ -108,6 +111,19 @@ class FlowStatus:
         if wrong := wrong_position(self.positions, self.now):
             self.problem = wrong
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
+
+    def _was_killed(self, dataset: Dataset) -> bool:
+        """Whether no process runs the last run, though its end was not recorded.
+
+        A process records the end before it frees the table's lock. So the run is read once more
+        after the lock was found free: it may have ended since it was read first.
+        """
+        if not self._catalog or not self.last or self.last.status != IN_PROGRESS:
+            return False
+        if holder(dataset.root / "_staging" / "lock"):
+            return False
+        until = plan.latest(self.now)
+        return self._catalog.history(self.flow.name, limit=1, until=until) == [self.last]
 
     def _tell_of_single_days(self) -> None:
         """Note what it means to the flow that the project's days are not UTC days."""
@@ -139,7 +155,7 @@ class FlowStatus:
             self.undone = (
                 f"{days} due again, for the table does not hold what was pulled{by}: "
                 f"{listed(undone.values())}. "
-                + ("The next tick pulls" if self.flow.schedule else "backfill pulls")
+                + ("The next tick pulls" if self.next_tick else "backfill pulls")
                 + (" it." if len(undone) == 1 else " them.")
             )
         if kept:
@@ -160,6 +176,13 @@ class FlowStatus:
             began = span[0] if self.positions.start is None else self.positions.start
             found[1:] = plan_(replace(self.positions, start=began, arrival=span[1]))
         return found
+
+    @property
+    def last_status(self) -> str:
+        """The status of the last run as people read it; "-" where there was no run."""
+        if self.is_interrupted:
+            return "interrupted"
+        return self.last.told if self.last else "-"
 
     @property
     def next_tick(self) -> int | None:
@@ -233,7 +256,7 @@ class FlowStatus:
             "behindMs": self.behind,
             "lastRun": last and {
                 "id": last.item["id"],
-                "status": last.told,
+                "status": self.last_status,
                 "startedAt": last.started_at,
                 "error": error_of(last) or None,
             },

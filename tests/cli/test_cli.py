@@ -40,7 +40,6 @@ from tests.support.commands import (
     Said,
     children,
     environment,
-    here,
     put,
     start,
     variables,
@@ -66,23 +65,12 @@ def expected(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> list
 
 
 @pytest.fixture
-def run(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Run]:
-    """Commands in this process, in an empty folder, with the sandbox in the environment."""
-    put(variables(sandbox.url), monkeypatch)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Commands in a terminal of 100 columns, with nothing but the sandbox in the environment."""
     for name in ("MIXPANEL_TIMEZONE", "MIXPANEL_ETL_HOME", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.chdir(tmp_path)
-    sandbox.reset()
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    yield here(capsys)
-    for each, handler in before.items():
-        signal.signal(each, handler)
+    return run
 
 
 def asked(sandbox: Sandbox) -> list[tuple[str, str]]:

@@ -22,28 +22,11 @@ from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.incremental import RESERVE, IncrementalSync, RunContext, failed_days, sync_flow
 from engine.sync.runner import Options
-from tests.support.commands import Run, here, put, variables
+from tests.support.commands import Run
+from tests.support.flows import FAST, FLOWS, HOUR, NOON
 
-NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
-HOUR = 3_600_000
-FAST = RateLimit(per_second=1000)  # the clock stands still
 DAY = date(2024, 1, 9)
 LINE = '{"event":"e","properties":{"time":1704801600,"distinct_id":"d"}}\n'
-FLOWS = """
-home = "home"
-[connections.shop]
-[flows.events]
-connection = "shop"
-dataset = "data/events"
-schedule = {{ frequency = "minute", interval = 15, start_time = {start} }}
-backfill_from = "2024-01-02"
-[flows.daily]
-connection = "shop"
-dataset = "data/daily"
-windows = "day"
-backfill_from = "2024-01-09"
-schedule = {{ frequency = "day", interval = 1, start_time = {start} }}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +36,11 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def run(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    sandbox.reset()
-    monkeypatch.chdir(tmp_path)
-    put(variables(sandbox.url), monkeypatch)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Commands, where `flows.toml` has two flows, at noon."""
     monkeypatch.setattr(open_flow, "now", lambda: NOON)
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
-    return here(capsys)
+    return run
 
 
 def keep(name: str, now: int = NOON) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -14,31 +13,24 @@ from datetime import date
 from pathlib import Path
 from textwrap import dedent
 from time import perf_counter
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import pytest
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resource, Resources, new
-from engine.config.file import Api
+from engine.config.file import Api, load
 from engine.control.api import server
 from engine.control.api.app import FLOWSERVICE
 from engine.control.api.server import Server
-from engine.control.secrets import NAME
-from engine.daemon import scheduler
-from engine.daemon.scheduler import Daemon
-from engine.daemon.turns import MORE
-from engine.errors import InputError
-from engine.model.flow import Flow, Run, Secret
+from engine.model.flow import Run, Secret
 from engine.model.run_payload import flow_id
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.run_records import scheduled
 from tests.support.commands import here, put
-from tests.support.daemons import Trial, alive_below, clock_of, until
+from tests.support.daemons import Trial, alive_below, clock_of, stop, until
 from tests.support.planes import CONNECTIONS, MIXPANEL, problem
 
 ROOT = Path(__file__).parents[2]
@@ -105,11 +97,6 @@ def kept(tried: Trial, kind: str) -> list[Resource]:
         return Resources(catalog).all(kind)
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    assert process.wait(20) == 0
-
-
 def test_the_door(tried: Trial) -> None:
     """It is open while the daemon runs, for who has the token, whose value no log ever shows."""
     with tried.daemon() as process:
@@ -162,9 +149,13 @@ def test_what_it_costs(tmp_path: Path, api: str, loaded: list[str]) -> None:
     script = f"""
         import sys
         from pathlib import Path
-        from engine.daemon.scheduler import Daemon
-        Daemon._watch = lambda _: None
-        assert Daemon(Path({str(config)!r}), {{"WHO": "x"}}).run() == 0
+        from contextlib import nullcontext
+        from signal import SIGTERM
+        from types import SimpleNamespace
+        from engine.daemon.daemon import Daemon
+        signals = nullcontext(SimpleNamespace(wait=lambda seconds: SIGTERM))
+        config = Path({str(config)!r})
+        assert Daemon(config, {{"WHO": "x"}}, signals=lambda: signals).run() == 0
         print([name for name in {sorted(heavy)!r} if name in sys.modules])
         """
     done = subprocess.run(
@@ -180,11 +171,14 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
     config.write_text(f'home = "{tmp_path}/home"\n{API}')
     script = f"""
         import os, threading, urllib.request
+        from contextlib import nullcontext
         from pathlib import Path
-        from engine.daemon import scheduler as daemon
+        from signal import SIGTERM
+        from types import SimpleNamespace
         from engine.control.api import server
+        from engine.daemon.daemon import Daemon
 
-        reached, app_of = threading.Event(), server.app_of
+        reached, app_of, servers = threading.Event(), server.app_of, []
 
         def hang():
             reached.set()
@@ -195,15 +189,23 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
             app.get("/hang")(hang)
             return app
 
-        def watch(self):
+        class Known(server.Server):
+            def start(self):
+                servers.append(self)
+                super().start()
+
+        def stop_while_it_hangs(seconds):
             token = (Path({str(tmp_path)!r}) / "home" / "api.token").read_text()
-            address, headers = self._api.address + "/hang", {{"x-api-key": token}}
+            address, headers = servers[0].address + "/hang", {{"x-api-key": token}}
             asked = urllib.request.Request(address, headers=headers)
             threading.Thread(target=urllib.request.urlopen, args=[asked], daemon=True).start()
             assert reached.wait(10)
+            return SIGTERM
 
-        server.app_of, daemon.Daemon._watch, daemon.GRACE = with_one_that_hangs, watch, 0.5
-        daemon.Daemon(Path({str(config)!r}), os.environ).run()
+        server.app_of, server.Server = with_one_that_hangs, Known
+        signals = nullcontext(SimpleNamespace(wait=stop_while_it_hangs))
+        config = Path({str(config)!r})
+        Daemon(config, os.environ, signals=lambda: signals, grace=0.5).run()
         """
     done = subprocess.run(
         [sys.executable, "-c", dedent(script)],
@@ -219,25 +221,6 @@ def is_writing(catalog: Catalog) -> bool:
         catalog._lock.release()
         return False
     return True
-
-
-def test_a_home_that_cannot_be_read(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told for as long as it is so: what runs meanwhile is what was known before."""
-    asked = Daemon(tried.config, {})
-    asked._listen(Api(port=0, token=Secret("a-token")))
-    assert asked._api
-    plane = asked._api._plane
-    plane.vault.encrypt(1)
-    key = (tried.home / NAME).read_text()
-    plane.resources.create(new("flows", {}, 1))
-    unread = ["What the home keeps cannot be read: The key for"]
-    for text, told in ((key, []), ("junk", unread), (key, [])):
-        (tried.home / NAME).write_text(text)
-        asked._read()
-        assert [each[:47] for each in plane.unready() if "home keeps" in each] == told
-    asked._api.start()
-    asked._api.stop()
-    asked._api.join(5)
 
 
 def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,246 +391,25 @@ def test_what_cannot_run(tried: Trial, apply: Apply) -> None:
     assert "another key" in tried.lines("this flow cannot run")[-1]["error"]
 
 
-# Without a process -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def idle(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> Daemon:
-    """A daemon that was not started, with one flow."""
-    put(ENVIRON, monkeypatch)
-    tried.write()
-    return Daemon(tried.config, os.environ)
-
-
-@pytest.mark.parametrize(("news", "count"), [(False, 2), (True, 3)])
-def test_a_tick_that_falls_into_a_turn(
-    idle: Daemon, monkeypatch: pytest.MonkeyPatch, news: bool, count: int
-) -> None:
-    """What runs sees to it, unless it began before there was news: then it is done once more."""
-    turns: list[int] = []
-
-    def turn(name: str, began: int) -> int:
-        turns.append(began)
-        if len(turns) > 1:
-            return 0
-        if news:
-            idle._due.add(name)
-        idle._tick(name)
-        idle._tick(name)
-        return MORE
-
-    monkeypatch.setattr(idle, "_turn", turn)
-    idle._tick("events")
-    assert len(turns) == count
-    idle._tick("events")
-    assert len(turns) == count + 1
-
-
-def test_a_flow_that_went_before_its_process_came(idle: Daemon) -> None:
-    """Between the decision to start one and its start, a flow may have been deleted."""
-    flow = idle._flows["events"]
-    idle._flows = {}
-    assert idle._start(flow, 0) is None
-    assert idle._turn("events", 0) == 0
-
-
-def soon(idle: Daemon) -> list[str]:
-    """The flows of all ticks that were to be at once."""
-    return [job.args[0] for job in idle._scheduler.get_jobs() if job.id != job.args[0]]
-
-
-def test_changes_of_a_flow(idle: Daemon) -> None:
-    """Whatever changes, a turn is due at once; a new schedule is followed from now on."""
-    idle._flows = {}
-    idle._read()
-    first = idle._scheduler.get_job("events")
-    flow = idle._config.flows["events"]
-    assert flow.schedule
-
-    def change(flow: Flow) -> Any:
-        """The job of its ticks, once it is this one."""
-        idle._due.clear()
-        before, idle._flows = idle._flows, {"events": flow}
-        idle._follow(before)
-        return idle._scheduler.get_job("events")
-
-    assert change(replace(flow, where="true")) is first
-    assert (idle._due, soon(idle)) == ({"events"}, ["events"])
-    assert change(replace(flow, schedule=None)) is None
-    assert idle._due == set()
-    other = replace(flow, schedule=replace(flow.schedule, interval=30))
-    second = change(other)
-    assert second
-    assert second is not first
-    assert (idle._due, soon(idle)) == ({"events"}, ["events"])
-    change(other)
-    assert (idle._due, soon(idle)) == (set(), ["events"])
-    idle._forget("events")  # as it is of a flow that runs once, and has
-    assert change(replace(other, where="true")) is None
-    assert (idle._due, soon(idle)) == ({"events"}, ["events"] * 2)
-    change(flow)
-    before, idle._flows = idle._flows, {}
-    idle._follow(before)
-    assert idle._scheduler.get_job("events") is None
-
-
-def test_a_job_that_ends_while_it_is_forgotten(
-    idle: Daemon, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The scheduler removes a job whose last tick has come, from a thread of its own."""
-    idle._flows = {}
-    idle._read()
-    found = idle._scheduler.get_job
-
-    def get_job(name: str) -> Any:
-        job = found(name)
-        assert job
-        job.remove()
-        return job
-
-    monkeypatch.setattr(idle._scheduler, "get_job", get_job)
-    idle._forget("events")
-    monkeypatch.setattr(idle._scheduler, "get_job", found)
-    assert found("events") is None
-    idle._forget("events")
-
-
-def test_a_change_during_a_turn(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What runs goes on with what it has, and one more turn follows, with what is new."""
-    idle._read()
-    turns: list[str | None] = []
-
-    def turn(name: str, began: int) -> int:
-        turns.append(idle._flows[name].where)
-        if len(turns) == 1:
-            before = idle._flows
-            idle._flows = {name: replace(before[name], where="true")}
-            idle._follow(before)
-        return 0
-
-    monkeypatch.setattr(idle, "_turn", turn)
-    monkeypatch.setattr(idle, "_end", pytest.fail)
-    idle._tick("events")
-    assert turns == [None, "true"]
-
-
-def test_what_the_home_keeps_changes(
-    tried: Trial, idle: Daemon, apply: Apply, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To read it again makes nothing due; a new password makes all due that use it."""
-    path = other_file(tried, "second")
-    apply(path)
-    idle._read()
-    idle._due.clear()
-    idle._read()
-    assert idle._due == set()
-    monkeypatch.setenv("TRIAL_PASSWORD", "another")
-    apply(path)
-    idle._read()
-    assert idle._due == {"second"}
-
-
-def test_many_changes_are_read_once(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P8: what clients change is read while they go on, and a stop waits for none of it; what
-    changes during a reading is read after it.
-    """
-    changed: list[Callable[[], None]] = []
-    reads: list[None] = []
-
-    def server(*given: Any) -> Any:
-        changed.append(given[4])
-        return SimpleNamespace(token_file=None, address="")
-
-    def read() -> None:
-        reads.append(None)
-        if len(reads) == 1:
-            changed[0]()
-
-    monkeypatch.setattr("engine.control.api.server.Server", server)
-    monkeypatch.setattr(idle, "_read", read)
-    monkeypatch.setattr(idle, "_hurry", lambda: None)
-    monkeypatch.setattr(idle._scheduler, "wakeup", lambda: None)
-    with scheduler._heard() as (idle._signals, idle._signalling):
-        idle._listen(Api())
-        for _ in range(300):
-            changed[0]()
-        signal.raise_signal(signal.SIGTERM)
-        idle._watch()
-        assert len(reads) == 1
-        signal.raise_signal(signal.SIGTERM)
-        idle._watch()
-        assert len(reads) == 2
-
-
-def test_the_door_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is none ends the daemon before it begins; its lock is free again."""
-    path = tmp_path / "etl.toml"
-    path.write_text(f'home = "{tmp_path}/home"\n{API}key = {{ env = "KEY" }}\n')
-    monkeypatch.setattr(scheduler.Daemon, "_watch", lambda _: None)
-    with pytest.raises(InputError, match="key for secrets is malformed"):
-        Daemon(path, {"KEY": "x"}).run()
-
-
-def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that somebody asked for is begun at once, also of a flow that has no tick any more."""
-
-    class Asked:
-        def asked(self, running: AbstractSet[str]) -> AbstractSet[str]:
-            return {"events"} & running
-
-    monkeypatch.setattr(idle, "_api", Asked())
-    idle._hurry()
-    assert soon(idle) == ["events"]
-    assert idle._due == {"events"}
-    idle._forget("events")
-    idle._hurry()
-    assert soon(idle) == ["events"] * 2
-
-
-def test_what_is_asked_for_of_a_flow_that_is_gone(tried: Trial, idle: Daemon) -> None:
+def test_a_requested_run_of_a_flow_that_is_gone(tried: Trial) -> None:
     """It is withdrawn, however the flow went and whoever was faster; that of others waits."""
+    tried.write()
+    flow = load(tried.config, ENVIRON).flows["events"]
     server = Server(tried.home, Api(port=0), {}, lambda: 5, lambda: None, tuple)
-    catalog, flow = server._plane.catalog, idle._config.flows["events"]
-    with server._socket, catalog:
+    server.start()
+    with Catalog(tried.home) as catalog:
         for name in ("off", "broken"):
             body = {"name": name, "state": "disabled" if name == "off" else "enabled"}
             made = new("flows", body, 0, id_=flow_id(name), origin="/etc/flows.toml")
-            server._plane.resources.create(made)
+            Resources(catalog).create(made)
         day = Window(date(2024, 1, 1), date(2024, 1, 1))
         for name in ("events", "off", "broken", "gone", flow_id("deleted")):
             run = Run(flow_id(f"run of {name}"), name, day, "", 0)
             item = scheduled(replace(flow, name=name), run, {})
             catalog.save(item, flow=name, dataset="data", window=day)
-        idle._flows, idle._api = {}, server
-        idle._read()
+        assert server.asked({"events"}) == {"events"}
         assert catalog.asked_for() == {"events", "off", "broken"}
         withdrawn = {run.flow for run in catalog.history(status="failed")}
         assert withdrawn == {"gone", flow_id("deleted")}
-        assert idle._due == {"events"}
-
-
-class Ended:
-    """A process that ends by SIGTERM, as one does that was about to end anyway."""
-
-    exitcode = -signal.SIGTERM
-
-    def __init__(self, meanwhile: Callable[[], None]) -> None:
-        self.join = meanwhile
-
-    def terminate(self) -> None: ...
-
-
-@pytest.mark.parametrize(("ours", "status"), [(True, 0), (False, -signal.SIGTERM)])
-def test_who_ended_it(
-    idle: Daemon, monkeypatch: pytest.MonkeyPatch, ours: bool, status: int
-) -> None:
-    """A process that we asked to end is no failure of its flow; any other one is told of."""
-
-    def start(flow: Flow, began: int) -> Any:
-        process: Any = Ended(lambda: idle._end(flow.name) if ours else None)
-        idle._running[flow.name] = process
-        return process
-
-    monkeypatch.setattr(idle, "_start", start)
-    assert idle._turn("events", 0) == status
-    assert not idle._draining
+    server.stop()
+    server.join(5)

@@ -3,85 +3,41 @@
 Its clock runs faster than the machine's, some hours in a second; everything else is real.
 """
 
-import errno
 import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, date, datetime, timedelta
-from multiprocessing import get_context
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
-from engine.catalog.database import Catalog
-from engine.control import declared_flows
-from engine.daemon.flow_process import Pulse, work
-from engine.daemon.scheduler import Daemon
-from engine.daemon.turns import LATER, MORE, WAITS, WORKS, Turns
-from engine.dataset.dataset import Dataset
-from engine.log import configure
-from engine.model.flow import Flow
-from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync.incremental import sync_flow
-from engine.sync.runner import Options
-from tests.support.commands import children, mounted, put
-from tests.support.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
+from engine.sandbox import PASSWORD, Sandbox, Spec
+from tests.support.commands import children, mounted
+from tests.support.daemons import (
+    BACKFILL,
+    FIRST,
+    SPEC,
+    START,
+    Trial,
+    alive_below,
+    expected,
+    held_keys,
+    is_exact,
+    is_pulling,
+    stop,
+    trial,
+    until,
+)
 
 HOUR = 3_600_000
-SPEC = Spec(
-    shape="small", events_per_day=400, late_percent=10, reject_percent=1, duplicate_percent=3
-)
-BACKFILL = 'backfill_from = "2024-01-04"\npartial_ingestion_percent = 60'
-FIRST = date(2024, 1, 4)
-
-
-def trial(folder: Path, sandbox: Sandbox, speed: float, first: int = START, **more: Any) -> Trial:
-    """A trial whose sandbox goes by the same clock."""
-    clock = clock_of(speed, first)
-    sandbox.project.now = clock.now
-    return Trial(folder, sandbox, clock, **more)
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(SPEC) as running:
-        yield running
-
-
-def is_exact(tried: Trial, spec: Spec, first: date = FIRST, name: str = "events") -> bool:
-    """Whether the table is exactly the events that were processed before M, each once."""
-    reached = tried.reached(name)
-    last = datetime.fromtimestamp(reached / 1000, UTC).date() + timedelta(days=1)
-    have, want = held_keys(tried.table(name), first), expected(spec, first, last, reached)
-    for what, rest in (("missing", want - have), ("too much", have - want)):
-        if rest:
-            print(what, len(rest), list(rest)[:3])  # noqa: T201 - shown where the test fails
-    return have == want
-
-
-def stop(process: "subprocess.Popen[bytes]", sign: signal.Signals = signal.SIGTERM) -> float:
-    """Ask a daemon to end; the seconds that it took."""
-    began = time.monotonic()
-    process.send_signal(sign)
-    assert process.wait(20) == 0
-    return time.monotonic() - began
-
-
-def is_pulling(tried: Trial) -> bool:
-    """Whether a window is on its way, and its process hears of a stop."""
-    return any(path.is_dir() for path in tried.table().glob("_staging/*"))
 
 
 CLOCKS = [
@@ -101,7 +57,7 @@ def test_two_days(sandbox: Sandbox, tmp_path: Path, clock: str, zone: str, first
         clock=clock, timezone=zone,
     )  # fmt: skip
     sandbox.project.spec = spec
-    tried = trial(tmp_path, sandbox, 12 * 3600, first, timezone=zone)
+    tried = trial(tmp_path, sandbox, 24 * 3600, first, timezone=zone)
     begin = datetime.fromtimestamp(first / 1000, UTC).date() - timedelta(days=4)
     tried.write(more=f'backfill_from = "{begin}"\npartial_ingestion_percent = 60')
     with tried.daemon() as process:
@@ -206,28 +162,23 @@ def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
     parked = tried.lines("nothing can be done until the next tick")
     assert {line["flow"] for line in parked} == {"broken"}
     assert 'no mapping "nowhere"' in parked[0]["error"]
-    assert len(history(tried, "broken")) >= 2
-
-
-def history(tried: Trial, flow: str) -> list[dict[str, Any]]:
-    with Catalog(tried.home) as catalog:
-        return [entry.item for entry in catalog.history(flow, limit=1000)]
+    assert len(tried.runs("broken")) >= 2
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_stop_while_a_window_runs(sandbox: Sandbox, tmp_path: Path, sign: signal.Signals) -> None:
-    """A window that will not end is abandoned whole within ten seconds, and told of."""
-    tried = trial(tmp_path, sandbox, 60)
+    """A window that does not end in the seconds it has is abandoned whole, and recorded as such."""
+    tried = trial(tmp_path, sandbox, 60, drain=0.5)
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
     with tried.daemon() as process:
         until(lambda: is_pulling(tried))
-        assert stop(process, sign) < 11
+        assert stop(process, sign) < 4
         assert not list(children(process.pid))
     assert tried.reached() == 0
-    (run,) = history(tried, "events")
-    assert run["metrics"]["statusSummary"]["status"] == "failed"
-    assert "Stopped" in json.dumps(run)
+    (run,) = tried.runs()
+    assert run.status == "failed"
+    assert "Stopped" in json.dumps(run.item)
 
 
 def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -240,9 +191,7 @@ def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> No
         assert stop(process) < 8
     assert tried.reached() > 0
     assert len(sandbox.requests) == 1
-    assert [run["metrics"]["statusSummary"]["status"] for run in history(tried, "events")] == [
-        "success"
-    ]
+    assert [run.status for run in tried.runs()] == ["success"]
 
 
 def test_impatience(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -441,7 +390,7 @@ def test_who_waits_holds_up_no_other_project(sandbox: Sandbox, tmp_path: Path) -
     """A host that accepts and is silent has as many flows as there are turns: a flow of another
     project is brought up to date meanwhile, and the end comes in its time (P8).
     """
-    tried = trial(tmp_path, sandbox, 60)
+    tried = trial(tmp_path, sandbox, 60, drain=0.5)
     silent = [f"silent{number}" for number in range(max(2, os.cpu_count() or 1))]
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
     with Sandbox(SPEC, now=tried.clock.now) as well:
@@ -455,235 +404,4 @@ def test_who_waits_holds_up_no_other_project(sandbox: Sandbox, tmp_path: Path) -
         with tried.daemon() as process:
             until(lambda: tried.reached("other"))
             assert not tried.lines("run failed")
-            assert stop(process) < 11
-
-
-# Without a process -----------------------------------------------------------------------
-
-
-def test_flows_take_turns(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two flows with work for days leave room for a third, though only two run at a time."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write("long", "longer", "short")
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    daemon = Daemon(tried.config, os.environ)
-    turns: list[str] = []
-
-    def turn(name: str, began: int) -> int:
-        turns.append(name)
-        time.sleep(0.02)  # a turn takes its time, and gives the lock of the interpreter away
-        return 0 if name == "short" else MORE
-
-    monkeypatch.setattr(daemon, "_turn", turn)
-    threads = [
-        threading.Thread(target=daemon._tick, args=[name]) for name in ("long", "longer", "short")
-    ]
-    for thread in threads:
-        thread.start()
-        until(lambda: turns)
-    until(lambda: "short" in turns, 10)
-    daemon._stopping.set()
-    for thread in threads:
-        thread.join()
-
-
-def test_hundreds_of_flows_that_wait(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many flows wait for the hour's budget, one that has not to wait has its turn."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write()
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    daemon = Daemon(tried.config, os.environ)
-    turns: list[str] = []
-
-    def turn(name: str, began: int) -> int:
-        turns.append(name)
-        return 0 if name == "short" else LATER
-
-    monkeypatch.setattr(daemon, "_turn", turn)
-    daemon._scheduler.start()
-    try:
-        for number in range(250):
-            daemon._soon(f"waiting{number}")
-        until(lambda: len(turns) >= 250, 20)
-        daemon._soon("short")
-        until(lambda: "short" in turns, 10)
-    finally:
-        daemon._stopping.set()
-        daemon._turns.close()
-        daemon._stop_ticks()
-
-
-def test_what_a_process_says_of_itself() -> None:
-    """Three quiet seconds in a row and it waits; it works again as soon as it does anything."""
-    pulse = Pulse(used=10, at=0)
-    used = [10.9, 10.92, 10.93, 11.5, 11.5, 11.52, 11.53, 11.54, 12.4, 12.41]
-    words = [pulse.look(seconds, at) for at, seconds in enumerate(used, 1)]
-    assert words == [b"", b"", b"", b"", b"", b"", WAITS, b"", WORKS, b""]
-
-
-def test_what_a_process_says_moves_its_turn(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While it waits another flow has the turn; and its end is seen, whatever it said before."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write()
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    daemon = Daemon(tried.config, os.environ)
-    daemon._turns = Turns(1)
-    assert daemon._turns.take("events", "p")
-    says, speaks = get_context("spawn").Pipe(duplex=False)
-    ended, end = get_context("spawn").Pipe(duplex=False)
-    process: Any = SimpleNamespace(sentinel=ended)
-    thread = threading.Thread(target=daemon._listen_to, args=["events", process, says])
-    thread.start()
-    assert not daemon._turns.take("other", "p", timeout=0)
-    speaks.send_bytes(WAITS)
-    assert daemon._turns.take("other", "p", timeout=10)
-    speaks.send_bytes(WORKS)
-    until(lambda: "events" in daemon._turns._working, 10)
-    daemon._turns.release("other")
-    assert not daemon._turns.take("other", "p", timeout=0)
-    end.send_bytes(b".")
-    thread.join(10)
-    assert not thread.is_alive()
-
-
-def test_a_process_that_cannot_be_started(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """It is told, and the flow is tried again at its next tick."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write()
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    daemon = Daemon(tried.config, os.environ)
-
-    def start(flow: Flow, began: int) -> None:
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-    monkeypatch.setattr(daemon, "_start", start)
-    configure()
-    daemon._tick("events")
-    said = json.loads(capsys.readouterr().err)
-    assert (said["event"], said["flow"]) == ("no process could be started", "events")
-
-
-def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where UTC has a day that the project has not yet, day windows go on with those it has."""
-    evening = START + 15 * HOUR  # 2024-01-11, 01:00 in UTC; 17:00 the day before in Los Angeles
-    spec = Spec(shape="small", events_per_day=50, clock="local", timezone="America/Los_Angeles")
-    put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)
-    with Sandbox(spec, now=lambda: evening) as sandbox:
-        tried = Trial(tmp_path, sandbox, clock_of(1), timezone="America/Los_Angeles")
-        tried.write(more='windows = "day"\nbackfill_from = "2024-01-10"')
-        flow, home = declared_flows.flow_of(tried.config, "events")
-        items = sync_flow(flow, home, Options(now=lambda: evening))
-    statuses = [item["metrics"]["statusSummary"]["status"] for item in items]
-    assert set(statuses) == {"success"}
-    assert held_keys(tried.table(), date(2024, 1, 10)) == expected(
-        spec, date(2024, 1, 10), date(2024, 1, 10), evening
-    )
-
-
-def test_a_clock_that_is_set(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Set back, the ticks are planned anew; and the scheduler is woken, whatever it sleeps by."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write()
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    daemon = Daemon(tried.config, os.environ)
-    signals = iter([None, None, signal.SIGTERM])
-    clock = iter([1000.0, 1060.0, 1120.0 - 86_400])
-    steady = iter([0.0, 60.0, 120.0])
-    done: list[str] = []
-    monkeypatch.setattr(daemon, "_signal", lambda _: next(signals))
-    monkeypatch.setattr(daemon, "_follow", lambda before: done.append(f"planned anew {before}"))
-    monkeypatch.setattr(daemon._scheduler, "wakeup", lambda: done.append("woken"))
-    fake = SimpleNamespace(time=lambda: next(clock), monotonic=lambda: next(steady))
-    monkeypatch.setattr("engine.daemon.scheduler.time", fake)
-    daemon._watch()
-    assert done == ["woken", "planned anew {}", "woken"]
-
-
-def test_a_stop_in_the_middle_of_a_commit(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """P8: what is nearly done is brought to its end; nothing is begun after it."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write(more=BACKFILL)
-    put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)
-    flow, home = declared_flows.flow_of(tried.config, "events")
-    write = Dataset._write_log
-
-    def stopped(dataset: Dataset, *given: Any) -> bool:
-        signal.raise_signal(signal.SIGTERM)
-        return write(dataset, *given)
-
-    monkeypatch.setattr(Dataset, "_write_log", stopped)
-    before = {sign: signal.getsignal(sign) for sign in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        assert work(flow, home, tried.clock, None, 0) == 0
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
-    assert tried.reached() > 0
-    assert len(sandbox.requests) == 1
-    assert [run["metrics"]["statusSummary"]["status"] for run in history(tried, "events")] == [
-        "success"
-    ]
-
-
-def test_a_home_that_moves(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Its lock and its history would stay behind: the change is refused, and the rest with it."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write()
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    daemon = Daemon(tried.config, os.environ)
-    text = tried.config.read_text()
-    tried.config.write_text(text.replace(str(tried.home), str(tmp_path / "moved")))
-    configure()
-    daemon._reload()
-    said = json.loads(capsys.readouterr().err)
-    assert "home: cannot change while the daemon runs" in said["error"]
-    assert daemon._config.home == tried.home
-
-
-def test_waiting_for_the_budget_is_told_once(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """Not once a minute; and a turn that had something to do in between begins it anew."""
-    tried = trial(tmp_path, sandbox, 1)
-    tried.write()
-    put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
-    monkeypatch.setattr("engine.daemon.scheduler.LATER_SECONDS", 0)
-    daemon = Daemon(tried.config, os.environ)
-    ends = iter([LATER, LATER, MORE, LATER, 0])
-    moments = set()
-
-    def turn(name: str, began: int) -> int:
-        moments.add(began)
-        return next(ends)
-
-    monkeypatch.setattr(daemon, "_turn", turn)
-    configure()
-    daemon._tick("events")
-    said = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["event"] for line in said] == ["waiting"] * 2
-    assert len(moments) == 1  # turns of one tick
+            assert stop(process) < 5

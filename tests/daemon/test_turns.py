@@ -77,7 +77,7 @@ def test_the_queue_goes_by_projects() -> None:
     for flow in ("a2", "a3", "c1"):
         threads.append(threading.Thread(target=want, args=[flow]))
         threads[-1].start()
-        while flow not in [name for name, _ in turns._queue] and threads[-1].is_alive():
+        while flow not in turns.queued() and threads[-1].is_alive():
             pass
     turns.release("b1")
     threads[2].join()

@@ -39,11 +39,6 @@ DAY, NEXT = date(2024, 1, 1), date(2024, 1, 2)
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "table"
-
-
-@pytest.fixture
 def table(root: Path) -> Iterator[Dataset]:
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():

@@ -25,8 +25,8 @@ from engine.sync.backfill import missing_days
 from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
 from engine.sync.runner import Options
-from tests.cli.test_flows import FAST, FLOWS, HOUR, NOON
-from tests.support.commands import Run, here, put, variables
+from tests.support.commands import Run
+from tests.support.flows import FAST, FLOWS, HOUR, NOON
 from tests.support.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 
 FOUR = [date(2024, 1, day) for day in (1, 2, 3, 4)]
@@ -39,11 +39,6 @@ def sandbox() -> Iterator[Sandbox]:
     spec = Spec(events_per_day=60, reject_percent=1, late_percent=5)
     with Sandbox(spec, now=lambda: NOON) as running:
         yield running
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "table"
 
 
 def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> Pull:
@@ -200,19 +195,12 @@ def test_restored_while_it_is_open(sandbox: Sandbox, root: Path) -> None:
 
 
 @pytest.fixture
-def run(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Run:
-    sandbox.reset()
-    monkeypatch.chdir(tmp_path)
-    put(variables(sandbox.url), monkeypatch)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Commands, where `flows.toml` has two flows, at noon."""
     monkeypatch.setattr(open_flow, "now", lambda: NOON)
     monkeypatch.setattr(sample, "_take_slot", lambda *_: NOON)  # the clock stands still
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
-    return here(capsys)
+    return run
 
 
 def keep(name: str) -> list[dict[str, Any]]:

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from deltalake import DeltaTable
 
+from engine.catalog.database import Catalog, Entry
+from engine.daemon.signals import DRAIN
 from engine.model.clock import Clock
 from engine.model.window import each_day
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
@@ -24,6 +26,11 @@ from tests.support.commands import children
 
 ROOT = Path(__file__).parents[2]
 START = 1_704_880_800_000  # 2024-01-10, 10:00 UTC
+SPEC = Spec(
+    shape="small", events_per_day=400, late_percent=10, reject_percent=1, duplicate_percent=3
+)
+FIRST = date(2024, 1, 4)
+BACKFILL = 'backfill_from = "2024-01-04"\npartial_ingestion_percent = 60'
 
 FLOW = """
 [flows.{name}]
@@ -48,6 +55,7 @@ class Trial:
     clock: Clock
     timezone: str = "UTC"
     per_hour: int = 1_000_000
+    drain: float = DRAIN  # seconds in which a window may end after a stop signal
 
     @property
     def config(self) -> Path:
@@ -83,7 +91,12 @@ class Trial:
     def start(self) -> subprocess.Popen[bytes]:
         """Start a daemon; what it says goes to the end of `log`."""
         given = json.dumps(
-            {"config": str(self.config), "clock": asdict(self.clock), "per_hour": self.per_hour}
+            {
+                "config": str(self.config),
+                "clock": asdict(self.clock),
+                "per_hour": self.per_hour,
+                "drain": self.drain,
+            }
         )
         environment = os.environ | {
             "TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD, "PYTHONPATH": str(ROOT),
@@ -120,10 +133,22 @@ class Trial:
         """Whether every day from `backfill_from` on is there: the newest come first."""
         return self._position(name, str(first)) > 0
 
+    def runs(self, flow: str = "events") -> list[Entry]:
+        """The history of a flow, the newest first."""
+        with Catalog(self.home) as catalog:
+            return list(catalog.history(flow, limit=1000))
+
     def _position(self, name: str, what: str) -> int:
         if not any(self.table(name).glob("_delta_log/*.json")):
             return 0
         return DeltaTable(self.table(name)).transaction_version(f"{name}/{what}") or 0
+
+
+def trial(folder: Path, sandbox: Sandbox, speed: float, first: int = START, **more: Any) -> Trial:
+    """A trial from `first` on, at `speed`, whose sandbox goes by the same clock."""
+    clock = clock_of(speed, first)
+    sandbox.project.now = clock.now
+    return Trial(folder, sandbox, clock, **more)
 
 
 def alive_below(process: subprocess.Popen[bytes]) -> list[int]:
@@ -173,9 +198,33 @@ def held_keys(table: Path, first: date) -> Counter[str]:
     )
 
 
+def is_exact(tried: Trial, spec: Spec, first: date = FIRST, name: str = "events") -> bool:
+    """Whether the table is exactly the events that were processed before M, each once."""
+    reached = tried.reached(name)
+    last = datetime.fromtimestamp(reached / 1000, UTC).date() + timedelta(days=1)
+    have, want = held_keys(tried.table(name), first), expected(spec, first, last, reached)
+    for what, rest in (("missing", want - have), ("too much", have - want)):
+        if rest:
+            print(what, len(rest), list(rest)[:3])  # noqa: T201 - shown where the test fails
+    return have == want
+
+
+def stop(process: "subprocess.Popen[bytes]", sign: signal.Signals = signal.SIGTERM) -> float:
+    """Ask a daemon to end; the seconds that it took."""
+    began = time.monotonic()
+    process.send_signal(sign)
+    assert process.wait(20) == 0
+    return time.monotonic() - began
+
+
+def is_pulling(tried: Trial) -> bool:
+    """Whether a window is on its way, and its process hears of a stop."""
+    return any(path.is_dir() for path in tried.table().glob("_staging/*"))
+
+
 def main() -> int:
     """Run a daemon as the first argument says."""
-    from engine.daemon.scheduler import Daemon
+    from engine.daemon.daemon import Daemon
     from engine.log import configure
     from engine.mixpanel.client import Timeouts
     from engine.model.schedule import RateLimit, RetryPolicy
@@ -189,7 +238,8 @@ def main() -> int:
         limits=Timeouts(connect=2, first_byte=5, idle=5, total=60),
     )
     clock = Clock(**given["clock"])
-    return Daemon(Path(given["config"]), os.environ, clock, options).run()
+    daemon = Daemon(Path(given["config"]), os.environ, clock, options, drain=given["drain"])
+    return daemon.run()
 
 
 if __name__ == "__main__":

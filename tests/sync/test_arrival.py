@@ -44,11 +44,6 @@ def sandbox() -> Iterator[Sandbox]:
         yield running
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "table"
-
-
 class Given:
     """Windows from a list, each handed out when the one before it has ended."""
 

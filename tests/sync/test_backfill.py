@@ -85,11 +85,6 @@ def sandbox(server: Sandbox) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "table"
-
-
-@pytest.fixture
 def clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock for the backfill and the sandbox alike, in the afternoon of 2024-03-01."""
     clock = Clock(datetime(2024, 3, 1, 15, tzinfo=UTC))

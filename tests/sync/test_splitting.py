@@ -54,11 +54,6 @@ def sandbox(server: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbo
     server.project.spec = SPEC
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "table"
-
-
 def disturb(
     sandbox: Sandbox,
     monkeypatch: pytest.MonkeyPatch,

@@ -1,9 +1,7 @@
 """What explore infers from a few events, and what its command answers."""
 
 import json
-import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from engine.sandbox import Sandbox, Spec, day_lines
 from engine.transform.infer import LONG, infer, response
-from tests.support.commands import Run, here, put, variables
+from tests.support.commands import Run
 
 Json = Any
 
@@ -87,22 +85,6 @@ def test_anything_has_a_schema(values: list[Json]) -> None:
 def sandbox() -> Iterator[Sandbox]:
     with Sandbox(Spec(events_per_day=50)) as running:
         yield running
-
-
-@pytest.fixture
-def run(
-    sandbox: Sandbox,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Run]:
-    put(variables(sandbox.url), monkeypatch)
-    monkeypatch.chdir(tmp_path)
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
-    sandbox.reset()
-    yield here(capsys)
-    for each, handler in before.items():
-        signal.signal(each, handler)
 
 
 def test_a_few_events(run: Run, sandbox: Sandbox) -> None:

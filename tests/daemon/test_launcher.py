@@ -1,0 +1,70 @@
+"""The process of a turn as the daemon follows it: its reports, and how it ended."""
+
+import signal
+import threading
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+
+from engine.daemon.launcher import FlowProcess
+from engine.daemon.turns import WAITS, WORKS
+
+
+class Ended:
+    """A process that SIGTERM ends, as it may one that was about to exit anyway."""
+
+    exitcode = -signal.SIGTERM
+
+    def __init__(self, sentinel: Connection) -> None:
+        self.sentinel = sentinel
+
+    def join(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+
+def pipe() -> tuple[Connection, Connection]:
+    return get_context("spawn").Pipe(duplex=False)
+
+
+def test_reports_of_a_process_are_passed_on() -> None:
+    """Each as it comes; and the end of the process is seen, whatever it reported before."""
+    reports, sender = pipe()
+    sentinel, end = pipe()
+    process: Any = Ended(sentinel)
+    seen: list[str] = []
+    passed = threading.Semaphore(0)
+
+    def note(word: str) -> Callable[[], None]:
+        def on() -> None:
+            seen.append(word)
+            passed.release()
+
+        return on
+
+    followed = FlowProcess(process, reports)
+    thread = threading.Thread(target=followed.follow, args=[note("waits"), note("works")])
+    thread.start()
+    for report in (WAITS, WORKS):
+        sender.send_bytes(report)
+        assert passed.acquire(timeout=10)
+    assert seen == ["waits", "works"]
+    end.send_bytes(b".")
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize(("unwanted", "status"), [(True, 0), (False, -signal.SIGTERM)])
+def test_who_ended_a_process(unwanted: bool, status: int) -> None:
+    """A process that the daemon ended with its flow is no failure; any other end is reported."""
+    reports, sender = pipe()
+    sentinel, _end = pipe()
+    sender.close()
+    process: Any = Ended(sentinel)
+    followed = FlowProcess(process, reports)
+    if unwanted:
+        followed.end_unwanted()
+    assert followed.follow(pytest.fail, pytest.fail) == status
