@@ -18,8 +18,8 @@ import pyarrow as pa
 from benchmarks.process import ROOT
 from benchmarks.rounds import new_folder
 from benchmarks.server import CACHE, FIRST
-from engine.dataset.contents import Contents
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import DaySummary
 from engine.dataset.parquet_writer import StagedFile, Writer
 from engine.dataset.positions import app_id
 from engine.model.batch import Batch
@@ -120,7 +120,7 @@ class Table:
 
 def _number(day: date) -> int:
     """What a commit notes of the files of a day that has one file of its batch."""
-    return Contents.of([(f"event_date={day}/{day.toordinal():026}-0.parquet", 1)]).files
+    return DaySummary.of([(f"event_date={day}/{day.toordinal():026}-0.parquet", 1)]).file_hash
 
 
 def link(source: Path, target: Path) -> None:

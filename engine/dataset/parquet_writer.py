@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.dataset import layout
 from engine.dataset.dedup import Duplicates
 from engine.dataset.reject_files import RejectFiles
 from engine.dataset.storage.local import sync
@@ -185,7 +186,7 @@ class Writer:
         self._schema = schema.remove(schema.get_field_index("event_date"))
         self._days: dict[date, _Spool] = {}
         self._numbers = count()
-        self._rejects = RejectFiles(directory / "batch")
+        self._rejects = RejectFiles(directory / layout.STAGED_BATCH)
         self._encoders = ThreadPoolExecutor(ENCODERS, "parquet")
         self._closed = False
 
@@ -242,7 +243,7 @@ class Writer:
 
     def _spool(self, day: date) -> _Spool:
         if day not in self._days:
-            folder = self._directory / "spool" / day.isoformat()
+            folder = self._directory / layout.spool(day)
             self._days[day] = _Spool(folder, self._schema, self._encoders)
         return self._days[day]
 
@@ -294,8 +295,7 @@ class Writer:
         return paths
 
     def _new_path(self, day: date) -> Path:
-        name = f"{self._batch_id}-{next(self._numbers)}.parquet"
-        path = self._directory / f"event_date={day}" / name
+        path = self._directory / layout.data_file(day, self._batch_id, next(self._numbers))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 

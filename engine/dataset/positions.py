@@ -6,7 +6,7 @@
     <flow>/doubtful   up to when the table may hold more than M says: a wrong M was put back then
     forgotten/…       that a day's position was put back, by `Dataset.forget`
 
-A position counts as long as the table holds what was brought with it: see `contents`.
+A position counts as long as the table holds what was brought with it: see `day_changes`.
 Moments in ms since the epoch. What a commit sets and replaces is decided here, so that there is no
 seam between arrival windows and days, and nothing twice (P4).
 """
@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 
 from engine.dataset import single_days
-from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import Change
 from engine.dataset.table import DayContents
 from engine.errors import DatasetError, InputError
 from engine.model import schedule

@@ -11,10 +11,10 @@ from typing import Any
 
 import orjson
 
+from engine.dataset import layout
 from engine.dataset.storage.local import sync, sync_written
 from engine.model.batch import Reject
 
-REJECT_FILES = {"lines": "parsing_errors_0.json", "check": "conversion_errors_0.json"}
 SAMPLES = 100
 
 
@@ -31,14 +31,14 @@ class RejectFiles:
         written: dict[str, list[bytes]] = {}
         reasons: dict[Any, bytes] = {}  # what is wrong with many lines is put in words once
         for reject in rejects:
-            name = REJECT_FILES[reject.stage]
+            name = layout.REJECT_FILES[reject.stage]
             which = name, reject.code, reject.message, id(reject.violations), reject.part
             if which not in reasons:
                 reasons[which] = _reason_json(reject, name)
             written.setdefault(name, []).append(_reject_json(reject, reasons[which]))
         for name, lines in written.items():
             if name not in self._files:
-                path = self._directory / "row_errors" / name
+                path = self._directory / layout.REJECTS / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files[name] = path.open("wb")
             self._files[name].write(b"\n".join(lines) + b"\n")
@@ -50,7 +50,7 @@ class RejectFiles:
         for file in self._files.values():
             sync_written(file)
         if self._files:
-            path = self._directory / "row_error_samples.json"
+            path = self._directory / layout.REJECT_SAMPLES
             path.write_bytes(b"".join(line + b"\n" for line in self._samples))
             sync(path)
 

@@ -203,7 +203,7 @@ class Runs:
         with self._dataset.locked():
             positions.check_owner(self._flow, self._dataset)
             self._recover()
-            self._dataset.tidy_batches(self._flow.keep_batches_days, self._now())
+            self._dataset.clean_up_batches(self._flow.keep_batches_days, self._now())
             yield
 
     def run(self, windows: Windows) -> list[Json]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.catalog.database import Catalog
 from engine.catalog.run_history import RunHistory
+from engine.dataset import layout
 from engine.dataset.storage.local import local_path, try_out
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
@@ -81,7 +82,7 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
 def has_table(flow: Flow) -> bool:
     """Whether the table of `flow` was made already."""
     with disk_error(f"look for {flow.dataset}"):
-        return (local_path(flow.dataset) / "_delta_log").is_dir()
+        return (local_path(flow.dataset) / layout.LOG).is_dir()
 
 
 def look_at_files(flow: Flow, rules: "Rules") -> None:
@@ -89,7 +90,7 @@ def look_at_files(flow: Flow, rules: "Rules") -> None:
     dataset = open_flow.dataset_of(flow, rules)
     if dataset.damage:
         raise DatasetError(dataset.damage)
-    gone = {day: each.gone for day, each in dataset.contents().items() if each.gone}
+    gone = {day: each.gone for day, each in dataset.summaries().items() if each.gone}
     if gone:
         count = sum(gone.values())
         files = "1 file of it is" if count == 1 else f"{count:,} files of it are"

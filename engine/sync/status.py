@@ -11,8 +11,8 @@ from typing import Any
 
 from engine.catalog.database import Catalog, Entry
 from engine.dataset import positions, single_days
-from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import Change
 from engine.errors import EtlError
 from engine.model import schedule as plan
 from engine.model.clock import duration

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from engine.dataset import table as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.delta_log import Log
+from engine.dataset.storage.local import LocalStorage
 from engine.errors import DatasetError, InputError
 
 SCHEMA = pa.schema(
@@ -62,9 +63,9 @@ def forms(root: Path) -> Iterator[str]:
 
 def test_the_state_is_that_of_deltalake(root: Path) -> None:
     """Version, schema, properties and positions, read at once or as the log grows."""
-    growing = Log(root)
+    growing = Log(LocalStorage(root))
     for form in forms(root):
-        theirs, fresh = DeltaTable(root), Log(root)
+        theirs, fresh = DeltaTable(root), Log(LocalStorage(root))
         version = fresh.newest()
         assert version == theirs.version() == growing.newest(), form
         for log in (fresh, growing):
@@ -88,18 +89,18 @@ def test_the_newest_version_needs_no_hint(root: Path, hint: str | None) -> None:
     path.unlink()
     if hint is not None:
         path.write_text(hint)
-    assert Log(root).newest() == DeltaTable(root).version()
+    assert Log(LocalStorage(root)).newest() == DeltaTable(root).version()
 
 
 def test_a_broken_checkpoint(root: Path) -> None:
     """The entries that it sums up say what it said; without them it is no answer of ours."""
-    whole = Log(root).state(7)
+    whole = Log(LocalStorage(root)).state(7)
     DeltaTable(root).create_checkpoint()
     (checkpoint,) = (root / "_delta_log").glob("*.checkpoint.parquet")
     checkpoint.write_bytes(b"PAR1 no more")
-    assert Log(root).state(7) == whole
+    assert Log(LocalStorage(root)).state(7) == whole
     (root / "_delta_log" / f"{0:020}.json").unlink()
-    assert Log(root).state(7) is None
+    assert Log(LocalStorage(root)).state(7) is None
 
 
 def test_planning_loads_no_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +131,7 @@ def test_a_table_that_asks_for_more(root: Path, protocol: dict[str, Any]) -> Non
     """What another program made of the table is deltalake's to read, or to refuse."""
     entry = {"protocol": protocol | {"writerFeatures": protocol.get("readerFeatures", [])}}
     (root / "_delta_log" / f"{8:020}.json").write_text(json.dumps(entry) + "\n")
-    state = Log(root).state(8)
+    state = Log(LocalStorage(root)).state(8)
     assert state
     assert not state.is_plain
     with pytest.raises(DatasetError, match="Cannot open the table"):

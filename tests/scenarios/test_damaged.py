@@ -226,7 +226,7 @@ def table(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:20]))
-@pytest.mark.parametrize("step", ["_move_in", "_write_log", "_settle"])
+@pytest.mark.parametrize("step", ["_publish", "_write_log", "_recover"])
 def test_an_intent_that_cannot_be_read(
     table: Dataset, monkeypatch: pytest.MonkeyPatch, step: str, junk: bytes
 ) -> None:
@@ -245,7 +245,7 @@ def test_an_intent_that_cannot_be_read(
             with pytest.raises(Killed):
                 table.commit("B", staged.files, held, {f"f/{DAY}": 2}, "record of B")
     committed = table.position(f"f/{DAY}") == 2
-    assert committed is (step == "_settle")
+    assert committed is (step == "_recover")
     (staged_at / "intent.json").write_bytes(junk)
     again = Dataset(table.root, SCHEMA, SOURCE)
     with again.locked():

@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.schema import Field, PrimitiveType
 
-from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
+from engine.dataset.storage.local import LocalStorage
 from engine.dataset.table import Table
 from engine.errors import DatasetError, InputError, ShrinkDetected
 from engine.sandbox import Sandbox, Spec
@@ -100,9 +100,13 @@ OTHERS_THEN: dict[Any, list[int]] = {append: [7, 8, 99], restore: []}
 # Where another program may come: after the days were read, and around every step of the commit.
 STEPS = [
     (None, ""),
-    *((step, moment) for step in ("_held", "_move_in", "_notes") for moment in ("before", "after")),
-    ("write_synced", "before"),
-    ("write_synced", "after"),
+    *(
+        (step, moment)
+        for step in ("_held", "_publish", "_figures")
+        for moment in ("before", "after")
+    ),
+    ("write", "before"),
+    ("write", "after"),
 ]
 
 
@@ -137,7 +141,7 @@ def test_a_day_is_replaced_whatever_comes_between(
 
 def once(patch: pytest.MonkeyPatch, step: str, moment: str, act: Callable[[], None]) -> None:
     """Have `act` run once, before or after a step of a commit."""
-    owner: Any = module if step == "write_synced" else Dataset if step != "_held" else Table
+    owner: Any = {"write": LocalStorage, "_held": Table}.get(step, Dataset)
     real: Callable[..., Any] = getattr(owner, step)
     done = False
 
@@ -167,7 +171,7 @@ def test_rows_are_added_once_whatever_comes_between(
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
         staged = stage(dataset, "N", [20])
-        once(monkeypatch, "_move_in", "after", lambda: foreign(root))
+        once(monkeypatch, "_publish", "after", lambda: foreign(root))
         dataset.commit("N", staged.files, {}, {"f/arrival": 5}, None)
         monkeypatch.undo()
         dataset.discard("N")
@@ -186,7 +190,7 @@ def test_no_row_goes_by_forgetting(root: Path, monkeypatch: pytest.MonkeyPatch) 
     """Positions are put back beside another program's commit, which stays."""
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
-        once(monkeypatch, "_move_in", "after", lambda: compact(root))
+        once(monkeypatch, "_publish", "after", lambda: compact(root))
         dataset.forget("F", [f"f/{DAY}"])
         assert dataset.position(f"f/{DAY}") == 0
     assert by_delta(root) == sorted(OLD + OTHER)
@@ -195,7 +199,7 @@ def test_no_row_goes_by_forgetting(root: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_another_program_that_never_rests(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P2: a commit gives up after some tries, says why, and has changed nothing."""
     dataset = Dataset(root, SCHEMA, SOURCE)
-    real, count = Dataset._move_in, 0
+    real, count = Dataset._publish, 0
 
     def busy(*arguments: Any) -> None:
         nonlocal count
@@ -205,7 +209,7 @@ def test_another_program_that_never_rests(root: Path, monkeypatch: pytest.Monkey
 
     with dataset.locked():
         staged = stage(dataset, "N", NEW)
-        monkeypatch.setattr(Dataset, "_move_in", busy)
+        monkeypatch.setattr(Dataset, "_publish", busy)
         with pytest.raises(DatasetError, match=r"another program has changed the table 10 times"):
             dataset.commit("N", staged.files, dataset.held([DAY]), {f"f/{DAY}": 3}, None)
     assert count == 10
@@ -224,7 +228,7 @@ def test_what_is_planned_again_may_refuse(root: Path, monkeypatch: pytest.Monkey
     with dataset.locked():
         staged = stage(dataset, "N", [7, 8], NEXT)
         held = dataset.held([NEXT])
-        once(monkeypatch, "_move_in", "after", lambda: append(root))
+        once(monkeypatch, "_publish", "after", lambda: append(root))
         with pytest.raises(ShrinkDetected, match="holds 3 rows and would hold 2"):
             dataset.commit("N", staged.files, held, {f"f/{NEXT}": 2}, None, again=again)
     assert by_delta(root) == sorted([*OLD, 7, 8, 99])
@@ -327,7 +331,7 @@ def test_deletion_vectors_that_come_between(root: Path, monkeypatch: pytest.Monk
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
         staged = stage(dataset, "N", NEW)
-        once(monkeypatch, "_move_in", "after", lambda: mark_deleted(root, INLINE))
+        once(monkeypatch, "_publish", "after", lambda: mark_deleted(root, INLINE))
         with pytest.raises(InputError, match="deletion vectors"):
             dataset.commit("N", staged.files, dataset.held([DAY]), {f"f/{DAY}": 3}, None)
     assert not list(root.glob("event_date=*/N-*"))
@@ -471,7 +475,7 @@ def test_a_backfill_beside_another_program(
     with Sandbox(SPEC) as sandbox:
         pull(sandbox.url, root)
         right = rows(root)
-        for step, moment in (("check_shrink", "after"), ("_move_in", "after")):
+        for step, moment in (("check_shrink", "after"), ("_publish", "after")):
             double(root, DAYS[0])
             once(monkeypatch, step, moment, lambda: foreign(root))
             done = pull(sandbox.url, root, options=AGAIN)

@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from engine.control import declared_flows
-from engine.dataset.contents import Change, Contents, change, noted_after
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import Change, DaySummary, compare, figures_after
 from engine.dataset.positions import pulled
 from engine.model import schedule
 from engine.model.schedule import Positions
@@ -170,7 +170,7 @@ def test_a_table_without_notes(
 ) -> None:
     """Of a table that an older version wrote, the log's own entries say what was undone."""
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "_notes", lambda *_: {})
+        patch.setattr(Dataset, "_figures", lambda *_: {})
         backfill(sandbox, root)
     right = all_rows(root)
     backfill(sandbox, root)
@@ -338,10 +338,10 @@ def test_a_file_that_is_gone_is_pulled_by_backfill(sandbox: Sandbox, root: Path)
 # What is decided ------------------------------------------------------------------------------
 
 DAY = FOUR[0]
-OURS = Contents.of([(f"event_date={DAY}/A-0.parquet", 10)])
-NEWER = Contents.of([(f"event_date={DAY}/B-0.parquet", 10)])
-COMPACTED = Contents.of([(f"event_date={DAY}/part-0-x.parquet", 10)])
-NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.files}
+OURS = DaySummary.of([(f"event_date={DAY}/A-0.parquet", 10)])
+NEWER = DaySummary.of([(f"event_date={DAY}/B-0.parquet", 10)])
+COMPACTED = DaySummary.of([(f"event_date={DAY}/part-0-x.parquet", 10)])
+NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.file_hash}
 
 
 @pytest.mark.parametrize(
@@ -352,28 +352,28 @@ NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.files}
         (COMPACTED, None),
         (replace(COMPACTED, rows=9), True),
         (replace(COMPACTED, rows=11), False),
-        (Contents(), True),
+        (DaySummary(), True),
         (replace(OURS, gone=1), True),
         (OURS.plus(COMPACTED), False),
     ],
 )
-def test_what_a_change_is(there: Contents, undone: bool | None) -> None:
+def test_what_a_change_is(there: DaySummary, undone: bool | None) -> None:
     """Fewer rows, files gone, or another set of this program's files: undone; more rows: not."""
-    found = change(DAY, there, NOTED)
+    found = compare(DAY, there, NOTED)
     assert (found and found.undone) == undone
-    assert change(DAY, replace(there, gone=0), {}) is None
+    assert compare(DAY, replace(there, gone=0), {}) is None
 
 
 def test_what_is_noted() -> None:
     """A whole pull mends a day; rows that are added to one that lacks some do not."""
-    after = OURS.plus(Contents.of([(f"event_date={DAY}/C-0.parquet", 5)]))
-    assert noted_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
+    after = OURS.plus(DaySummary.of([(f"event_date={DAY}/C-0.parquet", 5)]))
+    assert figures_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
     lost = replace(COMPACTED, rows=4)
-    added = lost.plus(Contents.of([(f"event_date={DAY}/C-0.parquet", 6)]))
-    noted = NOTED | noted_after(DAY, lost, added, NOTED, whole=False)
-    found = change(DAY, added, noted)
+    added = lost.plus(DaySummary.of([(f"event_date={DAY}/C-0.parquet", 6)]))
+    noted = NOTED | figures_after(DAY, lost, added, NOTED, whole=False)
+    found = compare(DAY, added, noted)
     assert found == Change(DAY, 16, 10, 0, undone=True)
-    assert change(DAY, NEWER, noted_after(DAY, lost, NEWER, NOTED, whole=True)) is None
+    assert compare(DAY, NEWER, figures_after(DAY, lost, NEWER, NOTED, whole=True)) is None
 
 
 def test_undone_days_come_before_days() -> None:

@@ -1,26 +1,177 @@
-"""Files that a crash or a power cut leaves whole or not at all; files that one process holds;
-where they are.
+"""The local disk: the one `Storage` so far, and the file operations that it is made of.
+
+The home of the program, with its catalog and secrets, uses the functions as well. What they write
+is there whole or not at all after a crash or a power cut.
 """
 
 import errno
 import fcntl
 import mmap
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any, TextIO
 from urllib.parse import unquote, urlsplit
 
-from engine.errors import InputError
+from engine.dataset import layout
+from engine.dataset.storage.base import Entry, Stat
+from engine.errors import DatasetError, InputError, disk_error
 
-# What a file system answers to a call that it does not have, at all or for such a file.
+# What a file system answers to a call that it does not support, at all or for such a file.
 LACKING = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 NO_LINKS = (
     "its file system has no hard links, by which a Delta commit is made. Use a folder on another "
     "file system"
 )
+UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for deltalake
+
+
+class LocalStorage:
+    """A dataset in a folder of this machine; each method does what `Storage` says of it."""
+
+    def __init__(self, root: Path) -> None:
+        """Raise InputError if the root, or one of its own folders, cannot be a folder."""
+        self.root = Path(os.path.realpath(root))  # one table has one name, wherever we are
+        self.scratch = self.root / layout.STAGING  # on its file system, so that publish renames
+        if odd := UNREACHABLE.search(str(self.root)):
+            raise InputError(
+                f"A Delta table cannot be kept in {str(self.root)!r}: Delta readers take its "
+                f"{odd[0]!r} for something else. Give another directory for the dataset."
+            )
+        standing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not standing.is_dir():
+            raise InputError(f"{standing} is a file. Give a directory for the dataset.")
+        for name in layout.OWN_FOLDERS:
+            folder = self.root / name
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise InputError(
+                    f"{folder} is a file, and the dataset needs a folder of that name. Move the "
+                    "file away, or give another directory for the dataset."
+                )
+
+    def open(self, path: str) -> Any:
+        """Open a file as Arrow's random access file."""
+        import pyarrow as pa  # 100 ms, which the home does without
+
+        return pa.OSFile(str(self.root / path))
+
+    def stat(self, path: str) -> Stat | None:
+        """Follow links: a folder of data files may be on another disk."""
+        try:
+            found = os.stat(f"{self.root}/{path}")  # noqa: PTH116  # a Path takes as long again
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not S_ISREG(found.st_mode):
+            return None
+        return Stat(found.st_size, (found.st_ino, found.st_mtime_ns, found.st_size))
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """Yield the entries one after the other: a folder may hold thousands."""
+        with suppress(FileNotFoundError), os.scandir(self.root / folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    yield Entry(entry.name, "folder")
+                else:
+                    is_file = entry.is_file(follow_symlinks=False)
+                    yield Entry(entry.name, "file" if is_file else "other")
+
+    def write(self, path: str, text: str) -> None:
+        """Write a temporary file beside it, and rename that."""
+        make_folder((self.root / path).parent)
+        write_synced(self.root / path, text)
+
+    def publish(self, files: Mapping[Path, str]) -> None:
+        """Rename the files and folders, and force the folders that changed to the disk."""
+        moves = {source: self.root / path for source, path in files.items()}
+        if not any(source.exists() for source in moves):
+            return
+        for source in filter(Path.is_dir, moves):
+            sync_tree(source)
+        for source, target in moves.items():
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
+        for parent in dict.fromkeys(target.parent for target in moves.values()):
+            sync(parent)
+        sync(self.root)  # the entries of folders that are new
+
+    def delete(self, paths: Iterable[str]) -> list[str]:
+        """Unlink the files, remove the folders, and force the folders that changed to the disk."""
+        left, failures = list[str](), list[OSError]()
+        changed = {self.root: None}
+        for path in paths:
+            place = self.root / path
+            changed[place.parent] = None
+            try:
+                if path.endswith("/"):
+                    shutil.rmtree(place, ignore_errors=True)
+                elif not _unlink(place):
+                    left.append(path)
+            except OSError as error:
+                failures.append(error)
+        for folder in [*changed]:
+            while folder != self.root and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+                folder = folder.parent
+                changed[folder] = None
+        for folder in filter(Path.is_dir, changed):
+            sync(folder)
+        if failures:
+            raise failures[0]
+        return left
+
+    def set_aside(self, path: str, beside: str | None = None) -> str:
+        """Rename it to the first such name that is free."""
+        wanted = self.root / (beside or path)
+        name, number = f"{wanted.name}{layout.DAMAGED}", 1
+        while os.path.lexists(wanted.with_name(name)):
+            number += 1
+            name = f"{wanted.name}.{number}{layout.DAMAGED}"
+        (self.root / path).rename(wanted.with_name(name))
+        return name
+
+    def sync(self, paths: Iterable[str]) -> None:
+        """Force each file, and then each of their folders, to the disk."""
+        places = [self.root / path for path in paths]
+        for place in places:
+            with suppress(FileNotFoundError):
+                sync(place)
+        for folder in dict.fromkeys(place.parent for place in places):
+            sync(folder)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold an flock: the kernel frees it when the process ends, however it ends."""
+        with disk_error(f"write in {self.root}"):
+            make_folder(self.scratch)
+            lock = (self.root / layout.LOCK).open("a+", encoding="ascii")
+        with lock:
+            with disk_error(f"write in {self.root}"):
+                holder = take(lock)
+            if holder:
+                raise DatasetError(
+                    f"The dataset {self.root} is in use by process {holder}. "
+                    "Wait until it is done, or stop it."
+                )
+            yield
+
+
+def _unlink(place: Path) -> bool:
+    """Delete a file and return True; False if a folder is in its place."""
+    try:
+        place.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (IsADirectoryError, PermissionError):  # the latter on macOS
+        if place.is_symlink() or not place.is_dir():
+            raise
+        return False
+    return True
 
 
 def write_synced(path: Path, text: str) -> None:
@@ -103,17 +254,6 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def set_aside(path: Path, beside: Path | None = None) -> str:
-    """Give what is at `path` a name that nothing reads, as if it were `beside`; that name."""
-    wanted = beside or path
-    name, number = f"{wanted.name}.damaged", 1
-    while os.path.lexists(wanted.with_name(name)):
-        number += 1
-        name = f"{wanted.name}.{number}.damaged"
-    path.rename(wanted.with_name(name))
-    return name
 
 
 def sync_written(file: IO[Any]) -> None:
