@@ -1,8 +1,8 @@
 """One small look at a project or at a place, for those who want to know before they pull."""
 
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,11 +94,21 @@ def look_at_files(flow: Flow, rules: "Rules") -> None:
     if gone:
         count = sum(gone.values())
         files = "1 file of it is" if count == 1 else f"{count:,} files of it are"
-        days = ", ".join(map(str, sorted(gone)[:10])) + (" …" if len(gone) > 10 else "")
         raise DatasetError(
-            f"{files} not on the disk, or cut off there: of {days}. Those days are due again: "
-            "the daemon or backfill pulls them."
+            f"{files} not on the disk, or cut off there: of {_some_days(gone)}. Those days "
+            "are due again: the daemon or backfill pulls them."
         )
+    if broken := dataset.no_parquet():
+        count = sum(map(len, broken.values()))
+        files = "1 file of it does" if count == 1 else f"{count:,} files of it do"
+        raise DatasetError(
+            f"{files} not hold Parquet: of {_some_days(broken)}. Pull those days again with "
+            "backfill --force."
+        )
+
+
+def _some_days(days: Collection[date]) -> str:
+    return ", ".join(map(str, sorted(days)[:10])) + (" …" if len(days) > 10 else "")
 
 
 def probe(flow: Flow, rules: "Rules | None") -> None:

@@ -365,3 +365,86 @@ def test_an_entry_that_a_foreign_program_is_writing(
     with again.locked():
         commit(again, "C", [4], 1, NEXT)
     assert by_delta(table.root) == by_glob(table.root) == [1, 2, 4]
+
+
+# Data files ----------------------------------------------------------------------------------
+
+
+CONFIG = """
+home = "home"
+[connections.c]
+[flows.events]
+connection = "c"
+windows = "day"
+dataset = "data/events"
+"""
+
+
+def a_data_file() -> Path:
+    """A data file of the first day."""
+    return min(TABLE.glob("event_date=*/*.parquet"))
+
+
+def test_a_folder_in_the_place_of_a_data_file(run: Run) -> None:
+    """P10: `check` counts the file as missing; the next backfill pulls its day and goes on."""
+    right = rows(TABLE.absolute())
+    file = a_data_file()
+    file.unlink()
+    (file / "more").mkdir(parents=True)
+    Path("flows.toml").write_text(CONFIG)
+    said = run("check", "--config=flows.toml")
+    assert said.status == 1
+    assert "1 file of it is not on the disk" in said.out
+    Path("flows.toml").unlink()
+    said = run("backfill", *DAYS)
+    assert said.status == 0, said
+    assert f"{file.name} is nothing that this program left there: it is now" in said.err
+    assert (file.with_name(f"{file.name}.damaged") / "more").is_dir()
+    assert rows(TABLE.absolute()) == right
+    assert "Nothing to do" in run("backfill", *DAYS).out
+
+
+def test_forget_beside_a_folder_in_the_place_of_a_data_file(table: Dataset) -> None:
+    """Positions can be reset whatever stands in the place of a data file."""
+    (file,) = table.root.glob("event_date=*/*.parquet")
+    file.unlink()
+    file.mkdir()
+    with table.locked():
+        table.forget("F", [f"f/{DAY}"])
+        assert table.position(f"f/{DAY}") == 0
+        commit(table, "B", [3], 1)
+        assert file.name in table.notices[0]
+    assert by_delta(table.root) == by_glob(table.root) == [3]
+
+
+def cut_and_filled_up(path: Path) -> None:
+    """The beginning is there, and the rest is zeros."""
+    path.write_bytes(path.read_bytes()[:100] + bytes(path.stat().st_size - 100))
+
+
+@pytest.mark.parametrize("harm", [zeros, cut_and_filled_up])
+def test_a_data_file_that_is_no_parquet(run: Run, harm: Callable[[Path], None]) -> None:
+    """`check` names the day of a file of the right size, and how to pull that day again."""
+    right = rows(TABLE.absolute())
+    file = a_data_file()
+    harm(file)
+    Path("flows.toml").write_text(CONFIG)
+    said = run("check", "--config=flows.toml")
+    assert said.status == 1
+    assert "1 file of it does not hold Parquet: of 2024-01-01" in said.out
+    assert "backfill --force" in said.out
+    Path("flows.toml").unlink()
+    assert run("backfill", *DAYS, "--force").status == 0
+    assert rows(TABLE.absolute()) == right
+
+
+@pytest.mark.parametrize("name", ["_batches", "_staging", "_superseded", "_delta_log"])
+def test_a_file_in_the_place_of_a_folder(run: Run, name: str) -> None:
+    """Each command says which file is in the way, and that it has to be moved; it is left there."""
+    folder = TABLE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_text("x")
+    said = run("backfill", *DAYS)
+    assert said.status == 2
+    assert f"{name} is a file, and the dataset needs a folder of that name. Move" in said.err
+    assert folder.read_text() == "x"
