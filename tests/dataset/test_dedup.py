@@ -96,7 +96,7 @@ class Aside:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["lists", "arrays", "laid"]),
+            st.sampled_from(["lists", "arrays", "spooled"]),
             st.lists(st.tuples(*[TEXT_OR_NONE] * 2), min_size=1, max_size=9),
         ),
         max_size=6,
@@ -112,9 +112,9 @@ def test_the_form_of_the_keys_makes_no_difference(
     for form, pairs in batches:
         block: list[Row] = [("e", user, 7, name, len(flat)) for user, name in pairs]
         columns = [list(column) for column in zip(*block, strict=True)]
-        if form == "laid":
+        if form == "spooled":
             aside.blocks[len(flat)] = arrays(*columns)
-        found.add(columns if form == "lists" else arrays(*columns), laid=form == "laid")
+        found.add(columns if form == "lists" else arrays(*columns), spooled=form == "spooled")
         flat += block
     mask = found.superseded()
     found.close()
@@ -129,7 +129,7 @@ def test_at_once_or_one_by_one(
     """Keys that are compared a column at a time give what the digest of each gives."""
     at_once = lost(tmp_path_factory.mktemp("keys"), batches)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Duplicates, "_settle_at_once", lambda *_: False)
+        patch.setattr(Duplicates, "_compare_columns", lambda *_: False)
         assert lost(tmp_path_factory.mktemp("keys"), batches) == at_once
 
 
@@ -142,7 +142,7 @@ def test_processed_beyond_any_double(tmp_path: Path, kind: str) -> None:
 
 def test_equal_hashes_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two events whose keys only hash alike both stay."""
-    monkeypatch.setattr(dedup, "_hashes", lambda ids, _: np.full(len(ids), 42, np.uint64))
+    monkeypatch.setattr(dedup, "hash_keys", lambda ids, _: np.full(len(ids), 42, np.uint64))
     one, other = ("e", "u", 1, "x", 5), ("e", "u", 1, "y", 5)
     assert lost(tmp_path, [[one, other, one]]) == [2]
 
@@ -227,7 +227,7 @@ def lost_beside(directory: Path, new: Sequence[Row], known: Sequence[tuple[Any, 
     found.add([list(column) for column in zip(*new, strict=True)])
     for start in range(0, len(known), 2):  # part by part
         part = [list(column) for column in zip(*known[start : start + 2], strict=True)]
-        found.add_known(arrays(*part, [0] * len(part[0]))[:4])
+        found.add_stored(arrays(*part, [0] * len(part[0]))[:4])
     mask = found.superseded()
     found.close()
     return [] if mask is None else np.flatnonzero(mask[: len(new)]).tolist()
@@ -263,7 +263,7 @@ def test_a_day_of_known_rows_is_not_held(tmp_path: Path) -> None:
     for start in range(0, 100_000, 10_000):
         ids = [f"i{number}" for number in range(start, start + 10_000)]
         count = [1] * len(ids)
-        found.add_known(arrays(["e"] * len(ids), ["d"] * len(ids), count, ids, count)[:4])
+        found.add_stored(arrays(["e"] * len(ids), ["d"] * len(ids), count, ids, count)[:4])
     assert (tmp_path / "hashes").stat().st_size <= 8 * 3
     mask = found.superseded()
     assert mask is not None

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.dataset import parquet_writer as module
+from engine.dataset import spool as spools
 from engine.dataset.parquet_writer import StagedBatch, Writer
 from engine.model.batch import CORRUPT, REQUIRED, Batch, Reject
 
@@ -73,11 +74,11 @@ def test_every_row_once(
     directory = tmp_path_factory.mktemp("staged")
     batches = [batch([(n, d) for n, d, _ in r], [i for _, _, i in r]) for r in given_rows]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPOOL_ROWS", 3)
+        patch.setattr(spools, "SPOOL_ROWS", 3)
         patch.setattr(module, "GROUP_ROWS", 7)
         patch.setattr(module, "FILE_BYTES", 2000)
         patch.setattr(module, "HELD_BYTES", 300)
-        patch.setattr(module, "HALVED", halved)
+        patch.setattr(spools, "HALVED", halved)
         staged = write(directory, batches)
     expected: list[tuple[int, date]] = []
     newest: dict[tuple[str, date], int] = {}
@@ -127,7 +128,7 @@ def test_what_waits_for_the_disk_is_bounded(
 ) -> None:
     """P6: rows on their way to the disk are in memory as much as those that are still held."""
     monkeypatch.setattr(module, "HELD_BYTES", 20_000)
-    monkeypatch.setattr(module, "SPOOL_ROWS", 10)
+    monkeypatch.setattr(spools, "SPOOL_ROWS", 10)
     writer = Writer(tmp_path, "B", SCHEMA)
     disk = Later()
     with monkeypatch.context() as patch:
@@ -147,7 +148,7 @@ def test_what_waits_for_the_disk_is_bounded(
 
 def test_files_and_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """P6: a row group ends at its size, a file soon after its own, and none is empty."""
-    monkeypatch.setattr(module, "SPOOL_ROWS", 500)
+    monkeypatch.setattr(spools, "SPOOL_ROWS", 500)
     monkeypatch.setattr(module, "GROUP_ROWS", 1000)
     monkeypatch.setattr(module, "FILE_BYTES", 10_000)
     staged = write(tmp_path, [batch([(n * k, DAYS[0]) for n in range(500)]) for k in range(40)])
@@ -218,7 +219,7 @@ def test_keys_among_the_columns_are_read_there(
         ]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPOOL_ROWS", 4)
+        patch.setattr(spools, "SPOOL_ROWS", 4)
         assert rows(among=True) == rows(among=False)
 
 
@@ -226,7 +227,7 @@ def test_a_file_of_duplicates_only_vanishes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file whose rows are all superseded is not committed as an empty one."""
-    monkeypatch.setattr(module, "SPOOL_ROWS", 2)
+    monkeypatch.setattr(spools, "SPOOL_ROWS", 2)
     monkeypatch.setattr(module, "GROUP_ROWS", 2)
     monkeypatch.setattr(module, "FILE_BYTES", 1)
     old, new = [(1, DAYS[0]), (2, DAYS[0])], [(3, DAYS[0]), (4, DAYS[0])]

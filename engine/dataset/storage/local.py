@@ -175,7 +175,7 @@ def _unlink(place: Path) -> bool:
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever the moment of a crash."""
+    """Write a file so that a crash at any moment leaves all of it, or what was there before."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -185,7 +185,7 @@ def write_synced(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it that are missing, so that a power cut leaves them there."""
+    """Make a folder, and those above it that are missing, and force them to the disk."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -194,9 +194,10 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def keep(path: Path, text: str) -> str:
-    """What a file of its owner's alone holds: `text`, unless it was there already.
+    """Write `text` to a file unless there is one, and return what the file holds.
 
-    Of two processes that make it at once, both get what one of them wrote; never a part of it.
+    Only the owner can read it. Of two processes that do this at once, both get what one has
+    written, and never a part of it.
     """
     make_folder(path.parent, 0o700)
     if not path.exists():
@@ -213,7 +214,7 @@ def keep(path: Path, text: str) -> str:
 
 
 def _name_once(made: Path, path: Path) -> None:
-    """Give a file its name, unless there is one of that name already."""
+    """Give the file `made` the name `path`, unless there is a file of that name."""
     try:
         os.link(made, path)
     except FileExistsError:
@@ -225,7 +226,7 @@ def _name_once(made: Path, path: Path) -> None:
 
 
 def _rename_once(made: Path, path: Path) -> None:
-    """The same on a file system without hard links: one process at a time looks and renames."""
+    """Do as `_name_once` without hard links: one process at a time checks and renames."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         _lock(fcntl.flock, folder, fcntl.LOCK_EX, path.parent)
@@ -236,10 +237,10 @@ def _rename_once(made: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file, or a directory's entries, to the disk.
+    """Force a file, or the entries of a folder, to the disk.
 
-    Where a directory cannot be synced, as on SMB, some FUSE file systems and in one that this user
-    may not list, the file system looks after its entries in its own way: there is nothing to do.
+    A folder that cannot be synced is skipped, as on SMB, on some FUSE file systems, and where this
+    user may not list it: such a file system writes the entries by itself.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -263,7 +264,7 @@ def sync_written(file: IO[Any]) -> None:
 
 
 def _fsync(handle: int) -> None:
-    """An OSError that says it where the file system has no such thing: P2 could not be kept."""
+    """Sync a file; OSError in a sentence where the file system cannot: P2 would not hold."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -277,7 +278,7 @@ def _fsync(handle: int) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Force a folder to the disk, with all that is below it."""
+    """Force a folder, with everything below it, to the disk."""
     for where, _, files in os.walk(folder, topdown=False):
         for name in files:
             sync(Path(where, name))
@@ -285,9 +286,9 @@ def sync_tree(folder: Path) -> None:
 
 
 def can_share_memory(folder: Path) -> bool:
-    """Whether processes can share memory by a file there; on network file systems many cannot.
+    """Whether processes can share memory through a file in `folder`, unlike on network disks.
 
-    OSError where they cannot lock a file either.
+    OSError where they cannot lock a file.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         _lock(fcntl.lockf, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
@@ -300,7 +301,7 @@ def can_share_memory(folder: Path) -> bool:
 
 
 def try_out(folder: Path) -> None:
-    """Try there, with a file that is gone afterwards, what a table needs; OSError if it fails."""
+    """Raise OSError unless a table can be written in `folder`; leave nothing there."""
     with tempfile.NamedTemporaryFile("w", dir=folder) as file:
         sync_written(file)
         _lock(fcntl.flock, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
@@ -315,9 +316,10 @@ def try_out(folder: Path) -> None:
 
 
 def take(lock: TextIO) -> str:
-    """Lock an open file, which names this process from then on; else who holds it, "?" if unknown.
+    """Lock an open file, write this process id to it, and return "".
 
-    The kernel lets go of it when the process ends, however it ends.
+    If another process has the lock, return its id, "?" if unknown. The kernel frees the lock when
+    the process ends, however it ends.
     """
     try:
         _lock(fcntl.flock, lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, Path(lock.name).parent)
@@ -331,9 +333,9 @@ def take(lock: TextIO) -> str:
 
 
 def _lock(call: Callable[[int, int], None], handle: int, how: int, folder: Path) -> None:
-    """Lock a file by `call`; OSError in words where the file system of `folder` has no locks.
+    """Lock a file by `call`; OSError in a sentence where the file system has no locks.
 
-    To go on without them would let two processes write at once.
+    Without locks two processes could write at once.
     """
     try:
         call(handle, how)
@@ -348,7 +350,7 @@ def _lock(call: Callable[[int, int], None], handle: int, how: int, folder: Path)
 
 
 def local_path(uri: str) -> Path:
-    """The directory that `uri` names: a path or a `file://` URI; other places are refused."""
+    """Return the directory that a path or a `file://` URI names; InputError for other URIs."""
     parts = urlsplit(uri)
     if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
         raise InputError(
@@ -366,12 +368,12 @@ def local_path(uri: str) -> Path:
 
 
 def canonical(uri: str) -> str:
-    """The one name of the table that `uri` names; two that share a table have the same one (P4)."""
+    """Return the real path of `uri`, which is equal for all names of the same table (P4)."""
     return os.path.realpath(local_path(uri))
 
 
 def holder(lock: Path) -> int | None:
-    """The process that holds a lock that `take` took; None if none does."""
+    """Return the process that has the lock on the file `lock`, by `take`; None if there is none."""
     try:
         with lock.open(encoding="ascii") as file:
             try:
