@@ -126,7 +126,7 @@ class RecoverableTable(Table):
         """Delete those of `paths` that no reader of the table needs."""
         live = self._live(paths)
         # A path that leads out of the root is another table's too.
-        going = [self._stored(path) for path in paths if path not in live]
+        going = [self._data.stored(path) for path in paths if path not in live]
         for folder in self._storage.delete(filter(layout.is_inside, going)):
             self._put_aside(folder)
 

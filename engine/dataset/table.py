@@ -5,21 +5,20 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq  # counts rows, writes nothing
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError
 
 from engine.dataset import compatibility, layout
+from engine.dataset.data_files import DataFiles, read_columns
 from engine.dataset.day_changes import Change, DaySummary, find_changes, noted_days
 from engine.dataset.delta_log import Log
 from engine.dataset.log_entries import Foreign, State
@@ -29,7 +28,6 @@ from engine.errors import DatasetError, InputError, disk_error
 
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how deltalake passes on what the system says
 FILES = ["path", "size_bytes", "num_records", "partition.event_date"]
-MAGIC = b"PAR1"  # what a Parquet file begins and ends with
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Table:
         self.root = self._storage.root
         self._schema = None if schema is None else Schema.from_arrow(schema)
         self._source = None if source is None else json.dumps(source, sort_keys=True)
-        self._present = set[str]()  # files of the table that were found in the storage
+        self._data = DataFiles(self._storage)
         self._check_place()
         self._open()
 
@@ -139,16 +137,8 @@ class Table:
         for path, size, rows, day in self._files_of(table, days):
             of_day = found[day]
             of_day.files.append((path, size))
-            found[day] = DayContents(of_day.rows + self._rows(path, rows), of_day.files)
+            found[day] = DayContents(of_day.rows + rows, of_day.files)
         return found
-
-    def _rows(self, path: str, rows: int | None) -> int:
-        """Return the rows of a file; `rows` is None if its writer has noted no number."""
-        if rows is None:
-            missing = suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError)
-            with missing, self._storage.open(self._stored(path)) as file:
-                rows = pq.read_metadata(file).num_rows
-        return rows or 0
 
     def summaries(self) -> dict[date, DaySummary]:
         """Return the summary of every day that the table has files of."""
@@ -167,9 +157,8 @@ class Table:
         files: dict[date, list[tuple[str, int]]] = {}
         gone = Counter[date]()
         for path, size, rows, day in self._files_of(table, days):
-            known = self._rows(path, rows) if rows is None else rows
-            files.setdefault(day, []).append((path, known))
-            if path not in self._present and not self._is_present(path, size):
+            files.setdefault(day, []).append((path, rows))
+            if not self._data.is_present(path, size):
                 gone[day] += 1
         return {day: DaySummary.of(each, gone[day]) for day, each in files.items()}
 
@@ -196,8 +185,6 @@ class Table:
             others = self._log.others(self._version) if self.exists else ()
         return next((other for other in others if other.days), None)
 
-    # Data files ------------------------------------------------------------------------------
-
     def no_parquet(self) -> dict[date, list[str]]:
         """Return, by day, the present files that do not begin and end as Parquet files do.
 
@@ -207,59 +194,23 @@ class Table:
         if self.exists:
             with translated(f"read the files of {self.root}"):
                 for path, size, _, day in self._files_of(self._current()):
-                    if self._is_present(path, size) and not self._has_magic(path):
+                    if self._data.is_present(path, size) and not self._data.is_parquet(path):
                         found.setdefault(day, []).append(path)
         return found
-
-    def _has_magic(self, path: str) -> bool:
-        if not layout.is_inside(path):
-            return True  # in another table, which looks after it
-        with self._storage.open(self._stored(path)) as file:
-            start = file.read(len(MAGIC))
-            file.seek(max(0, file.size() - len(MAGIC)))
-            return bool(start == MAGIC == file.read())
-
-    def _is_present(self, path: str, size: int) -> bool:
-        """Whether a data file is in the storage, whole. Once found, it is not checked again."""
-        if path in self._present or not layout.is_inside(path):
-            return True
-        found = self._storage.stat(path if "%" not in path else self._stored(path))
-        if found is None or found.size < size:
-            return False
-        self._present.add(path)
-        return True
-
-    def _stored(self, path: str) -> str:
-        """Return where a data file is stored: the log may hold its path as a part of a URL."""
-        if "%" not in path or self._storage.stat(path):
-            return path
-        return unquote(path)
 
     def read(self, day: date, columns: Sequence[tuple[str, ...]]) -> Iterator[list[pa.Array]]:
         """Yield these columns, by their paths, of what the table holds of `day`, in parts (P6)."""
         held = self.held([day])[day].files  # P10: a day that lacks a file is pulled again, whole
-        there = (self._stored(path) for path, size in held if self._is_present(path, size))
-        yield from self._scan((self._storage.open(path) for path in there), columns)
+        with translated(f"read the table {self.root}"):
+            there = (path for path, size in held if self._data.is_present(path, size))
+            yield from read_columns(map(self._data.open, there), columns)
 
     def read_files(
         self, files: Sequence[Path], columns: Sequence[tuple[str, ...]]
     ) -> Iterator[list[pa.Array]]:
         """Yield these columns, by their paths, of staged data files, in parts (P6)."""
-        yield from self._scan((pa.OSFile(str(file)) for file in files), columns)
-
-    def _scan(
-        self, files: Iterable[Any], columns: Sequence[tuple[str, ...]]
-    ) -> Iterator[list[pa.Array]]:
-        from pyarrow import dataset as parquet  # 40 ms, which most pulls save
-
-        wanted = {str(at): pc.field(*path) for at, path in enumerate(columns)}
-        ahead = {"batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
         with translated(f"read the table {self.root}"):
-            for file in files:
-                with file:
-                    fragment = parquet.ParquetFileFormat().make_fragment(file)
-                    for batch in fragment.scanner(columns=wanted, **ahead).to_batches():
-                        yield [_plain(column) for column in batch.columns]
+            yield from read_columns((pa.OSFile(str(file)) for file in files), columns)
 
     # Versions --------------------------------------------------------------------------------
 
@@ -329,13 +280,14 @@ class Table:
 
     def _files_of(
         self, table: DeltaTable, days: Sequence[date] | None = None
-    ) -> Iterator[tuple[str, int, int | None, date]]:
+    ) -> Iterator[tuple[str, int, int, date]]:
         """Yield path, bytes, rows and day of each file of `days`, or of all days."""
         files = self._files(table)
         if days is not None:
             wanted = pa.array(days, pa.date32())
             files = files.filter(pc.is_in(files["partition.event_date"], wanted))
-        return zip(*(files[column].to_pylist() for column in FILES), strict=True)
+        for path, size, rows, day in zip(*(files[c].to_pylist() for c in FILES), strict=True):
+            yield path, size, self._data.rows(path) if rows is None else rows, day
 
     def _files(self, table: DeltaTable) -> pa.Table:
         """Return the files of `table`, as it was loaded, with the columns FILES."""
@@ -386,14 +338,6 @@ class Table:
         with disk_error(f"read {self.root / layout.BATCHES}"):
             names = [entry.name for entry in self._storage.entries(layout.BATCHES)]
         return sorted(names, reverse=True)
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Return texts in the form that this program writes; other programs use other forms."""
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
-        return column.cast(pa.string())
-    return column if kind is column.type else column.cast(kind)
 
 
 def _state_of(table: DeltaTable) -> State:

@@ -1,7 +1,7 @@
 """What the dataset needs of the place where its bytes are.
 
 Paths are those of `layout`: relative to the root, "/" between their parts. Errors are OSError with
-an errno, or DatasetError where a sentence of its own says more. One writer at a time: whoever calls
+an errno, or DatasetError where a sentence of its own says more. The caller of
 `write`, `publish`, `delete`, `set_aside` or `sync` holds the lock. Others may read at any time.
 
 Nothing here renames what is in place, appends, or depends on listing the whole dataset: an object
