@@ -1,4 +1,4 @@
-"""What is read of a Delta log here is what deltalake reads of it, and costs less."""
+"""The log is read as deltalake reads it, at a lower cost."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ DAYS = [date(2024, 1, day) for day in range(1, 6)]
 
 
 def put(dataset: Dataset, number: int) -> None:
-    """A commit of no file that sets one position."""
+    """Commit no file, and set one position."""
     dataset.staging(f"batch-{number}")
     dataset.commit(f"batch-{number}", [], {}, {f"f/{DAYS[number % 5]}": number}, None)
     dataset.discard(f"batch-{number}")
@@ -45,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def forms(root: Path) -> Iterator[str]:
-    """The log of one table as deltalake writes it: entries, a checkpoint, and entries after it."""
+    """Yield the forms of one log: entries, a checkpoint, and entries after it."""
     log = root / "_delta_log"
     yield "entries"
     DeltaTable(root).create_checkpoint()
@@ -61,8 +61,8 @@ def forms(root: Path) -> Iterator[str]:
     yield "a later entry that describes the table anew"
 
 
-def test_the_state_is_that_of_deltalake(root: Path) -> None:
-    """Version, schema, properties and positions, read at once or as the log grows."""
+def test_the_state_equals_that_of_deltalake(root: Path) -> None:
+    """Version, schema, properties and positions, read at once or while the log grows."""
     growing = Log(LocalStorage(root))
     for form in forms(root):
         theirs, fresh = DeltaTable(root), Log(LocalStorage(root))
@@ -93,7 +93,7 @@ def test_the_newest_version_needs_no_hint(root: Path, hint: str | None) -> None:
 
 
 def test_a_broken_checkpoint(root: Path) -> None:
-    """The entries that it sums up say what it said; without them it is no answer of ours."""
+    """The entries that it sums up give the same state; without them there is no state."""
     whole = Log(LocalStorage(root)).state(7)
     DeltaTable(root).create_checkpoint()
     (checkpoint,) = (root / "_delta_log").glob("*.checkpoint.parquet")
@@ -104,7 +104,7 @@ def test_a_broken_checkpoint(root: Path) -> None:
 
 
 def test_planning_loads_no_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To see what is due, and whether it is the right table, takes none of them."""
+    """Positions, schema and source are read without the list of data files."""
 
     def loaded(*_: Any) -> Any:
         raise AssertionError("the table's files were loaded")
@@ -127,8 +127,8 @@ def test_planning_loads_no_files(root: Path, monkeypatch: pytest.MonkeyPatch) ->
         {"minReaderVersion": 99, "minWriterVersion": 2},
     ],
 )
-def test_a_table_that_asks_for_more(root: Path, protocol: dict[str, Any]) -> None:
-    """What another program made of the table is deltalake's to read, or to refuse."""
+def test_a_table_with_another_protocol(root: Path, protocol: dict[str, Any]) -> None:
+    """A table with features that are unknown here is deltalake's to read, or to refuse."""
     entry = {"protocol": protocol | {"writerFeatures": protocol.get("readerFeatures", [])}}
     (root / "_delta_log" / f"{8:020}.json").write_text(json.dumps(entry) + "\n")
     state = Log(LocalStorage(root)).state(8)

@@ -1,4 +1,4 @@
-"""Every damaged state of a table has a way out: mended and named, or a sentence that says how."""
+"""Each damaged state of a table is mended and named, or a sentence says what to do."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first test leaves a copy of what it pulled, for those after it."""
+    """The folder in which the first test leaves a copy of what it pulled, for the next ones."""
     return tmp_path_factory.mktemp("pulled") / "copy"
 
 
@@ -42,7 +42,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """The command line, where three days were pulled in two commits."""
+    """The command line, after three days were pulled in two commits."""
     sandbox.reset()
     monkeypatch.chdir(tmp_path)
     put(variables(sandbox.url) | {"MIXPANEL_ETL_HOME": "home"}, monkeypatch)
@@ -72,7 +72,7 @@ def cut_in_half(path: Path) -> None:
 
 
 def cut_after_its_files(path: Path) -> None:
-    """So that the last line is cut, and all others are whole."""
+    """Cut the last line; all others are whole."""
     os.truncate(path, path.stat().st_size - 5)
 
 
@@ -93,7 +93,7 @@ CUTS = [cut_in_half, cut_after_its_files, empty, zeros, no_json]
 
 @pytest.mark.parametrize("harm", CUTS)
 def test_the_newest_entry_is_cut_off(run: Run, harm: Callable[[Path], None]) -> None:
-    """It is set aside and named; what it had brought is pulled again, and is there once."""
+    """It is set aside and named; its rows are pulled again, and are there once."""
     right = rows(TABLE.absolute())
     entry = newest()
     harm(entry)
@@ -106,8 +106,10 @@ def test_the_newest_entry_is_cut_off(run: Run, harm: Callable[[Path], None]) -> 
 
 
 @pytest.mark.parametrize("harm", CUTS)
-def test_who_only_reads_changes_nothing(run: Run, harm: Callable[[Path], None]) -> None:
-    """`status`, `check`, `plan` and `--dry-run` say that the entry is cut off, and leave it."""
+def test_commands_that_only_read_leave_damage_in_place(
+    run: Run, harm: Callable[[Path], None]
+) -> None:
+    """`status`, `check`, `plan` and `--dry-run` report the entry, and change nothing."""
     harm(newest())
     before = everything()
     config = Path("flows.toml")
@@ -131,7 +133,7 @@ def everything() -> dict[str, bytes]:
 
 
 def test_several_entries_are_cut_off(run: Run) -> None:
-    """A power cut may take more than one."""
+    """All entries that a power cut took are set aside."""
     right = rows(TABLE.absolute())
     for entry in sorted(LOG.glob("*.json"))[1:]:
         cut_in_half(entry)
@@ -141,8 +143,8 @@ def test_several_entries_are_cut_off(run: Run) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut_in_half, empty, zeros])
-def test_an_entry_in_the_middle(run: Run, harm: Callable[[Path], None]) -> None:
-    """No crash leaves that: nothing is set aside, and the sentence says what to do."""
+def test_an_entry_in_the_middle_is_cut_off(run: Run, harm: Callable[[Path], None]) -> None:
+    """No crash leaves that: nothing is set aside, and a sentence says what to do."""
     entry = sorted(LOG.glob("*.json"))[1]
     harm(entry)
     before = everything()
@@ -157,7 +159,7 @@ def test_an_entry_in_the_middle(run: Run, harm: Callable[[Path], None]) -> None:
 
 
 def corrupt_pages(path: Path) -> None:
-    """Whole at both ends, and junk between."""
+    """Write junk between the ends of the file."""
     data = path.read_bytes()
     path.write_bytes(data[:4] + bytes(len(data) // 2) + data[4 + len(data) // 2 :])
 
@@ -165,7 +167,7 @@ def corrupt_pages(path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut_in_half, empty, zeros, corrupt_pages])
 @pytest.mark.parametrize("hint", ["kept", "gone", "junk"])
 def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) -> None:
-    """The entries say what it summed up: it is set aside, and every command goes on."""
+    """It is set aside, and every command uses the entries that it sums up."""
     right = rows(TABLE.absolute())
     DeltaTable(TABLE).create_checkpoint()
     (checkpoint,) = LOG.glob("*.checkpoint.parquet")
@@ -182,7 +184,7 @@ def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) 
 
 
 def test_a_broken_checkpoint_that_is_needed(run: Run) -> None:
-    """Without the entries before it there is nothing to go on with: a sentence, and no change."""
+    """Without the entries before it nothing is changed, and a sentence says what to do."""
     DeltaTable(TABLE).create_checkpoint()
     (checkpoint,) = LOG.glob("*.checkpoint.parquet")
     cut_in_half(checkpoint)
@@ -196,7 +198,7 @@ def test_a_broken_checkpoint_that_is_needed(run: Run) -> None:
 
 @pytest.mark.parametrize("junk", ["", "{}", "[]", "{", '{"version": 999}', "\x00\x00"])
 def test_a_broken_hint(run: Run, junk: str) -> None:
-    """What names the last checkpoint may hold anything."""
+    """The file that names the last checkpoint may hold anything."""
     DeltaTable(TABLE).create_checkpoint()
     (LOG / "_last_checkpoint").write_text(junk)
     assert "Nothing to do" in run("backfill", *DAYS).out
@@ -230,7 +232,7 @@ def table(tmp_path: Path) -> Dataset:
 def test_an_intent_that_cannot_be_read(
     table: Dataset, monkeypatch: pytest.MonkeyPatch, step: str, junk: bytes
 ) -> None:
-    """The table says whether the batch came into it; the file is set aside, and named."""
+    """The log shows whether the batch was committed; the file is set aside, and named."""
     staged_at = table.root / "_staging" / "B"
 
     def dies(*_: Any) -> Any:
@@ -260,8 +262,8 @@ def test_an_intent_that_cannot_be_read(
     assert names == ["B-intent.json.damaged", "lock"]
 
 
-def test_junk_as_an_intent_of_nothing(run: Run) -> None:
-    """Somebody's `{}` in a folder of its own keeps no command from its work."""
+def test_junk_in_a_foreign_folder_of_staging(run: Run) -> None:
+    """`{}` as an intent in another program's folder stops no command."""
     folder = TABLE / "_staging" / "somebodys"
     folder.mkdir()
     (folder / "intent.json").write_text("{}")
@@ -272,8 +274,8 @@ def test_junk_as_an_intent_of_nothing(run: Run) -> None:
     assert run("backfill", *DAYS).err == ""
 
 
-def test_an_intent_of_another_table(table: Dataset, tmp_path: Path) -> None:
-    """Nothing outside the table is deleted, whatever a list of replaced files says."""
+def test_a_list_of_files_outside_the_table(table: Dataset, tmp_path: Path) -> None:
+    """Nothing outside the table is deleted, whatever a list of replaced files names."""
     victim = tmp_path / "victim"
     victim.write_text("x")
     kept = table.root / "_superseded"
@@ -307,8 +309,10 @@ NAMES = ["junk", "x-y.json", "-1-B.json", "99999999999999999999-B.json", "1-B.js
 
 @pytest.mark.parametrize("what", [file, folder_of_things, link])
 @pytest.mark.parametrize("name", NAMES)
-def test_junk_among_replaced_files(table: Dataset, name: str, what: Callable[[Path], None]) -> None:
-    """It is set aside and named, once, and the table goes on."""
+def test_junk_among_lists_of_replaced_files(
+    table: Dataset, name: str, what: Callable[[Path], None]
+) -> None:
+    """It is set aside and named, once, and commits go on."""
     kept = table.root / "_superseded"
     kept.mkdir()
     what(kept / name)
@@ -324,7 +328,7 @@ def test_junk_among_replaced_files(table: Dataset, name: str, what: Callable[[Pa
 
 
 def test_a_link_among_staged_batches(table: Dataset) -> None:
-    """It is set aside and named, and what it points to is not touched."""
+    """It is set aside and named, and its target is not touched."""
     link(table.root / "_staging" / "junk")
     with table.locked():
         assert "junk" in table.notices[0]
@@ -333,8 +337,8 @@ def test_a_link_among_staged_batches(table: Dataset) -> None:
     assert (table.root.parent / "elsewhere" / "intent.json").exists()
 
 
-def test_a_record_that_says_nothing(run: Run) -> None:
-    """The record of a commit whose process died may be anything: the commit stands."""
+def test_an_unreported_record_of_any_form(run: Run) -> None:
+    """The record in an intent may be anything: the commit stands."""
     entry = json.loads(newest().read_text().splitlines()[0])
     batch = entry["commitInfo"]["batchId"]
     folder = TABLE / "_staging" / batch
@@ -350,10 +354,10 @@ def test_a_record_that_says_nothing(run: Run) -> None:
     assert not folder.exists()
 
 
-def test_an_entry_that_a_foreign_program_is_writing(
+def test_an_entry_that_another_program_is_writing(
     table: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that comes cut off while the table is held is a sentence, and the next run mends it."""
+    """An entry that is cut off when a commit is made is an error, and the next run mends it."""
     entry = table.root / "_delta_log" / f"{2:020}.json"
     with table.locked():
         staged = stage(table, "B", [3], NEXT)
