@@ -30,8 +30,9 @@ from engine.sync.pull import table_schema
 
 BEGIN = date(1990, 1, 1)
 MADE_BY = (
-    "engine/dataset/contents.py",
     "engine/dataset/dataset.py",
+    "engine/dataset/day_changes.py",
+    "engine/dataset/layout.py",
     "engine/dataset/table.py",
     "engine/dataset/parquet_writer.py",
     "schemas/mixpanel-events.json",

@@ -47,13 +47,6 @@ Planned = tuple[Mapping[date, DayContents], Mapping[str, int]]
 class Dataset(RecoverableTable):
     """One table of Parquet files. Open it, hold its lock, then stage and commit batches."""
 
-    def __init__(
-        self, root: Path, schema: pa.Schema | None, source: Mapping[str, Any] | None
-    ) -> None:
-        super().__init__(root, schema, source)
-        self._locked = False
-        self._locked_id: str | None = None  # of the table that was there when it was locked
-
     def create(self) -> None:
         """Make the table if there is none yet."""
         if self.exists:
@@ -120,11 +113,6 @@ class Dataset(RecoverableTable):
         if self.damage:
             with self.locked():
                 pass
-
-    def _mend(self) -> None:
-        if not self._locked:
-            raise DatasetError(self.damage)
-        super()._mend()
 
     # Staging -------------------------------------------------------------------------------
 

@@ -22,14 +22,16 @@ from engine.errors import disk_error
 
 
 class RecoverableTable(Table):
-    """A table that can be brought back to the state of a commit. The caller holds the lock."""
+    """A table that can be brought back to the state after a commit, while the lock is held."""
 
     def __init__(
         self, root: Path, schema: pa.Schema | None, source: Mapping[str, Any] | None
     ) -> None:
-        super().__init__(root, schema, source)
         self.unreported: list[tuple[str, Any]] = []  # (batch id, record), after a crash
         self.notices: list[str] = []  # what was found damaged, and what was done about it
+        self._locked = False  # set before the log is read, which may find damage
+        super().__init__(root, schema, source)
+        self._locked_id: str | None = None  # of the table that was there when it was locked
 
     # Commits ---------------------------------------------------------------------------------
 
@@ -163,6 +165,8 @@ class RecoverableTable(Table):
 
     def _mend(self) -> None:
         """Set aside what a crash left of the log, and delete the files of lost entries."""
+        if not self._locked:
+            super()._mend()  # which raises DatasetError
         cut_off = bool(self._log.cut_off)
         self.notices += self._log.mend()
         self._open()

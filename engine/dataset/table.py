@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -28,6 +28,10 @@ from engine.errors import DatasetError, InputError, disk_error
 
 OS_ERROR = re.compile(r"\(os error (\d+)\)")  # how deltalake passes on what the system says
 FILES = ["path", "size_bytes", "num_records", "partition.event_date"]
+
+
+class DamagedLog(DatasetError):
+    """A part of the log cannot be read, and the next run can set it aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ class Table:
         self._seen = -1 if version is None else version
         self._mark = self._log.mark(self._seen)
         if self._schema is not None and self.exists:
-            self._check_fit()
+            with suppress(DamagedLog):  # in `damage`; the table is checked once it is mended
+                self._check_fit()
 
     def _check_fit(self) -> None:
         """Raise InputError unless the table as it is now can take our files, and is ours."""
@@ -270,7 +275,7 @@ class Table:
 
     def _mend(self) -> None:
         """Set aside what a crash left of the log; a table open for reading says so instead."""
-        raise DatasetError(self.damage)
+        raise DamagedLog(self.damage)
 
     @property
     def damage(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, TableFeatures
 
 from engine.dataset.dataset import Dataset
 from engine.errors import DatasetError
@@ -181,6 +181,22 @@ def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) 
     assert f"{checkpoint.name}, a checkpoint of the log, could not be read" in said.err
     assert len(rows(TABLE.absolute())) == len(right) > 0
     assert DeltaTable(TABLE).version() > 0
+
+
+def test_a_broken_checkpoint_of_a_table_with_features(run: Run) -> None:
+    """What only deltalake can read is mended like any other table."""
+    right = rows(TABLE.absolute())
+    feature = TableFeatures.ChangeDataFeed
+    DeltaTable(TABLE).alter.add_feature(feature, allow_protocol_versions_increase=True)
+    DeltaTable(TABLE).create_checkpoint()
+    (checkpoint,) = LOG.glob("*.checkpoint.parquet")
+    cut_in_half(checkpoint)
+    said = run("backfill", "--dry-run", *DAYS)
+    assert "The next run sets it aside" in said.err, said
+    said = run("backfill", *DAYS, "--force")
+    assert said.status == 0, said
+    assert f"{checkpoint.name}, a checkpoint of the log, could not be read" in said.err
+    assert rows(TABLE.absolute()) == right
 
 
 def test_a_broken_checkpoint_that_is_needed(run: Run) -> None:
