@@ -41,7 +41,7 @@ from engine import log
 from engine.config import file
 from engine.control import declared_flows
 from engine.daemon.turns import LATER, MORE, WAITS, WORKS, Turns
-from engine.dataset.storage.local import make_folder, take
+from engine.dataset.storage.local import lock_file, make_folder
 from engine.errors import EtlError, InputError, disk_error
 from engine.model import schedule as plan
 from engine.model.clock import Clock
@@ -438,7 +438,7 @@ def _alone(home: Path) -> Iterator[None]:
         lock = (home / declared_flows.LOCK).open("a+", encoding="ascii")
     with lock:
         with disk_error(f"write in {home}"):
-            holder = take(lock)
+            holder = lock_file(lock)
         if holder:
             raise InputError(
                 f"A daemon runs already with the home {home}: process {holder}. "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from engine.catalog.database import Catalog
 from engine.catalog.run_history import RunHistory
 from engine.dataset import layout
-from engine.dataset.storage.local import local_path, try_out
+from engine.dataset.storage.local import check_writable, local_path
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
@@ -119,4 +119,4 @@ def probe(flow: Flow, rules: "Rules | None") -> None:
         root = local_path(flow.dataset).absolute()
         nearest = next(path for path in (root, *root.parents) if path.exists())
     with disk_error(f"write in {nearest}"):
-        try_out(nearest)
+        check_writable(nearest)

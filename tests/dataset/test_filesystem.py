@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from engine.catalog.database import Catalog
-from engine.dataset.storage.local import keep
+from engine.dataset.storage.local import write_once
 from engine.errors import DatasetError, InputError
 from engine.sandbox import Sandbox, Spec
 from engine.sync import sample
@@ -116,7 +116,7 @@ def test_a_secret_made_without_hard_links(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "home" / "api.token"
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda number: keep(path, f"token {number}"), range(8)))
+        found = set(pool.map(lambda number: write_once(path, f"token {number}"), range(8)))
     assert found == {path.read_text()}
     assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["api.token"]
@@ -132,7 +132,7 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
         return plain(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", refuse)
-    assert keep(tmp_path / "home" / "secrets.key", "key") == "key"
+    assert write_once(tmp_path / "home" / "secrets.key", "key") == "key"
 
 
 def test_a_catalog_without_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

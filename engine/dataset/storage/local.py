@@ -152,7 +152,7 @@ class LocalStorage:
             lock = (self.root / layout.LOCK).open("a+", encoding="ascii")
         with lock:
             with disk_error(f"write in {self.root}"):
-                holder = take(lock)
+                holder = lock_file(lock)
             if holder:
                 raise DatasetError(
                     f"The dataset {self.root} is in use by process {holder}. "
@@ -193,7 +193,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
     sync(path.parent)
 
 
-def keep(path: Path, text: str) -> str:
+def write_once(path: Path, text: str) -> str:
     """Write `text` to a file unless there is one, and return what the file holds.
 
     Only the owner can read it. Of two processes that do this at once, both get what one has
@@ -300,7 +300,7 @@ def can_share_memory(folder: Path) -> bool:
     return True
 
 
-def try_out(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Raise OSError unless a table can be written in `folder`; leave nothing there."""
     with tempfile.NamedTemporaryFile("w", dir=folder) as file:
         sync_written(file)
@@ -315,7 +315,7 @@ def try_out(folder: Path) -> None:
         second.unlink()
 
 
-def take(lock: TextIO) -> str:
+def lock_file(lock: TextIO) -> str:
     """Lock an open file, write this process id to it, and return "".
 
     If another process has the lock, return its id, "?" if unknown. The kernel frees the lock when
@@ -373,7 +373,7 @@ def canonical(uri: str) -> str:
 
 
 def holder(lock: Path) -> int | None:
-    """Return the process that has the lock on the file `lock`, by `take`; None if there is none."""
+    """Return the process that has the lock on the file `lock`, by `lock_file`; None if there is none."""
     try:
         with lock.open(encoding="ascii") as file:
             try:
