@@ -373,7 +373,7 @@ def canonical(uri: str) -> str:
 
 
 def holder(lock: Path) -> int | None:
-    """Return the process that has the lock on the file `lock`, by `lock_file`; None if there is none."""
+    """Return the process that has locked a file with `lock_file`; None if there is no such."""
     try:
         with lock.open(encoding="ascii") as file:
             try:
