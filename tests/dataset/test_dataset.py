@@ -401,7 +401,7 @@ MOVED = [
     *["fsync"] * 4,
 ]  # two days and what the batch has to say, which is synced before; the root
 LOGGED = [*INTENT, *MOVED, "entry", "checkpoint", "fsync", "fsync"]
-COMMIT = [*LOGGED, "fsync", "fsync"]  # a file is deleted
+COMMIT = [*LOGGED, "fsync"]  # a file is deleted
 KEPT = [*LOGGED, "mkdir", "fsync", *INTENT]
 
 

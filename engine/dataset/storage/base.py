@@ -1,11 +1,12 @@
 """What the dataset needs of the place where its bytes are.
 
-Paths are those of `layout`: relative to the root, "/" between their parts. Errors are OSError with
-an errno, or DatasetError where a sentence of its own says more. The caller of
-`write`, `publish`, `delete`, `set_aside` or `sync` holds the lock. Others may read at any time.
+Paths are those of `layout`: relative to the root, with "/" between their parts. Errors are OSError
+with an errno, or DatasetError. The caller of `write`, `publish`, `delete`, `set_aside` and `sync`
+holds the lock; others may read at any time.
 
-Nothing here renames what is in place, appends, or depends on listing the whole dataset: an object
-store can do all of it. deltalake writes the Delta log itself; see `sync`.
+An object store can do all of this: no verb appends to a file or lists the whole dataset, and only
+`set_aside` renames, for which a store copies and deletes. deltalake writes the Delta log by itself;
+see `sync`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,12 +47,13 @@ class Storage(Protocol):
         """Return size and mark of a file; None if it is missing or a folder is in its place."""
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        """Yield the entries of a folder, in no order, none if it is missing. "": the root."""
+        """Yield the entries of a folder ("" is the root), in no order; nothing if it is missing."""
 
     def write(self, path: str, text: str) -> None:
         """Write a small file, and replace one of that name.
 
         Atomic: at every moment the file is whole or as it was before. Durable at return.
+        Idempotent.
         """
 
     def publish(self, files: Mapping[Path, str]) -> None:
@@ -74,13 +76,13 @@ class Storage(Protocol):
         """Give a file, folder or link a new name that ends in `.damaged`, and return that name.
 
         `beside`: the path that it is named after, if not its own. FileNotFoundError if it is
-        missing.
+        missing. Durable after `sync` of the path.
         """
 
     def sync(self, paths: Iterable[str]) -> None:
         """Force files that deltalake has written, and their folders, to the disk, in this order.
 
-        What is missing is skipped. Durable at return: a store has nothing to do.
+        What is missing is skipped. Durable at return; a store has nothing to do. Idempotent.
         """
 
     def lock(self) -> AbstractContextManager[None]:

@@ -103,7 +103,7 @@ class LocalStorage:
     def delete(self, paths: Iterable[str]) -> list[str]:
         """Unlink the files, remove the folders, and force the folders that changed to the disk."""
         left, failures = list[str](), list[OSError]()
-        changed = {self.root: None}
+        changed = dict[Path, None]()
         for path in paths:
             place = self.root / path
             changed[place.parent] = None
