@@ -18,8 +18,8 @@ import pyarrow as pa
 from benchmarks.process import ROOT
 from benchmarks.rounds import new_folder
 from benchmarks.server import CACHE, FIRST
-from engine.dataset.contents import Contents
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import DaySummary
 from engine.dataset.parquet_writer import StagedFile, Writer
 from engine.dataset.positions import app_id
 from engine.model.batch import Batch
@@ -30,8 +30,9 @@ from engine.sync.pull import table_schema
 
 BEGIN = date(1990, 1, 1)
 MADE_BY = (
-    "engine/dataset/contents.py",
     "engine/dataset/dataset.py",
+    "engine/dataset/day_changes.py",
+    "engine/dataset/layout.py",
     "engine/dataset/table.py",
     "engine/dataset/parquet_writer.py",
     "schemas/mixpanel-events.json",
@@ -120,7 +121,7 @@ class Table:
 
 def _number(day: date) -> int:
     """Return the positions that a commit sets for a day with one file of its batch."""
-    return Contents.of([(f"event_date={day}/{day.toordinal():026}-0.parquet", 1)]).files
+    return DaySummary.of([(f"event_date={day}/{day.toordinal():026}-0.parquet", 1)]).file_hash
 
 
 def link(source: Path, target: Path) -> None:

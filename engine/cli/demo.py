@@ -12,6 +12,7 @@ from engine.cli.console import answer, answering, say
 from engine.cli.progress import progress, summary, table
 from engine.config import environment
 from engine.config.shipped import find
+from engine.dataset import layout
 from engine.dataset.dataset import Dataset
 from engine.model.flow import Connection, Flow, Secret
 from engine.model.run_payload import FAILED, envelope
@@ -28,7 +29,7 @@ QUERY = """
 Query it with anything that reads Parquet or Delta, for example:
 
   duckdb -c "SELECT _extconndev.event_name, count(*)
-             FROM '{root}/event_date=*/*.parquet' GROUP BY ALL"
+             FROM '{files}' GROUP BY ALL"
   python -c "import polars; print(polars.scan_delta('{root}').head().collect())"
 """
 
@@ -52,9 +53,9 @@ def run(root: Path) -> int:
     rows = arrow_dataset.dataset(_files(root)).head(10).to_pylist()
     with answering():
         table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
-    answer(QUERY.format(root=root))
+    answer(QUERY.format(root=root, files=root / layout.DATA_FILES))
     return 0
 
 
 def _files(root: Path) -> list[str]:
-    return [str(path) for path in sorted(root.glob("event_date=*/*.parquet"))]
+    return [str(path) for path in sorted(root.glob(layout.DATA_FILES))]

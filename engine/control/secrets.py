@@ -10,7 +10,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from engine.dataset.storage.local import keep
+from engine.dataset.storage.local import write_once
 from engine.errors import InputError, disk_error
 from engine.model.flow import Secret
 
@@ -51,7 +51,7 @@ class SecretStore:
         """Encrypt a JSON document, and make the file of the key if it is missing."""
         if isinstance(self._key, Path):
             with disk_error(f"write {self._key}"):
-                keep(self._key, Fernet.generate_key().decode())
+                write_once(self._key, Fernet.generate_key().decode())
         return self._fernet().encrypt(json.dumps(document).encode())
 
     def decrypt(self, encrypted: bytes) -> Any:

@@ -34,7 +34,7 @@ from engine.daemon.reconcile import (
 from engine.daemon.scheduler import Scheduler
 from engine.daemon.signals import DRAIN, GRACE, STOPS, SignalQueue, receive_signals
 from engine.daemon.turns import Turns
-from engine.dataset.storage.local import make_folder, take
+from engine.dataset.storage.local import lock_file, make_folder
 from engine.errors import EtlError, InputError, disk_error
 from engine.log import log
 from engine.model.clock import Clock
@@ -229,7 +229,7 @@ def _lock_of(home: Path) -> Iterator[None]:
         lock = (home / declared_flows.LOCK).open("a+", encoding="ascii")
     with lock:
         with disk_error(f"write in {home}"):
-            holder = take(lock)
+            holder = lock_file(lock)
         if holder:
             raise InputError(
                 f"A daemon runs already with the home {home}: process {holder}. "

@@ -1,8 +1,8 @@
-"""Finds the records of one day that are one event, in 9 bytes of memory a record, at the end.
+"""Finds the duplicates among the rows of one day, with 9 bytes of memory for each row (P6).
 
-Mixpanel does not deduplicate its export; its own rule is that records with equal (`event`,
-`distinct_id`, `time`, `$insert_id`) are one event and that the one processed last counts.
-It knows no table and no mapping: only keys, numbered in the order in which they came.
+Mixpanel does not deduplicate its export. Its rule is that events with an equal key (`event`,
+`distinct_id`, `time`, `$insert_id`) are one event, and that the one processed last counts. Here
+are only keys, numbered in the order in which they came: no table, no mapping.
 """
 
 import math
@@ -20,27 +20,27 @@ import numpy.typing as npt
 import orjson
 import pyarrow as pa
 
-NO_HASH = 0  # a record without `$insert_id` never merges
-SLICE = 100_000  # suspect hashes that are settled together (P6)
-BLOCK_ROWS = 1_000
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-DEEP = 250  # levels of nesting, about as deep as orjson goes
-READ = 1 << 17  # hashes looked at together
-SIEVE = 1 << 22  # places of the sieve that most hashes fall through
+from engine.dataset.key_hashes import NO_HASH, Hashes, Keys, hash_keys, is_deep
 
+SLICE = 100_000  # suspect hashes that are compared at a time (P6)
+BLOCK_ROWS = 1_000  # rows whose keys are written at a time
+READ = 1 << 17  # hashes that are read at a time
+SIEVE = 1 << 22  # places of the sieve that drops most hashes
 
+# The types of the key's parts, in Python and in Arrow, for which columns are compared at once.
 KINDS = [(str, pa.string()), (str, pa.string()), (int, pa.int64()), (str, pa.string())]
 
-Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
-Keys = Sequence[Any]  # five parts, each a list of values or an Arrow array
 Part = tuple[Rows, Keys]
-Laid = Callable[[Rows], Iterable[Part]]
-"""Numbers of rows, ascending -> their keys, part by part, from where the rows were laid aside."""
+ReadSpooled = Callable[[Rows], Iterable[Part]]
+"""Numbers of rows, ascending -> their keys, in parts, from the spool that holds the rows."""
 
 
 class _Block(NamedTuple):
-    """Where the keys of rows `first` to `end` (exclusive) lie in the file; no `pick`: not there."""
+    """Where the file has the keys of rows `first` to `end` (exclusive).
+
+    Without `pick` it has not: they are in the spool.
+    """
 
     first: int
     end: int
@@ -50,34 +50,35 @@ class _Block(NamedTuple):
 
 
 class Duplicates:
-    """The keys of one day's rows, in the order of their writing.
+    """The keys of one day's rows, in the order in which they were added.
 
-    A 64-bit hash a row lies in one file, to be sorted at the end, and the keys in another, because
-    a hash alone decides nothing: two rows are one event when their keys are equal. Keys that are
-    among what is laid aside of a row anyway are not put down once more: `laid` reads them.
+    One file has a 64-bit hash of each row, to be sorted at the end. Another has the keys: two rows
+    are one event only if their keys are equal. Keys that are among the columns of the spooled rows
+    are not written again: `read_spooled` reads them.
     """
 
-    def __init__(self, directory: Path, laid: Laid = lambda _: ()) -> None:
+    def __init__(self, directory: Path, read_spooled: ReadSpooled = lambda _: ()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._laid = laid
+        self._read_spooled = read_spooled
         self._hashes = (directory / "hashes").open("w+b")
         self._file = (directory / "keys").open("w+b")
         self._pending: list[list[Any]] = [[], [], [], [], []]
         self._blocks: list[_Block] = []
-        self._apart: set[int] = set()  # rows that never merge, besides those without a hash
-        self._known: Hashes | None = None  # of what was added, once it is held against other rows
-        self._first_known: int | None = None  # row
-        self.as_columns = False  # whether some keys come as a table's columns hold them
-        self.had: npt.NDArray[np.bool_] | None = None  # rows superseded by one that is known
+        self._apart: set[int] = set()  # rows that are no duplicates, besides those without a hash
+        self._added: Hashes | None = None  # of the rows added before the first stored one
+        self._first_stored: int | None = None  # the first row of `add_stored`
+        self.as_columns = False  # whether some keys have the types of the table's columns
+        self.already_stored: npt.NDArray[np.bool_] | None = None  # set by `superseded`
 
-    def add(self, keys: Keys, *, laid: bool = False) -> None:
-        """Append rows: the four parts of the key, then when each row was processed.
+    def add(self, keys: Keys, *, spooled: bool = False) -> None:
+        """Add rows: the four parts of their keys, and when each row was processed.
 
-        Each of the five is a list of values, or all five are Arrow arrays; `laid` can read those.
+        Each of the five is a list of values, or all five are Arrow arrays. `spooled`: they are
+        arrays that `read_spooled` can read.
         """
-        hashes = _hashes(keys[3], keys[2])
+        hashes = hash_keys(keys[3], keys[2])
         self._hashes.write(hashes.data)
-        if laid:
+        if spooled:
             self._flush()
             self._store(len(hashes), b"", None)
             return
@@ -94,21 +95,21 @@ class Duplicates:
         if len(self._pending[0]) >= BLOCK_ROWS:
             self._flush()
 
-    def add_known(self, keys: Sequence[pa.Array]) -> None:
-        """Append those rows that may be the same event as one that was added: they are had already.
+    def add_stored(self, keys: Sequence[pa.Array]) -> None:
+        """Register keys already stored in the table; added rows with an equal key are duplicates.
 
-        The four parts of the key. A row that has one of these keys is superseded by it.
+        `keys` are the four parts. Those that no added row can have are left out.
         """
-        if self._known is None:
+        if self._added is None:
             self._hashes.seek(0)
-            self._known = np.unique(np.fromfile(self._hashes, np.uint64))
+            self._added = np.unique(np.fromfile(self._hashes, np.uint64))
             self._hashes.seek(0, os.SEEK_END)
-        hashes = _hashes(keys[3], keys[2])
-        rows = pa.array(np.flatnonzero((hashes != NO_HASH) & np.isin(hashes, self._known)))
+        hashes = hash_keys(keys[3], keys[2])
+        rows = pa.array(np.flatnonzero((hashes != NO_HASH) & np.isin(hashes, self._added)))
         if len(rows):
             self._flush()
-            if self._first_known is None:
-                self._first_known = self._blocks[-1].end if self._blocks else 0
+            if self._first_stored is None:
+                self._first_stored = self._blocks[-1].end if self._blocks else 0
                 self.as_columns = True
             self.add([*(column.take(rows) for column in keys), pa.repeat(np.inf, len(rows))])
 
@@ -123,7 +124,7 @@ class Duplicates:
             first = self._blocks[-1].end if self._blocks else 0
             for part in pending:
                 for row, value in enumerate(part):
-                    if _is_deep(value):
+                    if is_deep(value):
                         part[row] = None
                         self._apart.add(first + row)
             self._store(rows, plain_dumps(pending).encode(), _pick_odd_json)
@@ -137,43 +138,44 @@ class Duplicates:
         self._file.write(form)
 
     def superseded(self) -> npt.NDArray[np.bool_] | None:
-        """True for each row that a later processed one replaces; None where there are none.
+        """Return True for each row that a later processed one replaces; None if there is no such.
 
-        Of rows processed at the same time, the first one stays. Ends the object's use.
+        Of rows processed at the same time, the first one stays. Sets `already_stored`: the rows
+        that a stored one replaces. Nothing can be added afterwards.
         """
         self._flush()
-        suspects, count = _twice(self._hashes)
+        suspects, count = _repeated(self._hashes)
         if not len(suspects):
             return None
         lost = np.zeros(count, np.bool_)
-        self.had = np.zeros(count, np.bool_)
+        self.already_stored = np.zeros(count, np.bool_)
         for rows in _slices(self._hashes, suspects):
-            self._settle(rows, lost)
+            self._compare(rows, lost)
         return lost if lost.any() else None
 
-    def _settle(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> None:
-        """Marks in `lost` every row of `rows` whose key another of them has, processed later.
+    def _compare(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> None:
+        """Mark in `lost` every row of `rows` whose key another of them has, processed later.
 
-        In several turns where they are many: a project may send one `$insert_id` for all (P6).
+        Many rows are compared in several passes: a project may send one `$insert_id` for all (P6).
         """
-        if len(rows) <= 2 * SLICE and self._settle_at_once(rows, lost):
+        if len(rows) <= 2 * SLICE and self._compare_columns(rows, lost):
             return
-        turns = -(-len(rows) // (10 * SLICE))
-        for turn in range(turns):
+        passes = -(-len(rows) // (10 * SLICE))
+        for number in range(passes):
             digests, processed, owners = bytearray(), array("d"), array("q")
             for row, key, moment in self._read(rows):
                 digest = _digest(_as_columns(key) if self.as_columns else key)
-                if row not in self._apart and digest[0] % turns == turn:
+                if row not in self._apart and digest[0] % passes == number:
                     digests += digest
                     processed.append(moment)
                     owners.append(row)
             keys = np.frombuffer(digests, [("low", np.uint64), ("high", np.uint64)])
             self._mark(np.array(owners, np.int64), processed, [keys["low"], keys["high"]], lost)
 
-    def _settle_at_once(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> bool:
-        """As `_settle`, a column at a time; False where keys are not all texts and integers.
+    def _compare_columns(self, rows: Rows, lost: npt.NDArray[np.bool_]) -> bool:
+        """Do as `_compare`, a column at a time; return False if a key has a part of another type.
 
-        Then equal numbers stand for equal values of a column, and no row is looked at.
+        Equal values of a column get equal numbers, which are compared without a loop over rows.
         """
         parts: list[tuple[Rows, list[pa.Array]]] = []
         for part, keys in self._parts(rows):
@@ -193,39 +195,39 @@ class Duplicates:
     def _mark(
         self, numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]], lost: Any
     ) -> None:
-        """Mark in `lost` the rows that another supersedes, in `had` those that a known one does."""
+        """Mark the rows that another one replaces, and those that a stored one replaces."""
         lose, win = _pairs(numbers, processed, keys)
         lost[lose] = True
-        if self._first_known is not None and self.had is not None:
-            self.had[lose] = win >= self._first_known
+        if self._first_stored is not None and self.already_stored is not None:
+            self.already_stored[lose] = win >= self._first_stored
 
     def _parts(self, rows: Rows) -> Iterator[Part]:
-        """Keys of `rows` (ascending) and their numbers, part by part."""
+        """Yield the numbers and the keys of `rows` (ascending), in parts."""
         owner = np.searchsorted([block.end for block in self._blocks], rows, side="right")
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
         for index, part in zip(owner[starts], np.split(rows, starts[1:]), strict=True):
             block = self._blocks[index]
             if block.pick is None:
-                yield from self._laid(part)
+                yield from self._read_spooled(part)
                 continue
             self._file.seek(block.offset)
             yield part, block.pick(self._file.read(block.length), part - block.first)
 
     def _read(self, rows: Rows) -> Iterator[tuple[int, list[Any], float]]:
-        """Row number, key and processing time of each of `rows` (ascending)."""
+        """Yield number, key and processing time of each of `rows` (ascending)."""
         for part, keys in self._parts(rows):
             listed = (k.to_pylist() if isinstance(k, pa.Array) else k for k in keys)
             for row, *key, processed in zip(part.tolist(), *listed, strict=True):
                 yield row, key, _number(processed)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         with self._hashes, self._file:
             pass
 
 
-def _twice(hashes: BinaryIO) -> tuple[Hashes, int]:
-    """The hashes that occur more than once, in order, and how many there are in all."""
+def _repeated(hashes: BinaryIO) -> tuple[Hashes, int]:
+    """Return the hashes that occur more than once, in order, and the number of all hashes."""
     hashes.seek(0)
     ordered = np.fromfile(hashes, np.uint64)
     ordered.sort()
@@ -238,7 +240,7 @@ def _twice(hashes: BinaryIO) -> tuple[Hashes, int]:
 
 
 def _slices(hashes: BinaryIO, suspects: Hashes) -> Iterator[npt.NDArray[np.int64]]:
-    """The rows whose hash is suspect, in parts that hold all rows of the hashes in them."""
+    """Yield the rows with a suspect hash, in parts that hold all rows of each of their hashes."""
     for start in range(0, len(suspects), SLICE):
         part = suspects[start : start + SLICE]
         sieve = np.zeros(SIEVE, np.bool_)
@@ -253,7 +255,7 @@ def _slices(hashes: BinaryIO, suspects: Hashes) -> Iterator[npt.NDArray[np.int64
 
 
 def _pairs(numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]]) -> tuple[Rows, Rows]:
-    """Those of the rows `numbers` whose keys another one has, processed later; and which has."""
+    """Return those of `numbers` whose key another row has, processed later, and that row."""
     # Equal keys side by side, the one that stays before the others.
     order = np.lexsort((numbers, -np.array(processed), *keys))
     equal = np.logical_and.reduce([key[order][1:] == key[order][:-1] for key in keys])
@@ -264,9 +266,9 @@ def _pairs(numbers: Rows, processed: Any, keys: Sequence[npt.NDArray[Any]]) -> t
 
 
 def _typed(keys: Keys) -> list[pa.Array] | None:
-    """The keys as arrays of KINDS, the times of processing as doubles; None for another kind.
+    """Return the keys as arrays of KINDS, and processing times as doubles; None for other types.
 
-    Asked for integers, Arrow would take True for 1.
+    Arrow itself would take True for the integer 1.
     """
     found: list[pa.Array] = []
     for values, (kind, arrow) in zip(keys, KINDS, strict=False):
@@ -301,100 +303,8 @@ def _pick_odd_json(form: bytes, rows: Rows) -> Keys:
     return [[column[row] for row in rows.tolist()] for column in plain_loads(form)]
 
 
-def _hashes(ids: Any, times: Any) -> Hashes:
-    """A hash a row, of its `$insert_id` and its time, the same whatever form they come in.
-
-    Those two hardly ever agree without the other two; what cannot be told from its hash is told
-    by its key. NO_HASH where there is no `$insert_id`, or one of lists in lists without end.
-    """
-    if not isinstance(ids, pa.Array):
-        ids = _texts(ids)
-        times = pa.array([t if type(t) is int and abs(t) < 1 << 63 else 0 for t in times])
-    elif not pa.types.is_string(ids.type):
-        ids = _texts(ids.to_pylist())
-    numbers = np.zeros(len(ids), np.uint64)
-    if pa.types.is_integer(times.type):
-        numbers = times.cast(pa.int64()).fill_null(0).to_numpy().view(np.uint64)
-    hashes = _mix(_hash_texts(ids) * MULTIPLIER + numbers)
-    hashes[hashes == NO_HASH] = 1
-    if ids.null_count:
-        hashes[ids.is_null().to_numpy(zero_copy_only=False)] = NO_HASH
-    return hashes
-
-
-def fingerprints(keys: Keys) -> Hashes:
-    """A hash a row of all four parts of the key, as a table's columns hold them: to count by."""
-    event, distinct_id, time, insert_id = keys
-    found = _hashes(insert_id, time)
-    for texts in (event, distinct_id):
-        found = _mix(found * MULTIPLIER + _hash_texts(texts.cast(pa.string())))
-    return found
-
-
-def _texts(values: Sequence[Any]) -> pa.Array:
-    """`values` as texts; those that are none, or no UTF-8, by their JSON."""
-    try:
-        return pa.array(values, pa.string())
-    except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError):
-        return pa.array([None if v is None else _text(v) for v in values], pa.string())
-
-
-def _text(value: Any) -> str | None:
-    if _is_text(value):
-        return str(value)
-    return None if _is_deep(value) else plain_dumps(value, sort_keys=True)
-
-
-def _is_deep(value: Any) -> bool:
-    """Whether `value` is nested too deeply to be compared: `json` recurses."""
-    level = [value]
-    for _ in range(DEEP):
-        level = [inner for inner in level if isinstance(inner, list | dict)]
-        if not level:
-            return False
-        level = [
-            v for inner in level for v in (inner.values() if isinstance(inner, dict) else inner)
-        ]
-    return True
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
-def _hash_texts(texts: pa.Array) -> Hashes:
-    """All texts of one length at a time, eight bytes at a time: no loop sees a single text."""
-    rows = len(texts)
-    hashes = np.zeros(rows, np.uint64)
-    if texts.null_count == rows:
-        return hashes
-    _, offsets_buffer, text_buffer = texts.buffers()
-    offsets = np.frombuffer(offsets_buffer, np.int32)[texts.offset :][: rows + 1].astype(np.int64)
-    text = np.frombuffer(text_buffer, np.uint8) if text_buffer else np.zeros(0, np.uint8)
-    lengths = np.diff(offsets)
-    for length in np.unique(lengths).tolist():
-        at = np.flatnonzero(lengths == length)
-        padded = np.zeros((len(at), -(-length // 8) * 8), np.uint8)
-        if len(at) == rows and length:
-            padded[:, :length] = text[offsets[0] : offsets[-1]].reshape(rows, length)
-        else:
-            padded[:, :length] = text[offsets[at][:, None] + np.arange(length)]
-        found = np.full(len(at), length, np.uint64)
-        for word in padded.view(np.uint64).T:
-            found = found * MULTIPLIER + word
-        hashes[at] = found
-    return hashes
-
-
-def _mix(numbers: Hashes) -> Hashes:
-    """Every bit of a number into every bit of another one."""
-    numbers = (numbers ^ (numbers >> np.uint64(32))) * MULTIPLIER
-    numbers = (numbers ^ (numbers >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-    return numbers ^ (numbers >> np.uint64(32))
-
-
 def _digest(key: list[Any]) -> bytes:
-    """16 bytes that are equal for equal keys, and for no others that anybody could find."""
+    """Return 16 bytes that are equal for equal keys, and different for others."""
     kinds = set(map(type, key))
     if kinds & {bool, list, dict}:
         text = plain_dumps(key, sort_keys=True)
@@ -406,7 +316,7 @@ def _digest(key: list[Any]) -> bytes:
 
 
 def _as_columns(key: list[Any]) -> list[Any]:
-    """The key as a table's columns hold it: there a number in `distinct_id` has become a text."""
+    """Return the key as the table's columns hold it: a number in `distinct_id` becomes a text."""
     event, distinct_id, *rest = key
     return [event, str(distinct_id) if type(distinct_id) is int else distinct_id, *rest]
 

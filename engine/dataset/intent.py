@@ -1,20 +1,23 @@
-"""A commit on its way, as the file `intent.json` beside its staged files says it.
+"""A commit in progress, as the file `intent.json` of the staged batch describes it.
 
-What a crash or a hand left of such a file is read with distrust: paths in it get deleted.
+After a crash the file may hold anything, and paths in it get deleted: `read` trusts nothing.
 """
 
 import json
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
+
+from engine.dataset.layout import is_inside
+from engine.dataset.storage.base import Storage, read_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What a commit adds and removes, and the positions that tell whether it is in the table.
+    """What a commit adds and removes, and the positions that show whether it is in the table.
 
-    due     when the files that it replaces may go, in ms since the epoch; 0: at once
-    record  what to tell of the batch, for its owner to read
+    add, remove  data files
+    due          when the removed files may be deleted, in ms since the epoch; 0: at once
+    record       the record of the run, as JSON, for the caller of `Dataset.commit`
     """
 
     add: list[str]
@@ -24,25 +27,18 @@ class Intent:
     record: Any
 
     def as_text(self) -> str:
-        """The form that `read` takes."""
+        """Return the text that `read` understands."""
         return json.dumps(asdict(self))
 
 
-def read(path: Path) -> Intent | None:
-    """The intent in the file at `path`; None where it holds anything else or is gone."""
+def read(storage: Storage, path: str) -> Intent | None:
+    """Return the intent in a file; None if the file is missing or holds anything else."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_bytes(storage, path))
         intent = Intent(**{each.name: found[each.name] for each in fields(Intent)})
     except (ValueError, TypeError, KeyError, RecursionError, FileNotFoundError):
         return None
     return intent if _is_sound(intent) else None
-
-
-def is_inside(path: str) -> bool:
-    """Whether a path of the table's log names a file below the table's root, and nothing else."""
-    if not path or path[0] == "/" or ":/" in path:
-        return False
-    return ".." not in path or ".." not in path.split("/")
 
 
 def _is_sound(intent: Intent) -> bool:

@@ -1,4 +1,4 @@
-"""Arrow -> Parquet files of one batch, in a directory that no reader looks at yet.
+"""Writes the rows of one batch to Parquet files in a staging folder, each event once.
 
 It knows neither the Delta table nor what a column means.
 """
@@ -8,38 +8,33 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import accumulate, count
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.dataset.dedup import Duplicates
+from engine.dataset import layout
 from engine.dataset.reject_files import RejectFiles
+from engine.dataset.spool import ENCODERS, GROUP_BYTES, Mask, Spool
 from engine.dataset.storage.local import sync
-from engine.model.batch import Batch, leaf
+from engine.model.batch import Batch
 
 FILE_BYTES = 128 << 20
-GROUP_BYTES = 4 << 20  # Arrow bytes of a row group: what an encoder holds (P6)
-SPOOL_ROWS = 8_192  # rows that go to a day's spool together, if they are less than a row group
-HELD_BYTES = 32 << 20  # Arrow bytes held of all days together, until then (P6)
-ENCODERS = 2
-HALVED = 64 << 20  # Arrow bytes of a day from which on each encoder gets a part of it
+HELD_BYTES = 32 << 20  # Arrow bytes that all spools together hold in memory (P6)
 GROUP_ROWS = 122_880
-SAMPLE = 8_192  # rows that tell whether a column's values repeat
+SAMPLE = 8_192  # rows by which is decided whether a column's values repeat
 
-Mask = npt.NDArray[np.bool_]
 Keys = Callable[[date], Iterable[list[Any]]]
-"""The keys of what the table keeps of a day, besides what is written: four Arrow arrays at once."""
+"""The keys of the rows of a day that are in the table and stay: four Arrow arrays at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StagedFile:
-    """A finished Parquet file. `path` is what it will be called below the table's root."""
+    """A finished Parquet file. `path`: below the staging folder, and later below the root."""
 
     path: str
     day: date
@@ -50,150 +45,35 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True)
 class StagedBatch:
-    """What a batch left in its directory, ready to be committed."""
+    """The files of a batch, ready to be committed; early rows that are known are no duplicates."""
 
     files: list[StagedFile]
     duplicates: int
-    known: int = 0  # early rows that the table has already: none of `duplicates`
-
-
-class _Spool:
-    """The rows of one day in the order of their coming, on the disk, until all are there.
-
-    Only then is it known which of them a later processed one supersedes; and to encode a row twice
-    costs ten times what it costs to lay it aside.
-    """
-
-    def __init__(self, directory: Path, schema: pa.Schema, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
-        self._schema = schema
-        self.duplicates = Duplicates(directory, self._keys)
-        self.rows: list[int] = []  # of each batch on the disk
-        self.bytes = 0  # of all of them
-        self.held: list[pa.RecordBatch] = []
-        self.writing_bytes = 0
-        self.held_rows = self.held_bytes = 0
-        self._path = directory / "rows"
-        self._file = pa.OSFile(str(self._path), "wb")
-        self._stream = pa.ipc.new_file(self._file, schema)
-        self._writing: Future[None] | None = None
-        self._early: list[range] = []  # numbers of rows that the table may hold already
-        self._key_paths: list[tuple[str, ...]] = []
-
-    def add(self, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]) -> None:
-        """Take rows with their keys; `paths`: where those stand in them, if they do."""
-        self._add(rows, keys, paths)
-
-    def add_early(self, rows: pa.RecordBatch, keys: list[Any]) -> None:
-        """Take rows that the table may hold already, with their keys as it would hold them."""
-        first = sum(self.rows) + self.held_rows
-        self._early.append(range(first, first + rows.num_rows))
-        self.duplicates.as_columns = True
-        self._add(rows, keys, [])
-
-    def _add(self, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]) -> None:
-        self._key_paths = self._key_paths or paths
-        self.duplicates.add(keys, laid=bool(paths) and paths == self._key_paths)
-        self.held.append(rows)
-        self.held_rows += rows.num_rows
-        self.held_bytes += rows.nbytes
-        if self.held_rows >= SPOOL_ROWS or self.held_bytes >= GROUP_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Lay aside what is held; another thread does it, and holds no lock meanwhile."""
-        self.wait()
-        if self.held:
-            rows = self.held[0] if len(self.held) == 1 else pa.concat_batches(self.held)
-            self._writing = self._threads.submit(self._stream.write_batch, rows)
-            self.writing_bytes = self.held_bytes
-            self.rows.append(self.held_rows)
-            self.bytes += self.held_bytes
-            self.held, self.held_rows, self.held_bytes = [], 0, 0
-
-    def wait(self) -> None:
-        """Wait for what is being laid aside; raises what came of it."""
-        writing, self._writing, self.writing_bytes = self._writing, None, 0
-        if writing:
-            writing.result()
-
-    def superseded(self, kept: Iterable[list[Any]]) -> Mask | None:
-        """The rows that another one replaces, or that are `kept` already; None: none is."""
-        rows = sum(self.rows)
-        for keys in kept:
-            self.duplicates.add_known(keys)
-        lost = self.duplicates.superseded()
-        return None if lost is None else lost[:rows]
-
-    def known(self) -> int:
-        """How many early rows the table has; known once it is `superseded`."""
-        had = self.duplicates.had
-        return (
-            0
-            if had is None
-            else sum(int(had[part.start : part.stop].sum()) for part in self._early)
-        )
-
-    def parts(self) -> list[range]:
-        """The numbers of its batches, a range for each encoder if there is much to encode."""
-        wanted = ENCODERS if self.bytes >= HALVED else 1
-        bounds = [len(self.rows) * part // wanted for part in range(wanted + 1)]
-        return [range(*bounds[part : part + 2]) for part in range(wanted)]
-
-    def _keys(self, rows: Any) -> Iterator[tuple[Any, list[Any]]]:
-        """The keys of `rows`, a batch after the other: all that are to be read from here."""
-        starts = np.array([0, *accumulate(self.rows)])
-        owners = np.searchsorted(starts, rows, side="right") - 1
-        with pa.OSFile(str(self._path)) as file:
-            names = [path[0] for path in self._key_paths]
-            wanted = sorted({self._schema.get_field_index(name) for name in names})
-            options = pa.ipc.IpcReadOptions(included_fields=wanted)
-            batches = pa.ipc.open_file(file, options=options)
-            for index in np.unique(owners).tolist():
-                part = rows[owners == index]
-                at, batch = pa.array(part - starts[index]), batches.get_batch(index)
-                yield part, [leaf(batch, path).take(at) for path in self._key_paths]
-
-    def read(self, part: range, lost: Mask | None) -> Iterator[pa.RecordBatch]:
-        """The batches of `part` without the rows that are `lost`."""
-        starts = [0, *accumulate(self.rows)]
-        with pa.OSFile(str(self._path)) as file, pa.ipc.open_file(file) as batches:
-            for index in part:
-                batch = batches.get_batch(index)
-                gone = lost[starts[index] : starts[index + 1]] if lost is not None else None
-                if gone is not None and gone.any():
-                    batch = batch.filter(pa.array(~gone))
-                yield batch
-
-    def close(self) -> None:
-        """End the file, if that is still to be done. Nothing can be added any more."""
-        if not self._file.closed:
-            with self._file, self._stream:
-                pass
+    known: int = 0  # early rows that the table has already
 
 
 class Writer:
-    """Writes the rows of a batch to `<directory>/event_date=<day>/<batch-id>-<n>.parquet`.
+    """Writes the rows of a batch to data files, and its rejects beside them; see `layout`.
 
-    Its rejects go to `<directory>/batch/row_errors/*.json`. While rows come they are laid aside,
-    a day at a time; `finish` encodes them. Neither holds more than a few batches (P6).
+    Rows are spooled by day while they come; `finish` encodes them. Both hold a few record batches
+    in memory (P6).
     """
 
     def __init__(self, directory: Path, batch_id: str, schema: pa.Schema) -> None:
         self._directory = directory
         self._batch_id = batch_id
         self._schema = schema.remove(schema.get_field_index("event_date"))
-        self._days: dict[date, _Spool] = {}
+        self._days: dict[date, Spool] = {}
         self._numbers = count()
-        self._rejects = RejectFiles(directory / "batch")
+        self._rejects = RejectFiles(directory / layout.STAGED_BATCH)
         self._encoders = ThreadPoolExecutor(ENCODERS, "parquet")
         self._closed = False
 
     def write(self, batch: Batch, early: Mask | None = None, keys: Sequence[Any] = ()) -> None:
-        """Take the rows and the rejects of `batch`.
+        """Add the rows and the rejects of `batch`.
 
-        `early`: whether each row may be in the table; then `keys` are those of all rows as the
-        table would hold them.
+        early  True for each row that the table may hold already
+        keys   with `early`: the keys of all rows, with the types of the table's columns
         """
         if batch.rejects:
             self._rejects.write(batch.rejects)
@@ -203,7 +83,7 @@ class Writer:
         days = table.column("event_date")
         table = table.drop_columns("event_date")
         if early is not None and early.any():
-            self._take_early(table, days, early, keys)
+            self._add_early(table, days, early, keys)
             rest = pa.array(np.flatnonzero(~early))
             table, days = table.take(rest), days.take(rest)
             batch.keep(~early)
@@ -211,7 +91,7 @@ class Writer:
         if not len(distinct):
             return
         if len(distinct) == 1:
-            self._take(distinct[0].as_py(), table, batch.keys, batch.key_paths)
+            self._add(distinct[0].as_py(), table, batch.keys, batch.key_paths)
             return
         for day in distinct:
             rows = np.flatnonzero(pc.equal(days, day).to_numpy(zero_copy_only=False))
@@ -222,9 +102,9 @@ class Writer:
                 else [column[row] for row in at]
                 for column in batch.keys
             ]
-            self._take(day.as_py(), table.take(pa.array(rows)), keys, batch.key_paths)
+            self._add(day.as_py(), table.take(pa.array(rows)), keys, batch.key_paths)
 
-    def _take_early(
+    def _add_early(
         self, table: pa.RecordBatch, days: pa.Array, early: Mask, keys: Sequence[Any]
     ) -> None:
         for day in pc.unique(days.filter(pa.array(early))):
@@ -232,32 +112,32 @@ class Writer:
             at = pa.array(np.flatnonzero(early & of_day))
             spool = self._spool(day.as_py())
             spool.add_early(table.take(at), [column.take(at) for column in keys])
-        self._let_go()
+        self._limit_memory()
 
-    def _take(
+    def _add(
         self, day: date, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]
     ) -> None:
         self._spool(day).add(rows, keys, paths)
-        self._let_go()
+        self._limit_memory()
 
-    def _spool(self, day: date) -> _Spool:
+    def _spool(self, day: date) -> Spool:
         if day not in self._days:
-            folder = self._directory / "spool" / day.isoformat()
-            self._days[day] = _Spool(folder, self._schema, self._encoders)
+            folder = self._directory / layout.spool(day)
+            self._days[day] = Spool(folder, self._schema, self._encoders)
         return self._days[day]
 
-    def _let_go(self) -> None:
-        """Lay aside what is too much to be held (P6)."""
+    def _limit_memory(self) -> None:
+        """Write rows to the disk where the spools hold too many bytes in memory (P6)."""
         spools = self._days.values()
         if sum(spool.held_bytes + spool.writing_bytes for spool in spools) > HELD_BYTES:
             max(spools, key=lambda spool: spool.held_bytes).flush()
-            for spool in spools:  # P6: what waits for the disk is held as well
+            for spool in spools:  # P6: rows that wait for the disk are in memory as well
                 spool.wait()
 
-    def finish(self, kept: Keys = lambda _: ()) -> StagedBatch:
-        """Encode every day without its superseded rows, and tell what there is.
+    def finish(self, stored: Keys = lambda _: ()) -> StagedBatch:
+        """Encode the rows of every day that no other row replaces, and return the files.
 
-        A row that is `kept` in the table already is superseded by that one.
+        A row whose key is among the `stored` ones of its day is replaced.
         """
         duplicates = known = 0
         encoding: list[tuple[date, Future[list[Path]]]] = []
@@ -265,9 +145,9 @@ class Writer:
             spool.flush()
             spool.wait()
             spool.close()
-            lost = spool.superseded(kept(day))
+            lost = spool.superseded(stored(day))
             duplicates += 0 if lost is None else int(lost.sum())
-            known += spool.known()
+            known += spool.already_stored()
             encoding += [
                 (day, self._encoders.submit(self._encode, day, spool.read(part, lost)))
                 for part in spool.parts()
@@ -277,7 +157,7 @@ class Writer:
         return StagedBatch(staged, duplicates - known, known)
 
     def _encode(self, day: date, batches: Iterator[pa.RecordBatch]) -> list[Path]:
-        """The files that hold `batches`, each row group of about GROUP_BYTES."""
+        """Write `batches` to files, in row groups of about GROUP_BYTES, and return their paths."""
         paths: list[Path] = []
         with ExitStack() as stack:
             sink: pq.ParquetWriter | None = None
@@ -294,8 +174,7 @@ class Writer:
         return paths
 
     def _new_path(self, day: date) -> Path:
-        name = f"{self._batch_id}-{next(self._numbers)}.parquet"
-        path = self._directory / f"event_date={day}" / name
+        path = self._directory / layout.data_file(day, self._batch_id, next(self._numbers))
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -316,10 +195,10 @@ class Writer:
         return StagedFile(name, day, metadata.num_rows, path.stat().st_size, _statistics(metadata))
 
     def close(self) -> None:
-        """Let go of every file and thread; what was staged stays for the caller to remove."""
+        """Close every file and thread. What was staged stays for the caller to delete."""
         self._closed = True
         self._encoders.shutdown(wait=True, cancel_futures=True)
-        with suppress(OSError), ExitStack() as stack:  # a full disk: all of it is thrown away
+        with suppress(OSError), ExitStack() as stack:  # a full disk: what was staged is deleted
             stack.callback(self._rejects.close)
             for spool in self._days.values():
                 stack.callback(spool.close)
@@ -327,7 +206,7 @@ class Writer:
 
 
 def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of `batches` as tables of about GROUP_BYTES, at most GROUP_ROWS rows; none empty."""
+    """Yield the rows of `batches` as tables of about GROUP_BYTES, at most GROUP_ROWS rows each."""
     held: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
@@ -344,10 +223,10 @@ def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
-    """What Delta wants to know of a file: its rows, and of its numbers the bounds and the nulls.
+    """Return the statistics of a file for Delta: its rows; bounds and nulls of columns of numbers.
 
-    Of a text's nulls, which hardly anybody asks for, it would say more than of all the rest: each
-    reader has to parse it, of every file, to open the table.
+    The nulls of texts are left out: they would be the largest part, hardly any query uses them, and
+    each reader has to parse the statistics of every file to open the table.
     """
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
@@ -361,7 +240,7 @@ def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
         if "list" in path or "key_value" in path or not all(chunks):
             continue
         bounds = [(chunk.min, chunk.max) for chunk in chunks if chunk.has_min_max]
-        # A bool is no bound, and a text's may be cut short: numbers alone are safe to compare.
+        # A bool is no bound, and that of a text may be cut short: only numbers are safe to compare.
         if bounds and all(type(value) in (int, float) for pair in bounds for value in pair):
             _put(low, path, min(pair[0] for pair in bounds))
             _put(high, path, max(pair[1] for pair in bounds))
@@ -382,10 +261,10 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 
 
 def _ordered(fields: Iterable[pa.Field], above: str = "") -> list[str]:
-    """The columns whose bounds help a reader to skip rows, under Parquet's names: all but texts.
+    """Return the columns whose bounds help a reader to skip rows, by Parquet's names: no texts.
 
-    Events come in no order, so between the first and the last id of a row group lies every other;
-    to find those two costs a seventh of writing.
+    Events come in no order, so every id lies between the first and the last one of a row group; to
+    find those two takes a seventh of the time of writing.
     """
     found: list[str] = []
     for field in fields:
@@ -398,10 +277,10 @@ def _ordered(fields: Iterable[pa.Field], above: str = "") -> list[str]:
 
 
 def _repeating(rows: pa.Table) -> list[str]:
-    """The columns worth a dictionary, under the names by which Parquet knows them.
+    """Return the columns worth a dictionary, by Parquet's names.
 
-    One of values that hardly ever repeat is built only to be thrown away, at a fifth of the cost
-    of writing; without it such a column even takes less room.
+    A dictionary of values that hardly ever repeat takes a fifth of the time of writing, and the
+    column is larger with it.
     """
 
     def walk(name: str, values: pa.Array) -> list[str]:

@@ -1,14 +1,15 @@
-"""Where a flow stands in its table, and nowhere else: the table's Delta `txn` entries.
+"""The positions of a flow, which only the Delta `txn` entries of its table hold.
 
     <flow>/<day>      up to which moment the day was last pulled whole
-    <flow>/arrival    M: the end of the last arrival window
-    <flow>/start      where its arrival windows began
-    <flow>/doubtful   up to when the table may hold more than M says: a wrong M was put back then
-    forgotten/…       that a day's position was put back, by `Dataset.forget`
+    <flow>/arrival    the high watermark: the end of the last arrival window
+    <flow>/start      the start of the first arrival window
+    <flow>/doubtful   until then the table may hold more than the high watermark says: a wrong one
+                      was corrected at that moment
+    forgotten/…       that a day's position was reset, by `Dataset.forget`
 
-A position counts as long as the table holds what was brought with it: see `contents`.
-Moments in ms since the epoch. What a commit sets and replaces is decided here, so that there is no
-seam between arrival windows and days, and nothing twice (P4).
+Moments in ms since the epoch. A position counts as long as the table holds the rows that were
+committed with it: see `day_changes`. What a commit sets and replaces is decided here, so that
+nothing is missing between arrival windows and days, and nothing is in both (P4).
 """
 
 from collections import Counter
@@ -16,8 +17,8 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 
 from engine.dataset import single_days
-from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import Change
 from engine.dataset.table import DayContents
 from engine.errors import DatasetError, InputError
 from engine.model import schedule
@@ -29,14 +30,14 @@ ARRIVAL, START, DOUBTFUL = "arrival", "start", "doubtful"
 
 
 def app_id(flow: Flow, what: date | str) -> str:
-    """The name under which the table keeps when a day was pulled, or `ARRIVAL` or `START`."""
+    """Return the app id of the flow's position `what`: of a day, ARRIVAL, START or DOUBTFUL."""
     return f"{flow.name}/{what}"
 
 
 def pulled(dataset: Dataset) -> Counter[str]:
-    """Of each day, as it is written, the sum of the positions that all flows have of it.
+    """Return for each day, in ISO form, the sum of the positions that all flows have of it.
 
-    Each pull of a day makes its sum larger, by whatever flow, and a sum never comes back.
+    Each pull of a day, by any flow, makes its sum larger; an earlier sum never returns.
     """
     sums = Counter[str]()
     for name, version in dataset.positions.items():
@@ -47,7 +48,7 @@ def pulled(dataset: Dataset) -> Counter[str]:
 def undone(
     flow: Flow, dataset: Dataset, days: Collection[date] | None = None
 ) -> dict[date, Change]:
-    """The days of `flow`, or those of `days`, that the table does not hold as brought (P10)."""
+    """Return the days of `flow`, or of `days`, that lost rows after their commit (P10)."""
     names = dataset.positions
     ours = flow.windows == "arrival" or app_id(flow, ARRIVAL) in names
     return {
@@ -58,7 +59,7 @@ def undone(
 
 
 def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
-    """What the table says of `flow`, and it alone: the catalog may be lost any time."""
+    """Return the positions of `flow` at `now`, in ms, which the table alone holds."""
     start, arrival, doubtful = (
         dataset.position(app_id(flow, name)) for name in (START, ARRIVAL, DOUBTFUL)
     )
@@ -72,14 +73,14 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
         first = min(first, flow.backfill_from)
     names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
     prefix = f"{flow.name}/"
-    for name in dataset.positions:  # those that were pulled by hand, long ago
+    for name in dataset.positions:  # days outside that range, which a backfill pulled
         if name.startswith(prefix) and is_day(name[len(prefix) :]):
             names[name] = date.fromisoformat(name[len(prefix) :])
-    known = dataset.positions  # one look at the log for all; empty if only deltalake can tell
+    known = dataset.positions  # the log is read once for all; empty if only deltalake can read it
     position = known.get if known else dataset.position
     pulled = {day: position(name) for name, day in names.items()}
     lost = undone(flow, dataset)
-    # A moment to come was noted before the clock was set back: when it was, nobody knows.
+    # A position in the future was noted before the clock was set back: when is unknown.
     counted = {
         day: schedule.UNKNOWN if schedule.is_later(at, now) else at
         for day, at in sorted(pulled.items())
@@ -97,7 +98,7 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
 
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
-    """Yield M and the positions of the flow's days, in ms; a wrong clock may have noted them."""
+    """Yield the high watermark and the days' positions, in ms; a wrong clock may have set them."""
     prefix = f"{flow.name}/"
     for name, moment in dataset.positions.items():
         what = name.removeprefix(prefix)
@@ -106,14 +107,17 @@ def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
 
 
 def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
-    """Compute the sum of a day's positions after a commit that sets `becomes`."""
+    """Return the sum of a day's positions after a commit that sets `becomes`."""
     ours = (name for name in becomes if name.rpartition("/")[2] == day.isoformat())
     more = sum(becomes[name] - (dataset.position(name) or 0) for name in ours)
     return pulled(dataset)[day.isoformat()] + more
 
 
 def check_owner(flow: Flow, dataset: Dataset) -> None:
-    """What one flow appends as it arrives, another has brought or will bring once more (P4)."""
+    """Raise InputError if another flow fills the table and one of them has arrival windows (P4).
+
+    One would append events that the other has pulled, or will pull again.
+    """
     ours = (flow.name, f"forgotten/{flow.name}")
     found = [name.rpartition("/")[::2] for name in dataset.positions]
     owners = {name for name, what in found if what == ARRIVAL}
@@ -132,9 +136,9 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
 
 
 def _check_wrong(reached: int | None, window: Window, now: int) -> None:
-    """Raise DatasetError unless M (`reached`) was noted by a clock that was ahead.
+    """Raise DatasetError unless a clock that was ahead has set the high watermark `reached`.
 
-    If M is not later than `now` by Mixpanel's clock, this machine's clock is behind.
+    If it is not later than `now`, by Mixpanel's clock, this machine's clock is behind.
     """
     if reached is not None and not schedule.is_later(reached, now):
         raise DatasetError(
@@ -144,10 +148,10 @@ def _check_wrong(reached: int | None, window: Window, now: int) -> None:
 
 
 def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[date, DayContents]:
-    """What the window's commit takes the place of; `now` by Mixpanel's clock, if it is known.
+    """Return what the commit of the window replaces; `now`, in ms, by Mixpanel's clock if known.
 
-    Raises DatasetError if the table has moved on since the window was planned: what arrived
-    is in it up to another moment, and the window would leave a seam, or double rows (P4).
+    DatasetError if the high watermark was moved since the window was planned: the commit would
+    leave events out, or add them a second time (P4).
     """
     reached = dataset.position(app_id(flow, ARRIVAL))
     begins = window.arrival[0] if window.arrival else window.before
@@ -169,10 +173,10 @@ def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[dat
 
 
 def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> dict[str, int]:
-    """What the table is to remember of a run, in the same commit.
+    """Return the positions that the commit of a run sets (P2).
 
-    `now`, by Mixpanel's clock if that is `sure`: no day was pulled later than that, whatever ours
-    said. A position that is later was noted by a clock that was ahead, and is put back.
+    `now`, in ms, is by Mixpanel's clock if that is `sure`: no day was pulled later, whatever this
+    machine's clock says. A later position was set by a clock that was ahead, and is corrected.
     """
     if run.window.arrival:
         start, end = run.window.arrival
@@ -180,7 +184,7 @@ def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> di
         began = dataset.position(app_id(flow, START))
         if began is None or (run.window.again and began >= end):
             names[START] = start
-        if run.window.again:  # the table holds nothing later than that
+        if run.window.again:  # no event of the table was processed later
             names[DOUBTFUL] = now if sure else max([now, *_reached(flow, dataset)])
         return {app_id(flow, name): moment for name, moment in names.items()}
     before = run.window.before
@@ -191,7 +195,7 @@ def after(flow: Flow, dataset: Dataset, run: Run, now: int, *, sure: bool) -> di
         names[name] = max(reached, held + 1)
         if schedule.is_later(held, now):
             names[name] = reached
-            mark = f"forgotten/{name}"  # what tells that a sum of positions never comes back
+            mark = f"forgotten/{name}"  # so that an earlier sum of positions does not return
             names[mark] = (dataset.position(mark) or 0) + held - reached + 1
     arrival = app_id(flow, ARRIVAL)
     if before is not None and dataset.position(arrival) is None:

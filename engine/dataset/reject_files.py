@@ -1,6 +1,6 @@
-"""What a batch says of the records that could not go on, in files as Adobe's diagnostics have them.
+"""Writes the rejects of a batch to files in the form of Adobe's diagnostics.
 
-It writes them; `sync.replay` reads them.
+`sync.replay` reads them.
 """
 
 import json
@@ -11,15 +11,15 @@ from typing import Any
 
 import orjson
 
+from engine.dataset import layout
 from engine.dataset.storage.local import sync, sync_written
 from engine.model.batch import Reject
 
-REJECT_FILES = {"lines": "parsing_errors_0.json", "check": "conversion_errors_0.json"}
 SAMPLES = 100
 
 
 class RejectFiles:
-    """Rejects as Adobe's diagnostics files hold them: one JSON object a line, the line verbatim."""
+    """The reject files of a batch: a JSON object for each reject, with its line verbatim (P3)."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -29,16 +29,16 @@ class RejectFiles:
     def write(self, rejects: list[Reject]) -> None:
         """Append `rejects`, each to the file of its stage."""
         written: dict[str, list[bytes]] = {}
-        reasons: dict[Any, bytes] = {}  # what is wrong with many lines is put in words once
+        reasons: dict[Any, bytes] = {}  # rendered once for all lines with the same fault
         for reject in rejects:
-            name = REJECT_FILES[reject.stage]
+            name = layout.REJECT_FILES[reject.stage]
             which = name, reject.code, reject.message, id(reject.violations), reject.part
             if which not in reasons:
                 reasons[which] = _reason_json(reject, name)
             written.setdefault(name, []).append(_reject_json(reject, reasons[which]))
         for name, lines in written.items():
             if name not in self._files:
-                path = self._directory / "row_errors" / name
+                path = self._directory / layout.REJECTS / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._files[name] = path.open("wb")
             self._files[name].write(b"\n".join(lines) + b"\n")
@@ -46,25 +46,25 @@ class RejectFiles:
             self._samples += islice(short, SAMPLES - len(self._samples))
 
     def finish(self) -> None:
-        """Force all of it to the disk, with some samples beside."""
+        """Write some samples, and force all files to the disk."""
         for file in self._files.values():
             sync_written(file)
         if self._files:
-            path = self._directory / "row_error_samples.json"
+            path = self._directory / layout.REJECT_SAMPLES
             path.write_bytes(b"".join(line + b"\n" for line in self._samples))
             sync(path)
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         with ExitStack() as stack:
             for file in self._files.values():
                 stack.callback(file.close)
 
 
 def _reject_json(reject: Reject, reason: bytes) -> bytes:
-    """A reject as one JSON object; `reason` as `_reason_json` has it.
+    """Return a reject as one JSON object; `reason` is the result of `_reason_json`.
 
-    Bytes that are no UTF-8 travel as escaped lone surrogates: the line can be had back exactly with
+    Bytes that are no UTF-8 become escaped lone surrogates: the exact line is
     json.loads(...)["_corrupt_record"].encode("utf-8", "surrogateescape").
     """
     line = _ascii_json(reject.raw.decode("utf-8", "surrogateescape"))
@@ -72,7 +72,7 @@ def _reject_json(reject: Reject, reason: bytes) -> bytes:
 
 
 def _reason_json(reject: Reject, filename: str) -> bytes:
-    """All but the line itself: what follows it in the object."""
+    """Return the rest of the object, which follows the line."""
     entry: dict[str, Any] = {
         "_errors": [{"code": reject.code, "message": reject.message}],
         "_filename": filename,
@@ -89,5 +89,5 @@ def _ascii_json(value: Any) -> bytes:
         text = orjson.dumps(value)
     except TypeError:  # such a surrogate, or an integer beyond 64 bits
         return json.dumps(value).encode()
-    # A reader may take other characters than \n for the end of a line.
+    # Some readers take other characters than \n for the end of a line.
     return text if text.isascii() else json.dumps(value).encode()

@@ -1,13 +1,14 @@
-"""What the table remembers of a project whose days are not UTC days of `time`.
+"""What the table notes of a project whose days are not UTC days of `time`.
 
-Such a project is asked for one day at a time, and each row is filed under the day that was asked
-for. Two kinds of app transactions say so, of the table and so for every flow of it:
+Each request to such a project is for a single day, and its rows are filed under that day. Two kinds
+of app transactions note it, for every flow of the table:
 
-    single:days       when its days begin: seconds after UTC's, and ORIGIN; 0 or none: with UTC's
+    single:days       when the project's days begin: ORIGIN plus the seconds after those of UTC;
+                      0 or missing: with those of UTC
     misfiled:<day>    1: the day holds rows by their UTC days, and has to be pulled again
 
-Which of the misfiled days comes first matters: in the other order, what lies at the border of two
-days would be in both of them until the second has come.
+The order in which misfiled days are pulled matters: in the other order, rows at the border of two
+days would be in both of them until the second is pulled.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -24,9 +25,9 @@ from engine.model.day_borders import CHANGE, SECONDS, UTC
 from engine.model.window import DAY, Window
 from engine.transform.columns import whole_seconds
 
-MARK = "single:days"  # no position of a flow: those have a "/"
+MARK = "single:days"  # unlike the positions of flows it has no "/"
 MISFILED = "misfiled:"
-ORIGIN = 2 * SECONDS  # a version is no negative number
+ORIGIN = 2 * SECONDS  # added because a version cannot be negative
 SENTENCE = (
     "the project's days are not UTC days of `time`; from now on each day is asked for by itself"
 )
@@ -34,13 +35,13 @@ SAID = "the project's days are not UTC days of `time`, so each day is asked for 
 
 
 def begin(dataset: Dataset) -> int:
-    """How many seconds after a UTC day those of the table's project begin, or UTC."""
+    """Return how many seconds after a UTC day those of the project begin, or UTC."""
     noted = dataset.position(MARK)
     return noted - ORIGIN if noted else UTC
 
 
 def misfiled(dataset: Dataset, days: Collection[date] | None = None) -> list[date]:
-    """Those of `days`, or of all, that have to be pulled again; the first one first."""
+    """Return those of `days`, or of all, that have to be pulled again, in that order."""
     found = begin(dataset)
     if not found:
         return []
@@ -48,24 +49,28 @@ def misfiled(dataset: Dataset, days: Collection[date] | None = None) -> list[dat
     if known:
         names = (name for name, value in known.items() if value and name.startswith(MISFILED))
         noted = {date.fromisoformat(name.removeprefix(MISFILED)) for name in names}
-    else:  # only deltalake can tell, of one name at a time
+    else:  # only deltalake can read them, one at a time
         held = {each for day in dataset.days() for each in (day - DAY, day, day + DAY)}
         noted = {day for day in held if dataset.position(f"{MISFILED}{day}")}
     return sorted(noted if days is None else noted.intersection(days), reverse=found > UTC)
 
 
 def found(dataset: Dataset, begins: int, *, arrives: bool) -> dict[str, int]:
-    """What to note once it is known how days begin: all that the table holds is misfiled.
+    """Return the marks to set once it is found how days begin: all days held are misfiled.
 
-    `arrives`: its rows came by arrival, and so also those of the day beside: it has to have them.
+    `arrives`: the table is filled by arrival windows. Then the neighbouring day, of which some rows
+    are filed under a day held, has to be pulled as well.
     """
     held = dataset.days()
-    existing_keys = {day + DAY if begins < UTC else day - DAY for day in held if arrives}
-    return {MARK: ORIGIN + begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | existing_keys)}
+    neighbours = {day + DAY if begins < UTC else day - DAY for day in held if arrives}
+    return {MARK: ORIGIN + begins} | {f"{MISFILED}{day}": 1 for day in sorted(held | neighbours)}
 
 
 def after(dataset: Dataset, window: Window, begins: int) -> dict[str, int]:
-    """What the commit of a window of days notes; `begins`: what its rows tell, UTC for nothing."""
+    """Return the marks that the commit of a window of days sets.
+
+    `begins`: when the project's days begin by the rows of the window; UTC if they do not show it.
+    """
     if window.arrival:
         return {}
     noted = {MARK: ORIGIN + begins} if begins and not begin(dataset) else {}
@@ -74,7 +79,7 @@ def after(dataset: Dataset, window: Window, begins: int) -> dict[str, int]:
 
 
 def is_alone(dataset: Dataset, window: Window) -> bool:
-    """Whether the table holds no day but the one that `window` brings whole."""
+    """Whether the table holds no day except the single one of `window`."""
     return len(window.days) == 1 and dataset.days() <= set(window.days)
 
 
@@ -83,10 +88,10 @@ def own_rows(
     held: Mapping[date, DayContents],
     keys: Callable[[], Sequence[tuple[str, ...]]],
 ) -> Mapping[date, DayContents]:
-    """`held`, with those rows alone of a misfiled day that lie well within the project's day.
+    """Return `held`, counting of a misfiled day only the rows well within the project's day.
 
-    The others are, or may be, of the day beside: that they go is no loss (P5). `keys`: the columns
-    of the four parts of the key. Where they do not tell the time of a row, none counts.
+    The other rows belong, or may belong, to the neighbouring day: to drop them is no loss (P5).
+    `keys` returns the columns of the four parts of the key; without a time no row counts.
     """
     again, begins = misfiled(dataset, held.keys()), begin(dataset)
     if not again:
@@ -100,7 +105,7 @@ def own_rows(
 
 
 def _within(times: Any, first: int) -> int:
-    """How many of `times` lie well within the day that begins at the second `first`."""
+    """Return how many of `times` lie well within the day that begins at the second `first`."""
     times = times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
     if pa.types.is_timestamp(times.type):
         times = times.cast(pa.timestamp("ms", times.type.tz)).cast(pa.int64())

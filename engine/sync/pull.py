@@ -19,6 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.dataset import layout
 from engine.dataset.parquet_writer import Keys, StagedFile, Writer
 from engine.errors import DatasetError, EtlError, TooLate, disk_error
 from engine.mapping.evaluate import MappingSet, parse
@@ -351,10 +352,10 @@ def _asked(flow: Flow, run: Run, kept: ReplayInput | None) -> str:
 
 def _note_input(directory: Path, address: str, tally: Tally) -> None:
     """Leave word of what was asked, as Adobe's `input_files` does."""
-    folder = directory / "batch" / "input_files"
+    folder = directory / layout.STAGED_BATCH / layout.INPUTS
     folder.mkdir(parents=True)
     entry = {"path": address, "length": tally.bytes_read, "records": tally.lines}
-    (folder / "fileMetaData1.json").write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    (folder / layout.input_note(1)).write_text(json.dumps(entry) + "\n", encoding="utf-8")
 
 
 def _keys(existing_keys: Beside | None, mapping: MappingSet, window: Window) -> Keys:

@@ -18,7 +18,8 @@ import orjson
 from ulid import ULID
 
 from engine.catalog.database import Catalog
-from engine.dataset.dataset import NOTE, Dataset
+from engine.dataset import layout
+from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
 from engine.errors import DatasetError, EtlError, InputError, TooManyRejects, disk_error
 from engine.model.batch import BatchManifest, Tally
@@ -92,7 +93,7 @@ def look(dataset: Dataset, batch_id: str) -> Rejected:
 
 def entries(dataset: Dataset, batch_id: str) -> Iterator[Json]:
     """The kept rejects of a batch, one at a time, as its files hold them."""
-    for path in sorted((dataset.batch_directory(batch_id) / "row_errors").glob("*.json")):
+    for path in sorted((dataset.batch_directory(batch_id) / layout.REJECTS).glob("*.json")):
         with disk_error(f"read {path}"), path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 try:
@@ -125,7 +126,7 @@ def _check_place(dataset: Dataset) -> None:
 
 
 def _has(dataset: Dataset, batch_id: str) -> bool:
-    return (dataset.batch_directory(batch_id) / "row_errors").is_dir()
+    return (dataset.batch_directory(batch_id) / layout.REJECTS).is_dir()
 
 
 def _judged(dataset: Dataset, batch_id: str, sums: Counter[str]) -> Rejected:
@@ -138,7 +139,7 @@ def _judged(dataset: Dataset, batch_id: str, sums: Counter[str]) -> Rejected:
 
 
 def _note(dataset: Dataset, batch_id: str) -> BatchManifest | None:
-    path = dataset.batch_directory(batch_id) / NOTE
+    path = dataset.batch_directory(batch_id) / layout.MANIFEST
     try:
         with disk_error(f"read {path}"):
             return BatchManifest.from_json(json.loads(path.read_bytes())) if path.exists() else None
@@ -245,7 +246,7 @@ class Replay:
 
     def _pull(self, run: Run, rejected: "_Replayable") -> StagedRun:
         self.left_out = 0
-        place = self._dataset.batch_directory(rejected.batch_id) / "row_errors"
+        place = self._dataset.batch_directory(rejected.batch_id) / layout.REJECTS
         kept = ReplayInput(self._lines(rejected), str(place))
         directory = self._dataset.staging(run.batch_id)
         return pull(

@@ -203,7 +203,7 @@ class Runs:
         with self._dataset.locked():
             positions.check_owner(self._flow, self._dataset)
             self._recover()
-            self._dataset.tidy_batches(self._flow.keep_batches_days, self._now())
+            self._dataset.clean_up_batches(self._flow.keep_batches_days, self._now())
             yield
 
     def run(self, windows: Windows) -> list[Json]:
@@ -222,15 +222,18 @@ class Runs:
 
     def _recover(self) -> None:
         """Tell of commits whose process died before it could; other open runs died before."""
-        for notice in self._dataset.notices:
-            self._tell(Noticed(notice))
-        self._dataset.notices.clear()
+        self._show_notices()
         for batch_id, told in self._dataset.unreported:
             if found := _told(told):
                 flow, item, window = found
                 self._save(item, window, flow)
             self._dataset.discard(batch_id)
         self._catalog.abandon(str(self._dataset.root), self._now())
+
+    def _show_notices(self) -> None:
+        for notice in self._dataset.notices:
+            self._tell(Noticed(notice))
+        self._dataset.notices.clear()
 
     def _abandon(
         self, kind: type[BaseException] | None, error: BaseException | None, _: Any
@@ -538,6 +541,7 @@ class Runs:
         self._forget(run.window)
         self._windows.ended(run.window, staged.tally.lines)
         self._tell(Ended(run, item, staged.tally, None, tuple(empty)))
+        self._show_notices()
         if marked:
             self._tell(Noticed(f"{_beside(staged)}{single_days.SENTENCE}."))
 

@@ -1,15 +1,16 @@
 """One small look at a project or at a place, for those who want to know before they pull."""
 
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.catalog.database import Catalog
 from engine.catalog.run_history import RunHistory
-from engine.dataset.storage.local import local_path, try_out
+from engine.dataset import layout
+from engine.dataset.storage.local import check_writable, local_path
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
@@ -81,7 +82,7 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
 def has_table(flow: Flow) -> bool:
     """Whether the table of `flow` was made already."""
     with disk_error(f"look for {flow.dataset}"):
-        return (local_path(flow.dataset) / "_delta_log").is_dir()
+        return (local_path(flow.dataset) / layout.LOG).is_dir()
 
 
 def look_at_files(flow: Flow, rules: "Rules") -> None:
@@ -89,15 +90,25 @@ def look_at_files(flow: Flow, rules: "Rules") -> None:
     dataset = open_flow.dataset_of(flow, rules)
     if dataset.damage:
         raise DatasetError(dataset.damage)
-    gone = {day: each.gone for day, each in dataset.contents().items() if each.gone}
+    gone = {day: each.gone for day, each in dataset.summaries().items() if each.gone}
     if gone:
         count = sum(gone.values())
         files = "1 file of it is" if count == 1 else f"{count:,} files of it are"
-        days = ", ".join(map(str, sorted(gone)[:10])) + (" …" if len(gone) > 10 else "")
         raise DatasetError(
-            f"{files} not on the disk, or cut off there: of {days}. Those days are due again: "
-            "the daemon or backfill pulls them."
+            f"{files} not on the disk, or cut off there: of {_some_days(gone)}. Those days "
+            "are due again: the daemon or backfill pulls them."
         )
+    if broken := dataset.no_parquet():
+        count = sum(map(len, broken.values()))
+        files = "1 file of it does" if count == 1 else f"{count:,} files of it do"
+        raise DatasetError(
+            f"{files} not hold Parquet: of {_some_days(broken)}. Pull those days again with "
+            "backfill --force."
+        )
+
+
+def _some_days(days: Collection[date]) -> str:
+    return ", ".join(map(str, sorted(days)[:10])) + (" …" if len(days) > 10 else "")
 
 
 def probe(flow: Flow, rules: "Rules | None") -> None:
@@ -108,4 +119,4 @@ def probe(flow: Flow, rules: "Rules | None") -> None:
         root = local_path(flow.dataset).absolute()
         nearest = next(path for path in (root, *root.parents) if path.exists())
     with disk_error(f"write in {nearest}"):
-        try_out(nearest)
+        check_writable(nearest)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from engine.dataset import positions
 from engine.dataset.dataset import Dataset
-from engine.dataset.dedup import fingerprints
+from engine.dataset.key_hashes import fingerprints
 from engine.dataset.positions import START, app_id
 from engine.dataset.table import DayContents
 from engine.model import schedule

@@ -10,9 +10,9 @@ from functools import cached_property, partial
 from typing import Any
 
 from engine.catalog.database import Catalog, Entry
-from engine.dataset import positions, single_days
-from engine.dataset.contents import Change
+from engine.dataset import layout, positions, single_days
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import Change
 from engine.dataset.storage.local import holder
 from engine.errors import EtlError
 from engine.model import schedule as plan
@@ -120,7 +120,7 @@ class FlowStatus:
         """
         if not self._catalog or not self.last or self.last.status != IN_PROGRESS:
             return False
-        if holder(dataset.root / "_staging" / "lock"):
+        if holder(dataset.root / layout.LOCK):
             return False
         until = plan.latest(self.now)
         return self._catalog.history(self.flow.name, limit=1, until=until) == [self.last]

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.control import declared_flows
 from engine.dataset import positions
-from engine.dataset.storage.local import take
+from engine.dataset.storage.local import lock_file
 from engine.errors import InputError
 from engine.model.schedule import RateLimit
 from engine.model.window import Window
@@ -396,7 +396,7 @@ def test_a_flow_that_nobody_runs_any_more(
     assert "No daemon runs with the home home: start one. Its last run was at 2024-01-1" in said.err
     lock = Path("home", declared_flows.LOCK)
     with lock.open("a+") as file:
-        take(file)
+        lock_file(file)
         assert f"process {os.getpid()}: see its log" in run(*words).err
 
 

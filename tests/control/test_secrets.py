@@ -11,7 +11,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from engine.control.secrets import NAME, SecretStore, secret_store_of
-from engine.dataset.storage.local import holder, keep, take
+from engine.dataset.storage.local import holder, lock_file, write_once
 from engine.errors import DatasetError, InputError
 from engine.model.flow import Secret
 
@@ -73,7 +73,7 @@ def test_threads_make_one_key(tmp_path: Path) -> None:
 
         def make(path: Path = path, start: threading.Barrier = start) -> None:
             start.wait()
-            got.append(keep(path, str(threading.get_ident())))  # noqa: B023
+            got.append(write_once(path, str(threading.get_ident())))  # noqa: B023
 
         threads = [threading.Thread(target=make) for _ in range(8)]
         for thread in threads:
@@ -113,6 +113,6 @@ def test_who_holds_a_lock(tmp_path: Path) -> None:
     path.write_text("1")
     assert holder(path) is None
     with path.open("a+") as lock:
-        assert take(lock) == ""
+        assert lock_file(lock) == ""
         assert holder(path) == os.getpid()
     assert holder(path) is None

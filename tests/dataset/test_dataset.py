@@ -1,4 +1,4 @@
-"""The table changes by commit only, and a crash at any line of a commit leaves it true."""
+"""A table changes only by commits, and a crash at any line of a commit leaves old or new rows."""
 
 import errno
 import json
@@ -20,10 +20,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
 from ulid import ULID
 
-from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import StagedBatch, Writer
-from engine.dataset.storage.local import local_path
+from engine.dataset.storage.local import LocalStorage, local_path
 from engine.errors import DatasetError, InputError, ShrinkDetected
 from engine.model.batch import Batch
 
@@ -94,15 +93,15 @@ def test_a_day_is_replaced_for_every_reader(table: Dataset, root: Path) -> None:
     assert table.held([DAY, NEXT])[DAY].rows == 3
 
 
-def test_an_empty_day_is_a_commit_too(table: Dataset, root: Path) -> None:
-    """A day without events leaves its position, so that it is not asked for again."""
+def test_an_empty_day_is_committed_too(table: Dataset, root: Path) -> None:
+    """A day without events leaves its position, so that no request is made for it again."""
     put(table, "A", [], 5)
     assert table.position(f"f/{DAY}") == 5
     assert by_delta(root) == []
 
 
-def test_a_shrunken_day_is_refused(table: Dataset) -> None:
-    """P5: fewer than the tolerated share of the rows held raises, naming day and counts."""
+def test_a_day_that_shrank_is_refused(table: Dataset) -> None:
+    """P5: fewer than the tolerated share of its rows raise ShrinkDetected with day and counts."""
     put(table, "A", list(range(100)), 1)
     held = table.held([DAY])
     table.check_shrink(held, stage(table, "B", list(range(90))).files, 90)
@@ -117,21 +116,21 @@ class Killed(BaseException):
 
 
 def steps() -> dict[str, str]:
-    """What a commit does to the outside, in order; a crash may come before or after each."""
+    """The steps of a commit that change files, in order; a crash may come before or after each."""
     return {
-        "intent written": "write_synced",
-        "files moved": "_move_in",
+        "intent written": "write",
+        "files moved": "_publish",
         "logged": "_write_log",
-        "settled": "_settle",
+        "commit_and_sweep": "_recover",
     }
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("step", steps())
-def test_killed_at_any_step(
+def test_killed_at_any_step_of_a_commit(
     root: Path, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
 ) -> None:
-    """P2: whatever the step at which a commit dies, the next start has the old or the new rows."""
+    """P2: after a crash at any step of a commit, the next start has the old or the new rows."""
     first = Dataset(root, SCHEMA, SOURCE)
     with first.locked():
         first.create()
@@ -139,7 +138,7 @@ def test_killed_at_any_step(
         staged = stage(first, "B", [3, 4, 5])
         held = first.held([DAY])
         name = steps()[step]
-        owner: Any = module if name == "write_synced" else Dataset
+        owner: Any = LocalStorage if name == "write" else Dataset
         real: Callable[..., Any] = getattr(owner, name)
         dead = False
 
@@ -154,8 +153,8 @@ def test_killed_at_any_step(
             raise Killed
 
         monkeypatch.setattr(owner, name, fatal)
-        if name != "_settle":
-            monkeypatch.setattr(Dataset, "_settle", nothing)
+        if name != "_recover":
+            monkeypatch.setattr(Dataset, "_recover", nothing)
         with pytest.raises(Killed):
             first.commit("B", staged.files, held, {f"f/{DAY}": 2}, "record of B")
     monkeypatch.undo()
@@ -164,7 +163,8 @@ def test_killed_at_any_step(
     with again.locked():
         committed = again.position(f"f/{DAY}") == 2
         assert committed is (
-            (step, moment) in {("logged", "after"), ("settled", "before"), ("settled", "after")}
+            (step, moment)
+            in {("logged", "after"), ("commit_and_sweep", "before"), ("commit_and_sweep", "after")}
         )
         assert by_delta(root) == by_glob(root) == ([3, 4, 5] if committed else [1, 2])
         assert again.unreported == ([("B", "record of B")] if committed else [])
@@ -172,16 +172,16 @@ def test_killed_at_any_step(
         assert [path.name for path in (root / "_staging").iterdir()] == ["lock"]
 
 
-def test_two_processes(table: Dataset, root: Path) -> None:
-    """The second process says who holds the dataset; a lock of a dead process is no obstacle."""
+def test_a_second_process_is_refused(table: Dataset, root: Path) -> None:
+    """The second process gets a sentence that names the process with the lock."""
     second = Dataset(root, SCHEMA, SOURCE)
     held = pytest.raises(DatasetError, match=f"in use by process {os.getpid()}")
     with held, second.locked():
         pass
 
 
-def test_the_lock_dies_with_its_process(root: Path) -> None:
-    """kill -9 of the holder frees the dataset at once."""
+def test_kill_frees_the_lock(root: Path) -> None:
+    """kill -9 of the process with the lock frees the dataset at once."""
     code = (
         "import sys, pathlib, pyarrow as pa, os, signal\n"
         "from tests.dataset.test_dataset import SCHEMA, SOURCE\n"
@@ -195,10 +195,10 @@ def test_the_lock_dies_with_its_process(root: Path) -> None:
         assert (root / "_staging" / "lock").read_text() == str(os.getpid())
 
 
-def test_superseded_files_are_kept_for_a_while(
+def test_superseded_files_stay_for_their_hours(
     table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With time travel asked for, replaced files stay until their hours are over."""
+    """With `keep_superseded_hours`, replaced files stay until their hours are over."""
     put(table, "A", [1], 1)
     staged = stage(table, "B", [2])
     table.commit("B", staged.files, table.held([DAY]), {f"f/{DAY}": 2}, None, 2)
@@ -210,13 +210,13 @@ def test_superseded_files_are_kept_for_a_while(
     monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
     table._sweep()
     assert by_glob(root) == [2]
-    assert list((root / "_superseded").iterdir()) == []
+    assert not list(root.glob("_superseded/*"))
 
 
-def test_superseded_files_that_a_wrong_clock_noted(
+def test_superseded_files_of_a_clock_that_was_ahead(
     table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a clock that was ahead by a year wants kept is kept for its hours, not for the year."""
+    """Files that a clock noted a year ahead stay for their hours, not for the year."""
     ahead = time.time() + 366 * 86_400
     batch = str(ULID.from_timestamp(ahead))
     put(table, str(ULID()), [1], 1)
@@ -231,8 +231,8 @@ def test_superseded_files_that_a_wrong_clock_noted(
         assert by_glob(root) == left
 
 
-def test_places_that_are_no_dataset(tmp_path: Path) -> None:
-    """A file, a directory with other things in it, another scheme: a sentence each."""
+def test_places_that_cannot_be_a_dataset(tmp_path: Path) -> None:
+    """A file, a directory with other things in it, and another URI scheme: a sentence each."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
@@ -245,8 +245,8 @@ def test_places_that_are_no_dataset(tmp_path: Path) -> None:
     assert local_path("file:///a%20b") == Path("/a b")
 
 
-def test_another_schema_or_source(table: Dataset, root: Path) -> None:
-    """An existing table with other columns or other events is refused, with every difference."""
+def test_another_schema_or_source_is_refused(table: Dataset, root: Path) -> None:
+    """The error lists every column that differs, or names both sources."""
     other = pa.schema(
         [
             ("_extconndev", pa.struct([("n", pa.string()), ("new", pa.bool_())])),
@@ -263,8 +263,8 @@ def test_another_schema_or_source(table: Dataset, root: Path) -> None:
         Dataset(root, SCHEMA, SOURCE | {"project_id": 2})
 
 
-def test_what_stands_in_the_log(table: Dataset, root: Path) -> None:
-    """The commit names the batch, and gives readers row counts and bounds to skip files by."""
+def test_the_log_entry_of_a_commit(table: Dataset, root: Path) -> None:
+    """It names the batch, and gives readers row counts and bounds with which they skip files."""
     put(table, "A", [5, 9], 1)
     log = (root / "_delta_log" / f"{1:020}.json").read_text()
     entry = [json.loads(line) for line in log.splitlines()]
@@ -290,7 +290,7 @@ def test_what_stands_in_the_log(table: Dataset, root: Path) -> None:
     ],
     ids=lambda left: ", ".join(name.lstrip("0") for name in left) or "empty",
 )
-def test_a_log_of_no_table(root: Path, left: list[str]) -> None:
+def test_a_log_without_a_table(root: Path, left: list[str]) -> None:
     """P2: what deltalake leaves when it is killed while it makes the table is no obstacle."""
     (root / "_delta_log").mkdir(parents=True)
     for name in left:
@@ -306,7 +306,7 @@ def test_a_log_of_no_table(root: Path, left: list[str]) -> None:
 
 
 def test_killed_while_the_table_is_made(root: Path) -> None:
-    """The kernel kills a process in the middle of version 0: the next one makes the table."""
+    """If the kernel kills a process while it writes version 0, the next process makes the table."""
     code = (
         "import sys, pathlib, resource, signal\n"
         "from tests.dataset.test_dataset import SCHEMA, SOURCE\n"
@@ -329,8 +329,8 @@ def test_killed_while_the_table_is_made(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["_delta_log/notes.json", "thesis.txt", "event_date=2024-01-01"])
-def test_a_log_of_no_table_among_other_things(root: Path, name: str) -> None:
-    """A log without a table gives no right to a directory in which something else stands."""
+def test_a_log_without_a_table_beside_other_files(root: Path, name: str) -> None:
+    """A directory with other files is refused, although it has a log without a table."""
     (root / "_delta_log").mkdir(parents=True)
     (root / name).write_text("x")
     with pytest.raises(InputError, match=rf"not empty \(it holds {name}\)"):
@@ -352,7 +352,7 @@ NO_CHECKPOINT = (
 
 
 class FullDisk:
-    """A disk with room for `room` more steps; `taken` tells which were taken, or failed."""
+    """A disk with room for `room` more steps; `taken` lists the steps that were tried."""
 
     def __init__(self, patch: pytest.MonkeyPatch, room: int) -> None:
         self.taken: list[str] = []
@@ -396,8 +396,8 @@ MOVED = [
     *["fsync"] * 4,
 ]  # two days and what the batch has to say, which is synced before; the root
 LOGGED = [*INTENT, *MOVED, "entry", "checkpoint", "fsync", "fsync"]
-COMMIT = [*LOGGED, "fsync", "fsync"]  # a file is deleted
-KEPT = [*LOGGED, "mkdir", "fsync", *INTENT, "rename", "fsync"]
+COMMIT = [*LOGGED, "fsync"]  # a file is deleted
+KEPT = [*LOGGED, "mkdir", "fsync", *INTENT]
 
 
 @pytest.mark.parametrize(
@@ -405,10 +405,10 @@ KEPT = [*LOGGED, "mkdir", "fsync", *INTENT, "rename", "fsync"]
     [(0, COMMIT, room) for room in range(len(COMMIT) + 1)]
     + [(2, KEPT, room) for room in range(len(LOGGED), len(KEPT) + 1)],
 )
-def test_a_disk_full_at_any_step(
+def test_a_disk_full_at_any_step_of_a_commit(
     root: Path, monkeypatch: pytest.MonkeyPatch, keep: int, steps: list[str], room: int
 ) -> None:
-    """P2: whatever a commit has no room for: the old or the new rows, and a sentence that says so.
+    """P2: a disk that fills at any step leaves the old or the new rows, and a sentence says so.
 
     A commit with room for every one of `steps` succeeds, so that none of them is left out.
     """
@@ -444,10 +444,10 @@ def test_a_disk_full_at_any_step(
 # What a crash leaves -------------------------------------------------------------------------
 
 
-def test_what_is_discarded_is_no_commit(
+def test_killed_while_a_batch_is_discarded(
     table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash in the middle of discarding leaves no intent, so that nothing is told twice."""
+    """A crash while a batch is discarded leaves no intent, so that no record is reported twice."""
     staged = stage(table, "B", [1])
     table.commit("B", staged.files, {}, {f"f/{DAY}": 1}, "record of B")
 
@@ -465,10 +465,10 @@ def test_what_is_discarded_is_no_commit(
     assert by_delta(root) == by_glob(root) == [1]
 
 
-def test_what_cannot_be_discarded(
+def test_an_intent_that_cannot_be_deleted(
     table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An intent that cannot be removed is an error: nothing may be committed beside it."""
+    """An intent that cannot be deleted is an error: nothing may be committed beside it."""
     staged = stage(table, "B", [1])
     table.commit("B", staged.files, {}, {f"f/{DAY}": 1}, None)
 
@@ -485,8 +485,8 @@ def test_what_cannot_be_discarded(
     assert not (root / "_staging" / "B").exists()
 
 
-def test_a_commit_that_a_later_one_moved_on(table: Dataset, root: Path) -> None:
-    """P2: two days came together and one was replaced since: what is left of them stays."""
+def test_recovery_of_a_commit_that_was_replaced_in_part(table: Dataset, root: Path) -> None:
+    """P2: of two days of one commit one was replaced since: the files of the other stay."""
     staged = stage_days(table, "B", {DAY: [1, 2], NEXT: [3]})
     (root / "_staging" / "B" / "batch").mkdir(exist_ok=True)
     table.commit("B", staged.files, {}, {f"f/{DAY}": 1, f"f/{NEXT}": 1}, "record of B")
@@ -497,8 +497,8 @@ def test_a_commit_that_a_later_one_moved_on(table: Dataset, root: Path) -> None:
     assert (root / "_batches" / "B").is_dir()
 
 
-def test_a_commit_that_never_came_before_a_later_one(table: Dataset, root: Path) -> None:
-    """What was moved in for a commit that failed goes, though its day has moved on since."""
+def test_recovery_of_a_failed_commit_before_a_later_one(table: Dataset, root: Path) -> None:
+    """Files published for a commit that failed are deleted, though its day was committed since."""
     put(table, "A", [1], 1)
     staged = stage(table, "B", [2])
     held = table.held([DAY])
@@ -511,17 +511,17 @@ def test_a_commit_that_never_came_before_a_later_one(table: Dataset, root: Path)
         "record": "record of B",
     }
     (directory / "intent.json").write_text(json.dumps(intent))
-    table._move_in(directory, "B", staged.files)
+    table._publish("B", staged.files)
     put(table, "C", [3], 3)
     table._sweep()
     assert by_delta(root) == by_glob(root) == [3]
     assert table.unreported == []
 
 
-def test_files_that_the_table_took_back(
+def test_superseded_files_that_a_restore_brought_back(
     table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table restored to how it was holds replaced files again: those are not deleted when due."""
+    """A RESTORE brings replaced files back into the table: they are not deleted when due."""
     put(table, "A", [1, 2], 1)
     staged = stage(table, "B", [3])
     table.commit("B", staged.files, table.held([DAY]), {f"f/{DAY}": 2}, None, 2)
@@ -532,15 +532,15 @@ def test_files_that_the_table_took_back(
     table._table = again._table
     table._sweep()
     assert by_delta(root) == [1, 2]
-    assert list((root / "_superseded").iterdir()) == []
+    assert not list(root.glob("_superseded/*"))
 
 
 @pytest.mark.parametrize("keep", [0, 2])
 @pytest.mark.parametrize("removals", range(6))
-def test_killed_while_replaced_files_go(
+def test_killed_while_replaced_files_are_deleted(
     root: Path, monkeypatch: pytest.MonkeyPatch, keep: int, removals: int
 ) -> None:
-    """P2: a crash between two deletions, at once or when due, and the next start ends it."""
+    """P2: after a crash between two deletions, at once or when due, the next start ends them."""
     first = Dataset(root, SCHEMA, SOURCE)
     left = removals
     unlink = Path.unlink
@@ -552,8 +552,8 @@ def test_killed_while_replaced_files_go(
             raise Killed
         unlink(path, missing_ok)
 
-    def settled() -> None:
-        """Commit, be told, and be swept when the files kept are due."""
+    def commit_and_sweep() -> None:
+        """Commit, discard, and sweep when the replaced files are due."""
         first.commit("B", staged.files, held, positions, "record of B", keep)
         first.discard("B")
         monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
@@ -570,9 +570,9 @@ def test_killed_while_replaced_files_go(
         deletions = 3 + (keep > 0)  # two files, the intent, and the list of what is kept
         if removals < deletions:
             with pytest.raises(Killed):
-                settled()
+                commit_and_sweep()
         else:
-            settled()
+            commit_and_sweep()
         monkeypatch.undo()
 
     monkeypatch.setattr("engine.dataset.dataset.time.time", lambda: 1e11)
@@ -580,7 +580,7 @@ def test_killed_while_replaced_files_go(
     with again.locked():
         again.discard("B")
     assert by_delta(root) == by_glob(root) == [3, 4]
-    assert not list((root / "_superseded").iterdir()) if keep else True
+    assert not list(root.glob("_superseded/*"))
     assert [path.name for path in (root / "_staging").iterdir()] == ["lock"]
 
 
@@ -588,7 +588,7 @@ def test_killed_while_replaced_files_go(
 
 
 def sum_up(root: Path, parts: bool = False) -> None:
-    """Write a checkpoint, in `parts` as other programs do, and drop the entries before it."""
+    """Write a checkpoint, in `parts` as other programs do, and delete the entries before it."""
     log = root / "_delta_log"
     DeltaTable(root).create_checkpoint()
     for entry in sorted(log.glob("*.json"))[:-1]:
@@ -602,8 +602,8 @@ def sum_up(root: Path, parts: bool = False) -> None:
 
 
 @pytest.mark.parametrize("parts", [False, True])
-def test_positions_are_those_of_deltalake(root: Path, parts: bool) -> None:
-    """Read from entries or from a checkpoint, and as the table grows: what deltalake says."""
+def test_positions_equal_those_of_deltalake(root: Path, parts: bool) -> None:
+    """They do, read from entries or from a checkpoint, and while the table grows."""
 
     def positions(dataset: Dataset) -> list[int | None]:
         names, log = [f"f/{DAY}", f"f/{NEXT}", "f/never"], DeltaTable(root)
@@ -629,10 +629,10 @@ def test_positions_are_those_of_deltalake(root: Path, parts: bool) -> None:
 
 
 @pytest.mark.parametrize("summed_up", [False, True])
-def test_ten_years_of_positions(
+def test_positions_of_ten_years_are_read_at_once(
     table: Dataset, root: Path, monkeypatch: pytest.MonkeyPatch, summed_up: bool
 ) -> None:
-    """The log is read once for all the days of a version, however many are asked for."""
+    """The log is read once for all the days of a version, however many there are."""
     names = {f"f/{DAY + timedelta(days=n)}": n for n in range(3650)}
     table.staging("A")
     table.commit("A", [], {}, names, None)
@@ -650,8 +650,8 @@ def test_ten_years_of_positions(
     assert again._log.positions(1) is again._log.positions(1)
 
 
-def test_another_table_in_its_place(root: Path) -> None:
-    """What was read of a table that somebody made anew meanwhile is forgotten under the lock."""
+def test_another_table_in_the_same_place(root: Path) -> None:
+    """What was read of a table that was deleted and made anew is read again under the lock."""
 
     def make(version: int) -> Dataset:
         dataset = Dataset(root, SCHEMA, SOURCE)
@@ -669,7 +669,7 @@ def test_another_table_in_its_place(root: Path) -> None:
 
 
 class Synced:
-    """What was forced to the disk, by inode, and what stood in the table's root then."""
+    """What was forced to the disk, by inode, and which names were below the root at that moment."""
 
     def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
         self.files: dict[int, set[str]] = {}
@@ -685,8 +685,10 @@ class Synced:
         return self.files[path.stat().st_ino]
 
 
-def test_the_log_is_on_the_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut finds version 0, and every entry and checkpoint before what it replaces goes."""
+def test_the_log_is_synced_before_files_are_deleted(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: after a power cut there is version 0, and each entry and checkpoint before a deletion."""
     synced = Synced(monkeypatch, root)
     log = root / "_delta_log"
     dataset = Dataset(root, SCHEMA, SOURCE)
@@ -706,8 +708,8 @@ def test_the_log_is_on_the_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert not (root / f"event_date={DAY}" / "A-0.parquet").exists()
 
 
-def test_old_entries_go_after_the_checkpoint(table: Dataset, root: Path) -> None:
-    """Entries that are too old to keep wait until the checkpoint is on the disk."""
+def test_old_entries_are_deleted_after_the_checkpoint(table: Dataset, root: Path) -> None:
+    """Entries that are too old stay until the checkpoint is on the disk."""
     log = root / "_delta_log"
     assert table._table is not None
     table._table.alter.set_table_properties({"delta.checkpointInterval": "3"})

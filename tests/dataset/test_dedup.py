@@ -1,4 +1,4 @@
-"""Records that are one event: found by their keys, never by a hash alone."""
+"""Duplicates are found by their keys, never by a hash alone."""
 
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -49,7 +49,7 @@ def arrays(*columns: list[Any]) -> list[Any]:
 
 
 def brute_force(all_rows: Sequence[Row]) -> list[int]:
-    """Mixpanel's rule, said plainly: `repr` keeps True, 1 and "1" apart."""
+    """Mixpanel's rule without any optimisation: `repr` distinguishes True, 1 and "1"."""
     best: dict[str, int] = {}
     gone = []
     for index, row in enumerate(all_rows):
@@ -70,17 +70,17 @@ def brute_force(all_rows: Sequence[Row]) -> list[int]:
 
 @settings(deadline=None)
 @given(st.lists(rows, max_size=5))
-def test_equals_the_rule_said_plainly(
+def test_equals_brute_force(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Row]]
 ) -> None:
-    """Whatever the keys and however they are cut into batches, the rule holds."""
+    """Whatever the keys and the sizes of the batches, the result is that of Mixpanel's rule."""
     directory = tmp_path_factory.mktemp("keys")
     flat = [row for batch in batches for row in batch]
     assert lost(directory, batches) == brute_force(flat)
 
 
-class Aside:
-    """Rows that were laid aside elsewhere, with their keys among their columns."""
+class Spooled:
+    """Spooled rows with their keys among their columns."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, list[Any]] = {}  # by the number of its first row
@@ -96,7 +96,7 @@ class Aside:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["lists", "arrays", "laid"]),
+            st.sampled_from(["lists", "arrays", "spooled"]),
             st.lists(st.tuples(*[TEXT_OR_NONE] * 2), min_size=1, max_size=9),
         ),
         max_size=6,
@@ -105,16 +105,16 @@ class Aside:
 def test_the_form_of_the_keys_makes_no_difference(
     tmp_path_factory: pytest.TempPathFactory, batches: list[tuple[str, list[tuple[Any, Any]]]]
 ) -> None:
-    """Rows are the same event whether their keys came as lists or arrays, or are read elsewhere."""
-    aside = Aside()
+    """Keys may come as lists, as arrays, or be read from the spool: the duplicates are the same."""
+    aside = Spooled()
     found = Duplicates(tmp_path_factory.mktemp("keys"), aside.read)
     flat: list[Row] = []
     for form, pairs in batches:
         block: list[Row] = [("e", user, 7, name, len(flat)) for user, name in pairs]
         columns = [list(column) for column in zip(*block, strict=True)]
-        if form == "laid":
+        if form == "spooled":
             aside.blocks[len(flat)] = arrays(*columns)
-        found.add(columns if form == "lists" else arrays(*columns), laid=form == "laid")
+        found.add(columns if form == "lists" else arrays(*columns), spooled=form == "spooled")
         flat += block
     mask = found.superseded()
     found.close()
@@ -123,46 +123,48 @@ def test_the_form_of_the_keys_makes_no_difference(
 
 @settings(deadline=None)
 @given(st.lists(rows, max_size=5))
-def test_at_once_or_one_by_one(
+def test_columns_and_digests_agree(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Row]]
 ) -> None:
-    """Keys that are compared a column at a time give what the digest of each gives."""
+    """To compare keys by columns gives what to compare their digests gives."""
     at_once = lost(tmp_path_factory.mktemp("keys"), batches)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Duplicates, "_settle_at_once", lambda *_: False)
+        patch.setattr(Duplicates, "_compare_columns", lambda *_: False)
         assert lost(tmp_path_factory.mktemp("keys"), batches) == at_once
 
 
 @pytest.mark.parametrize("kind", ["texts", "others"])
-def test_processed_beyond_any_double(tmp_path: Path, kind: str) -> None:
-    """An absurd processing time is a late one, and ends nothing."""
+def test_processing_times_beyond_any_double(tmp_path: Path, kind: str) -> None:
+    """An integer too large for a double counts as the latest moment, and raises nothing."""
     key = ("e", "u", 1 if kind == "texts" else 1.5, "x")
     assert lost(tmp_path, [[(*key, 10**400), (*key, 9)], [(*key, -(10**400))]]) == [1, 2]
 
 
-def test_equal_hashes_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two events whose keys only hash alike both stay."""
-    monkeypatch.setattr(dedup, "_hashes", lambda ids, _: np.full(len(ids), 42, np.uint64))
+def test_equal_hashes_of_different_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two events with the same hash and different keys both stay."""
+    monkeypatch.setattr(dedup, "hash_keys", lambda ids, _: np.full(len(ids), 42, np.uint64))
     one, other = ("e", "u", 1, "x", 5), ("e", "u", 1, "y", 5)
     assert lost(tmp_path, [[one, other, one]]) == [2]
 
 
 def test_the_last_processed_stays(tmp_path: Path) -> None:
-    """Of equal keys the one with the largest processing time stays, wherever it stands."""
+    """Of equal keys the one with the largest processing time stays, at any place."""
     keys = ("e", "u", 1, "x")
     assert lost(tmp_path, [[(*keys, 5), (*keys, 9)], [(*keys, 7)]]) == [0, 2]
 
 
-def test_more_suspects_than_fit_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A day full of duplicates is settled slice by slice (P6), with the same result."""
+def test_more_suspects_than_fit_into_a_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P6: a day full of duplicates is compared slice by slice, with the same result."""
     monkeypatch.setattr(dedup, "SLICE", 10)
     monkeypatch.setattr(dedup, "READ", 7)
     flat: list[Row] = [("e", "u", n % 50, "x", n) for n in range(200)]
     assert lost(tmp_path, [flat[:90], flat[90:]]) == list(range(150))
 
 
-def test_one_insert_id_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P6: a project that sends one `$insert_id` and one time all day is settled turn by turn."""
+def test_one_insert_id_for_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: one `$insert_id` and one time for a whole day are compared in several passes."""
     for name, value in {"SLICE": 200, "SIEVE": 1 << 10, "READ": 1 << 10}.items():
         monkeypatch.setattr(dedup, name, value)
     found = Duplicates(tmp_path)
@@ -182,8 +184,8 @@ def test_one_insert_id_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("part", range(5))
-def test_nested_without_end(tmp_path: Path, part: int) -> None:
-    """A value nested as deep as a decoder goes merges with nothing, and stops nothing."""
+def test_deeply_nested_values(tmp_path: Path, part: int) -> None:
+    """A value nested as deeply as a decoder goes is no duplicate, and raises nothing."""
     nested: Any = []
     for _ in range(1015):
         nested = [nested]
@@ -194,8 +196,8 @@ def test_nested_without_end(tmp_path: Path, part: int) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 10, 50])
-def test_ten_bytes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
-    """P6: while rows come, memory holds none of them; at the end 8 bytes each, and one slice."""
+def test_memory_for_each_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    """P6: while rows come, none of them is in memory; at the end 8 bytes each, and one slice."""
     for name, value in {"SLICE": 10_000, "SIEVE": 1 << 16, "READ": 1 << 15}.items():
         monkeypatch.setattr(dedup, name, value)
     count, step = 100_000, 4_000
@@ -222,19 +224,19 @@ def test_ten_bytes_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sha
 
 
 def lost_beside(directory: Path, new: Sequence[Row], known: Sequence[tuple[Any, ...]]) -> list[int]:
-    """The rows of `new` that are superseded by each other or by what is known."""
+    """Return the rows of `new` that each other or the `known` keys of the table replace."""
     found = Duplicates(directory)
     found.add([list(column) for column in zip(*new, strict=True)])
     for start in range(0, len(known), 2):  # part by part
         part = [list(column) for column in zip(*known[start : start + 2], strict=True)]
-        found.add_known(arrays(*part, [0] * len(part[0]))[:4])
+        found.add_stored(arrays(*part, [0] * len(part[0]))[:4])
     mask = found.superseded()
     found.close()
     return [] if mask is None else np.flatnonzero(mask[: len(new)]).tolist()
 
 
-def test_what_is_known_stays(tmp_path: Path) -> None:
-    """Whenever it was processed; and only an equal key in all its parts is the same event."""
+def test_stored_rows_replace_new_ones(tmp_path: Path) -> None:
+    """They do whenever they were processed, if all four parts of the key are equal."""
     new: list[Row] = [
         ("e", "d", 1, "i", 10**15),
         ("e", "d", 1, None, 5),
@@ -256,14 +258,14 @@ def test_what_is_known_stays(tmp_path: Path) -> None:
     assert lost_beside(tmp_path / "b", new, known[3:]) == [6]
 
 
-def test_a_day_of_known_rows_is_not_held(tmp_path: Path) -> None:
-    """P6: of what the table has, only what may be equal is kept, however much it has."""
+def test_memory_for_stored_rows(tmp_path: Path) -> None:
+    """P6: of the table's keys only those that may be equal to a new one are written down."""
     found = Duplicates(tmp_path)
     found.add([["e"], ["d"], [1], ["i7"], [5]])
     for start in range(0, 100_000, 10_000):
         ids = [f"i{number}" for number in range(start, start + 10_000)]
         count = [1] * len(ids)
-        found.add_known(arrays(["e"] * len(ids), ["d"] * len(ids), count, ids, count)[:4])
+        found.add_stored(arrays(["e"] * len(ids), ["d"] * len(ids), count, ids, count)[:4])
     assert (tmp_path / "hashes").stat().st_size <= 8 * 3
     mask = found.superseded()
     assert mask is not None

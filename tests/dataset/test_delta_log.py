@@ -1,4 +1,4 @@
-"""What is read of a Delta log here is what deltalake reads of it, and costs less."""
+"""The log is read as deltalake reads it, at a lower cost."""
 
 import json
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from engine.dataset import table as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.delta_log import Log
+from engine.dataset.storage.local import LocalStorage
 from engine.errors import DatasetError, InputError
 
 SCHEMA = pa.schema(
@@ -27,7 +28,7 @@ DAYS = [date(2024, 1, day) for day in range(1, 6)]
 
 
 def put(dataset: Dataset, number: int) -> None:
-    """A commit of no file that sets one position."""
+    """Commit no file, and set one position."""
     dataset.staging(f"batch-{number}")
     dataset.commit(f"batch-{number}", [], {}, {f"f/{DAYS[number % 5]}": number}, None)
     dataset.discard(f"batch-{number}")
@@ -44,7 +45,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def forms(root: Path) -> Iterator[str]:
-    """The log of one table as deltalake writes it: entries, a checkpoint, and entries after it."""
+    """Yield the forms of one log: entries, a checkpoint, and entries after it."""
     log = root / "_delta_log"
     yield "entries"
     DeltaTable(root).create_checkpoint()
@@ -60,11 +61,11 @@ def forms(root: Path) -> Iterator[str]:
     yield "a later entry that describes the table anew"
 
 
-def test_the_state_is_that_of_deltalake(root: Path) -> None:
-    """Version, schema, properties and positions, read at once or as the log grows."""
-    growing = Log(root)
+def test_the_state_equals_that_of_deltalake(root: Path) -> None:
+    """Version, schema, properties and positions, read at once or while the log grows."""
+    growing = Log(LocalStorage(root))
     for form in forms(root):
-        theirs, fresh = DeltaTable(root), Log(root)
+        theirs, fresh = DeltaTable(root), Log(LocalStorage(root))
         version = fresh.newest()
         assert version == theirs.version() == growing.newest(), form
         for log in (fresh, growing):
@@ -88,22 +89,22 @@ def test_the_newest_version_needs_no_hint(root: Path, hint: str | None) -> None:
     path.unlink()
     if hint is not None:
         path.write_text(hint)
-    assert Log(root).newest() == DeltaTable(root).version()
+    assert Log(LocalStorage(root)).newest() == DeltaTable(root).version()
 
 
 def test_a_broken_checkpoint(root: Path) -> None:
-    """The entries that it sums up say what it said; without them it is no answer of ours."""
-    whole = Log(root).state(7)
+    """The entries that it sums up give the same state; without them there is no state."""
+    whole = Log(LocalStorage(root)).state(7)
     DeltaTable(root).create_checkpoint()
     (checkpoint,) = (root / "_delta_log").glob("*.checkpoint.parquet")
     checkpoint.write_bytes(b"PAR1 no more")
-    assert Log(root).state(7) == whole
+    assert Log(LocalStorage(root)).state(7) == whole
     (root / "_delta_log" / f"{0:020}.json").unlink()
-    assert Log(root).state(7) is None
+    assert Log(LocalStorage(root)).state(7) is None
 
 
 def test_planning_loads_no_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To see what is due, and whether it is the right table, takes none of them."""
+    """Positions, schema and source are read without the list of data files."""
 
     def loaded(*_: Any) -> Any:
         raise AssertionError("the table's files were loaded")
@@ -126,11 +127,11 @@ def test_planning_loads_no_files(root: Path, monkeypatch: pytest.MonkeyPatch) ->
         {"minReaderVersion": 99, "minWriterVersion": 2},
     ],
 )
-def test_a_table_that_asks_for_more(root: Path, protocol: dict[str, Any]) -> None:
-    """What another program made of the table is deltalake's to read, or to refuse."""
+def test_a_table_with_another_protocol(root: Path, protocol: dict[str, Any]) -> None:
+    """A table with features that are unknown here is deltalake's to read, or to refuse."""
     entry = {"protocol": protocol | {"writerFeatures": protocol.get("readerFeatures", [])}}
     (root / "_delta_log" / f"{8:020}.json").write_text(json.dumps(entry) + "\n")
-    state = Log(root).state(8)
+    state = Log(LocalStorage(root)).state(8)
     assert state
     assert not state.is_plain
     with pytest.raises(DatasetError, match="Cannot open the table"):

@@ -1,4 +1,4 @@
-"""File systems that lack something: gone on without it where that is safe, else named (P2)."""
+"""What a file system lacks is done without where that is safe, and named otherwise (P2)."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from engine.catalog.database import Catalog
-from engine.dataset.storage.local import keep
+from engine.dataset.storage.local import write_once
 from engine.errors import DatasetError, InputError
 from engine.sandbox import Sandbox, Spec
 from engine.sync import sample
@@ -60,7 +60,7 @@ def expected(crasher: Crasher, tmp_path_factory: pytest.TempPathFactory) -> list
 def test_what_is_done_without(
     crasher: Crasher, expected: list[str], tmp_path: Path, lack: dict[str, int]
 ) -> None:
-    """The table is the same: pulled, and pulled again with its replaced files kept for a while."""
+    """The table is the same: pulled, and pulled again with `keep_superseded_hours`."""
     assert set(crasher.run(tmp_path, refuse=lack)["statuses"]) == {"success"}
     assert rows(tmp_path / "table") == expected
     again = {"force": True, "keep_superseded_hours": 1e-9}
@@ -84,15 +84,15 @@ def test_what_is_done_without(
 def test_what_is_named(
     crasher: Crasher, tmp_path: Path, lack: dict[str, int], sentence: str
 ) -> None:
-    """Nothing is committed, and one sentence says what is lacking; on a better one all goes on."""
+    """Nothing is committed, and a sentence names what is missing; on another disk it works."""
     failed = crasher.run(tmp_path, refuse=lack)
     assert sentence in failed["error"]
     assert set(failed["statuses"]) <= {"failed"}
     assert set(crasher.run(tmp_path)["statuses"]) == {"success"}
 
 
-def test_check_tries_it_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`check` names what a table would lack, and leaves nothing behind."""
+def test_check_names_it_before_a_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` names what a table would lack, and leaves no file."""
     place = flow_of("https://data.mixpanel.com", tmp_path / "table")
 
     def refuse(*_: object) -> None:
@@ -105,10 +105,8 @@ def test_check_tries_it_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not any(tmp_path.iterdir())
 
 
-def test_a_secret_that_is_made_without_links(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of many who make it at once, all get what one of them wrote, for its owner alone."""
+def test_a_secret_made_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many processes that make it at once, all get what one has written, for its owner alone."""
     together = Barrier(8)
 
     def refuse(*_: object) -> None:
@@ -118,14 +116,14 @@ def test_a_secret_that_is_made_without_links(
     monkeypatch.setattr(os, "link", refuse)
     path = tmp_path / "home" / "api.token"
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda number: keep(path, f"token {number}"), range(8)))
+        found = set(pool.map(lambda number: write_once(path, f"token {number}"), range(8)))
     assert found == {path.read_text()}
     assert path.stat().st_mode & 0o777 == 0o600
     assert [each.name for each in path.parent.iterdir()] == ["api.token"]
 
 
 def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who may write there but not read it cannot sync its entries, and goes on."""
+    """A user who may write there, but not list it, cannot sync its entries, and goes on."""
     plain = os.open
 
     def refuse(path: Path, flags: int, *rest: int) -> int:
@@ -134,15 +132,11 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
         return plain(path, flags, *rest)
 
     monkeypatch.setattr(os, "open", refuse)
-    assert keep(tmp_path / "home" / "secrets.key", "key") == "key"
+    assert write_once(tmp_path / "home" / "secrets.key", "key") == "key"
 
 
-def test_a_catalog_from_another_file_system(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Made anew it does without shared memory; one that was made with it is named, and opens as
-    soon as there is some.
-    """
+def test_a_catalog_without_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new catalog does without, and opens with shared memory as soon as there is some."""
     monkeypatch.setattr("engine.catalog.database.can_share_memory", lambda _: False)
     for _ in range(2):
         with Catalog(tmp_path / "new") as catalog:
@@ -155,7 +149,7 @@ def test_a_catalog_from_another_file_system(
 
 
 def test_a_catalog_that_needs_shared_memory(shim: Path, tmp_path: Path) -> None:
-    """A catalog that was made with it and moved to where there is none is named, with a way out."""
+    """One made with shared memory and moved to a disk without: a sentence with a way out."""
     with Catalog(tmp_path / "home"):
         pass
     with Crasher(shim, "http://127.0.0.1:9") as crasher:
@@ -167,7 +161,7 @@ def test_a_catalog_that_needs_shared_memory(shim: Path, tmp_path: Path) -> None:
 def test_the_daemon_with_its_control_plane(
     shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It starts, makes its token, and answers."""
+    """It starts, makes its token, and responds on such a disk."""
     clock = clock_of(3600)
     lacks = {**UNSUPPORTED, "link": errno.EPERM}
     with Sandbox(Spec(events_per_day=20), now=clock.now) as sandbox:

@@ -1,4 +1,4 @@
-"""Arrow -> Parquet: every row once, in files that readers can skip; rejects verbatim."""
+"""Each event is written once, to files that readers can skip; rejects are written verbatim."""
 
 import json
 from concurrent.futures import Executor, Future
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.dataset import parquet_writer as module
+from engine.dataset import spool as spools
 from engine.dataset.parquet_writer import StagedBatch, Writer
 from engine.model.batch import CORRUPT, REQUIRED, Batch, Reject
 
@@ -64,20 +65,20 @@ def read(directory: Path, staged: StagedBatch) -> list[tuple[int, date]]:
     ),
     st.sampled_from([1, 1 << 20]),
 )
-def test_every_row_once(
+def test_every_row_is_written_once(
     tmp_path_factory: pytest.TempPathFactory,
     given_rows: list[list[tuple[int, date, str | None]]],
     halved: int,
 ) -> None:
-    """Whatever the mix of days, sizes and duplicates: the files hold each row that stays, once."""
+    """For any mix of days, sizes and duplicates, the files hold each row that stays, once."""
     directory = tmp_path_factory.mktemp("staged")
     batches = [batch([(n, d) for n, d, _ in r], [i for _, _, i in r]) for r in given_rows]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPOOL_ROWS", 3)
+        patch.setattr(spools, "SPOOL_ROWS", 3)
         patch.setattr(module, "GROUP_ROWS", 7)
         patch.setattr(module, "FILE_BYTES", 2000)
         patch.setattr(module, "HELD_BYTES", 300)
-        patch.setattr(module, "HALVED", halved)
+        patch.setattr(spools, "HALVED", halved)
         staged = write(directory, batches)
     expected: list[tuple[int, date]] = []
     newest: dict[tuple[str, date], int] = {}
@@ -91,8 +92,8 @@ def test_every_row_once(
     assert staged.duplicates == sum(map(len, given_rows)) - len(expected)
 
 
-def test_what_is_held_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P6: all the days of a window together hold no more than one would; every row is there."""
+def test_rows_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: all days of a window together have no more rows in memory than one day would."""
     monkeypatch.setattr(module, "HELD_BYTES", 20_000)
     writer = Writer(tmp_path, "B", SCHEMA)
     rows = [(n, date(2024, 1, n % 31 + 1)) for n in range(310)]
@@ -105,7 +106,7 @@ def test_what_is_held_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 class Later(Executor):
-    """Does what it is given only when somebody waits for it: a disk that is always behind."""
+    """A thread pool that works only when a result is awaited, like a disk that is always late."""
 
     def __init__(self) -> None:
         self.waiting: list[pa.RecordBatch] = []
@@ -122,12 +123,12 @@ class Later(Executor):
         return Wait()
 
 
-def test_what_waits_for_the_disk_is_bounded(
+def test_rows_that_wait_for_the_disk_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P6: rows on their way to the disk are in memory as much as those that are still held."""
+    """P6: rows on their way to the disk count as rows in memory."""
     monkeypatch.setattr(module, "HELD_BYTES", 20_000)
-    monkeypatch.setattr(module, "SPOOL_ROWS", 10)
+    monkeypatch.setattr(spools, "SPOOL_ROWS", 10)
     writer = Writer(tmp_path, "B", SCHEMA)
     disk = Later()
     with monkeypatch.context() as patch:
@@ -145,9 +146,9 @@ def test_what_waits_for_the_disk_is_bounded(
     assert sum(file.rows for file in staged.files) == 300 * 200
 
 
-def test_files_and_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P6: a row group ends at its size, a file soon after its own, and none is empty."""
-    monkeypatch.setattr(module, "SPOOL_ROWS", 500)
+def test_files_and_row_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P6: a row group ends at its size, a file soon after its own, and no file is empty."""
+    monkeypatch.setattr(spools, "SPOOL_ROWS", 500)
     monkeypatch.setattr(module, "GROUP_ROWS", 1000)
     monkeypatch.setattr(module, "FILE_BYTES", 10_000)
     staged = write(tmp_path, [batch([(n * k, DAYS[0]) for n in range(500)]) for k in range(40)])
@@ -186,11 +187,11 @@ PATHS: list[tuple[str, ...]] = [("_t", "e"), ("_t", "e"), ("_t", "t"), ("_t", "i
         max_size=6,
     )
 )
-def test_keys_among_the_columns_are_read_there(
+def test_keys_among_the_columns_are_read_from_the_spool(
     tmp_path_factory: pytest.TempPathFactory,
     batches: list[tuple[bool, list[tuple[Any, int, date]]]],
 ) -> None:
-    """The rows that stay are those that stay where every key is put down apart."""
+    """The rows that stay are the same as with keys that are written apart."""
 
     def rows(*, among: bool) -> Any:
         directory = tmp_path_factory.mktemp("batch")
@@ -218,15 +219,15 @@ def test_keys_among_the_columns_are_read_there(
         ]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "SPOOL_ROWS", 4)
+        patch.setattr(spools, "SPOOL_ROWS", 4)
         assert rows(among=True) == rows(among=False)
 
 
-def test_a_file_of_duplicates_only_vanishes(
+def test_a_day_without_rows_left_has_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file whose rows are all superseded is not committed as an empty one."""
-    monkeypatch.setattr(module, "SPOOL_ROWS", 2)
+    """Where a row of the table replaces every new one, no empty file is committed."""
+    monkeypatch.setattr(spools, "SPOOL_ROWS", 2)
     monkeypatch.setattr(module, "GROUP_ROWS", 2)
     monkeypatch.setattr(module, "FILE_BYTES", 1)
     old, new = [(1, DAYS[0]), (2, DAYS[0])], [(3, DAYS[0]), (4, DAYS[0])]
@@ -236,8 +237,8 @@ def test_a_file_of_duplicates_only_vanishes(
     assert staged.duplicates == 2
 
 
-def test_rejects_are_kept_verbatim(tmp_path: Path) -> None:
-    """P3: the bytes of a rejected line can be had back exactly, whatever they are."""
+def test_rejects_are_written_verbatim(tmp_path: Path) -> None:
+    """P3: the exact bytes of a rejected line can be read back, whatever they are."""
     raw = b'{"event":"\xff\xfe", \x00 "\xed\xa0\x80" \xf0\x9f\x98\x85'
     violation = {"keyword": "required", "pointerToViolation": "#/_extconndev"}
     rejects = [
@@ -258,8 +259,8 @@ def test_rejects_are_kept_verbatim(tmp_path: Path) -> None:
     assert len(samples) == 3
 
 
-def test_what_is_wrong_with_many_lines_is_said_of_each(tmp_path: Path) -> None:
-    """Lines that fail alike share the words of their reason; each keeps its own bytes, in order."""
+def test_each_reject_has_its_line_and_its_reason(tmp_path: Path) -> None:
+    """Lines that fail alike share the text of their reason; each has its own bytes, in order."""
     kinds = [
         Reject("check", REQUIRED, "no time", b"", ({"keyword": "required", "message": "é"},)),
         Reject("check", REQUIRED, "no time", b"", ({"keyword": "required", "message": "no"},)),
@@ -282,13 +283,13 @@ def test_what_is_wrong_with_many_lines_is_said_of_each(tmp_path: Path) -> None:
     assert [json.loads(line) for line in text.splitlines()] == plain
 
 
-def test_nothing_in_nothing_out(tmp_path: Path) -> None:
-    """A day without events leaves no file, and no diagnostics where nothing was rejected."""
+def test_no_rows_leave_no_file(tmp_path: Path) -> None:
+    """A day without events has no data file, and no reject file without rejects."""
     assert write(tmp_path, []) == StagedBatch([], 0)
     assert not (tmp_path / "batch").exists()
 
 
-def test_readable_by_glob(tmp_path: Path) -> None:
+def test_files_are_readable_by_glob(tmp_path: Path) -> None:
     """A plain reader finds the day in the path, and no second copy of it in the file."""
     write(tmp_path, [batch([(1, DAYS[0]), (2, DAYS[1])])])
     found = arrow_dataset.dataset(

@@ -1,4 +1,4 @@
-"""Projects whose days are not UTC days of `time`: each day stands as Mixpanel exports it."""
+"""Projects whose days are not UTC days of `time`: each day holds what Mixpanel exports for it."""
 
 import json
 from collections import Counter
@@ -51,7 +51,7 @@ def sandbox(running: Sandbox, request: pytest.FixtureRequest) -> Iterator[Sandbo
 
 
 def truth(spec: Spec, days: Sequence[date], before: int = 1 << 62) -> Counter[Any]:
-    """The day and the moment of processing of every event that Mixpanel exports under `days`."""
+    """Return day and processing time of every event that Mixpanel exports for `days`."""
     moments = ((day, moment) for day in days for moment in processed(str(spec), spec, day))
     return Counter((day, moment) for day, moment in moments if moment < before)
 
@@ -67,7 +67,7 @@ def processed(key: str, spec: Spec, day: date) -> list[int]:
 
 
 def held(root: Path) -> Counter[Any]:
-    """The same of what the table holds."""
+    """Return the same of what the table holds."""
     table = DeltaTable(root).to_pyarrow_table().to_pylist()
     return Counter(
         (row["event_date"], row["_extconndev"]["mp_processing_time_ms"]) for row in table
@@ -75,13 +75,13 @@ def held(root: Path) -> Counter[Any]:
 
 
 def days_of(sandbox: Sandbox) -> list[tuple[str, str]]:
-    """The days that each request asked for."""
+    """Return the days of each request."""
     asked = (each["params"] for each in sandbox.requests)
     return [(params["from_date"], params["to_date"]) for params in asked]
 
 
 def apart(held: Counter[Any], wanted: Counter[Any]) -> tuple[int, int]:
-    """How many events are there too often, and how many are missing, whatever their day."""
+    """Return how many events are there too often, and how many are missing, in any day."""
     there, due = (Counter(moment for _, moment in each.elements()) for each in (held, wanted))
     return (there - due).total(), (due - there).total()
 
@@ -89,8 +89,8 @@ def apart(held: Counter[Any], wanted: Counter[Any]) -> tuple[int, int]:
 # Backfill ----------------------------------------------------------------------------------
 
 
-def test_a_day_that_is_pulled_again_leaves_its_neighbours(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Three days, then the second by force: the days are as Mixpanel exports them, both times."""
+def test_a_day_pulled_again_leaves_its_neighbours(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Three days, then the second with force: each day is as Mixpanel exports it, both times."""
     options = replace(QUICK, days_per_request=3)
     done = pull(sandbox.url, tmp_path / "t", DAYS, options)
     wanted = truth(sandbox.project.spec, DAYS)
@@ -102,8 +102,8 @@ def test_a_day_that_is_pulled_again_leaves_its_neighbours(sandbox: Sandbox, tmp_
     assert len(singles) == len(days_of(sandbox)) - 1 == 4
 
 
-def test_days_are_asked_for_alone_once_it_is_known(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The first day shows it, is committed, and no request has several days from then on."""
+def test_requests_are_for_single_days_once_it_is_known(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The first day shows it and is committed; from then on no request is for several days."""
     done = pull(sandbox.url, tmp_path / "t", DAYS)
     assert days_of(sandbox) == [(str(day), str(day)) for day in DAYS]
     said = [event.text for event in done.told if isinstance(event, Noticed)]
@@ -117,12 +117,12 @@ def test_days_are_asked_for_alone_once_it_is_known(sandbox: Sandbox, tmp_path: P
     assert held(tmp_path / "t") == truth(sandbox.project.spec, days)
 
 
-def test_what_was_filed_by_utc_days_is_pulled_again(
+def test_days_filed_by_utc_are_pulled_again(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table of days that shared requests, as before it was known: at the end all is right.
+    """A table whose days shared requests before it was known is right at the end.
 
-    No event is doubled on the way.
+    No event is in it twice meanwhile.
     """
     root, options = tmp_path / "t", replace(QUICK, days_per_request=3)
     days = [*each_day(FIRST, date(2024, 1, 6))]
@@ -145,8 +145,8 @@ def test_what_was_filed_by_utc_days_is_pulled_again(
     assert pull(sandbox.url, root, days).items == []
 
 
-def test_a_run_tells_of_rows_outside_its_utc_day(running: Sandbox, tmp_path: Path) -> None:
-    """On the run's line, and in `status` as long as it holds."""
+def test_a_run_reports_rows_outside_its_utc_day(running: Sandbox, tmp_path: Path) -> None:
+    """The line of the run does, and `status` does as long as it is so."""
     running.reset()
     done = pull(running.url, tmp_path / "t", DAYS)
     counts = [
@@ -160,8 +160,8 @@ def test_a_run_tells_of_rows_outside_its_utc_day(running: Sandbox, tmp_path: Pat
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_single_days_by_several_workers(sandbox: Sandbox, tmp_path: Path, workers: int) -> None:
-    """Requests of several days that are under way when it becomes known are not committed."""
+def test_single_days_with_several_workers(sandbox: Sandbox, tmp_path: Path, workers: int) -> None:
+    """Requests for several days that are running when it becomes known are not committed."""
     days = [*each_day(FIRST, date(2024, 1, 8))]
     options = replace(QUICK, days_per_request=4, workers=workers)
     pull(sandbox.url, tmp_path / "t", days, options)
@@ -193,12 +193,12 @@ def seen(*times: str, first: date = SECOND, last: date = SECOND) -> Borders:
     ],
 )
 def test_how_days_begin(times: list[str], begins: int) -> None:
-    """Odd rows are no reason to ask for single days for ever; a day that begins elsewhere is."""
+    """A few odd rows do not lead to single days; a day that begins at another hour does."""
     assert seen(*times).begin(over=True) == begins
 
 
-def test_a_day_that_goes_on_tells_nothing_by_few_rows() -> None:
-    """All that came of it lies within 24 hours, whatever its border."""
+def test_few_rows_of_a_day_that_goes_on_show_nothing() -> None:
+    """All of them lie within 24 hours, whenever the day began."""
     times = ["2024-01-01T22:00", "2024-01-02T09:00"]
     assert seen(*times).begin(over=False) == day_borders.UTC
     assert seen(*times).begin(over=True) == -2 * 3600
@@ -213,8 +213,8 @@ def test_a_day_that_goes_on_tells_nothing_by_few_rows() -> None:
         (Schedule("once", None, 0), Schedule("once", None, 0)),
     ],
 )
-def test_ticks_that_the_budget_allows(schedule: Schedule, spaced: Schedule) -> None:
-    """A request for each day is as many as the hour has room for."""
+def test_runs_that_the_rate_limit_allows(schedule: Schedule, spaced: Schedule) -> None:
+    """A request for each day: at most as many as there are slots in the hour."""
     flow = replace(flow_of("http://x", Path("t")), windows="arrival", schedule=schedule)
     assert plan.spaced(flow).schedule == spaced
 
@@ -233,10 +233,10 @@ LIFE = replace(SPEC, events_per_day=120, late_percent=10, late_days=1)
         (LATE_ZONE, True, True),
     ],
 )
-def test_a_life_of_arrivals(
+def test_arrival_windows_over_some_days(
     running: Sandbox, tmp_path: Path, zone: str, known: bool, history: bool
 ) -> None:
-    """Days that arrive, settle and come as history: nothing is doubled, and nothing missing.
+    """Days that arrive, are pulled whole, and come from history: no event twice, none missing.
 
     Whether the flow knows the project's zone or not.
     """
@@ -275,7 +275,7 @@ def test_a_life_of_arrivals(
     running.reset()
 
 
-def test_a_life_of_days(running: Sandbox, tmp_path: Path) -> None:
+def test_day_windows_over_some_days(running: Sandbox, tmp_path: Path) -> None:
     """Day windows that shared a request before it was known: all is right at the end."""
     running.reset()
     days = [*each_day(FIRST, date(2024, 1, 4))]
@@ -292,8 +292,8 @@ def test_a_life_of_days(running: Sandbox, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("begin", "first"), [(-7200, FIRST), (7200, THIRD)])
-def test_the_order_in_which_misfiled_days_come(begin: int, first: date) -> None:
-    """It leaves no event in two days; while the first of them rests, so do the others."""
+def test_the_order_of_misfiled_days(begin: int, first: date) -> None:
+    """It leaves no event in two days; while the first of them has to wait, so do the others."""
     order = DAYS if begin < 0 else DAYS[::-1]
     found = plan.Positions(None, None, {}, begin=begin, misfiled=tuple(order))
     flow = replace(flow_of("http://x", Path("t")), windows="day")

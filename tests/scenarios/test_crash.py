@@ -1,4 +1,4 @@
-"""P2 at every single call: killed before any of them, or the power cut, and the same command again.
+"""P2 at each system call: kill the command before it, or cut the power, and run it again.
 
 Each test tries some of the moments of a command; CRASHES=all tries every one (`make test-long`).
 """
@@ -45,7 +45,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Case:
-    """A command, what is there before it and what there is after it, undisturbed."""
+    """A command, what is on the disk before it, and what is there after it if nothing happens."""
 
     name: str
     before: Path
@@ -99,8 +99,8 @@ def case(
 # Killed ------------------------------------------------------------------------------------
 
 
-def test_the_calls_of_every_library_are_in_the_journal(case: Case) -> None:
-    """Played to its end, the model holds every file and byte that the disk does."""
+def test_the_journal_has_the_calls_of_every_library(case: Case) -> None:
+    """Played to its end, the model of the disk holds every file and byte of the disk."""
     case.restore()
     disk = copy.deepcopy(case.start)
     assert disk.image(Cut("nothing lost", 1, "all")) == _files(case.base)
@@ -111,7 +111,7 @@ def test_the_calls_of_every_library_are_in_the_journal(case: Case) -> None:
 
 
 def test_killed_before_a_call(case: Case, crasher: Crasher) -> None:
-    """P2, P4: whatever call was the last, the same command again gives the undisturbed table."""
+    """P2, P4: killed before any call, the same command gives the table of an undisturbed run."""
     for step in _some(case, KILLS):
         case.restore()
         killed = crasher.run(case.base, kill_at=step.call, options=case.options)
@@ -126,7 +126,7 @@ def test_killed_before_a_call(case: Case, crasher: Crasher) -> None:
 
 
 def test_power_cut(case: Case, crasher: Crasher) -> None:
-    """P2, P4: with what was not synced lost, whole or in part, it is the same."""
+    """P2, P4: the same if everything that was not synced is lost, whole or in part."""
     tried = set[int]()
     for step, cut, image in _images(case):
         build(case.base, image)
@@ -139,8 +139,8 @@ def test_power_cut(case: Case, crasher: Crasher) -> None:
             _check_again(case, crasher, f"power cut before {step}, {cut.name}")
 
 
-def test_what_is_said_to_be_committed_stays(case: Case) -> None:
-    """P2: once a command has ended well, no power cut takes anything of it away."""
+def test_a_reported_commit_survives_a_power_cut(case: Case) -> None:
+    """P2: once a command has succeeded, no power cut takes any of its rows away."""
     disk = copy.deepcopy(case.start)
     for _ in disk.play(case.journal):
         pass
@@ -149,8 +149,8 @@ def test_what_is_said_to_be_committed_stays(case: Case) -> None:
         _check_table(case, f"power cut after the end, {cut.name}")
 
 
-def test_the_rejects_of_a_run_that_failed_stay(crasher: Crasher, tmp_path: Path) -> None:
-    """P3: once a run is said to have failed, its rejects are safe from a power cut."""
+def test_the_rejects_of_a_failed_run_survive_a_power_cut(crasher: Crasher, tmp_path: Path) -> None:
+    """P3: once a run is reported as failed, no power cut takes its rejects away."""
     base, journal = tmp_path / "disk", tmp_path / "journal"
     base.mkdir()
     disk = Disk(base)
@@ -168,7 +168,7 @@ def test_the_rejects_of_a_run_that_failed_stay(crasher: Crasher, tmp_path: Path)
 
 
 def _images(case: Case) -> Iterator[tuple[Step, Cut, dict[str, bytes | None]]]:
-    """Of each moment what may be left; of most writes only what is without chance in it."""
+    """Yield what may be left after each moment; for most writes only what involves no chance."""
     disk = copy.deepcopy(case.start)
     wanted = set(_some(case, CUTS))
     for step in disk.play(case.journal):
@@ -182,7 +182,7 @@ def _images(case: Case) -> Iterator[tuple[Step, Cut, dict[str, bytes | None]]]:
 
 
 def _some(case: Case, number: int) -> list[Step]:
-    """All moments; for a quick look so many, all but one of them within a commit."""
+    """Return all moments, or `number` of them, all but one within a commit."""
     if EVERY:
         return case.steps
     dice = random.Random(case.name)
@@ -204,7 +204,7 @@ def _check_again(case: Case, crasher: Crasher, what: str) -> None:
 
 
 def _check_table(case: Case, what: str) -> None:
-    """The rows, every file of them and none else, and the rejects (P3)."""
+    """Check the rows, the files, of which none is left over, and the rejects (P3)."""
     assert _rows(case.base) == case.rows, what
     assert _rejects(case.base) == case.rejects, what
     table = case.base / "table"
@@ -216,7 +216,7 @@ def _check_table(case: Case, what: str) -> None:
 
 
 def _check_history(case: Case) -> None:
-    """P3: no run stays open, and what the newest ones tell adds up to what is there."""
+    """P3: no run stays open, and the newest run records add up to what is in the table."""
     with Catalog(case.base / "home") as catalog:
         items = [(entry.window.days, entry.item["metrics"]) for entry in catalog.history()]
     rows = rejects = 0
@@ -232,7 +232,7 @@ def _check_history(case: Case) -> None:
 
 
 def _live(base: Path) -> list[str]:
-    """The files of the table, by their paths below it."""
+    """Return the files of the table, by their paths below the root."""
     table = pa.table(DeltaTable(base / "table").get_add_actions())
     return list(table["path"].to_pylist())
 
@@ -243,7 +243,7 @@ def _rows(base: Path) -> list[str]:
 
 
 def _rejects(base: Path) -> int:
-    """How many lines the batches of the live files have rejected."""
+    """Return how many lines the batches of the live files have rejected."""
     batches = {Path(path).name.rpartition("-")[0] for path in _live(base)}
     folders = [base / "table" / "_batches" / batch for batch in batches]
     notes = sum(json.loads((each / "batch.json").read_text())["rejected"] for each in folders)

@@ -1,4 +1,4 @@
-"""Every damaged state of a table has a way out: mended and named, or a sentence that says how."""
+"""Each damaged state of a table is mended and named, or a sentence says what to do."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, TableFeatures
 
 from engine.dataset.dataset import Dataset
 from engine.errors import DatasetError
@@ -30,7 +30,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="module")
 def pulled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the first test leaves a copy of what it pulled, for those after it."""
+    """The folder in which the first test leaves a copy of what it pulled, for the next ones."""
     return tmp_path_factory.mktemp("pulled") / "copy"
 
 
@@ -42,7 +42,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Run:
-    """The command line, where three days were pulled in two commits."""
+    """The command line, after three days were pulled in two commits."""
     sandbox.reset()
     monkeypatch.chdir(tmp_path)
     put(variables(sandbox.url) | {"MIXPANEL_ETL_HOME": "home"}, monkeypatch)
@@ -72,7 +72,7 @@ def cut_in_half(path: Path) -> None:
 
 
 def cut_after_its_files(path: Path) -> None:
-    """So that the last line is cut, and all others are whole."""
+    """Cut the last line; all others are whole."""
     os.truncate(path, path.stat().st_size - 5)
 
 
@@ -93,7 +93,7 @@ CUTS = [cut_in_half, cut_after_its_files, empty, zeros, no_json]
 
 @pytest.mark.parametrize("harm", CUTS)
 def test_the_newest_entry_is_cut_off(run: Run, harm: Callable[[Path], None]) -> None:
-    """It is set aside and named; what it had brought is pulled again, and is there once."""
+    """It is set aside and named; its rows are pulled again, and are there once."""
     right = rows(TABLE.absolute())
     entry = newest()
     harm(entry)
@@ -106,8 +106,10 @@ def test_the_newest_entry_is_cut_off(run: Run, harm: Callable[[Path], None]) -> 
 
 
 @pytest.mark.parametrize("harm", CUTS)
-def test_who_only_reads_changes_nothing(run: Run, harm: Callable[[Path], None]) -> None:
-    """`status`, `check`, `plan` and `--dry-run` say that the entry is cut off, and leave it."""
+def test_commands_that_only_read_leave_damage_in_place(
+    run: Run, harm: Callable[[Path], None]
+) -> None:
+    """`status`, `check`, `plan` and `--dry-run` report the entry, and change nothing."""
     harm(newest())
     before = everything()
     config = Path("flows.toml")
@@ -131,7 +133,7 @@ def everything() -> dict[str, bytes]:
 
 
 def test_several_entries_are_cut_off(run: Run) -> None:
-    """A power cut may take more than one."""
+    """All entries that a power cut took are set aside."""
     right = rows(TABLE.absolute())
     for entry in sorted(LOG.glob("*.json"))[1:]:
         cut_in_half(entry)
@@ -141,8 +143,8 @@ def test_several_entries_are_cut_off(run: Run) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut_in_half, empty, zeros])
-def test_an_entry_in_the_middle(run: Run, harm: Callable[[Path], None]) -> None:
-    """No crash leaves that: nothing is set aside, and the sentence says what to do."""
+def test_an_entry_in_the_middle_is_cut_off(run: Run, harm: Callable[[Path], None]) -> None:
+    """No crash leaves that: nothing is set aside, and a sentence says what to do."""
     entry = sorted(LOG.glob("*.json"))[1]
     harm(entry)
     before = everything()
@@ -157,7 +159,7 @@ def test_an_entry_in_the_middle(run: Run, harm: Callable[[Path], None]) -> None:
 
 
 def corrupt_pages(path: Path) -> None:
-    """Whole at both ends, and junk between."""
+    """Write junk between the ends of the file."""
     data = path.read_bytes()
     path.write_bytes(data[:4] + bytes(len(data) // 2) + data[4 + len(data) // 2 :])
 
@@ -165,7 +167,7 @@ def corrupt_pages(path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut_in_half, empty, zeros, corrupt_pages])
 @pytest.mark.parametrize("hint", ["kept", "gone", "junk"])
 def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) -> None:
-    """The entries say what it summed up: it is set aside, and every command goes on."""
+    """It is set aside, and every command uses the entries that it sums up."""
     right = rows(TABLE.absolute())
     DeltaTable(TABLE).create_checkpoint()
     (checkpoint,) = LOG.glob("*.checkpoint.parquet")
@@ -181,8 +183,24 @@ def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) 
     assert DeltaTable(TABLE).version() > 0
 
 
+def test_a_broken_checkpoint_of_a_table_with_features(run: Run) -> None:
+    """What only deltalake can read is mended like any other table."""
+    right = rows(TABLE.absolute())
+    feature = TableFeatures.ChangeDataFeed
+    DeltaTable(TABLE).alter.add_feature(feature, allow_protocol_versions_increase=True)
+    DeltaTable(TABLE).create_checkpoint()
+    (checkpoint,) = LOG.glob("*.checkpoint.parquet")
+    cut_in_half(checkpoint)
+    said = run("backfill", "--dry-run", *DAYS)
+    assert "The next run sets it aside" in said.err, said
+    said = run("backfill", *DAYS, "--force")
+    assert said.status == 0, said
+    assert f"{checkpoint.name}, a checkpoint of the log, could not be read" in said.err
+    assert rows(TABLE.absolute()) == right
+
+
 def test_a_broken_checkpoint_that_is_needed(run: Run) -> None:
-    """Without the entries before it there is nothing to go on with: a sentence, and no change."""
+    """Without the entries before it nothing is changed, and a sentence says what to do."""
     DeltaTable(TABLE).create_checkpoint()
     (checkpoint,) = LOG.glob("*.checkpoint.parquet")
     cut_in_half(checkpoint)
@@ -196,7 +214,7 @@ def test_a_broken_checkpoint_that_is_needed(run: Run) -> None:
 
 @pytest.mark.parametrize("junk", ["", "{}", "[]", "{", '{"version": 999}', "\x00\x00"])
 def test_a_broken_hint(run: Run, junk: str) -> None:
-    """What names the last checkpoint may hold anything."""
+    """The file that names the last checkpoint may hold anything."""
     DeltaTable(TABLE).create_checkpoint()
     (LOG / "_last_checkpoint").write_text(junk)
     assert "Nothing to do" in run("backfill", *DAYS).out
@@ -226,11 +244,11 @@ def table(tmp_path: Path) -> Dataset:
 
 
 @pytest.mark.parametrize("junk", JUNK, ids=lambda junk: repr(junk[:20]))
-@pytest.mark.parametrize("step", ["_move_in", "_write_log", "_settle"])
+@pytest.mark.parametrize("step", ["_publish", "_write_log", "_recover"])
 def test_an_intent_that_cannot_be_read(
     table: Dataset, monkeypatch: pytest.MonkeyPatch, step: str, junk: bytes
 ) -> None:
-    """The table says whether the batch came into it; the file is set aside, and named."""
+    """The log shows whether the batch was committed; the file is set aside, and named."""
     staged_at = table.root / "_staging" / "B"
 
     def dies(*_: Any) -> Any:
@@ -245,7 +263,7 @@ def test_an_intent_that_cannot_be_read(
             with pytest.raises(Killed):
                 table.commit("B", staged.files, held, {f"f/{DAY}": 2}, "record of B")
     committed = table.position(f"f/{DAY}") == 2
-    assert committed is (step == "_settle")
+    assert committed is (step == "_recover")
     (staged_at / "intent.json").write_bytes(junk)
     again = Dataset(table.root, SCHEMA, SOURCE)
     with again.locked():
@@ -260,8 +278,8 @@ def test_an_intent_that_cannot_be_read(
     assert names == ["B-intent.json.damaged", "lock"]
 
 
-def test_junk_as_an_intent_of_nothing(run: Run) -> None:
-    """Somebody's `{}` in a folder of its own keeps no command from its work."""
+def test_junk_in_a_foreign_folder_of_staging(run: Run) -> None:
+    """`{}` as an intent in another program's folder stops no command."""
     folder = TABLE / "_staging" / "somebodys"
     folder.mkdir()
     (folder / "intent.json").write_text("{}")
@@ -272,8 +290,8 @@ def test_junk_as_an_intent_of_nothing(run: Run) -> None:
     assert run("backfill", *DAYS).err == ""
 
 
-def test_an_intent_of_another_table(table: Dataset, tmp_path: Path) -> None:
-    """Nothing outside the table is deleted, whatever a list of replaced files says."""
+def test_a_list_of_files_outside_the_table(table: Dataset, tmp_path: Path) -> None:
+    """Nothing outside the table is deleted, whatever a list of replaced files names."""
     victim = tmp_path / "victim"
     victim.write_text("x")
     kept = table.root / "_superseded"
@@ -307,8 +325,10 @@ NAMES = ["junk", "x-y.json", "-1-B.json", "99999999999999999999-B.json", "1-B.js
 
 @pytest.mark.parametrize("what", [file, folder_of_things, link])
 @pytest.mark.parametrize("name", NAMES)
-def test_junk_among_replaced_files(table: Dataset, name: str, what: Callable[[Path], None]) -> None:
-    """It is set aside and named, once, and the table goes on."""
+def test_junk_among_lists_of_replaced_files(
+    table: Dataset, name: str, what: Callable[[Path], None]
+) -> None:
+    """It is set aside and named, once, and commits go on."""
     kept = table.root / "_superseded"
     kept.mkdir()
     what(kept / name)
@@ -324,7 +344,7 @@ def test_junk_among_replaced_files(table: Dataset, name: str, what: Callable[[Pa
 
 
 def test_a_link_among_staged_batches(table: Dataset) -> None:
-    """It is set aside and named, and what it points to is not touched."""
+    """It is set aside and named, and its target is not touched."""
     link(table.root / "_staging" / "junk")
     with table.locked():
         assert "junk" in table.notices[0]
@@ -333,8 +353,8 @@ def test_a_link_among_staged_batches(table: Dataset) -> None:
     assert (table.root.parent / "elsewhere" / "intent.json").exists()
 
 
-def test_a_record_that_says_nothing(run: Run) -> None:
-    """The record of a commit whose process died may be anything: the commit stands."""
+def test_an_unreported_record_of_any_form(run: Run) -> None:
+    """The record in an intent may be anything: the commit stands."""
     entry = json.loads(newest().read_text().splitlines()[0])
     batch = entry["commitInfo"]["batchId"]
     folder = TABLE / "_staging" / batch
@@ -350,10 +370,10 @@ def test_a_record_that_says_nothing(run: Run) -> None:
     assert not folder.exists()
 
 
-def test_an_entry_that_a_foreign_program_is_writing(
+def test_an_entry_that_another_program_is_writing(
     table: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that comes cut off while the table is held is a sentence, and the next run mends it."""
+    """An entry that is cut off when a commit is made is an error, and the next run mends it."""
     entry = table.root / "_delta_log" / f"{2:020}.json"
     with table.locked():
         staged = stage(table, "B", [3], NEXT)
@@ -365,3 +385,86 @@ def test_an_entry_that_a_foreign_program_is_writing(
     with again.locked():
         commit(again, "C", [4], 1, NEXT)
     assert by_delta(table.root) == by_glob(table.root) == [1, 2, 4]
+
+
+# Data files ----------------------------------------------------------------------------------
+
+
+CONFIG = """
+home = "home"
+[connections.c]
+[flows.events]
+connection = "c"
+windows = "day"
+dataset = "data/events"
+"""
+
+
+def a_data_file() -> Path:
+    """A data file of the first day."""
+    return min(TABLE.glob("event_date=*/*.parquet"))
+
+
+def test_a_folder_in_the_place_of_a_data_file(run: Run) -> None:
+    """P10: `check` counts the file as missing; the next backfill pulls its day and goes on."""
+    right = rows(TABLE.absolute())
+    file = a_data_file()
+    file.unlink()
+    (file / "more").mkdir(parents=True)
+    Path("flows.toml").write_text(CONFIG)
+    said = run("check", "--config=flows.toml")
+    assert said.status == 1
+    assert "1 file of it is not on the disk" in said.out
+    Path("flows.toml").unlink()
+    said = run("backfill", *DAYS)
+    assert said.status == 0, said
+    assert f"{file.name} is nothing that this program left there: it is now" in said.err
+    assert (file.with_name(f"{file.name}.damaged") / "more").is_dir()
+    assert rows(TABLE.absolute()) == right
+    assert "Nothing to do" in run("backfill", *DAYS).out
+
+
+def test_forget_beside_a_folder_in_the_place_of_a_data_file(table: Dataset) -> None:
+    """Positions can be reset whatever stands in the place of a data file."""
+    (file,) = table.root.glob("event_date=*/*.parquet")
+    file.unlink()
+    file.mkdir()
+    with table.locked():
+        table.forget("F", [f"f/{DAY}"])
+        assert table.position(f"f/{DAY}") == 0
+        commit(table, "B", [3], 1)
+        assert file.name in table.notices[0]
+    assert by_delta(table.root) == by_glob(table.root) == [3]
+
+
+def cut_and_filled_up(path: Path) -> None:
+    """The beginning is there, and the rest is zeros."""
+    path.write_bytes(path.read_bytes()[:100] + bytes(path.stat().st_size - 100))
+
+
+@pytest.mark.parametrize("harm", [zeros, cut_and_filled_up])
+def test_a_data_file_that_is_no_parquet(run: Run, harm: Callable[[Path], None]) -> None:
+    """`check` names the day of a file of the right size, and how to pull that day again."""
+    right = rows(TABLE.absolute())
+    file = a_data_file()
+    harm(file)
+    Path("flows.toml").write_text(CONFIG)
+    said = run("check", "--config=flows.toml")
+    assert said.status == 1
+    assert "1 file of it does not hold Parquet: of 2024-01-01" in said.out
+    assert "backfill --force" in said.out
+    Path("flows.toml").unlink()
+    assert run("backfill", *DAYS, "--force").status == 0
+    assert rows(TABLE.absolute()) == right
+
+
+@pytest.mark.parametrize("name", ["_batches", "_staging", "_superseded", "_delta_log"])
+def test_a_file_in_the_place_of_a_folder(run: Run, name: str) -> None:
+    """Each command says which file is in the way, and that it has to be moved; it is left there."""
+    folder = TABLE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.write_text("x")
+    said = run("backfill", *DAYS)
+    assert said.status == 2
+    assert f"{name} is a file, and the dataset needs a folder of that name. Move" in said.err
+    assert folder.read_text() == "x"

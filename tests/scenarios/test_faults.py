@@ -1,7 +1,6 @@
 """Every fault over a real socket: the exact table, or the table as before and a named cause."""
 
 import json
-import operator
 import os
 import socket
 import subprocess
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from engine.dataset import dataset as dataset_module
+from engine.dataset.dataset import Dataset
+from engine.dataset.storage.local import LocalStorage
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync.runner import Event, Waiting, wall_clock
@@ -376,7 +376,7 @@ def test_disk_full(
     assert rows(root) == expected
 
 
-@pytest.mark.parametrize("step", ["write_synced", "Dataset._move_in", "Dataset._write_log"])
+@pytest.mark.parametrize("step", ["write", "_publish", "_write_log"])
 def test_disk_full_while_committing(
     sandbox: Sandbox,
     small_disk: Path,
@@ -393,7 +393,8 @@ def test_disk_full_while_committing(
     root, home, again = small_disk / "table", tmp_path / "home", change(force=True)
     assert pull(sandbox.url, root, [DAY], home=home).statuses == ["success"]
     ballast = small_disk / "ballast"
-    real = operator.attrgetter(step)(dataset_module)
+    owner: Any = LocalStorage if step == "write" else Dataset
+    real = getattr(owner, step)
 
     def late(*arguments: Any) -> Any:
         with ballast.open("ab", 0) as file, suppress(OSError):
@@ -401,7 +402,7 @@ def test_disk_full_while_committing(
                 file.write(b"x" * 4096)
         return real(*arguments)
 
-    monkeypatch.setattr(f"engine.dataset.dataset.{step}", late)
+    monkeypatch.setattr(owner, step, late)
     assert_failed(pull(sandbox.url, root, [DAY], again, home=home), "disk is full; make room")
     assert rows(root) == expected
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Other programs write to the table too: a commit lands on what was read, or reads again (P4)."""
+"""Other programs write to the table too: a commit is made on what was read, or reads again (P4)."""
 
 import json
 import shutil
@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.schema import Field, PrimitiveType
 
-from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
+from engine.dataset.storage.local import LocalStorage
 from engine.dataset.table import Table
 from engine.errors import DatasetError, InputError, ShrinkDetected
 from engine.sandbox import Sandbox, Spec
@@ -100,15 +100,19 @@ OTHERS_THEN: dict[Any, list[int]] = {append: [7, 8, 99], restore: []}
 # Where another program may come: after the days were read, and around every step of the commit.
 STEPS = [
     (None, ""),
-    *((step, moment) for step in ("_held", "_move_in", "_notes") for moment in ("before", "after")),
-    ("write_synced", "before"),
-    ("write_synced", "after"),
+    *(
+        (step, moment)
+        for step in ("_held", "_publish", "_figures")
+        for moment in ("before", "after")
+    ),
+    ("write", "before"),
+    ("write", "after"),
 ]
 
 
 @pytest.mark.parametrize("foreign", FOREIGN)
 @pytest.mark.parametrize(("step", "moment"), STEPS, ids=lambda each: str(each or "-"))
-def test_a_day_is_replaced_whatever_comes_between(
+def test_a_day_is_replaced_whatever_is_committed_meanwhile(
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
     foreign: Callable[[Path], None],
@@ -137,7 +141,7 @@ def test_a_day_is_replaced_whatever_comes_between(
 
 def once(patch: pytest.MonkeyPatch, step: str, moment: str, act: Callable[[], None]) -> None:
     """Have `act` run once, before or after a step of a commit."""
-    owner: Any = module if step == "write_synced" else Dataset if step != "_held" else Table
+    owner: Any = {"write": LocalStorage, "_held": Table}.get(step, Dataset)
     real: Callable[..., Any] = getattr(owner, step)
     done = False
 
@@ -160,14 +164,14 @@ def live_files_are_there(root: Path) -> bool:
 
 
 @pytest.mark.parametrize("foreign", FOREIGN)
-def test_rows_are_added_once_whatever_comes_between(
+def test_rows_are_added_once_whatever_is_committed_meanwhile(
     root: Path, monkeypatch: pytest.MonkeyPatch, foreign: Callable[[Path], None]
 ) -> None:
-    """P4: what arrives is in the table once; a day that lost rows meanwhile is due again (P10)."""
+    """P4: arriving rows are added once; a day that lost rows meanwhile is due again (P10)."""
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
         staged = stage(dataset, "N", [20])
-        once(monkeypatch, "_move_in", "after", lambda: foreign(root))
+        once(monkeypatch, "_publish", "after", lambda: foreign(root))
         dataset.commit("N", staged.files, {}, {"f/arrival": 5}, None)
         monkeypatch.undo()
         dataset.discard("N")
@@ -182,20 +186,22 @@ def test_rows_are_added_once_whatever_comes_between(
     assert lost == expected.get(foreign, set())
 
 
-def test_no_row_goes_by_forgetting(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Positions are put back beside another program's commit, which stays."""
+def test_forget_removes_no_row(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions are reset beside another program's commit, whose rows stay."""
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
-        once(monkeypatch, "_move_in", "after", lambda: compact(root))
+        once(monkeypatch, "_publish", "after", lambda: compact(root))
         dataset.forget("F", [f"f/{DAY}"])
         assert dataset.position(f"f/{DAY}") == 0
     assert by_delta(root) == sorted(OLD + OTHER)
 
 
-def test_another_program_that_never_rests(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P2: a commit gives up after some tries, says why, and has changed nothing."""
+def test_another_program_that_commits_all_the_time(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2: a commit gives up after TRIES, says why, and has changed nothing."""
     dataset = Dataset(root, SCHEMA, SOURCE)
-    real, count = Dataset._move_in, 0
+    real, count = Dataset._publish, 0
 
     def busy(*arguments: Any) -> None:
         nonlocal count
@@ -205,15 +211,17 @@ def test_another_program_that_never_rests(root: Path, monkeypatch: pytest.Monkey
 
     with dataset.locked():
         staged = stage(dataset, "N", NEW)
-        monkeypatch.setattr(Dataset, "_move_in", busy)
+        monkeypatch.setattr(Dataset, "_publish", busy)
         with pytest.raises(DatasetError, match=r"another program has changed the table 10 times"):
             dataset.commit("N", staged.files, dataset.held([DAY]), {f"f/{DAY}": 3}, None)
     assert count == 10
     assert by_delta(root) == by_glob(root) == sorted(OLD + OTHER)
 
 
-def test_what_is_planned_again_may_refuse(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P5: what came between is judged, before anything of it is replaced or deleted."""
+def test_a_commit_that_is_planned_again_may_be_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P5: the other program's rows are judged before any of them is replaced or deleted."""
     dataset = Dataset(root, SCHEMA, SOURCE)
 
     def again() -> Any:
@@ -224,15 +232,15 @@ def test_what_is_planned_again_may_refuse(root: Path, monkeypatch: pytest.Monkey
     with dataset.locked():
         staged = stage(dataset, "N", [7, 8], NEXT)
         held = dataset.held([NEXT])
-        once(monkeypatch, "_move_in", "after", lambda: append(root))
+        once(monkeypatch, "_publish", "after", lambda: append(root))
         with pytest.raises(ShrinkDetected, match="holds 3 rows and would hold 2"):
             dataset.commit("N", staged.files, held, {f"f/{NEXT}": 2}, None, again=again)
     assert by_delta(root) == sorted([*OLD, 7, 8, 99])
     assert live_files_are_there(root)
 
 
-def test_a_table_in_the_place_of_the_table(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P10: nothing that was planned for a table is committed to another one in its place."""
+def test_another_table_in_the_same_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P10: what was planned for one table is not committed to another one in its place."""
     dataset = Dataset(root, SCHEMA, SOURCE)
 
     def anew() -> None:
@@ -252,7 +260,7 @@ def test_a_table_in_the_place_of_the_table(root: Path, monkeypatch: pytest.Monke
 
 
 def test_a_column_that_another_program_added(root: Path) -> None:
-    """The program goes on: the column is null in its rows, and stays what it is in the others'."""
+    """It is null in this program's rows, and stays as it is in those of the other."""
     add_column(root)
     DeltaTable(root).update(updates={"note": "'mine'"}, predicate=f"event_date = '{NEXT}'")
     dataset = Dataset(root, SCHEMA, SOURCE)
@@ -265,8 +273,8 @@ def test_a_column_that_another_program_added(root: Path) -> None:
     assert notes == dict.fromkeys(NEW) | dict.fromkeys(OTHER, "mine")
 
 
-def test_a_column_less_is_still_another_schema(root: Path) -> None:
-    """Columns that the table was made with, and that a schema lacks, are a mistake as before."""
+def test_a_column_that_the_schema_lacks_is_refused(root: Path) -> None:
+    """A column that the table was made with, and that the schema lacks, is an error."""
     with pytest.raises(InputError, match="the table has unmapped"):
         Dataset(root, SCHEMA.remove(1), SOURCE)
 
@@ -284,7 +292,7 @@ INLINE = {
 
 
 def mark_deleted(root: Path, vector: dict[str, Any]) -> None:
-    """What Spark writes when it deletes rows of a file of `DAY` by a deletion vector."""
+    """Write what Spark writes when it deletes rows of a file of `DAY` by a deletion vector."""
     log = root / "_delta_log"
     version = DeltaTable(root).version()
     adds = [
@@ -309,7 +317,7 @@ def mark_deleted(root: Path, vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", [VECTOR, INLINE], ids=["file", "inline"])
 @pytest.mark.parametrize("summed_up", [False, True])
 def test_deletion_vectors_are_refused(root: Path, vector: dict[str, Any], summed_up: bool) -> None:
-    """Rows that only a vector marks as deleted are neither counted nor replaced: a sentence."""
+    """Rows that a vector marks as deleted would be counted: the table is refused."""
     mark_deleted(root, vector)
     if summed_up:
         DeltaTable(root).create_checkpoint()
@@ -322,20 +330,22 @@ def test_deletion_vectors_are_refused(root: Path, vector: dict[str, Any], summed
     assert sorted(path.name for path in (root / "_delta_log").iterdir()) == before
 
 
-def test_deletion_vectors_that_come_between(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So too where the vector comes while a day is pulled: nothing is committed."""
+def test_deletion_vectors_that_are_committed_meanwhile(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is committed if a vector is written while a day is pulled."""
     dataset = Dataset(root, SCHEMA, SOURCE)
     with dataset.locked():
         staged = stage(dataset, "N", NEW)
-        once(monkeypatch, "_move_in", "after", lambda: mark_deleted(root, INLINE))
+        once(monkeypatch, "_publish", "after", lambda: mark_deleted(root, INLINE))
         with pytest.raises(InputError, match="deletion vectors"):
             dataset.commit("N", staged.files, dataset.held([DAY]), {f"f/{DAY}": 3}, None)
     assert not list(root.glob("event_date=*/N-*"))
     assert live_files_are_there(root)
 
 
-def test_vectors_that_are_purged(root: Path) -> None:
-    """A table that may have vectors, and has none, is written as any other."""
+def test_deletion_vectors_that_were_purged(root: Path) -> None:
+    """A table that may have vectors, and has no vector, is written like any other."""
     version = DeltaTable(root).version() + 1
     features = ["deletionVectors"]
     protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features}
@@ -366,10 +376,10 @@ def alter(**properties: str) -> Callable[[Path], None]:
     ],
     ids=["append-only", "change data feed", "constraint"],
 )
-def test_what_cannot_be_written_rightly(
+def test_properties_that_cannot_be_written_rightly(
     root: Path, change: Callable[[Path], None], why: str
 ) -> None:
-    """A table that asks more of its writers than this program does is refused at once."""
+    """A table that requires more of its writers than this program does is refused at once."""
     change(root)
     with pytest.raises(InputError, match=f"cannot be written rightly: .*{why}"):
         Dataset(root, SCHEMA, SOURCE)
@@ -409,8 +419,8 @@ def write_protocol(root: Path, **changes: Any) -> None:
     ],
     ids=["generated", "invariant", "column mapping", "row tracking", "unknown", "version"],
 )  # fmt: skip
-def test_features_of_other_programs(root: Path, changes: dict[str, Any]) -> None:
-    """Whatever a table asks for that is not known here, it is refused by a sentence."""
+def test_unknown_features_are_refused(root: Path, changes: dict[str, Any]) -> None:
+    """Any table feature that is unknown here is refused with a sentence."""
     write_protocol(root, **changes)
     with pytest.raises((InputError, DatasetError)) as caught:
         Dataset(root, SCHEMA, SOURCE)
@@ -424,13 +434,13 @@ AGAIN = replace(QUICK, force=True)
 
 
 def double(root: Path, day: date) -> None:
-    """Every row of a day once more, as a commit that another program's had crossed left it."""
+    """Add every row of a day once more, as an early version did after another program's commit."""
     table = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", day)])
     write_deltalake(root, table, mode="append")
 
 
 def rows_of(root: Path) -> list[str]:
-    """The table's rows for a Delta reader: OPTIMIZE leaves files that a glob reads as well."""
+    """Return the rows for a Delta reader: OPTIMIZE leaves files that a glob reads as well."""
     return sorted(
         json.dumps(row, default=str, sort_keys=True)
         for row in DeltaTable(root).to_pyarrow_table().to_pylist()
@@ -438,7 +448,7 @@ def rows_of(root: Path) -> list[str]:
 
 
 def test_a_doubled_day_is_repaired(tmp_path: Path) -> None:
-    """P5: a day loses what it holds twice without a word; --force is enough."""
+    """P5: a day may lose the rows that it holds twice: --force is enough."""
     root = tmp_path / "table"
     with Sandbox(SPEC) as sandbox:
         pull(sandbox.url, root)
@@ -450,7 +460,7 @@ def test_a_doubled_day_is_repaired(tmp_path: Path) -> None:
 
 
 def test_a_doubled_day_that_shrank(tmp_path: Path) -> None:
-    """P5: of a day that lost events too, the guard says how many it holds, and refuses."""
+    """P5: if a day lost events too, the guard says how many it holds, and refuses."""
     root = tmp_path / "table"
     with Sandbox(SPEC) as sandbox:
         pull(sandbox.url, root, DAYS[:1])
@@ -466,12 +476,12 @@ def test_a_doubled_day_that_shrank(tmp_path: Path) -> None:
 def test_a_backfill_beside_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, foreign: Callable[[Path], None]
 ) -> None:
-    """P4: days in several files that are pulled again beside another program are there once."""
+    """P4: days in several files, pulled again beside another program, hold each event once."""
     root = tmp_path / "table"
     with Sandbox(SPEC) as sandbox:
         pull(sandbox.url, root)
         right = rows(root)
-        for step, moment in (("check_shrink", "after"), ("_move_in", "after")):
+        for step, moment in (("check_shrink", "after"), ("_publish", "after")):
             double(root, DAYS[0])
             once(monkeypatch, step, moment, lambda: foreign(root))
             done = pull(sandbox.url, root, options=AGAIN)

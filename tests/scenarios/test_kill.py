@@ -1,4 +1,4 @@
-"""kill -9 at a random moment, the same command again: the same table as if nothing had happened.
+"""kill -9 at a random moment and the same command again give the table of an undisturbed run.
 
 KILLS=100 python -m pytest tests/scenarios/test_kill.py runs a hundred of them instead of a few.
 """
@@ -66,7 +66,7 @@ def finish(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_somewhere(process: subprocess.Popen[bytes], folder: Path, dice: random.Random) -> None:
-    """At any moment of the command's life, or within the few ms in which a commit happens."""
+    """Kill at any moment of the command, or within the few ms of a commit."""
     if dice.random() < 0.5:
         wait = dice.uniform(0.0, 2.5)
     else:
@@ -104,7 +104,7 @@ def test_killed_and_started_again(
 
 
 def check_records(folder: Path) -> None:
-    """P3: no run stays open, and the committed ones together hold at least the table's rows."""
+    """P3: no run stays open, and the newest run records add up to the rows of the table."""
     shown = subprocess.run(
         [sys.executable, "-m", "engine", "runs", "--json", "--limit", "1000"],
         env={**os.environ, "MIXPANEL_ETL_HOME": str(folder / "home")},

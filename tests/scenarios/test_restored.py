@@ -1,4 +1,4 @@
-"""What the table does not hold any more is due again, and is said before all is called complete."""
+"""Days whose rows another program removed are due again, and reported as not complete (P10)."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from engine.control import declared_flows
-from engine.dataset.contents import Change, Contents, change, noted_after
 from engine.dataset.dataset import Dataset
+from engine.dataset.day_changes import Change, DaySummary, compare, figures_after
 from engine.dataset.positions import pulled
 from engine.model import schedule
 from engine.model.schedule import Positions
@@ -46,13 +46,13 @@ def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> Pull:
     return pull(sandbox.url, root, FOUR, ONE_BY_ONE, **changes)
 
 
-def asked(sandbox: Sandbox) -> list[str]:
-    """The days that were asked for since the last reset."""
+def requested(sandbox: Sandbox) -> list[str]:
+    """Return the days of the requests since the last reset."""
     return sorted(request["params"]["from_date"] for request in sandbox.requests)
 
 
 def all_rows(root: Path) -> list[str]:
-    """The table's rows for a Delta reader; other programs leave files that a glob reads too."""
+    """Return the rows for a Delta reader; other programs leave files that a glob reads too."""
     found = DeltaTable(root).to_pyarrow_table().to_pylist()
     return sorted(json.dumps(row, default=str, sort_keys=True) for row in found)
 
@@ -72,20 +72,20 @@ def delete(predicate: str | None) -> Callable[[Path], None]:
 
 
 def overwrite(root: Path) -> None:
-    """Another program replaces the whole table by a few rows of its own."""
+    """Replace the whole table, as another program, by a few rows."""
     table = DeltaTable(root).to_pyarrow_table().slice(0, 5)
     write_deltalake(root, table, mode="overwrite")
 
 
 def sum_up(root: Path) -> None:
-    """A checkpoint, and none of the entries before it."""
+    """Write a checkpoint, and delete the entries before it."""
     DeltaTable(root).create_checkpoint()
     for entry in sorted((root / "_delta_log").glob("*.json"))[:-1]:
         entry.unlink()
 
 
 def in_parts(root: Path) -> None:
-    """A checkpoint as Spark writes one of several parts, and none of the entries before it."""
+    """Write a checkpoint in several parts, as Spark does, and delete the entries before it."""
     sum_up(root)
     log = root / "_delta_log"
     (checkpoint,) = log.glob("*.checkpoint.parquet")
@@ -111,45 +111,45 @@ def nothing(root: Path) -> None:
     ids=["restored", "to nothing", "a day", "some rows", "all rows", "overwritten"],
 )
 @pytest.mark.parametrize("then", [nothing, sum_up, in_parts])
-def test_days_that_were_undone(
+def test_undone_days_are_pulled_again(
     sandbox: Sandbox,
     root: Path,
     undo: Callable[[Path], None],
     days: list[date],
     then: Callable[[Path], None],
 ) -> None:
-    """The same backfill pulls those days, and those alone, whatever became of the log."""
+    """The same backfill pulls those days and no others, whatever became of the log."""
     backfill(sandbox, root)
     right = all_rows(root)
     undo(root)
     then(root)
     done = backfill(sandbox, root)
-    assert asked(sandbox) == list(map(str, days))
+    assert requested(sandbox) == list(map(str, days))
     assert set(done.statuses) == {"success"}
     assert all_rows(root) == right
     backfill(sandbox, root)
-    assert asked(sandbox) == []
+    assert requested(sandbox) == []
 
 
-@pytest.mark.parametrize("keep", [0, 24])
-def test_an_older_pull_of_a_day(sandbox: Sandbox, root: Path, keep: int) -> None:
-    """A RESTORE brings back as many rows as there were, of an older pull: due again.
+@pytest.mark.parametrize("hours", [0, 24])
+def test_a_restore_to_an_older_pull_of_a_day(sandbox: Sandbox, root: Path, hours: int) -> None:
+    """A RESTORE brings back as many rows, of an older pull: the day is due again.
 
     Files that were deleted meanwhile are due again as well, and their removal is no error.
     """
     backfill(sandbox, root)
-    pull(sandbox.url, root, FOUR, AGAIN, keep_superseded_hours=keep)
+    pull(sandbox.url, root, FOUR, AGAIN, keep_superseded_hours=hours)
     right = all_rows(root)
     version = DeltaTable(root).version()
     DeltaTable(root).restore(version - 4, ignore_missing_files=True)
     done = backfill(sandbox, root)
-    assert asked(sandbox) == list(map(str, FOUR))
+    assert requested(sandbox) == list(map(str, FOUR))
     assert set(done.statuses) == {"success"}
     assert all_rows(root) == right
 
 
 def test_what_other_programs_may_do(sandbox: Sandbox, root: Path) -> None:
-    """OPTIMIZE, VACUUM, an update and a checkpoint undo nothing: no day is asked for."""
+    """After OPTIMIZE, VACUUM, an update and a checkpoint no day is due."""
     backfill(sandbox, root)
     pull(sandbox.url, root, FOUR[:1], AGAIN)
     DeltaTable(root).optimize.z_order(["unmapped"])
@@ -157,30 +157,30 @@ def test_what_other_programs_may_do(sandbox: Sandbox, root: Path) -> None:
     DeltaTable(root).update(updates={"unmapped": "'x'"}, predicate="event_date = '2024-01-02'")
     DeltaTable(root).create_checkpoint()
     backfill(sandbox, root)
-    assert asked(sandbox) == []
+    assert requested(sandbox) == []
 
 
-def test_a_table_without_notes(
+def test_a_table_without_figures(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a table that an older version wrote, the log's own entries say what was undone."""
+    """In a table of an early version, the entries of the log show what was undone."""
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "_notes", lambda *_: {})
+        patch.setattr(Dataset, "_figures", lambda *_: {})
         backfill(sandbox, root)
     right = all_rows(root)
     backfill(sandbox, root)
-    assert asked(sandbox) == []
+    assert requested(sandbox) == []
     DeltaTable(root).restore(2)
     backfill(sandbox, root)
-    assert asked(sandbox) == ["2024-01-03", "2024-01-04"]
+    assert requested(sandbox) == ["2024-01-03", "2024-01-04"]
     assert all_rows(root) == right
     DeltaTable(root).optimize.z_order(["unmapped"])
     backfill(sandbox, root)
-    assert asked(sandbox) == []
+    assert requested(sandbox) == []
 
 
 def test_restored_while_it_is_open(sandbox: Sandbox, root: Path) -> None:
-    """What was read of the table before is not believed after."""
+    """What was read of the table before the RESTORE is read again."""
     backfill(sandbox, root)
     flow = flow_of(sandbox.url, root)
     dataset = Dataset(root, table_schema(RULES), flow.source)
@@ -203,8 +203,8 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def keep(name: str) -> list[dict[str, Any]]:
-    """What a tick of the flow does, in this process."""
+def sync(name: str) -> list[dict[str, Any]]:
+    """Sync the flow once, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
 
@@ -219,12 +219,14 @@ UNDOING = [
 
 @pytest.mark.parametrize("undo", UNDOING)
 @pytest.mark.parametrize("name", ["events", "daily"])
-def test_the_daemon_pulls_them_again(run: Run, name: str, undo: Callable[[Path], None]) -> None:
-    """A tick brings back what was undone, of days and of arrival windows, and no row twice."""
+def test_the_daemon_pulls_undone_days_again(
+    run: Run, name: str, undo: Callable[[Path], None]
+) -> None:
+    """It brings back days and arrival windows that were undone, and no row twice."""
     root = Path("data", name)
-    assert keep(name)
+    assert sync(name)
     right = all_rows(root)
-    assert keep(name) == []
+    assert sync(name) == []
     undo(root)
     lost = sorted({row.split('"event_date": "')[1][:10] for row in right} - days_of(root))
     said = run("status", "--config=flows.toml", f"--flow={name}")
@@ -242,10 +244,10 @@ def test_the_daemon_pulls_them_again(run: Run, name: str, undo: Callable[[Path],
         )
     }
     assert set(lost) <= undone
-    assert {item["metrics"]["statusSummary"]["status"] for item in keep(name)} == {"success"}
+    assert {item["metrics"]["statusSummary"]["status"] for item in sync(name)} == {"success"}
     assert all_rows(root) == right
     assert run("status", "--config=flows.toml", f"--flow={name}").status == 0
-    assert keep(name) == []
+    assert sync(name) == []
 
 
 def days_of(root: Path) -> set[str]:
@@ -253,9 +255,9 @@ def days_of(root: Path) -> set[str]:
     return set(map(str, files["partition.event_date"].to_pylist()))
 
 
-def test_rows_of_another_program(run: Run) -> None:
-    """A day that only has more rows is left as it is, and status and backfill say so."""
-    keep("daily")
+def test_rows_of_another_program_stay(run: Run) -> None:
+    """A day that only has more rows stays as it is, and status and backfill report it."""
+    sync("daily")
     root = Path("data/daily")
     day = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", date(2024, 1, 9))])
     write_deltalake(root, day.slice(0, 3), mode="append")
@@ -267,7 +269,7 @@ def test_rows_of_another_program(run: Run) -> None:
     dates = ["--from-date=2024-01-09", "--to-date=2024-01-09"]
     said = run("backfill", "--config=flows.toml", "--flow=daily", *dates)
     assert "left so without --force: 2024-01-09 holds" in said.err
-    assert keep("daily") == []
+    assert sync("daily") == []
     assert all_rows(root) == found
 
 
@@ -289,11 +291,11 @@ def remove_day(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [remove, cut, remove_day])
 @pytest.mark.parametrize("name", ["events", "daily"])
-def test_a_file_that_is_gone(run: Run, harm: Callable[[Path], None], name: str) -> None:
-    """`check` counts it and names the day, `status` and `plan` say it is due, a tick mends it."""
+def test_a_missing_file(run: Run, harm: Callable[[Path], None], name: str) -> None:
+    """`check` names its day, `status` and `plan` show it as due, and the daemon pulls it."""
     root, options = Path("data", name), ["--config=flows.toml", f"--flow={name}"]
-    keep("events")
-    keep("daily")
+    sync("events")
+    sync("daily")
     right = rows(root.absolute())
     harm(next(root.glob("event_date=2024-01-09/*.parquet")))
     said = run("check", "--config=flows.toml")
@@ -305,20 +307,20 @@ def test_a_file_that_is_gone(run: Run, harm: Callable[[Path], None], name: str) 
     assert "2024-01-09 lacks 1 file on the disk" in said.err
     (due,) = json.loads(run("plan", *options, "--json").out)[0]["due"]
     assert (due["why"], due["window"]["from_date"]) == ("undone", "2024-01-09")
-    (item,) = keep(name)
+    (item,) = sync(name)
     assert item["metrics"]["statusSummary"]["status"] == "success"
     assert rows(root.absolute()) == right
     assert run("status", *options).status == 0
     assert run("check", "--config=flows.toml").status == 0
 
 
-def test_a_file_that_is_gone_is_pulled_by_backfill(sandbox: Sandbox, root: Path) -> None:
-    """The same command again is enough."""
+def test_a_backfill_pulls_the_day_of_a_missing_file(sandbox: Sandbox, root: Path) -> None:
+    """The same command as before is enough."""
     backfill(sandbox, root)
     right = rows(root)
     next(root.glob("event_date=2024-01-03/*.parquet")).unlink()
     done = backfill(sandbox, root)
-    assert asked(sandbox) == ["2024-01-03"]
+    assert requested(sandbox) == ["2024-01-03"]
     assert done.statuses == ["success"]
     assert rows(root) == right
 
@@ -326,10 +328,10 @@ def test_a_file_that_is_gone_is_pulled_by_backfill(sandbox: Sandbox, root: Path)
 # What is decided ------------------------------------------------------------------------------
 
 DAY = FOUR[0]
-OURS = Contents.of([(f"event_date={DAY}/A-0.parquet", 10)])
-NEWER = Contents.of([(f"event_date={DAY}/B-0.parquet", 10)])
-COMPACTED = Contents.of([(f"event_date={DAY}/part-0-x.parquet", 10)])
-NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.files}
+OURS = DaySummary.of([(f"event_date={DAY}/A-0.parquet", 10)])
+NEWER = DaySummary.of([(f"event_date={DAY}/B-0.parquet", 10)])
+COMPACTED = DaySummary.of([(f"event_date={DAY}/part-0-x.parquet", 10)])
+NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.file_hash}
 
 
 @pytest.mark.parametrize(
@@ -340,32 +342,32 @@ NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.files}
         (COMPACTED, None),
         (replace(COMPACTED, rows=9), True),
         (replace(COMPACTED, rows=11), False),
-        (Contents(), True),
+        (DaySummary(), True),
         (replace(OURS, gone=1), True),
         (OURS.plus(COMPACTED), False),
     ],
 )
-def test_what_a_change_is(there: Contents, undone: bool | None) -> None:
-    """Fewer rows, files gone, or another set of this program's files: undone; more rows: not."""
-    found = change(DAY, there, NOTED)
+def test_which_days_are_undone(there: DaySummary, undone: bool | None) -> None:
+    """Those with fewer rows, missing files, or other files of this program; not those with more."""
+    found = compare(DAY, there, NOTED)
     assert (found and found.undone) == undone
-    assert change(DAY, replace(there, gone=0), {}) is None
+    assert compare(DAY, replace(there, gone=0), {}) is None
 
 
-def test_what_is_noted() -> None:
-    """A whole pull mends a day; rows that are added to one that lacks some do not."""
-    after = OURS.plus(Contents.of([(f"event_date={DAY}/C-0.parquet", 5)]))
-    assert noted_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
+def test_which_figures_are_noted() -> None:
+    """A whole pull mends a day; rows that are added to a day that lost some do not."""
+    after = OURS.plus(DaySummary.of([(f"event_date={DAY}/C-0.parquet", 5)]))
+    assert figures_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
     lost = replace(COMPACTED, rows=4)
-    added = lost.plus(Contents.of([(f"event_date={DAY}/C-0.parquet", 6)]))
-    noted = NOTED | noted_after(DAY, lost, added, NOTED, whole=False)
-    found = change(DAY, added, noted)
+    added = lost.plus(DaySummary.of([(f"event_date={DAY}/C-0.parquet", 6)]))
+    noted = NOTED | figures_after(DAY, lost, added, NOTED, whole=False)
+    found = compare(DAY, added, noted)
     assert found == Change(DAY, 16, 10, 0, undone=True)
-    assert change(DAY, NEWER, noted_after(DAY, lost, NEWER, NOTED, whole=True)) is None
+    assert compare(DAY, NEWER, figures_after(DAY, lost, NEWER, NOTED, whole=True)) is None
 
 
-def test_undone_days_come_before_days() -> None:
-    """Pure: they are due whole, up to M beside arrival windows, each in one window alone."""
+def test_undone_days_are_due_first() -> None:
+    """They are due whole, before the high watermark beside arrival windows, in a window alone."""
     flow = flow_of("http://127.0.0.1", Path("t"), windows="day", backfill_from=FOUR[0])
     now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
     whole = dict.fromkeys(FOUR, now)
@@ -381,8 +383,8 @@ def test_undone_days_come_before_days() -> None:
     assert "undone" not in {each.why for each in schedule.due(arriving, waiting, now)}
 
 
-def half_of_it_twice(root: Path) -> None:
-    """As many rows as before, half of them lost and the other half doubled."""
+def lose_half_and_double_the_rest(root: Path) -> None:
+    """Leave as many rows as before: half of them lost, the other half doubled."""
     of_day = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", FOUR[1])])
     half = of_day.num_rows // 2
     replaced = f"event_date = '{FOUR[1]}'"
@@ -390,8 +392,8 @@ def half_of_it_twice(root: Path) -> None:
     write_deltalake(root, of_day.slice(0, of_day.num_rows - half), mode="append")
 
 
-def twice_and_some_deleted(root: Path) -> None:
-    """More rows than before, and some events lost."""
+def double_and_delete_some(root: Path) -> None:
+    """Leave more rows than before, and some events lost."""
     of_day = DeltaTable(root).to_pyarrow_table(filters=[("event_date", "=", FOUR[1])])
     write_deltalake(root, of_day, mode="append")
     names = of_day["_extconndev"].combine_chunks().field("insert_id").to_pylist()
@@ -400,17 +402,17 @@ def twice_and_some_deleted(root: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("act", [half_of_it_twice, twice_and_some_deleted])
-def test_a_day_of_which_rows_were_taken_and_added(
+@pytest.mark.parametrize("act", [lose_half_and_double_the_rest, double_and_delete_some])
+def test_a_day_that_lost_rows_and_got_others(
     sandbox: Sandbox, root: Path, act: Callable[[Path], None]
 ) -> None:
-    """P10: that a day has as many rows as it had, or more, does not hide what was taken."""
+    """P10: that a day has as many rows as before, or more, does not hide the lost ones."""
     backfill(sandbox, root)
     right = all_rows(root)
     act(root)
     assert all_rows(root) != right
     backfill(sandbox, root)
-    assert asked(sandbox) == [str(FOUR[1])]
+    assert requested(sandbox) == [str(FOUR[1])]
     assert all_rows(root) == right
     backfill(sandbox, root)
-    assert asked(sandbox) == []
+    assert requested(sandbox) == []

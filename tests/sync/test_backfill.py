@@ -689,7 +689,6 @@ def test_an_error_behind_the_commit(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """P2: a commit that came through counts, even if an error came after it."""
-    from engine.dataset import delta_log
     from engine.dataset.storage import local
 
     real = local.sync
@@ -700,7 +699,7 @@ def test_an_error_behind_the_commit(
         real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(delta_log, "sync", sync)
+        patch.setattr(local, "sync", sync)
         with pytest.raises(DatasetError, match="Input/output error"):
             pull(sandbox.url, root, days(1))
     assert len(rows(root)) == ROWS

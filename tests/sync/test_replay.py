@@ -14,9 +14,9 @@ import pytest
 from engine.catalog.database import Catalog
 from engine.cli.main import PROGRAM
 from engine.config.shipped import find
-from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import Writer
+from engine.dataset.storage.local import LocalStorage
 from engine.errors import EtlError
 from engine.mapping import evaluate
 from engine.model.batch import CORRUPT, INVALID, REQUIRED
@@ -566,10 +566,10 @@ class Killed(BaseException):
 STEPS: dict[str, tuple[Any, str]] = {
     "pulled": (Writer, "finish"),
     "noted": (Dataset, "describe"),
-    "intent written": (module, "write_synced"),
-    "files moved": (Dataset, "_move_in"),
+    "intent written": (LocalStorage, "write"),
+    "files moved": (Dataset, "_publish"),
     "logged": (Dataset, "_write_log"),
-    "settled": (Dataset, "_settle"),
+    "settled": (Dataset, "_recover"),
     "told": (Catalog, "save"),
 }
 
@@ -584,13 +584,13 @@ def test_killed_at_any_step(
     words = ("rejects", "replay", backfill(run), "--schema=half.json", "--json")
     before = rows(TABLE)
     owner, name = STEPS[step]
-    real, settle = getattr(owner, name), Dataset._settle
+    real, settle = getattr(owner, name), Dataset._recover
     dead = False
 
     def fatal(*arguments: Any, **more: Any) -> Any:
         nonlocal dead
         begins = step == "told" and '"inProgress"' in json.dumps(arguments[1])
-        if begins or (step == "intent written" and arguments[0].name != "intent.json"):
+        if begins or (step == "intent written" and not arguments[1].endswith("intent.json")):
             return real(*arguments, **more)
         if not dead and moment == "after":
             real(*arguments, **more)
@@ -603,7 +603,7 @@ def test_killed_at_any_step(
         return settle(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "_settle", unless_dead)
+        patch.setattr(Dataset, "_recover", unless_dead)
         patch.setattr(owner, name, fatal)
         with pytest.raises(Killed):
             run(*words)

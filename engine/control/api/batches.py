@@ -16,6 +16,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
 from engine.control.api.plane import AppState, Shared
+from engine.dataset import layout
+from engine.dataset.layout import INPUTS, REJECT_SAMPLES, REJECTS
 from engine.errors import NotFound, disk_error
 from engine.model.window import Window
 
@@ -24,9 +26,7 @@ Json = dict[str, Any]
 router = APIRouter(tags=["batches"])
 
 MOST = 100  # files in one answer
-INPUTS, ERRORS = "input_files", "row_errors"  # folders of a batch
-SAMPLES = "row_error_samples.json"
-ALIASES = {"row_errors_sample.json": SAMPLES}  # as the specification spells it
+ALIASES = {"row_errors_sample.json": REJECT_SAMPLES}  # as the specification spells it
 
 Start = Annotated[int, Query(ge=0, description="How many files to leave out.")]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
@@ -39,11 +39,13 @@ def batch_meta(
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """What was asked for a batch, and what was rejected: a list of files, or one of them."""
-    root, folder, _ = _run(plane, batch)
-    lists = {name: _listed(root, *folder, name) for name in (INPUTS, ERRORS)}
+    root, known, _ = _run(plane, batch)
+    folder = layout.batch(known)
+    lists = {name: _listed(root, f"{folder}/{name}") for name in (INPUTS, REJECTS)}
     files = {f"{name}/{each.name}": each for name, found in lists.items() for each in found}
-    lists[""] = [each for each in _listed(root, *folder) if each.name in (INPUTS, ERRORS, SAMPLES)]
-    files |= {each.name: each for each in lists[""] if each.name == SAMPLES}
+    shown = (INPUTS, REJECTS, REJECT_SAMPLES)
+    lists[""] = [each for each in _listed(root, folder) if each.name in shown]
+    files |= {each.name: each for each in lists[""] if each.name == REJECT_SAMPLES}
     wanted = (path or "").strip("/")
     if wanted in lists:
         return _page(request, f"{wanted}/".lstrip("/"), lists[wanted], start, limit)
@@ -56,8 +58,8 @@ def batch_failed(
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """The records of a batch that were rejected: a list of files, or one of them."""
-    root, folder, _ = _run(plane, batch)
-    found = _listed(root, *folder, ERRORS)
+    root, known, _ = _run(plane, batch)
+    found = _listed(root, f"{layout.batch(known)}/{REJECTS}")
     if path:
         return _file(batch, path, {each.name: each for each in found}.get(path))
     return _page(request, "", found, start, limit)
@@ -112,33 +114,33 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
     batches = str(request.url_for("batch_meta", batch="-")).rpartition("/-/")[0]
     for item, root, batch in runs:
         # The whole beginning of a value: in a text, such quotes would be escaped.
-        folder = json.dumps(f"{root}/_batches/{batch}")[:-1]
+        folder = json.dumps(f"{root}/{layout.batch(batch)}")[:-1]
         yield item.replace(f'":{folder}/', f'":"{batches}/{batch}/meta?path=')
 
 
 # Where things are --------------------------------------------------------------------------
 
 
-def _run(plane: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
-    """The table of a batch, its folder there, and what was asked for; NotFound for none of ours."""
+def _run(plane: AppState, batch: str) -> tuple[Path, str, Window]:
+    """Return the table, the id and the window of a batch; NotFound for an unknown id."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
     rows = plane.catalog.read(query, [batch])
     if not rows:
         raise NotFound("batches", batch)
     root, known, window = rows[0]
-    return Path(root), ("_batches", known), Window.from_json(json.loads(window))
+    return Path(root), known, Window.from_json(json.loads(window))
 
 
-def _listed(root: Path, *below: str) -> list[Path]:
+def _listed(root: Path, below: str) -> list[Path]:
     """What is in a folder of a table, by name; nothing in one that is not there, as after a run
     that failed before there was anything to say, or once it was tidied away (at any moment).
 
     Links in a table are not followed: they lead anywhere. Nor is there an address for a name that
     is not UTF-8, and none of ours is.
     """
-    folder = root.joinpath(*below)
+    folder = root / below
     with disk_error(f"read {folder}"):
-        if not folder.is_dir() or folder.resolve() != root.resolve().joinpath(*below):
+        if not folder.is_dir() or folder.resolve() != root.resolve() / below:
             return []
         try:
             found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
@@ -149,8 +151,8 @@ def _listed(root: Path, *below: str) -> list[Path]:
 
 def _table_files(plane: AppState, batch: str) -> list[Path]:
     """A table may have very many days: only those of the batch are looked at."""
-    root, (_, known), window = _run(plane, batch)
-    days = (_listed(root, f"event_date={day}") for day in window.days)
+    root, known, window = _run(plane, batch)
+    days = (_listed(root, layout.day_folder(day)) for day in window.days)
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from engine.control.api.docs import DOCS, OPEN, page
 from engine.control.api.edge import READS, answer, straighten
 from engine.control.api.problems import Problem
-from engine.dataset.storage.local import keep
+from engine.dataset.storage.local import write_once
 from engine.errors import InputError, disk_error
 from engine.model.flow import Secret
 
@@ -95,7 +95,7 @@ def token_of(home: Path) -> Secret:
     """The token of a home; made there, in a file of its owner's alone, where none is yet."""
     path = home / NAME
     with disk_error(f"write {path}"):
-        token = keep(path, secrets.token_urlsafe(32)).strip()
+        token = write_once(path, secrets.token_urlsafe(32)).strip()
     if not token:
         raise InputError(f"{path} is empty. Write a token into it, or delete it: one is made then.")
     return Secret(token)

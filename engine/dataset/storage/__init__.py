@@ -1,1 +1,1 @@
-"""Where the bytes of a dataset are: local disks only, so far."""
+"""Where the bytes of a dataset are: `base` says what a storage does, `local` is the local disk."""

@@ -1,30 +1,181 @@
-"""Files that a crash or a power cut leaves whole or not at all; files that one process holds;
-where they are.
+"""The local disk: the one `Storage` so far, and the file operations that it is made of.
+
+The home of the program, with its catalog and secrets, uses the functions as well. What they write
+is there whole or not at all after a crash or a power cut.
 """
 
 import errno
 import fcntl
 import mmap
 import os
+import re
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any, TextIO
 from urllib.parse import unquote, urlsplit
 
-from engine.errors import InputError
+from engine.dataset import layout
+from engine.dataset.storage.base import Entry, Stat
+from engine.errors import DatasetError, InputError, disk_error
 
-# What a file system answers to a call that it does not have, at all or for such a file.
+# What a file system answers to a call that it does not support, at all or for such a file.
 LACKING = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 
 NO_LINKS = (
     "its file system has no hard links, by which a Delta commit is made. Use a folder on another "
     "file system"
 )
+UNREACHABLE = re.compile(r"[\\\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")  # in a path, for deltalake
+
+
+class LocalStorage:
+    """A dataset in a folder of this machine; each method does what `Storage` says of it."""
+
+    def __init__(self, root: Path) -> None:
+        """Raise InputError if the root, or one of its own folders, cannot be a folder."""
+        self.root = Path(os.path.realpath(root))  # one table has one name, wherever we are
+        self.scratch = self.root / layout.STAGING  # on its file system, so that publish renames
+        if odd := UNREACHABLE.search(str(self.root)):
+            raise InputError(
+                f"A Delta table cannot be kept in {str(self.root)!r}: Delta readers take its "
+                f"{odd[0]!r} for something else. Give another directory for the dataset."
+            )
+        standing = next(path for path in (self.root, *self.root.parents) if path.exists())
+        if not standing.is_dir():
+            raise InputError(f"{standing} is a file. Give a directory for the dataset.")
+        for name in layout.OWN_FOLDERS:
+            folder = self.root / name
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise InputError(
+                    f"{folder} is a file, and the dataset needs a folder of that name. Move the "
+                    "file away, or give another directory for the dataset."
+                )
+
+    def open(self, path: str) -> Any:
+        """Open a file as Arrow's random access file."""
+        import pyarrow as pa  # 100 ms, which the home does without
+
+        return pa.OSFile(str(self.root / path))
+
+    def stat(self, path: str) -> Stat | None:
+        """Follow links: a folder of data files may be on another disk."""
+        try:
+            found = os.stat(f"{self.root}/{path}")  # noqa: PTH116  # a Path takes as long again
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if not S_ISREG(found.st_mode):
+            return None
+        return Stat(found.st_size, (found.st_ino, found.st_mtime_ns, found.st_size))
+
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """Yield the entries one after the other: a folder may hold thousands."""
+        with suppress(FileNotFoundError), os.scandir(self.root / folder) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    yield Entry(entry.name, "folder")
+                else:
+                    is_file = entry.is_file(follow_symlinks=False)
+                    yield Entry(entry.name, "file" if is_file else "other")
+
+    def write(self, path: str, text: str) -> None:
+        """Write a temporary file beside it, and rename that."""
+        make_folder((self.root / path).parent)
+        write_synced(self.root / path, text)
+
+    def publish(self, files: Mapping[Path, str]) -> None:
+        """Rename the files and folders, and force the folders that changed to the disk."""
+        moves = {source: self.root / path for source, path in files.items()}
+        if not any(source.exists() for source in moves):
+            return
+        for source in filter(Path.is_dir, moves):
+            sync_tree(source)
+        for source, target in moves.items():
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
+        for parent in dict.fromkeys(target.parent for target in moves.values()):
+            sync(parent)
+        sync(self.root)  # the entries of folders that are new
+
+    def delete(self, paths: Iterable[str]) -> list[str]:
+        """Unlink the files, remove the folders, and force the folders that changed to the disk."""
+        left, failures = list[str](), list[OSError]()
+        changed = dict[Path, None]()
+        for path in paths:
+            place = self.root / path
+            changed[place.parent] = None
+            try:
+                if path.endswith("/"):
+                    shutil.rmtree(place, ignore_errors=True)
+                elif not _unlink(place):
+                    left.append(path)
+            except OSError as error:
+                failures.append(error)
+        for folder in [*changed]:
+            while folder != self.root and folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+                folder = folder.parent
+                changed[folder] = None
+        for folder in filter(Path.is_dir, changed):
+            sync(folder)
+        if failures:
+            raise failures[0]
+        return left
+
+    def set_aside(self, path: str, beside: str | None = None) -> str:
+        """Rename it to the first such name that is free."""
+        wanted = self.root / (beside or path)
+        name, number = f"{wanted.name}{layout.DAMAGED}", 1
+        while os.path.lexists(wanted.with_name(name)):
+            number += 1
+            name = f"{wanted.name}.{number}{layout.DAMAGED}"
+        (self.root / path).rename(wanted.with_name(name))
+        return name
+
+    def sync(self, paths: Iterable[str]) -> None:
+        """Force each file, and then each of their folders, to the disk."""
+        places = [self.root / path for path in paths]
+        for place in places:
+            with suppress(FileNotFoundError):
+                sync(place)
+        for folder in dict.fromkeys(place.parent for place in places):
+            sync(folder)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold an flock: the kernel frees it when the process ends, however it ends."""
+        with disk_error(f"write in {self.root}"):
+            make_folder(self.scratch)
+            lock = (self.root / layout.LOCK).open("a+", encoding="ascii")
+        with lock:
+            with disk_error(f"write in {self.root}"):
+                holder = lock_file(lock)
+            if holder:
+                raise DatasetError(
+                    f"The dataset {self.root} is in use by process {holder}. "
+                    "Wait until it is done, or stop it."
+                )
+            yield
+
+
+def _unlink(place: Path) -> bool:
+    """Delete a file and return True; False if a folder is in its place."""
+    try:
+        place.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (IsADirectoryError, PermissionError):  # the latter on macOS
+        if place.is_symlink() or not place.is_dir():
+            raise
+        return False
+    return True
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a file that is there whole or not at all, whatever the moment of a crash."""
+    """Write a file so that a crash at any moment leaves all of it, or what was there before."""
     partial = path.with_suffix(".partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -34,7 +185,7 @@ def write_synced(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it that are missing, so that a power cut leaves them there."""
+    """Make a folder, and those above it that are missing, and force them to the disk."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -42,10 +193,11 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
     sync(path.parent)
 
 
-def keep(path: Path, text: str) -> str:
-    """What a file of its owner's alone holds: `text`, unless it was there already.
+def write_once(path: Path, text: str) -> str:
+    """Write `text` to a file unless there is one, and return what the file holds.
 
-    Of two processes that make it at once, both get what one of them wrote; never a part of it.
+    Only the owner can read it. Of two processes that do this at once, both get what one has
+    written, and never a part of it.
     """
     make_folder(path.parent, 0o700)
     if not path.exists():
@@ -62,7 +214,7 @@ def keep(path: Path, text: str) -> str:
 
 
 def _name_once(made: Path, path: Path) -> None:
-    """Give a file its name, unless there is one of that name already."""
+    """Give the file `made` the name `path`, unless there is a file of that name."""
     try:
         os.link(made, path)
     except FileExistsError:
@@ -74,7 +226,7 @@ def _name_once(made: Path, path: Path) -> None:
 
 
 def _rename_once(made: Path, path: Path) -> None:
-    """The same on a file system without hard links: one process at a time looks and renames."""
+    """Do as `_name_once` without hard links: one process at a time checks and renames."""
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         _lock(fcntl.flock, folder, fcntl.LOCK_EX, path.parent)
@@ -85,10 +237,10 @@ def _rename_once(made: Path, path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Force a file, or a directory's entries, to the disk.
+    """Force a file, or the entries of a folder, to the disk.
 
-    Where a directory cannot be synced, as on SMB, some FUSE file systems and in one that this user
-    may not list, the file system looks after its entries in its own way: there is nothing to do.
+    A folder that cannot be synced is skipped, as on SMB, on some FUSE file systems, and where this
+    user may not list it: such a file system writes the entries by itself.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -105,17 +257,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def set_aside(path: Path, beside: Path | None = None) -> str:
-    """Give what is at `path` a name that nothing reads, as if it were `beside`; that name."""
-    wanted = beside or path
-    name, number = f"{wanted.name}.damaged", 1
-    while os.path.lexists(wanted.with_name(name)):
-        number += 1
-        name = f"{wanted.name}.{number}.damaged"
-    path.rename(wanted.with_name(name))
-    return name
-
-
 def sync_written(file: IO[Any]) -> None:
     """Force what was written to an open file to the disk."""
     file.flush()
@@ -123,7 +264,7 @@ def sync_written(file: IO[Any]) -> None:
 
 
 def _fsync(handle: int) -> None:
-    """An OSError that says it where the file system has no such thing: P2 could not be kept."""
+    """Sync a file; OSError in a sentence where the file system cannot: P2 would not hold."""
     try:
         os.fsync(handle)
     except OSError as error:
@@ -137,7 +278,7 @@ def _fsync(handle: int) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Force a folder to the disk, with all that is below it."""
+    """Force a folder, with everything below it, to the disk."""
     for where, _, files in os.walk(folder, topdown=False):
         for name in files:
             sync(Path(where, name))
@@ -145,9 +286,9 @@ def sync_tree(folder: Path) -> None:
 
 
 def can_share_memory(folder: Path) -> bool:
-    """Whether processes can share memory by a file there; on network file systems many cannot.
+    """Whether processes can share memory through a file in `folder`, unlike on network disks.
 
-    OSError where they cannot lock a file either.
+    OSError where they cannot lock a file.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         _lock(fcntl.lockf, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
@@ -159,8 +300,8 @@ def can_share_memory(folder: Path) -> bool:
     return True
 
 
-def try_out(folder: Path) -> None:
-    """Try there, with a file that is gone afterwards, what a table needs; OSError if it fails."""
+def check_writable(folder: Path) -> None:
+    """Raise OSError unless a table can be written in `folder`; leave nothing there."""
     with tempfile.NamedTemporaryFile("w", dir=folder) as file:
         sync_written(file)
         _lock(fcntl.flock, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
@@ -174,10 +315,11 @@ def try_out(folder: Path) -> None:
         second.unlink()
 
 
-def take(lock: TextIO) -> str:
-    """Lock an open file, which names this process from then on; else who holds it, "?" if unknown.
+def lock_file(lock: TextIO) -> str:
+    """Lock an open file, write this process id to it, and return "".
 
-    The kernel lets go of it when the process ends, however it ends.
+    If another process has the lock, return its id, "?" if unknown. The kernel frees the lock when
+    the process ends, however it ends.
     """
     try:
         _lock(fcntl.flock, lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, Path(lock.name).parent)
@@ -191,9 +333,9 @@ def take(lock: TextIO) -> str:
 
 
 def _lock(call: Callable[[int, int], None], handle: int, how: int, folder: Path) -> None:
-    """Lock a file by `call`; OSError in words where the file system of `folder` has no locks.
+    """Lock a file by `call`; OSError in a sentence where the file system has no locks.
 
-    To go on without them would let two processes write at once.
+    Without locks two processes could write at once.
     """
     try:
         call(handle, how)
@@ -208,7 +350,7 @@ def _lock(call: Callable[[int, int], None], handle: int, how: int, folder: Path)
 
 
 def local_path(uri: str) -> Path:
-    """The directory that `uri` names: a path or a `file://` URI; other places are refused."""
+    """Return the directory that a path or a `file://` URI names; InputError for other URIs."""
     parts = urlsplit(uri)
     if parts.scheme == "file" and parts.netloc not in ("", "localhost"):
         raise InputError(
@@ -226,12 +368,12 @@ def local_path(uri: str) -> Path:
 
 
 def canonical(uri: str) -> str:
-    """The one name of the table that `uri` names; two that share a table have the same one (P4)."""
+    """Return the real path of `uri`, which is equal for all names of the same table (P4)."""
     return os.path.realpath(local_path(uri))
 
 
 def holder(lock: Path) -> int | None:
-    """The process that holds a lock that `take` took; None if none does."""
+    """Return the process that has locked a file with `lock_file`; None if there is no such."""
     try:
         with lock.open(encoding="ascii") as file:
             try:
