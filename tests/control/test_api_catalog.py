@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.catalog.resources import new
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from tests.support.planes import DATASETS, SCHEMAS, SHIPPED, problem, served
 
 Client = Any

@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.catalog.resources import Resource
-from engine.control.api.collection import changed
-from engine.control.api.patch import patched
-from engine.control.api.preconditions import Preconditions
+from engine.control.api.etag_checks import Preconditions
+from engine.control.api.json_patch import patched
 from engine.control.api.problems import Problem
+from engine.control.api.resource_routes import changed
 from engine.errors import EtagMismatch
 from tests.support.served import MIXPANEL, PASSWORD, Answer, Json, Served, serving, tutorial
 

@@ -16,7 +16,7 @@ from engine.catalog.resources import Resource, new
 from engine.config.file import Api, Config, load
 from engine.control import declared_flows, to_flow
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.server import Server
 from engine.control.secrets import secret_store_of
 from engine.errors import InputError

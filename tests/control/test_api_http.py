@@ -14,9 +14,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.edge import LARGEST, LONGEST_TARGET
-from engine.control.api.guard import AuthMiddleware
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
+from engine.control.api.auth import AuthMiddleware
+from engine.control.api.middleware import LARGEST, LONGEST_TARGET
 from engine.model.flow import Secret
 from tests.support.planes import (
     CONNECTIONS,

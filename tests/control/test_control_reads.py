@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.secrets import secret_store_of
 from engine.errors import EtlError
 from engine.model.batch import CORRUPT, INVALID, REQUIRED

@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.secrets import secret_store_of
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
 from engine.sync.open_flow import now as machine

@@ -16,7 +16,7 @@ from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.config.file import find
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.server import _listening
 from engine.control.secrets import secret_store_of
 from engine.sync.open_flow import now

@@ -1,4 +1,4 @@
-"""The routes together, and how failures are answered. Who may call them: see guard.py."""
+"""The routes together, and how failures are answered. Who may call them: see auth.py."""
 
 from functools import cache, partial
 
@@ -15,15 +15,15 @@ from engine.control.api import (
     explore,
     flows,
     health,
-    mappings,
-    registry,
+    mapping_sets,
     runs,
     sandboxes,
+    schema_registry,
     specs,
     triggers,
 )
-from engine.control.api.docs import DOCS, OPENAPI, describe, page
-from engine.control.api.edge import (
+from engine.control.api.app_state import AppState
+from engine.control.api.middleware import (
     BodyMiddleware,
     ChangeNotifier,
     ErrorMiddleware,
@@ -31,9 +31,9 @@ from engine.control.api.edge import (
     answer,
     empty,
 )
-from engine.control.api.parameters import check_parameters
-from engine.control.api.plane import AppState
+from engine.control.api.openapi import DOCS, OPENAPI, describe, page
 from engine.control.api.problems import Problem, cut, invalid, problem_of
+from engine.control.api.query_parameters import check_parameters
 from engine.errors import EtlError
 
 FLOWSERVICE = "/data/foundation/flowservice"
@@ -56,12 +56,12 @@ def app_of(plane: AppState) -> FastAPI:
         },
     )  # fmt: skip
     app.state.plane = plane
-    registry.keep_shipped(plane)
+    schema_registry.keep_shipped(plane)
     for router in (explore.router, connections.router, flows.router, runs.router, triggers.router):
         app.include_router(router, prefix=FLOWSERVICE)
     app.include_router(specs.router, prefix=FLOWSERVICE)
-    app.include_router(mappings.router, prefix=CONVERSION)
-    app.include_router(registry.schemas, prefix=REGISTRY)
+    app.include_router(mapping_sets.router, prefix=CONVERSION)
+    app.include_router(schema_registry.schemas, prefix=REGISTRY)
     app.include_router(datasets.router, prefix=CATALOG)
     app.include_router(sandboxes.router, prefix=SANDBOXES)
     app.include_router(batches.router, prefix=EXPORT)

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from engine.control.api.plane import AppState, Shared
+from engine.control.api.app_state import AppState, Shared
 from engine.errors import NotFound, disk_error
 from engine.model.window import Window
 

@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
-from engine.control.api.collection import Collection, router_of
-from engine.control.api.items import item
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
+from engine.control.api.password_leaks import check_own_texts, check_texts, opened
 from engine.control.api.problems import invalid
-from engine.control.api.secrecy import check_own_texts, check_texts, opened
+from engine.control.api.resource_routes import Collection, router_of
+from engine.control.api.serializers import item
 from engine.control.to_flow import check_host
 from engine.control.validation import (
     MASK,

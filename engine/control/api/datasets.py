@@ -9,14 +9,14 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from engine.catalog.resources import Resource, new
-from engine.control.api import filters
-from engine.control.api.items import quoted
-from engine.control.api.patch import merged
-from engine.control.api.plane import AppState, Shared
-from engine.control.api.preconditions import Bound
+from engine.control.api import catalog_filters
+from engine.control.api.app_state import AppState, Shared
+from engine.control.api.etag_checks import Bound
+from engine.control.api.json_patch import merged
+from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
-from engine.control.api.registry import SchemaRef, writable
-from engine.control.api.secrecy import check_texts
+from engine.control.api.schema_registry import SchemaRef, writable
+from engine.control.api.serializers import quoted
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
 from engine.model.run_payload import PROGRAM
@@ -56,20 +56,20 @@ def _documented(names: tuple[str, ...]) -> Json:
     """Parameters that a route reads itself, for /openapi.json."""
     words: Mapping[str, tuple[str, Json]] = {
         "property": (
-            filters.WORDS,
-            {"type": "array", "items": {"type": "string", "maxLength": filters.MOST_TEXT}},
+            catalog_filters.WORDS,
+            {"type": "array", "items": {"type": "string", "maxLength": catalog_filters.MOST_TEXT}},
         ),
         "properties": (
             "The fields of the answer, separated by commas.",
-            {"type": "string", "maxLength": filters.MOST_TEXT},
+            {"type": "string", "maxLength": catalog_filters.MOST_TEXT},
         ),
         "tags": (
             "Only those with these tags: name:value, separated by commas; * is any value.",
-            {"type": "string", "maxLength": filters.MOST_TEXT},
+            {"type": "string", "maxLength": catalog_filters.MOST_TEXT},
         ),
         "orderBy": (
             "Fields, separated by commas; asc: or desc: before them all, or - before one.",
-            {"type": "string", "maxLength": filters.MOST_TEXT},
+            {"type": "string", "maxLength": catalog_filters.MOST_TEXT},
         ),
         "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MOST}),
         "start": (
@@ -225,21 +225,21 @@ class _Query:
         def is_known(field: str) -> bool:
             return field in known or field.partition(".")[0].removesuffix("[]") in known
 
-        wanted = filters.terms(self._given.get("property", []), is_known)
+        wanted = catalog_filters.terms(self._given.get("property", []), is_known)
         for name in _EQUAL:
             if (value := self._one(name)) is not None:
-                text = filters.short(name, value)
+                text = catalog_filters.short(name, value)
                 if name in _MOMENTS:
-                    filters.whole(name, text, 0, 10**15)
-                wanted.append(filters.Term(name, "==", text))
+                    catalog_filters.whole(name, text, 0, 10**15)
+                wanted.append(catalog_filters.Term(name, "==", text))
         found = [
             each
             for each in items
             if all(term.holds(each) for term in wanted) and self._is_tagged(each["tags"])
         ]
         found = self._ordered(found, is_known)
-        start = filters.whole("start", self._one("start") or "0", 0, 999_999_999)
-        limit = filters.whole("limit", self._limit(), 1, MOST)
+        start = catalog_filters.whole("start", self._one("start") or "0", 0, 999_999_999)
+        limit = catalog_filters.whole("limit", self._limit(), 1, MOST)
         return found[start : start + limit]
 
     def _limit(self) -> str:
@@ -252,13 +252,13 @@ class _Query:
         if text is None:
             return items
         descends = text.startswith("desc:")
-        fields = filters.order([text.removeprefix("asc:").removeprefix("desc:")], known, "")
+        fields = catalog_filters.order([text.removeprefix("asc:").removeprefix("desc:")], known, "")
         fields = tuple((field, down != descends) for field, down in fields)
-        return filters.in_order(items, fields)
+        return catalog_filters.in_order(items, fields)
 
     def _is_tagged(self, tags: Mapping[str, list[str]]) -> bool:
         """Whether tags have all that are asked for: `name:value`, the value perhaps `*`."""
-        text = filters.short("tags", self._one("tags") or "")
+        text = catalog_filters.short("tags", self._one("tags") or "")
         for part in text.split(",") if text else []:
             name, _, value = (each.strip() for each in part.partition(":"))
             if not name or not value:
@@ -272,5 +272,5 @@ class _Query:
         text = self._one("properties")
         if text is None:
             return item
-        names = {each.strip() for each in filters.short("properties", text).split(",")}
+        names = {each.strip() for each in catalog_filters.short("properties", text).split(",")}
         return {name: value for name, value in item.items() if name in names}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from engine.catalog.resources import new
-from engine.control.api.plane import AppState, Shared
+from engine.control.api.app_state import AppState, Shared
 from engine.control.api.problems import Problem, cut, invalid
 from engine.control.to_flow import check_host, connection_of
 from engine.control.validation import MIXPANEL

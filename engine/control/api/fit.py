@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.catalog.resources import Resource, Resources
 from engine.control import to_flow
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.problems import invalid
 from engine.control.validation import DISABLED
 from engine.dataset.storage.local import canonical

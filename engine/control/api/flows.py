@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
-from engine.control.api.collection import Collection, changed, router_of
+from engine.control.api.app_state import AppState, Shared
 from engine.control.api.connections import plain
+from engine.control.api.etag_checks import Bound, bound_to
 from engine.control.api.fit import check_flow
-from engine.control.api.items import item, made
-from engine.control.api.plane import AppState, Shared
-from engine.control.api.preconditions import Bound, bound_to
 from engine.control.api.problems import invalid, unsupported
+from engine.control.api.resource_routes import Collection, changed, router_of
+from engine.control.api.serializers import item, made
 from engine.control.validation import DISABLED, ENABLED
 
 _ACTIONS = {"enable": ENABLED, "disable": DISABLED}

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.config.fields import MOST_WHOLE
 from engine.config.file import LAST_SECOND
-from engine.control.api.patch import MOST_OPERATIONS, MOST_PATH, OPERATIONS
+from engine.control.api.json_patch import MOST_OPERATIONS, MOST_PATH, OPERATIONS
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, MOST_USER_NAME
 from engine.model.flow import FREQUENCIES
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from engine.catalog import metrics as figures
 from engine.catalog.resources import Resource
-from engine.control.api.plane import AppState, Shared
+from engine.control.api.app_state import AppState, Shared
 from engine.control.to_flow import connection_of, name_of
 from engine.control.validation import DISABLED, only, options_of, schedule_of
 from engine.errors import EtlError

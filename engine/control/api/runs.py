@@ -9,8 +9,8 @@ from fastapi.responses import JSONResponse
 
 from engine.catalog.database import Catalog
 from engine.control.api import batches, listing
+from engine.control.api.app_state import Shared
 from engine.control.api.listing import Condition, Json, Key, Listing
-from engine.control.api.plane import Shared
 from engine.errors import NotFound
 
 router = APIRouter(tags=["runs"])

@@ -10,9 +10,15 @@ from engine.catalog.database import Catalog
 from engine.config.file import Api, Config
 from engine.control import from_config, to_flow
 from engine.control.api.app import app_of
-from engine.control.api.guard import NAME, AuthMiddleware, token_of
-from engine.control.api.plane import AppState
-from engine.control.api.wire import BACKLOG, Listener, allowed_with, config_of, raise_file_limit
+from engine.control.api.app_state import AppState
+from engine.control.api.auth import NAME, AuthMiddleware, token_of
+from engine.control.api.connection_limits import (
+    BACKLOG,
+    Listener,
+    allowed_with,
+    config_of,
+    raise_file_limit,
+)
 from engine.control.secrets import secret_store_of
 from engine.errors import InputError
 from engine.sync.run_records import withdraw

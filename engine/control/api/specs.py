@@ -7,8 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from engine.control.api.items import single
 from engine.control.api.listing import documented, page
+from engine.control.api.serializers import single
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
 from engine.errors import NotFound
 from engine.model.flow import FREQUENCIES

@@ -11,10 +11,10 @@ from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
-from engine.control.api.collection import Document
+from engine.control.api.app_state import AppState, Shared
 from engine.control.api.connections import without_secrets
-from engine.control.api.plane import AppState, Shared
 from engine.control.api.problems import cut, invalid, unsupported
+from engine.control.api.resource_routes import Document
 from engine.control.validation import DISABLED, ENABLED, integer
 from engine.dataset.storage.local import canonical
 from engine.errors import NotFound

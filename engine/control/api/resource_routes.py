@@ -9,12 +9,12 @@ from fastapi import APIRouter, Body, Request, Response
 from engine.catalog.resources import Json, Resource, new
 from engine.control import to_flow
 from engine.control.api import listing
+from engine.control.api.app_state import AppState, Shared
+from engine.control.api.etag_checks import Bound, Preconditions, bound_to, needed
 from engine.control.api.fit import check_users
-from engine.control.api.items import READ_ONLY, item, made, quoted, single
-from engine.control.api.patch import patched, replaces
-from engine.control.api.plane import AppState, Shared
-from engine.control.api.preconditions import Bound, Preconditions, bound_to, needed
+from engine.control.api.json_patch import patched, replaces
 from engine.control.api.problems import invalid
+from engine.control.api.serializers import READ_ONLY, item, made, quoted, single
 
 Document = Annotated[dict[str, Any], Body()]
 Operations = Annotated[list[dict[str, Any]], Body()]

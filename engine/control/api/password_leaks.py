@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 import re2
 
 from engine.catalog.resources import Json, Resource
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.problems import invalid
 from engine.control.validation import MASK
 from engine.errors import InputError

@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
 from engine.config import file
-from engine.control.api import filters
-from engine.control.api.items import quoted
+from engine.control.api import catalog_filters
+from engine.control.api.app_state import AppState, Shared
+from engine.control.api.etag_checks import Bound
+from engine.control.api.json_patch import merged
 from engine.control.api.listing import MOST_TOKEN, Key, compare, is_place, number, place
-from engine.control.api.patch import merged
-from engine.control.api.plane import AppState, Shared
-from engine.control.api.preconditions import Bound
+from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
-from engine.control.api.secrecy import check_texts
+from engine.control.api.serializers import quoted
 from engine.control.to_flow import schema_named
 from engine.errors import NotFound
 from engine.model.run_payload import PROGRAM
@@ -54,12 +54,12 @@ FIELDS = frozenset(
 """What a schema of the registry has: a field that none has now is no mistake."""
 _PARAMETERS = {
     "property": (
-        filters.WORDS + " Those of one text are separated by commas.",
-        {"type": "array", "items": {"type": "string", "maxLength": filters.MOST_TEXT}},
+        catalog_filters.WORDS + " Those of one text are separated by commas.",
+        {"type": "array", "items": {"type": "string", "maxLength": catalog_filters.MOST_TEXT}},
     ),
     "orderby": (
         "Fields, separated by commas; - before one of them: descending.",
-        {"type": "string", "maxLength": filters.MOST_TEXT},
+        {"type": "string", "maxLength": catalog_filters.MOST_TEXT},
     ),
     "start": (
         "After which value of the first of these fields, or of which `_page.next`.",
@@ -152,11 +152,13 @@ def list_schemas(plane: Shared, request: Request, accept: Annotated[str, Header(
         found.setdefault(shown["$id"], shown | {"id": shown["$id"]})  # a file may have the shipped
     items, orderby = list(found.values()), ",".join(given.get("orderby", ["created"]))
     known = FIELDS.union(*items)
-    wanted = filters.terms(given.get("property", []), lambda each: _top(each) in known, joined=True)
+    wanted = catalog_filters.terms(
+        given.get("property", []), lambda each: _top(each) in known, joined=True
+    )
     wanted = [replace(term, field=_ORDERS.get(term.field, term.field)) for term in wanted]
     items = [each for each in items if all(term.holds(each) for term in wanted)]
-    fields = filters.order([orderby], lambda each: _top(each) in known, orderby)
-    limit = filters.whole("limit", given.get("limit", [str(DEFAULT_LIMIT)])[-1], 1, MOST)
+    fields = catalog_filters.order([orderby], lambda each: _top(each) in known, orderby)
+    limit = catalog_filters.whole("limit", given.get("limit", [str(DEFAULT_LIMIT)])[-1], 1, MOST)
     order = tuple((_ORDERS.get(field, field), down) for field, down in fields)
     results, following = _page(items, order, given.get("start", [None])[-1], limit)
     for each in results:
@@ -179,7 +181,7 @@ def _page(
     items: list[Json], order: Sequence[tuple[str, bool]], start: str | None, limit: int
 ) -> tuple[list[Json], str | None]:
     """The items after `start`, and the start of what follows them; None if nothing does."""
-    items = filters.in_order(items, order)
+    items = catalog_filters.in_order(items, order)
     if start is not None:
         if len(start) > MOST_TOKEN:
             raise invalid("1400-400", f"start has more than {MOST_TOKEN:,} characters.")

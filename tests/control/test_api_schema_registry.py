@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 
 from engine.catalog.resources import new
 from engine.control.api.app import FLOWSERVICE
-from engine.control.api.registry import keep_shipped
+from engine.control.api.schema_registry import keep_shipped
 from engine.transform.schema import Schema
 from tests.support.planes import DATASETS, MIXPANEL, SCHEMAS, SHIPPED, problem, served
 

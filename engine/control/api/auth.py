@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.control.api.docs import DOCS, OPEN, page
-from engine.control.api.edge import READS, answer, straighten
+from engine.control.api.middleware import READS, answer, straighten
+from engine.control.api.openapi import DOCS, OPEN, page
 from engine.control.api.problems import Problem
 from engine.dataset.storage.local import keep
 from engine.errors import InputError, disk_error

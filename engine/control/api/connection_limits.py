@@ -19,7 +19,7 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from engine.control.api.edge import LONGEST_TARGET, too_long
+from engine.control.api.middleware import LONGEST_TARGET, too_long
 from engine.control.api.problems import Problem, invalid
 from engine.log import log
 

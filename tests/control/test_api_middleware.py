@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 
 from engine.catalog.database import Catalog
 from engine.control.api.app import app_of
-from engine.control.api.docs import DOCS, page
-from engine.control.api.edge import DEEPEST, LARGEST
-from engine.control.api.guard import AuthMiddleware, token_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
+from engine.control.api.auth import AuthMiddleware, token_of
+from engine.control.api.middleware import DEEPEST, LARGEST
+from engine.control.api.openapi import DOCS, page
 from engine.control.api.problems import invalid
 from engine.control.secrets import secret_store_of
 from engine.errors import EtagMismatch, InputError, NotFound, ResourceInUse

@@ -15,8 +15,8 @@ from starlette.datastructures import QueryParams
 
 from engine.control.api import listing, runs
 from engine.control.api.app import EXPORT, FLOWSERVICE
-from engine.control.api.parameters import declared_by
 from engine.control.api.problems import Problem
+from engine.control.api.query_parameters import declared_by
 from tests.support.planes import (
     CONNECTIONS,
     DATASETS,

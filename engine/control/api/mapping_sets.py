@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
-from engine.control.api.plane import Shared
-from engine.control.api.preconditions import Bound
+from engine.control.api.app_state import Shared
+from engine.control.api.etag_checks import Bound
+from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
-from engine.control.api.registry import SchemaRef, writable
-from engine.control.api.secrecy import check_texts
+from engine.control.api.schema_registry import SchemaRef, writable
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set

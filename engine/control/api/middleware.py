@@ -19,7 +19,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine.control.api.preconditions import status_of_read
+from engine.control.api.etag_checks import status_of_read
 from engine.control.api.problems import Problem, cut, invalid
 from engine.errors import sentence_of
 from engine.log import log
