@@ -19,7 +19,7 @@ from engine.control.api.problems import invalid
 from engine.control.secrets import secret_store_of
 from engine.errors import EtagMismatch, InputError, NotFound, ResourceInUse
 from engine.model.flow import Secret
-from tests.support.planes import MAPPING_SETS, SHIPPED
+from tests.support.api_client import MAPPING_SETS, SHIPPED
 
 ONE = {"sourceType": "ATTRIBUTE", "source": "event", "destination": "_extconndev.event_name"}
 TOKEN = "a-token-that-was-thought-of"
@@ -37,7 +37,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
     """The application behind its guard, with routes that fail in every way."""
     home = tmp_path_factory.mktemp("home")
     with Catalog(home) as catalog:
-        plane = AppState(
+        state = AppState(
             home,
             catalog,
             secret_store_of(home),
@@ -46,7 +46,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
             lambda: 0,
             lambda: told.append("changed"),
         )
-        app = app_of(plane)
+        app = app_of(state)
         fail: dict[str, Exception] = {
             "there": NotFound("flows", "f1"),
             "stale": EtagMismatch("old", "new"),

@@ -17,7 +17,7 @@ from engine.control.api import listing, runs
 from engine.control.api.app import EXPORT, FLOWSERVICE
 from engine.control.api.problems import Problem
 from engine.control.api.query_parameters import declared_by
-from tests.support.planes import (
+from tests.support.api_client import (
     CONNECTIONS,
     DATASETS,
     MAPPING_SETS,

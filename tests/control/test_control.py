@@ -37,9 +37,9 @@ from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.run_records import scheduled
+from tests.support.api_client import CONNECTIONS, MIXPANEL, problem
 from tests.support.commands import here, put
 from tests.support.daemons import Trial, alive_below, clock_of, until
-from tests.support.planes import CONNECTIONS, MIXPANEL, problem
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3_600_000
@@ -190,8 +190,8 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
             reached.set()
             threading.Event().wait(60)
 
-        def with_one_that_hangs(plane):
-            app = app_of(plane)
+        def with_one_that_hangs(state):
+            app = app_of(state)
             app.get("/hang")(hang)
             return app
 
@@ -226,15 +226,15 @@ def test_a_home_that_cannot_be_read(tried: Trial, monkeypatch: pytest.MonkeyPatc
     asked = Daemon(tried.config, {})
     asked._listen(Api(port=0, token=Secret("a-token")))
     assert asked._api
-    plane = asked._api._plane
-    plane.vault.seal(1)
+    state = asked._api.state
+    state.secret_store.seal(1)
     key = (tried.home / NAME).read_text()
-    plane.resources.create(new("flows", {}, 1))
+    state.resources.create(new("flows", {}, 1))
     unread = ["What the home keeps cannot be read: The key for"]
     for text, told in ((key, []), ("junk", unread), (key, [])):
         (tried.home / NAME).write_text(text)
         asked._read()
-        assert [each[:47] for each in plane.unready() if "home keeps" in each] == told
+        assert [each[:47] for each in state.unready() if "home keeps" in each] == told
     asked._api.start()
     asked._api.stop()
     asked._api.join(5)
@@ -247,7 +247,7 @@ def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(server, "STOP", 0.1)
     api = Api(port=0, token=Secret("a-token"))
     served = server.Server(tmp_path, api, {}, open_flow.now, lambda: None, tuple)
-    catalog = served._plane.catalog
+    catalog = served.state.catalog
     served.start()
     client = httpx.Client(base_url=served.address, headers={"x-api-key": "a-token"}, timeout=20)
     params = {"username": USERNAME, "password": PASSWORD}
@@ -607,12 +607,12 @@ def test_what_is_asked_for(idle: Daemon, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_is_asked_for_of_a_flow_that_is_gone(tried: Trial, idle: Daemon) -> None:
     """It is withdrawn, however the flow went and whoever was faster; that of others waits."""
     server = Server(tried.home, Api(port=0), {}, lambda: 5, lambda: None, tuple)
-    catalog, flow = server._plane.catalog, idle._config.flows["events"]
+    catalog, flow = server.state.catalog, idle._config.flows["events"]
     with server._socket, catalog:
         for name in ("off", "broken"):
             body = {"name": name, "state": "disabled" if name == "off" else "enabled"}
             made = new("flows", body, 0, id_=flow_id(name), origin="/etc/flows.toml")
-            server._plane.resources.create(made)
+            server.state.resources.create(made)
         day = Window(date(2024, 1, 1), date(2024, 1, 1))
         for name in ("events", "off", "broken", "gone", flow_id("deleted")):
             run = Run(flow_id(f"run of {name}"), name, day, "", 0)

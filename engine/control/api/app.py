@@ -44,7 +44,7 @@ EXPORT = "/data/foundation/export"
 SANDBOXES = "/data/foundation/sandbox-management"
 
 
-def app_of(plane: AppState) -> FastAPI:
+def app_of(state: AppState) -> FastAPI:
     """The whole application, for whoever may call it."""
     app = FastAPI(
         title="mixpanel-etl", version=__version__,
@@ -55,8 +55,8 @@ def app_of(plane: AppState) -> FastAPI:
             RequestValidationError: _invalid, HTTPException: _refused,
         },
     )  # fmt: skip
-    app.state.plane = plane
-    schema_registry.keep_shipped(plane)
+    app.state.app_state = state
+    schema_registry.keep_shipped(state)
     for router in (explore.router, connections.router, flows.router, runs.router, triggers.router):
         app.include_router(router, prefix=FLOWSERVICE)
     app.include_router(specs.router, prefix=FLOWSERVICE)
@@ -69,7 +69,7 @@ def app_of(plane: AppState) -> FastAPI:
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]  # as FastAPI has it
     app.get(DOCS, include_in_schema=False)(lambda: page())
     app.get(OPENAPI, include_in_schema=False)(lambda: JSONResponse(app.openapi()))
-    app.add_middleware(ChangeNotifier, changed=plane.changed)
+    app.add_middleware(ChangeNotifier, changed=state.changed)
     app.add_middleware(BodyMiddleware)
     app.add_middleware(Reads)
     app.add_middleware(ErrorMiddleware)  # the one added last comes first

@@ -18,7 +18,7 @@ class AppState:
     """What a route works with.
 
     home      where the catalog is
-    vault     seals what no answer shows
+    secret_store  encrypts what no answer shows
     datasets  the folder of the tables that clients make
     now       the clock, in ms since the epoch
     changed   to be called after a change of what runs: it takes effect at once
@@ -30,7 +30,7 @@ class AppState:
 
     home: Path
     catalog: Catalog
-    vault: SecretStore
+    secret_store: SecretStore
     datasets: Path
     environ: Mapping[str, str]
     now: Callable[[], int]
@@ -46,9 +46,9 @@ class AppState:
         return Resources(self.catalog)
 
 
-def _plane(request: Request) -> AppState:
-    plane: AppState = request.app.state.plane
-    return plane
+def _app_state(request: Request) -> AppState:
+    state: AppState = request.app.state.app_state
+    return state
 
 
-Shared = Annotated[AppState, Depends(_plane)]
+State = Annotated[AppState, Depends(_app_state)]

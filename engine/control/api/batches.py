@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.errors import NotFound, disk_error
 from engine.model.window import Window
 
@@ -35,11 +35,11 @@ Wanted = Annotated[str | None, Query(alias="path", description="Instead of a lis
 
 @router.get("/batches/{batch}/meta", response_model=None)
 def batch_meta(
-    batch: str, request: Request, plane: Shared, path: Wanted = None,
+    batch: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """What was asked for a batch, and what was rejected: a list of files, or one of them."""
-    root, folder, _ = _run(plane, batch)
+    root, folder, _ = _run(state, batch)
     lists = {name: _listed(root, *folder, name) for name in (INPUTS, ERRORS)}
     files = {f"{name}/{each.name}": each for name, found in lists.items() for each in found}
     lists[""] = [each for each in _listed(root, *folder) if each.name in (INPUTS, ERRORS, SAMPLES)]
@@ -52,11 +52,11 @@ def batch_meta(
 
 @router.get("/batches/{batch}/failed", response_model=None)
 def batch_failed(
-    batch: str, request: Request, plane: Shared, path: Wanted = None,
+    batch: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """The records of a batch that were rejected: a list of files, or one of them."""
-    root, folder, _ = _run(plane, batch)
+    root, folder, _ = _run(state, batch)
     found = _listed(root, *folder, ERRORS)
     if path:
         return _file(batch, path, {each.name: each for each in found}.get(path))
@@ -65,10 +65,10 @@ def batch_failed(
 
 @router.get("/batches/{batch}/files")
 def batch_files(
-    batch: str, request: Request, plane: Shared, start: Start = 0, limit: Limit = MOST
+    batch: str, request: Request, state: State, start: Start = 0, limit: Limit = MOST
 ) -> Json:
     """The files of the table that a batch brought, as far as no later one has replaced them."""
-    files = _table_files(plane, batch)
+    files = _table_files(state, batch)
     data = []
     for file in files[start : start + limit]:
         status = _status(file)
@@ -90,12 +90,12 @@ def batch_files(
 
 @router.get("/files/{file}", response_model=None)
 def table_file(
-    file: str, request: Request, plane: Shared, path: Wanted = None,
+    file: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
     """A file of the table: its name and length, or with its `path` the file."""
     batch = file.rpartition("-")[0]
-    found = [each for each in _table_files(plane, batch) if each.stem == file]
+    found = [each for each in _table_files(state, batch) if each.stem == file]
     if not found:
         raise NotFound("files", file)
     if path:
@@ -119,10 +119,10 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
 # Where things are --------------------------------------------------------------------------
 
 
-def _run(plane: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
+def _run(state: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
     """The table of a batch, its folder there, and what was asked for; NotFound for none of ours."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
-    rows = plane.catalog.read(query, [batch])
+    rows = state.catalog.read(query, [batch])
     if not rows:
         raise NotFound("batches", batch)
     root, known, window = rows[0]
@@ -147,9 +147,9 @@ def _listed(root: Path, *below: str) -> list[Path]:
     return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
 
 
-def _table_files(plane: AppState, batch: str) -> list[Path]:
+def _table_files(state: AppState, batch: str) -> list[Path]:
     """A table may have very many days: only those of the batch are looked at."""
-    root, (_, known), window = _run(plane, batch)
+    root, (_, known), window = _run(state, batch)
     days = (_listed(root, f"event_date={day}") for day in window.days)
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
 

@@ -42,14 +42,14 @@ def _is_secret(key: str) -> bool:
     return any(word in letters for word in _SECRETS)
 
 
-def plain(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
+def plain(state: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
     """A body that has no secrets of its own; Problem for one that holds a connection's."""
     body = without_secrets(body)
-    check_texts(plane, body)
+    check_texts(state, body)
     return body, None
 
 
-def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
+def _sealed(state: AppState, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
     """Everything in `auth.params` is a secret, but for what is known to be none.
 
     What a client had shown, a mask, and sends back as it is, is the secret from before: for the
@@ -59,12 +59,12 @@ def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json,
     auth = body.get("auth")
     params = auth.get("params") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(params, dict):
-        return plain(plane, body, before)
+        return plain(state, body, before)
     params = {key: _trimmed(value) for key, value in params.items()}
     body = body | {"auth": auth | {"params": params}}
     given = {name: value for name, value in params.items() if name not in SHOWN}
     masked = {name for name, value in given.items() if value == MASK}
-    kept = opened(plane, before) if masked else {}
+    kept = opened(state, before) if masked else {}
     if before and masked & kept.keys() and _receiver(body) != _receiver(before.body):
         raise invalid(
             "1304-400",
@@ -76,8 +76,8 @@ def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json,
     shown = {name: MASK if name in given else value for name, value in params.items()}
     body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
     check_own_texts(body, secret, str(params.get("username", "")))
-    check_texts(plane, body)
-    return body, plane.vault.seal(secret) if secret else None
+    check_texts(state, body)
+    return body, state.secret_store.seal(secret) if secret else None
 
 
 def _trimmed(value: Any) -> Any:
@@ -90,34 +90,36 @@ def _receiver(body: Json) -> Json:
     return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 
-def _check_base(plane: AppState, resource: Resource) -> None:
-    check_connection(resource.body, plane.vault.open(resource.secret) if resource.secret else {})
-    check_host(resource, plane.hosts)
+def _check_base(state: AppState, resource: Resource) -> None:
+    check_connection(
+        resource.body, state.secret_store.open(resource.secret) if resource.secret else {}
+    )
+    check_host(resource, state.hosts)
 
 
-def _check_source(plane: AppState, resource: Resource) -> None:
+def _check_source(state: AppState, resource: Resource) -> None:
     check_source(resource.body)
-    plane.resources.get("connections", resource.body["baseConnectionId"])
+    state.resources.get("connections", resource.body["baseConnectionId"])
     if has_project_as_zone(resource.body):
         log.warning("the time zone is the project's number: UTC is meant", source=resource.id)
 
 
-def _check_target(plane: AppState, resource: Resource) -> None:
+def _check_target(state: AppState, resource: Resource) -> None:
     check_target(resource.body)
-    plane.resources.get("dataSets", resource.body["params"]["dataSetId"])
+    state.resources.get("dataSets", resource.body["params"]["dataSetId"])
 
 
-def _show(plane: AppState, resource: Resource) -> Json:
+def _show(state: AppState, resource: Resource) -> Json:
     return item(resource)
 
 
-def _show_source(plane: AppState, resource: Resource) -> Json:
+def _show_source(state: AppState, resource: Resource) -> Json:
     spec = resource.body["connectionSpec"]
     base = {"id": resource.body["baseConnectionId"], "connectionSpec": spec}
     return item(resource, providerRefId=PROVIDER, inheritedAttributes={"baseConnection": base})
 
 
-def _show_target(plane: AppState, resource: Resource) -> Json:
+def _show_target(state: AppState, resource: Resource) -> Json:
     return item(resource, providerRefId=PROVIDER)
 
 

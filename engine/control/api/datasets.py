@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from engine.catalog.resources import Resource, new
 from engine.control.api import catalog_filters
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.api.etag_checks import Bound
 from engine.control.api.json_patch import merged
 from engine.control.api.password_leaks import check_texts
@@ -90,10 +90,10 @@ _PAGE = ("limit", "start", "orderBy", "property", "properties", "tags")
 
 
 @router.post("", status_code=201)
-def create_dataset(plane: Shared, body: DataSetBody, response: Response) -> list[str]:
+def create_dataset(state: State, body: DataSetBody, response: Response) -> list[str]:
     """Make a dataset; its table is made when a flow first fills it."""
     try:
-        schema = schema_named(plane.resources, body.schemaRef.id)
+        schema = schema_named(state.resources, body.schemaRef.id)
     except NotFound:
         raise InputError(
             f"schemaRef.id: there is no schema {cut(body.schemaRef.id)}. Make one first, or give "
@@ -102,59 +102,59 @@ def create_dataset(plane: Shared, body: DataSetBody, response: Response) -> list
     given = body.model_dump(exclude_unset=True)
     given.pop("uri", None)  # where a configuration file has its table: no client may say so
     _check_changed(given)
-    check_texts(plane, given)
-    dataset = new("dataSets", given, plane.now(), id_=secrets.token_hex(12))
-    plane.resources.create(dataset, [schema.id])
+    check_texts(state, given)
+    dataset = new("dataSets", given, state.now(), id_=secrets.token_hex(12))
+    state.resources.create(dataset, [schema.id])
     response.headers["Location"] = f"/data/foundation/catalog/dataSets/{dataset.id}"
     return _named(dataset.id)
 
 
 @router.get("", openapi_extra=_documented((*_PAGE, *_EQUAL)))
-def list_datasets(plane: Shared, request: Request) -> Json:
+def list_datasets(state: State, request: Request) -> Json:
     """The datasets by their ids, the oldest first."""
     query = _Query(request)
-    items = [{"id": each.id} | _dataset(plane, each) for each in plane.resources.all("dataSets")]
+    items = [{"id": each.id} | _dataset(state, each) for each in state.resources.all("dataSets")]
     return {each.pop("id"): query.projected(each) for each in query.page(items)}
 
 
 @router.get("/{dataset_id}", openapi_extra=_documented(("properties",)))
-def get_dataset(plane: Shared, dataset_id: str, request: Request, response: Response) -> Json:
+def get_dataset(state: State, dataset_id: str, request: Request, response: Response) -> Json:
     """One dataset, under its id."""
-    dataset = plane.resources.get("dataSets", dataset_id)
+    dataset = state.resources.get("dataSets", dataset_id)
     query = _Query(request)
     response.headers["ETag"] = quoted(dataset.etag)
-    return {dataset.id: query.projected(_dataset(plane, dataset))}
+    return {dataset.id: query.projected(_dataset(state, dataset))}
 
 
 @router.patch("/{dataset_id}")
 def change_dataset(
-    plane: Shared, dataset_id: str, body: Annotated[Json | list[Json], Body()], bound: Bound
+    state: State, dataset_id: str, body: Annotated[Json | list[Json], Body()], bound: Bound
 ) -> list[str]:
     """Change the name, the description or the tags of a dataset, by a merge or by a JSON Patch."""
-    before = plane.resources.get("dataSets", dataset_id)
+    before = state.resources.get("dataSets", dataset_id)
     bound.check(before)
     writable(before)
     after = merged(before.body, body, CHANGED)
     _check_changed(after)
-    check_texts(plane, after)
-    schema = schema_named(plane.resources, after["schemaRef"]["id"])
+    check_texts(state, after)
+    schema = schema_named(state.resources, after["schemaRef"]["id"])
 
     def edit(now: Resource) -> tuple[Resource, list[str]]:
         return replace(now, body=after), [schema.id]
 
-    plane.resources.change("dataSets", dataset_id, before.etag, plane.now(), edit)
+    state.resources.change("dataSets", dataset_id, before.etag, state.now(), edit)
     return _named(dataset_id)
 
 
 @router.delete("/{dataset_id}")
-def delete_dataset(plane: Shared, dataset_id: str, bound: Bound) -> list[str]:
+def delete_dataset(state: State, dataset_id: str, bound: Bound) -> list[str]:
     """Delete a dataset that no target connection has. Its table stays on the disk."""
 
     def check(dataset: Resource) -> None:
         bound.check(dataset)
         writable(dataset)
 
-    plane.resources.delete("dataSets", dataset_id, check)
+    state.resources.delete("dataSets", dataset_id, check)
     return _named(dataset_id)
 
 
@@ -175,7 +175,7 @@ def _check_changed(body: Json) -> None:
         raise invalid("1400-400", "tags: must be an object of lists of texts.")
 
 
-def _dataset(plane: AppState, dataset: Resource) -> Json:
+def _dataset(state: AppState, dataset: Resource) -> Json:
     """As Catalog answers it; `basePath` is where its table is."""
     body = {key: value for key, value in dataset.body.items() if key != "uri"}
     tags = body.get("tags") or {}
@@ -196,7 +196,7 @@ def _dataset(plane: AppState, dataset: Resource) -> Json:
             "createdClient": PROGRAM,
             "createdUser": PROGRAM,
             "updatedUser": PROGRAM,
-            "basePath": str(dataset.body.get("uri") or plane.datasets / dataset.id),
+            "basePath": str(dataset.body.get("uri") or state.datasets / dataset.id),
             "files": f"@/dataSetFiles?dataSetId={dataset.id}",
         }
     )

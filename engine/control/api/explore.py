@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from engine.catalog.resources import new
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.api.problems import Problem, cut, invalid
 from engine.control.to_flow import check_host, connection_of
 from engine.control.validation import MIXPANEL
@@ -36,9 +36,9 @@ WEEK = timedelta(days=7)  # that are looked at, so that a quiet day shows someth
 
 
 @router.get("/test", responses=_ASKED)
-def test(plane: Shared, connection_id: str) -> Json:
+def test(state: State, connection_id: str) -> Json:
     """Whether Mixpanel answers these credentials; if not, the problem is Mixpanel's reason."""
-    _sample(plane, connection_id, {}, 1)
+    _sample(state, connection_id, {}, 1)
     return {"result": True}
 
 
@@ -48,7 +48,7 @@ def test(plane: Shared, connection_id: str) -> Json:
     responses=_ASKED | {200: {"content": {"application/json": {}}}},
 )
 def explore(
-    plane: Shared,
+    state: State,
     connection_id: str,
     _: Annotated[
         str, Query(alias="object", description="As the tutorial sends it: there is one object.")
@@ -79,20 +79,20 @@ def explore(
                 f"The format of source data supplied={cut(form)} is not supported. "
                 "The allowed values are: [json]. Please provide allowed values and try again.",
             )
-    records = _sample(plane, connection_id, _decoded(source_params), EVENTS)
+    records = _sample(state, connection_id, _decoded(source_params), EVENTS)
     answer = response(records) | ({} if preview else {"data": []})
     # Not as UTF-8: an event may hold half a surrogate pair.
     return Response(json.dumps(answer), media_type="application/json")
 
 
-def _sample(plane: AppState, connection_id: str, given: Json, limit: int) -> list[Json]:
+def _sample(state: AppState, connection_id: str, given: Json, limit: int) -> list[Json]:
     from engine.mixpanel.client import Timeouts
     from engine.sync.sample import (
         sample,  # with numpy and httpx, which the daemon at rest does without
     )
 
-    connection = _connection(plane, connection_id, given)
-    today = latest_day(plane.now(), connection.zone)
+    connection = _connection(state, connection_id, given)
+    today = latest_day(state.now(), connection.zone)
     days = Window(today - WEEK, today - DAY)
     flow = Flow("explore", connection, "")
     if not _ROOM.acquire(blocking=False):
@@ -100,7 +100,7 @@ def _sample(plane: AppState, connection_id: str, given: Json, limit: int) -> lis
         raise Problem("1400-429", "Too many requests", detail)
     try:
         limits = Timeouts(PATIENCE, PATIENCE, PATIENCE, PATIENCE)
-        return sample(flow, plane.home, days, limit, plane.now, limits)
+        return sample(flow, state.home, days, limit, state.now, limits)
     except (RetryableError, PermanentError) as error:
         raise _problem(error) from error
     finally:
@@ -116,16 +116,16 @@ def _problem(error: EtlError) -> Problem:
     return invalid("1400-400", str(error))
 
 
-def _connection(plane: AppState, id_: str, given: Json) -> Connection:
+def _connection(state: AppState, id_: str, given: Json) -> Connection:
     """The connection, for the project that is `given` or known from elsewhere."""
-    resources = plane.resources
+    resources = state.resources
     base = resources.get("connections", id_)
-    check_host(base, plane.hosts)
+    check_host(base, state.hosts)
     sources = resources.all("sourceConnections")
     places = [given, *(s.body["params"] for s in sources if s.body["baseConnectionId"] == id_)]
     places.append((base.body.get("auth") or {}).get("params") or {})
     names = {"projectId": "MIXPANEL_PROJECT_ID", "timezone": "MIXPANEL_TIMEZONE"}
-    places.append({ours: plane.environ.get(theirs) for ours, theirs in names.items()})
+    places.append({ours: state.environ.get(theirs) for ours, theirs in names.items()})
     params = next((each for each in places if each.get("projectId")), None)
     if params is None:
         raise invalid(
@@ -140,7 +140,7 @@ def _connection(plane: AppState, id_: str, given: Json) -> Connection:
         "data": {"format": "json"},
         "params": {name: params[name] for name in names if params.get(name) is not None},
     }
-    return connection_of(new("sourceConnections", body, plane.now()), resources, plane.vault)
+    return connection_of(new("sourceConnections", body, state.now()), resources, state.secret_store)
 
 
 def _decoded(text: str) -> Json:

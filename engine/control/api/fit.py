@@ -17,10 +17,10 @@ from engine.sync import open_flow
 from engine.transform.schema import Schema
 
 
-def check_flow(plane: AppState, resource: Resource, resources: Resources) -> None:
+def check_flow(state: AppState, resource: Resource, resources: Resources) -> None:
     """Raise what would keep a flow from running."""
-    flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
-    _check_alone(plane, flow)
+    flow = to_flow.flow_of(resource, resources, state.secret_store, state.datasets, state.hosts)
+    _check_alone(state, flow)
     assert isinstance(flow.mapping, tuple)
     assert isinstance(flow.schema, tuple)
     try:
@@ -31,20 +31,20 @@ def check_flow(plane: AppState, resource: Resource, resources: Resources) -> Non
         _check_table(flow)
 
 
-def check_users(plane: AppState, changed: Resource) -> None:
+def check_users(state: AppState, changed: Resource) -> None:
     """Raise what would keep the flows that use a resource from running once it is changed."""
-    resources = _With(plane, changed)
+    resources = _With(state, changed)
     for kind, id_ in resources.users(changed.id):
         user = resources.get(kind, id_)
         if kind == "flows" and user.body.get("state") != DISABLED:
-            check_flow(plane, user, resources)
+            check_flow(state, user, resources)
 
 
 class _With(Resources):
     """The resources as they would be, with one of them changed."""
 
-    def __init__(self, plane: AppState, changed: Resource) -> None:
-        super().__init__(plane.catalog)
+    def __init__(self, state: AppState, changed: Resource) -> None:
+        super().__init__(state.catalog)
         self._changed = changed
 
     def get(self, kind: str, id_: str) -> Resource:
@@ -63,13 +63,13 @@ def _check_table(flow: Flow) -> None:
     incremental.check_kind(flow, dataset)
 
 
-def _check_alone(plane: AppState, flow: Flow) -> None:
+def _check_alone(state: AppState, flow: Flow) -> None:
     """Two flows would replace each other's days, and each would append what arrives (P4)."""
     place = canonical(flow.dataset)
-    for other in plane.resources.all("flows"):
+    for other in state.resources.all("flows"):
         if to_flow.name_of(other) == flow.name:
             continue
-        if place == to_flow.table_of(other, plane.resources, plane.datasets):
+        if place == to_flow.table_of(other, state.resources, state.datasets):
             raise invalid(
                 "1400-400",
                 f"The dataset of the target connection is the table of flow {other.id}: "

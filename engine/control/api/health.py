@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from engine.catalog import metrics as figures
 from engine.catalog.resources import Resource
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.to_flow import connection_of, name_of
 from engine.control.validation import DISABLED, only, options_of, schedule_of
 from engine.errors import EtlError
@@ -51,24 +51,24 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", responses={503: {"description": "What is not ready.", "model": Ready}})
-def readyz(response: Response, plane: Shared) -> Ready:
+def readyz(response: Response, state: State) -> Ready:
     """Whether all that is declared can run, and what cannot."""
-    problems = list(plane.unready())
+    problems = list(state.unready())
     try:
-        plane.catalog.check()
-        problems += behind(plane)
+        state.catalog.check()
+        problems += behind(state)
     except EtlError as error:
         problems.append(str(error))
     response.status_code = 503 if problems else 200
     return {"status": "not ready" if problems else "ready", "problems": problems}
 
 
-def behind(plane: AppState) -> list[str]:
+def behind(state: AppState) -> list[str]:
     """The enabled flows that brought nothing for more than two intervals and their delay."""
     query = "SELECT flow, value FROM totals WHERE what = ?"
-    reached = dict(plane.catalog.read(query, [figures.REACHED]))
+    reached = dict(state.catalog.read(query, [figures.REACHED]))
     found = []
-    for resource in plane.resources.all("flows"):
+    for resource in state.resources.all("flows"):
         if resource.body.get("state") == DISABLED:
             continue
         with suppress(EtlError):  # it cannot run, and `unready` says so
@@ -77,7 +77,7 @@ def behind(plane: AppState) -> list[str]:
             name = name_of(resource)
             since = _since(schedule, reached.get(name, 0), resource.created_at)
             delay = options.get("delay_minutes", DELAY_MINUTES)
-            if schedule and since and plane.now() - since > plan.stale_after(schedule, delay):
+            if schedule and since and state.now() - since > plan.stale_after(schedule, delay):
                 moment = f"{datetime.fromtimestamp(since / plan.SECOND, UTC):%F %R} UTC"
                 found.append(f"Flow {name} is behind: nothing was brought since {moment}.")
     return found
@@ -91,10 +91,10 @@ def _since(schedule: Schedule | None, reached: int, created: int) -> int | None:
 
 
 @router.get("/metrics", response_class=Response)
-def metrics(plane: Shared) -> Response:
+def metrics(state: State) -> Response:
     """The figures, for Prometheus."""
     registry = CollectorRegistry()
-    registry.register(Figures(plane))
+    registry.register(Figures(state))
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -105,13 +105,13 @@ class Figures(Collector):
     deleted is left out: its id would be a label forever.
     """
 
-    def __init__(self, plane: AppState) -> None:
-        self._plane = plane
-        self._read = plane.catalog.read
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        self._read = state.catalog.read
 
     def collect(self) -> Iterator[Metric]:
         """Every figure; the names and units are as Prometheus advises."""
-        flows = {name_of(each): each for each in self._plane.resources.all("flows")}
+        flows = {name_of(each): each for each in self._state.resources.all("flows")}
         totals: dict[str, Counter[str]] = {name: Counter() for name in flows}
         for flow, what, value in self._read("SELECT flow, what, value FROM totals"):
             if flow in flows or not _is_uuid(flow):
@@ -149,7 +149,7 @@ class Figures(Collector):
             once = resource.body.get("scheduleParams", {}).get("frequency") == "once"
             if not once and resource.body.get("state") != DISABLED:
                 since = totals[name][figures.REACHED] or resource.created_at
-                gauge.add_metric([name], max(0, self._plane.now() - since) / plan.SECOND)
+                gauge.add_metric([name], max(0, self._state.now() - since) / plan.SECOND)
         return gauge
 
     def _requests(self, flows: Iterable[Resource]) -> Iterator[Metric]:
@@ -158,9 +158,9 @@ class Figures(Collector):
             "Requests to Mixpanel in the last hour, of each project that has a flow.",
             labels=["project"],
         )
-        now = self._plane.now()
+        now = self._state.now()
         for project in sorted(set(self._projects(flows))):
-            asked.add_metric([project], len(self._plane.catalog.asked(project, now)))
+            asked.add_metric([project], len(self._state.catalog.asked(project, now)))
         yield asked
         yield GaugeMetricFamily(
             "mixpanel_etl_requests_hourly_budget",
@@ -170,12 +170,12 @@ class Figures(Collector):
 
     def _projects(self, flows: Iterable[Resource]) -> Iterator[str]:
         """Those of flows: a client can look into any other, which would be a label forever."""
-        resources = self._plane.resources
+        resources = self._state.resources
         for each in flows:
             with suppress(EtlError):  # it cannot run, and asks nobody
                 source = only(each.body, "sourceConnectionIds", "source")
                 found = resources.get("sourceConnections", source)
-                connection = connection_of(found, resources, self._plane.vault)
+                connection = connection_of(found, resources, self._state.secret_store)
                 yield Flow(each.id, connection, "").project
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
-from engine.control.api.app_state import Shared
+from engine.control.api.app_state import State
 from engine.control.api.etag_checks import Bound
 from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
@@ -58,20 +58,20 @@ class Preview(BaseModel):
 
 
 @router.post("")
-def create(plane: Shared, body: MappingSet, *, validate: bool = True) -> Json:
+def create(state: State, body: MappingSet, *, validate: bool = True) -> Json:
     """Make a mapping set; `validate=false` leaves the check to the flow that uses it."""
     document = body.model_dump(exclude_unset=True)
     if validate:
-        mapping_set.parse("of the request", document, _schema_of(plane.resources, document))
-    made = new(KIND, {"versions": [document]}, plane.now(), id_=uuid4().hex)
-    check_texts(plane, document)
-    plane.resources.create(made)
+        mapping_set.parse("of the request", document, _schema_of(state.resources, document))
+    made = new(KIND, {"versions": [document]}, state.now(), id_=uuid4().hex)
+    check_texts(state, document)
+    state.resources.create(made)
     return _named(made, 0)
 
 
 @router.get("")
 def list_all(
-    plane: Shared,
+    state: State,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
     start: Annotated[int, Query(ge=0)] = 0,
     name: str | None = None,
@@ -82,7 +82,7 @@ def list_all(
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
     """The newest version of each mapping set."""
-    every = plane.resources.all(KIND)
+    every = state.resources.all(KIND)
     found = [each for each in every if name in (None, each.body["versions"][-1].get("name"))]
     by_creation = order.endswith("createdDate")
     found.sort(
@@ -94,15 +94,15 @@ def list_all(
     if len(found) > start + limit:
         query = f"start={start + limit}&limit={limit}&orderBy={order.replace('+', '%2B')}"
         links["next"] = {"href": f"/mappingSets?{query}", "templated": False}
-    data = [_shown(plane.resources, each, None, expand=expand) for each in shown]
+    data = [_shown(state.resources, each, None, expand=expand) for each in shown]
     return {"data": data, "_page": {"count": len(data), "limit": limit}, "_links": links}
 
 
 @router.post("/validate")
-def validate_set(plane: Shared, body: MappingSet) -> Json:
+def validate_set(state: State, body: MappingSet) -> Json:
     """What is wrong with each mapping, in their order."""
     document = body.model_dump(exclude_unset=True)
-    schema = _schema_of(plane.resources, document)
+    schema = _schema_of(state.resources, document)
     verdicts = mapping_set.verdicts("of the request", document, schema)
     answers = [
         _verdict(mapping, problems)
@@ -120,13 +120,13 @@ class _Verbatim(msgspec.Struct):
 
 
 @router.post("/preview")
-def preview(plane: Shared, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -> list[Json]:
+def preview(state: State, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -> list[Json]:
     """What a run would make of some records, the digits of their numbers as they were sent."""
     from engine.sync.preview import preview as previewed
     from engine.sync.pull import Rules
 
     document = body.mappingSet.model_dump(exclude_unset=True)
-    schema = _schema_of(plane.resources, document)
+    schema = _schema_of(state.resources, document)
     data = msgspec.json.decode(raw, type=_Verbatim).data
     listed = isinstance(body.data, list)
     records = msgspec.json.decode(data, type=list[msgspec.Raw]) if listed else [data]
@@ -136,14 +136,14 @@ def preview(plane: Shared, body: Preview, raw: Annotated[bytes, Depends(_raw)]) 
 
 @router.get("/{mapping_set_id}")
 def get(
-    plane: Shared,
+    state: State,
     mapping_set_id: str,
     version: Version = None,
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
     """One mapping set; with `expandSchema` the schema is in it."""
-    found = plane.resources.get(KIND, mapping_set_id)
-    return _shown(plane.resources, found, version, expand=expand)
+    found = state.resources.get(KIND, mapping_set_id)
+    return _shown(state.resources, found, version, expand=expand)
 
 
 def _shown(resources: Resources, found: Resource, version: int | None, *, expand: bool) -> Json:
@@ -157,13 +157,13 @@ def _shown(resources: Resources, found: Resource, version: int | None, *, expand
 
 @router.put("/{mapping_set_id}")
 def put(
-    plane: Shared, mapping_set_id: str, body: MappingSet, bound: Bound, *, validate: bool = True
+    state: State, mapping_set_id: str, body: MappingSet, bound: Bound, *, validate: bool = True
 ) -> Json:
     """Add a version. Flows keep the version that they name."""
     document = body.model_dump(exclude_unset=True)
-    check_texts(plane, document)
+    check_texts(state, document)
     if validate:
-        mapping_set.parse("of the request", document, _schema_of(plane.resources, document))
+        mapping_set.parse("of the request", document, _schema_of(state.resources, document))
 
     def edit(before: Resource) -> tuple[Resource, tuple[str, ...]]:
         bound.check(before)
@@ -171,24 +171,24 @@ def put(
         versions = [*before.body["versions"], document]
         return replace(before, body={"versions": versions}), ()
 
-    after = plane.resources.change(KIND, mapping_set_id, None, plane.now(), edit)
-    return _set(plane.resources, after, None)
+    after = state.resources.change(KIND, mapping_set_id, None, state.now(), edit)
+    return _set(state.resources, after, None)
 
 
 @router.get("/{mapping_set_id}/mappings")
-def list_mappings(plane: Shared, mapping_set_id: str, version: Version = None) -> list[Json]:
+def list_mappings(state: State, mapping_set_id: str, version: Version = None) -> list[Json]:
     """The mappings of a set."""
-    found = plane.resources.get(KIND, mapping_set_id)
-    mappings: list[Json] = _set(plane.resources, found, version)["mappings"]
+    found = state.resources.get(KIND, mapping_set_id)
+    mappings: list[Json] = _set(state.resources, found, version)["mappings"]
     return mappings
 
 
 @router.get("/{mapping_set_id}/mappings/{mapping_id}")
 def get_mapping(
-    plane: Shared, mapping_set_id: str, mapping_id: str, version: Version = None
+    state: State, mapping_set_id: str, mapping_id: str, version: Version = None
 ) -> Json:
     """One of the mappings of a set."""
-    for mapping in list_mappings(plane, mapping_set_id, version):
+    for mapping in list_mappings(state, mapping_set_id, version):
         if mapping["id"] == mapping_id:
             return mapping
     raise NotFound("mappings", mapping_id)

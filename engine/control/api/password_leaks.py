@@ -17,14 +17,14 @@ from engine.errors import InputError
 LEAST = 6  # characters: a shorter password stands in many a word by chance
 
 
-def check_texts(plane: AppState, body: Json) -> None:
+def check_texts(state: AppState, body: Json) -> None:
     """Raise where a text of a body, wherever in it, holds the password of any connection, unless
     that is shorter than LEAST.
     """
     forms = set[str]()
-    for connection in plane.resources.all("connections"):
+    for connection in state.resources.all("connections"):
         params = (connection.body.get("auth") or {}).get("params") or {}
-        for value in map(str, opened(plane, connection).values()):
+        for value in map(str, opened(state, connection).values()):
             if len(value) >= LEAST:
                 forms.update(_forms(value, str(params.get("username", ""))))
     _check(body, forms, set())
@@ -60,10 +60,12 @@ def _found(text: str, forms: set[str]) -> set[str]:
     return {form for form in forms if any(form in each for each in readings)}
 
 
-def opened(plane: AppState, resource: Resource | None) -> Json:
+def opened(state: AppState, resource: Resource | None) -> Json:
     """The secrets of a resource; none where another key sealed them: they are to be given again."""
     try:
-        found: Json = plane.vault.open(resource.secret) if resource and resource.secret else {}
+        found: Json = (
+            state.secret_store.open(resource.secret) if resource and resource.secret else {}
+        )
     except InputError:
         return {}
     return found

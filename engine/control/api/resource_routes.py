@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Request, Response
 from engine.catalog.resources import Json, Resource, new
 from engine.control import to_flow
 from engine.control.api import listing
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.api.etag_checks import Bound, Preconditions, bound_to, needed
 from engine.control.api.fit import check_users
 from engine.control.api.json_patch import patched, replaces
@@ -28,7 +28,7 @@ class Collection:
     fields  what of a body a patch may change
     check   raises for what cannot be kept
     show    a resource as an item
-    seal    (plane, body, what was before) -> the body without secrets, and these, encrypted;
+    seal    (state, body, what was before) -> the body without secrets, and these, encrypted;
             raises for what nobody may send
     """
 
@@ -44,35 +44,35 @@ def router_of(collection: Collection) -> APIRouter:
     kind, router = collection.kind, APIRouter(prefix=f"/{collection.kind}", tags=[collection.kind])
 
     @router.post("", status_code=201)
-    def create(plane: Shared, body: Document) -> Json:
+    def create(state: State, body: Document) -> Json:
         """Make one."""
-        sealed, secret = collection.seal(plane, body, None)
+        sealed, secret = collection.seal(state, body, None)
         own = {name: value for name, value in sealed.items() if name not in READ_ONLY}
         _check_texts(own)
-        resource = new(kind, own, plane.now(), secret=secret)
-        with plane.making:
-            collection.check(plane, resource)
-            plane.resources.create(resource, to_flow.uses(own, plane.resources))
+        resource = new(kind, own, state.now(), secret=secret)
+        with state.making:
+            collection.check(state, resource)
+            state.resources.create(resource, to_flow.uses(own, state.resources))
         return made(resource)
 
     @router.get("", openapi_extra=listing.documented())
-    def all_(plane: Shared, request: Request) -> Json:
+    def all_(state: State, request: Request) -> Json:
         """List them."""
-        found = {each.id: each for each in plane.resources.all(kind)}
+        found = {each.id: each for each in state.resources.all(kind)}
         items = [item(each) for each in found.values()]
         return listing.page(
-            request, kind, items, lambda each: collection.show(plane, found[each["id"]])
+            request, kind, items, lambda each: collection.show(state, found[each["id"]])
         )
 
     @router.get("/{id}")
-    def one(plane: Shared, id: str, response: Response) -> Json:  # noqa: A002 - its name in the path
+    def one(state: State, id: str, response: Response) -> Json:  # noqa: A002 - its name in the path
         """Show one."""
-        resource = plane.resources.get(kind, id)
+        resource = state.resources.get(kind, id)
         response.headers["ETag"] = quoted(resource.etag)
-        return single(collection.show(plane, resource))
+        return single(collection.show(state, resource))
 
     @router.patch("/{id}", openapi_extra=bound_to(required=True))
-    def change(plane: Shared, id: str, operations: Operations, bound: Bound) -> Json:  # noqa: A002 - its name in the path
+    def change(state: State, id: str, operations: Operations, bound: Bound) -> Json:  # noqa: A002 - its name in the path
         """Change one, by a JSON Patch."""
 
         def edit(before: Resource) -> Resource:
@@ -80,32 +80,32 @@ def router_of(collection: Collection) -> APIRouter:
             _check_texts(own)
             if replaces(operations, "/auth/params"):
                 own = _with_host(own, before.body)
-            own, secret = collection.seal(plane, own, before)
+            own, secret = collection.seal(state, own, before)
             after = replace(before, body=own, secret=secret)
-            collection.check(plane, after)
-            check_users(plane, after)
+            collection.check(state, after)
+            check_users(state, after)
             return after
 
-        return made(changed(plane, kind, id, needed(bound), edit))
+        return made(changed(state, kind, id, needed(bound), edit))
 
     @router.delete(
         "/{id}", status_code=204, response_class=Response, openapi_extra=bound_to(required=False)
     )
-    def remove(plane: Shared, id: str, bound: Bound) -> None:  # noqa: A002 - its name in the path
+    def remove(state: State, id: str, bound: Bound) -> None:  # noqa: A002 - its name in the path
         """Delete one."""
 
         def check(resource: Resource) -> None:
             bound.check(resource)
-            if not to_flow.is_left(resource) or resource.origin in plane.files:
+            if not to_flow.is_left(resource) or resource.origin in state.files:
                 _own(resource)
 
-        plane.resources.delete(kind, id, check)
+        state.resources.delete(kind, id, check)
 
     return router
 
 
 def changed(
-    plane: AppState,
+    state: AppState,
     kind: str,
     id_: str,
     bound: Preconditions,
@@ -116,12 +116,12 @@ def changed(
     Stale if there is another version than it is `bound` to before it, or another one after it:
     `edit` may look at tables, and no writer waits for that.
     """
-    before = plane.resources.get(kind, id_)
+    before = state.resources.get(kind, id_)
     bound.check(before)
     _own(before)
     after = edit(before)
-    uses = to_flow.uses(after.body, plane.resources)
-    return plane.resources.change(kind, id_, before.etag, plane.now(), lambda _: (after, uses))
+    uses = to_flow.uses(after.body, state.resources)
+    return state.resources.change(kind, id_, before.etag, state.now(), lambda _: (after, uses))
 
 
 def _own(resource: Resource) -> None:

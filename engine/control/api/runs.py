@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from engine.catalog.database import Catalog
 from engine.control.api import batches, listing
-from engine.control.api.app_state import Shared
+from engine.control.api.app_state import State
 from engine.control.api.listing import Condition, Json, Key, Listing
 from engine.errors import NotFound
 
@@ -38,22 +38,22 @@ _NONE = -1  # in a column of moments: there is none
 
 
 @router.get("/runs", openapi_extra=listing.documented(COLUMNS))
-def list_runs(request: Request, plane: Shared) -> Response:
+def list_runs(request: Request, state: State) -> Response:
     """The runs, the newest first: those that are over, that are running and that are to come."""
     wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
     if wanted.count:
-        return JSONResponse({"count": count(plane.catalog, wanted)})
-    found = find(plane.catalog, wanted)
+        return JSONResponse({"count": count(state.catalog, wanted)})
+    found = find(state.catalog, wanted)
     last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
     links = listing.links("runs", wanted, last)
     return _answer(request, (each.kept for each in found[: wanted.limit]), {"_links": links})
 
 
 @router.get("/runs/{run_id}")
-def get_run(run_id: str, request: Request, plane: Shared) -> Response:
+def get_run(run_id: str, request: Request, state: State) -> Response:
     """One run."""
     query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
-    rows = plane.catalog.read(query, [run_id])
+    rows = state.catalog.read(query, [run_id])
     if not rows:
         raise NotFound("runs", run_id)
     return _answer(request, rows, {})

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.catalog.resources import Resource, Resources, new
 from engine.config import file
 from engine.control.api import catalog_filters
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.api.etag_checks import Bound
 from engine.control.api.json_patch import merged
 from engine.control.api.listing import MOST_TOKEN, Key, compare, is_place, number, place
@@ -94,28 +94,28 @@ class SchemaRef(BaseModel):
 # Schemas ------------------------------------------------------------------------------------
 
 
-def keep_shipped(plane: AppState) -> None:
+def keep_shipped(state: AppState) -> None:
     """Have the shipped schema among the resources, as this version of the program has it."""
-    resources = plane.resources
+    resources = state.resources
     _, document = file.find("schema", SHIPPED)
     id_, origin = document["$id"], f"schemas/{SHIPPED}.json"
     try:
         before = resources.get("schemas", id_)
     except NotFound:
-        resources.create(new("schemas", document, plane.now(), id_=id_, origin=origin))
+        resources.create(new("schemas", document, state.now(), id_=id_, origin=origin))
         return
     if before.body != document:
         after = replace(before, body=document)
-        resources.change("schemas", id_, None, plane.now(), lambda _: (after, ()))
+        resources.change("schemas", id_, None, state.now(), lambda _: (after, ()))
 
 
 @schemas.post("", status_code=201)
-def create_schema(plane: Shared, body: SchemaBody) -> Json:
+def create_schema(state: State, body: SchemaBody) -> Json:
     """Make a schema of your own."""
     hash_ = secrets.token_hex(24)
-    document, extended = _inlined(plane.resources, body.model_dump(exclude_unset=True))
+    document, extended = _inlined(state.resources, body.model_dump(exclude_unset=True))
     given = {key: value for key, value in document.items() if key not in _OURS}
-    check_texts(plane, given)
+    check_texts(state, given)
     Schema.parse(body.title, given)
     id_ = f"https://ns.adobe.com/{TENANT}/schemas/{hash_}"
     made: Json = {
@@ -127,8 +127,8 @@ def create_schema(plane: Shared, body: SchemaBody) -> Json:
     }
     if extended:
         made["meta:extends"] = extended
-    schema = new("schemas", made, plane.now(), id_=id_)
-    plane.resources.create(schema)
+    schema = new("schemas", made, state.now(), id_=id_)
+    state.resources.create(schema)
     return _shown(schema)
 
 
@@ -141,13 +141,13 @@ def create_schema(plane: Shared, body: SchemaBody) -> Json:
         ]
     },
 )
-def list_schemas(plane: Shared, request: Request, accept: Annotated[str, Header()] = "") -> Json:
+def list_schemas(state: State, request: Request, accept: Annotated[str, Header()] = "") -> Json:
     """The schemas: whole, or with `Accept: application/vnd.adobe.xed-id+json` only their names."""
     given: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
         given.setdefault(name.lower(), []).append(value)
     found: dict[str, Json] = {}
-    for schema in plane.resources.all("schemas"):
+    for schema in state.resources.all("schemas"):
         shown = _shown(schema)
         found.setdefault(shown["$id"], shown | {"id": shown["$id"]})  # a file may have the shipped
     items, orderby = list(found.values()), ",".join(given.get("orderby", ["created"]))
@@ -220,21 +220,21 @@ def _unpacked(start: str, length: int) -> Key | None:
 
 
 @schemas.get("/{schema_id:path}")
-def get_schema(plane: Shared, schema_id: SchemaId, response: Response) -> Json:
+def get_schema(state: State, schema_id: SchemaId, response: Response) -> Json:
     """One schema, with everything that it refers to in it, whatever `Accept` says."""
-    schema = schema_named(plane.resources, schema_id)
+    schema = schema_named(state.resources, schema_id)
     response.headers["ETag"] = quoted(schema.etag)
     return _shown(schema)
 
 
 @schemas.patch("/{schema_id:path}")
 def change_schema(
-    plane: Shared, schema_id: SchemaId, body: Annotated[Json | list[Json], Body()], bound: Bound
+    state: State, schema_id: SchemaId, body: Annotated[Json | list[Json], Body()], bound: Bound
 ) -> Json:
     """Change what a schema says of itself and of its fields, by a merge or by a JSON Patch: titles,
     descriptions and `meta:` members. What its table has stays.
     """
-    before = schema_named(plane.resources, schema_id)
+    before = schema_named(state.resources, schema_id)
     bound.check(before)
     writable(before)
     after = merged(before.body, body, (*_CHANGED, *_MAPS))
@@ -246,13 +246,13 @@ def change_schema(
         )
     if not isinstance(after.get("title"), str):
         raise invalid("1400-400", "title: must be a text.")
-    check_texts(plane, after)
+    check_texts(state, after)
     Schema.parse(after["title"], {key: each for key, each in after.items() if key not in _OURS})
 
     def edit(now: Resource) -> tuple[Resource, tuple[str, ...]]:
         return replace(now, body=after), ()
 
-    changed = plane.resources.change("schemas", before.id, before.etag, plane.now(), edit)
+    changed = state.resources.change("schemas", before.id, before.etag, state.now(), edit)
     return _shown(changed)
 
 
@@ -278,14 +278,14 @@ def _is_said(key: str) -> bool:
 
 
 @schemas.delete("/{schema_id:path}", status_code=204)
-def delete_schema(plane: Shared, schema_id: SchemaId, bound: Bound) -> Response:
+def delete_schema(state: State, schema_id: SchemaId, bound: Bound) -> Response:
     """Delete a schema that no dataset has."""
 
     def check(schema: Resource) -> None:
         bound.check(schema)
         writable(schema)
 
-    plane.resources.delete("schemas", schema_named(plane.resources, schema_id).id, check)
+    state.resources.delete("schemas", schema_named(state.resources, schema_id).id, check)
     return Response(status_code=204)
 
 

@@ -43,12 +43,12 @@ class Server:
         self.token_file = None if api.token else home / NAME
         self._socket = _listening(api.host, api.port)
         catalog = Catalog(home)
-        self._plane = AppState(
+        self.state = AppState(
             home, catalog, vault, api.datasets, environ, now, changed, unready,
             hosts=set(api.mixpanel_hosts),
         )  # fmt: skip
         token = api.token or token_of(home)
-        self._guard = AuthMiddleware(app_of(self._plane), token, _names(api), api.url)
+        self._guard = AuthMiddleware(app_of(self.state), token, _names(api), api.url)
         allowed = allowed_with(raise_file_limit())
         self._server = Listener(config_of(self._guard, allowed, STOP))
         # Signals are the daemon's: uvicorn takes them in the main thread only.
@@ -64,24 +64,24 @@ class Server:
 
     def follow(self, config: Config, origin: str) -> None:
         """Let in who a configuration says, and show its flows as resources of that origin."""
-        api, plane = config.api or Api(), self._plane
-        self._guard.admit(api.token or token_of(plane.home), _names(api), api.url)
-        plane.files.add(origin)
-        plane.hosts.update(api.mixpanel_hosts)
-        plane.hosts.intersection_update(api.mixpanel_hosts)
-        from_config.apply(config, plane.resources, plane.vault, plane.now(), origin)
+        api, state = config.api or Api(), self.state
+        self._guard.admit(api.token or token_of(state.home), _names(api), api.url)
+        state.files.add(origin)
+        state.hosts.update(api.mixpanel_hosts)
+        state.hosts.intersection_update(api.mixpanel_hosts)
+        from_config.apply(config, state.resources, state.secret_store, state.now(), origin)
 
     def asked(self, running: AbstractSet[str]) -> set[str]:
         """Those of the flows that run of which a run was asked for.
 
         What was asked for of one that is not there any more is withdrawn: no turn will take it.
         """
-        plane = self._plane
-        asked = plane.catalog.asked_for()
+        state = self.state
+        asked = state.catalog.asked_for()
         if gone := asked - running:
-            gone -= {to_flow.name_of(each) for each in plane.resources.all("flows")}
+            gone -= {to_flow.name_of(each) for each in state.resources.all("flows")}
         for name in gone:
-            withdraw(plane.catalog, name, plane.now(), "Its flow was deleted.")
+            withdraw(state.catalog, name, state.now(), "Its flow was deleted.")
         return asked & running
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class Server:
         """
         self._thread.join(seconds)
         if not self._thread.is_alive():
-            self._plane.catalog.close(0)
+            self.state.catalog.close(0)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
-from engine.control.api.app_state import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.api.connections import without_secrets
 from engine.control.api.problems import cut, invalid, unsupported
 from engine.control.api.resource_routes import Document
@@ -30,7 +30,7 @@ router = APIRouter(prefix="/runs", tags=["runs"])
 
 
 @router.post("", status_code=201)
-def run_now(plane: Shared, body: Document) -> Json:
+def run_now(state: State, body: Document) -> Json:
     """Have the days pulled again that hold a span of time."""
     flow_id, params = body.get("flowId"), body.get("params")
     if not flow_id or not isinstance(flow_id, str):
@@ -41,19 +41,19 @@ def run_now(plane: Shared, body: Document) -> Json:
     if not isinstance(params, dict) or not params:
         raise _bad_params()
     try:
-        resource = plane.resources.get("flows", flow_id)
+        resource = state.resources.get("flows", flow_id)
     except NotFound:
         raise invalid("1430-400", f"Flow not found with id {cut(flow_id)}.") from None
-    flow = _flow(plane, resource)
-    return _schedule(plane, flow, _window(plane, flow.connection.zone, params), params)
+    flow = _flow(state, resource)
+    return _schedule(state, flow, _window(state, flow.connection.zone, params), params)
 
 
 @router.post("/{id}/action", status_code=201)
-def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
+def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
     """Pull the window of a run that failed once more (RE_TRIGGER); the new run."""
     if op.lower() != "re_trigger":
         raise unsupported(op, ["RE_TRIGGER"])
-    run = plane.catalog.run(id)
+    run = state.catalog.run(id)
     if run is None:
         raise NotFound("runs", id)
     if run.status != FAILED:
@@ -62,20 +62,20 @@ def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in th
             f"The flowRunId={cut(id)} is in an invalid state={run.status} for re-triggering. "
             "Only a run that failed can be.",
         )
-    flow = _flow(plane, plane.resources.get("flows", run.item["flowId"]))
-    return _schedule(plane, flow, run.window, run.item.get("params", {}))
+    flow = _flow(state, state.resources.get("flows", run.item["flowId"]))
+    return _schedule(state, flow, run.window, run.item.get("params", {}))
 
 
-def _flow(plane: AppState, resource: Resource) -> Flow:
-    state = resource.body.get("state", ENABLED)
-    if state == DISABLED:
+def _flow(state: AppState, resource: Resource) -> Flow:
+    flow_state = resource.body.get("state", ENABLED)
+    if flow_state == DISABLED:
         raise invalid(
             "1388-400",
-            f"The flow={resource.id} is in state={state} and cannot be re-triggered. "
+            f"The flow={resource.id} is in state={flow_state} and cannot be re-triggered. "
             "The flow must be in enabled state for re-triggering.",
         )
-    resources = plane.resources
-    flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
+    resources = state.resources
+    flow = to_flow.flow_of(resource, resources, state.secret_store, state.datasets, state.hosts)
     if flow.schedule is None:
         raise invalid(
             "1386-400",
@@ -85,15 +85,15 @@ def _flow(plane: AppState, resource: Resource) -> Flow:
     return flow
 
 
-def _schedule(plane: AppState, flow: Flow, window: Window, params: Json) -> Json:
-    run = Run(str(uuid4()), flow.name, window, "", plane.now())
+def _schedule(state: AppState, flow: Flow, window: Window, params: Json) -> Json:
+    run = Run(str(uuid4()), flow.name, window, "", state.now())
     item = run_records.scheduled(flow, run, without_secrets(params))
     place = canonical(flow.dataset)
-    plane.catalog.save(item, flow=flow.name, dataset=place, window=window)
+    state.catalog.save(item, flow=flow.name, dataset=place, window=window)
     return item
 
 
-def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
+def _window(state: AppState, zone: ZoneInfo, params: Json) -> Window:
     """The days that a span touches, by UTC or by the project's clock."""
     start, end = (_moment(params, name) for name in ("windowStartTime", "windowEndTime"))
     if end < start:
@@ -102,7 +102,7 @@ def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
             f"WindowEndTime={end} cannot be before Window StartTime={start}. "
             "Please provide a valid end time and try again.",
         )
-    today = latest_day(plane.now(), zone)
+    today = latest_day(state.now(), zone)
     first = min(datetime.fromtimestamp(start, clock).date() for clock in (UTC, zone))
     last = min(latest_day(max(start, end - 1) * 1000, zone), today)
     if first > today:
