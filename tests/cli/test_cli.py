@@ -25,8 +25,8 @@ import pytest
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
-from engine.cli.console import listen_to_signals
-from engine.cli.main import PROGRAM, main
+from engine.cli.console import PROGRAM, listen_to_signals
+from engine.cli.main import main
 from engine.config import file
 from engine.dataset.dataset import Dataset
 from engine.model import schedule

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.catalog.database import Catalog
-from engine.cli.main import PROGRAM
+from engine.cli.console import PROGRAM
 from engine.config import file
 from engine.dataset import dataset as module
 from engine.dataset.dataset import Dataset
