@@ -26,6 +26,7 @@ MOST_WHOLE = 100_000
 LONGEST_NAME, LONGEST_PATH = 64, 300  # characters of a variable or a file that errors show
 _UNSHOWN = " (its name is not shown: it may be a secret)"
 LEAST_PARTS = 2  # of a path that nobody takes for a password: "/", a folder and a name
+LARGEST_SECRET = 16 << 10  # bytes of a file that holds a secret
 _LARGEST = 16 << 20  # bytes of a file that is read whole: who names more meant another file
 
 
@@ -157,9 +158,15 @@ def fetch(given: dict[str, Any], environ: Environ) -> str:
         return text
     told = f"the file{_shown_path(name)}"
     try:
-        text = trimmed(Path(name).read_text("utf-8-sig"))
+        with Path(name).open("rb") as file:
+            content = file.read(LARGEST_SECRET + 1)
     except OSError as error:
         raise Unset(f"{told} cannot be read ({error.strerror})") from error
+    if len(content) > LARGEST_SECRET:
+        size = f"{LARGEST_SECRET >> 10} KiB"
+        raise ValueError(f"{told} is larger than {size}: name one that holds the secret alone")
+    try:
+        text = trimmed(content.decode("utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{told} is not a text in UTF-8") from error
     if not text:

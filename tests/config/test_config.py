@@ -783,3 +783,15 @@ connection = "shop"
 dataset = "{other}"
 """
     assert problems(write(text)) == ['flows.two.dataset: is the table of flow "one": give another']
+
+
+def test_a_secret_is_not_a_large_file(write: Write, tmp_path: Path) -> None:
+    """A file of megabytes is another file: nothing of it is sent as a password, or shown."""
+    path = tmp_path / "password"
+    path.write_text("p" * (10 << 20))
+    text = CONTRACT.replace('{ env = "MIXPANEL_PASSWORD" }', f'{{ file = "{path}" }}')
+    sentence = f"the file {path} is larger than 16 KiB: name one that holds the secret alone"
+    assert problems(write(text)) == [f"connections.shop.password: {sentence}"]
+    path.write_text("p" * (16 << 10))
+    password = load(write(text), ENVIRON).flows["events"].connection.password
+    assert password.reveal() == "p" * (16 << 10)
