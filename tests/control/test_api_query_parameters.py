@@ -15,6 +15,8 @@ from starlette.datastructures import QueryParams
 
 from engine.control.api import listing, runs
 from engine.control.api.app import EXPORT, FLOWSERVICE
+from engine.control.api.listing_filter import split_values
+from engine.control.api.listing_order import sort_key
 from engine.control.api.problems import Problem
 from engine.control.api.query_parameters import declared_by
 from tests.support.api_client import (
@@ -154,7 +156,7 @@ def test_a_link_is_never_longer_than_an_address_may_be(client: Client) -> None:
     """However long the names are that a list is ordered by."""
     with_long_names = [{"id": str(n), "name": "é" * 5_000 + str(n)} for n in range(3)]
     wanted = listing.parse([("orderby", "name"), ("limit", "1")], lambda _: True)
-    place = listing.place(with_long_names[0], wanted.order)
+    place = sort_key(with_long_names[0], wanted.order)
     href = listing.links("flows", wanted, place)["next"]["href"]
     assert len(href) < 8_000
     assert listing.parse([("continuationToken", href.partition("=")[2])], lambda _: True).after
@@ -181,7 +183,7 @@ def test_a_link_is_never_longer_than_an_address_may_be(client: Client) -> None:
 )
 def test_one_pair_of_quotes_is_no_part_of_a_value(value: str, members: tuple[str, ...]) -> None:
     """As Adobe's tutorials print filters; a comma between quotes separates nothing."""
-    assert listing.members_of(value) == members
+    assert split_values(value) == members
 
 
 @pytest.mark.parametrize("name", ["RestStorageToAEP", '"RestStorageToAEP"', '"reststoragetoaep"'])

@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 
 from engine.catalog.resources import new
 from engine.control.api.app import FLOWSERVICE
-from engine.control.api.schema_registry import keep_shipped
+from engine.control.api.schema_registry import store_shipped_schema
 from engine.transform.schema import Schema
 from tests.support.api_client import DATASETS, MIXPANEL, SCHEMAS, SHIPPED, problem, served
 
@@ -64,12 +64,12 @@ def test_a_new_program_brings_its_own(tmp_path: Path) -> None:
     """What an older version of the program kept as the shipped schema is replaced, once."""
     with served(tmp_path) as (client, state):
         first = state.resources.get("schemas", SHIPPED)
-        keep_shipped(state)
+        store_shipped_schema(state)
         assert state.resources.get("schemas", SHIPPED) == first
         state.resources.delete("schemas", SHIPPED)
         old = new("schemas", DOCUMENT | {"title": "old"}, 0, id_=SHIPPED, origin="schemas/x.json")
         state.resources.create(old)
-        keep_shipped(state)
+        store_shipped_schema(state)
         assert client.get(at(SHIPPED)).json()["title"] == DOCUMENT["title"]
 
 
@@ -79,7 +79,7 @@ def test_a_files_schema_beside_the_shipped_one(tmp_path: Path) -> None:
         state.resources.delete("schemas", SHIPPED)
         theirs = new("schemas", DOCUMENT, 0, origin="flows.toml")
         state.resources.create(theirs)
-        keep_shipped(state)
+        store_shipped_schema(state)
         assert len(client.get(SCHEMAS).json()["results"]) == 1
         client.post(DATASETS, json={"name": "d", "schemaRef": {"id": SHIPPED}})
         assert state.resources.users(SHIPPED)

@@ -56,7 +56,7 @@ def app_of(state: AppState) -> FastAPI:
         },
     )  # fmt: skip
     app.state.app_state = state
-    schema_registry.keep_shipped(state)
+    schema_registry.store_shipped_schema(state)
     for router in (explore.router, connections.router, flows.router, runs.router, triggers.router):
         app.include_router(router, prefix=FLOWSERVICE)
     app.include_router(specs.router, prefix=FLOWSERVICE)

@@ -1,117 +1,124 @@
-"""What the lists of Catalog and of the Schema Registry may be asked for: `property`, an order, a
-page. Flow Service's own lists are listing.py's; the terms and the order of values are the same.
+"""Filters, orders and parameters of the lists of Catalog and of the Schema Registry.
 
-Values are compared as they are written, with their case: of two datasets a client may delete one.
+Flow Service's own lists are in listing.py; terms and the order of values are the same. Texts are
+compared with their case: of two datasets with similar names a client may delete one.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key, lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import re2
+from fastapi import Request
 
-from engine.control.api.listing import (
+from engine.control.api.listing_filter import (
+    COMPARISONS,
+    IsKnown,
     Json,
-    compare,
+    equals,
     is_number,
     number,
-    place,
-    term_of,
-    unquoted,
+    split_term,
+    unquote,
     values_at,
 )
+from engine.control.api.listing_order import Order, sort_items, split_sign
 from engine.control.api.problems import Problem, cut, invalid
 
 MOST_TEXT = 2_000  # characters of a filter or an order
-WORDS = (
+DESCRIPTION = (
     "A filter: a field, perhaps an operator (== != < <= > >= ~) and a value; !field for those "
     "without it. All that are given must be met."
 )
+SHORT_TEXT: Json = {"type": "string", "maxLength": MOST_TEXT}
 NUMBERS = frozenset({"created", "updated", "dataSourceId"})
-_OPERATORS = ("==", "!=", "<", "<=", ">", ">=", "~")
-_ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {
-    "<": lambda value, wanted: bool(value < wanted),
-    "<=": lambda value, wanted: bool(value <= wanted),
-    ">": lambda value, wanted: bool(value > wanted),
-    ">=": lambda value, wanted: bool(value >= wanted),
-}
+_OPERATORS = ("==", "!=", "~", *COMPARISONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A filter: a field, an operator and a value; "" and "!" ask whether the field is there."""
+    """A filter: a field, an operator and a value.
+
+    The operators "" and "!" test whether the field is there, or is not.
+    """
 
     field: str
     operator: str
     value: str = ""
 
     def holds(self, item: Json) -> bool:
-        """Whether an item meets it; a list meets it with one of its members."""
-        found = list(_values(item, self.field))
+        """Return whether an item meets the filter; a list does with one of its members."""
+        values = list(_values(item, self.field))
         if self.operator in ("", "!"):
-            return bool(found) == (self.operator == "")
+            return bool(values) == (self.operator == "")
         if self.operator == "!=":
-            return not any(_equals(value, self.value) for value in found)
-        return any(self._compares(value) for value in found)
+            return not any(equals(value, self.value) for value in values)
+        return any(self._compares(value) for value in values)
 
     def _compares(self, value: Any) -> bool:
         if self.operator == "==":
-            return _equals(value, self.value)
+            return equals(value, self.value)
         if self.operator == "~":
             return isinstance(value, str) and bool(_pattern(self.value).search(value))
-        wanted: Any = number(self.value)
-        if isinstance(value, str):
-            wanted = self.value
+        wanted: Any = self.value if isinstance(value, str) else number(self.value)
         comparable = not isinstance(value, bool | dict | list) and value is not None
-        return comparable and wanted is not None and _ORDERED[self.operator](value, wanted)
+        return comparable and wanted is not None and COMPARISONS[self.operator](value, wanted)
 
 
-def terms(
-    texts: Iterable[str], known: Callable[[str], bool], *, joined: bool = False
-) -> list[Term]:
-    """The filters that all must be met; Problem for what is none. `known`: whether there is such a
-    field. With `joined` one text may have several, with commas between them.
+def values_by_name(request: Request) -> dict[str, list[str]]:
+    """Return the values of each query parameter by its name in lower case."""
+    values: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        values.setdefault(name.lower(), []).append(value)
+    return values
+
+
+def parse_terms(texts: Iterable[str], is_known: IsKnown, *, joined: bool = False) -> list[Term]:
+    """Parse filters, all of which an item must meet; raise Problem for what is no filter.
+
+    With `joined`, a text may have several filters, separated by commas.
     """
-    parts = [part for text in texts for part in (_parts(text) if joined else [text])]
-    return [_term(part, known) for part in parts]
+    parts = [part for text in texts for part in (_split_joined(text) if joined else [text])]
+    return [_parse_term(part, is_known) for part in parts]
 
 
-def _parts(text: str) -> list[str]:
-    """The filters of one text: a comma before what is no filter is part of a value."""
-    found = list[str]()
+def _split_joined(text: str) -> list[str]:
+    """Split a text at the commas that a filter follows; other commas are part of a value."""
+    filters = list[str]()
     for part in text[: MOST_TEXT + 1].split(","):
-        if found and not (term_of(part)[1] and term_of(part)[0]):
-            found[-1] += f",{part}"
+        field, operator, _ = split_term(part)
+        if filters and not (field and operator):
+            filters[-1] += f",{part}"
         else:
-            found.append(part)
-    return found
+            filters.append(part)
+    return filters
 
 
-def _term(text: str, known: Callable[[str], bool]) -> Term:
+def _parse_term(text: str, is_known: IsKnown) -> Term:
     if len(text) > MOST_TEXT:
         raise invalid("1400-400", f"A filter has more than {MOST_TEXT:,} characters.")
-    field, operator, value = term_of(text)
+    field, operator, value = split_term(text)
     if not field and operator == "!" and value:
         field, value = value, ""
     if not field or (operator not in ("", "!") and not value):
         raise invalid("1453-400", f"Invalid query value {cut(text)} provided in query param.")
-    if not known(field):
+    if not is_known(field):
         raise invalid("1449-400", f"Invalid field {cut(field)} in filter params.")
     if operator not in ("", "!", *_OPERATORS) or (operator == "!" and value):
         raise invalid("1450-400", f"Invalid operator {cut(operator)} in filter params.")
-    value = unquoted(value)
+    value = unquote(value)
     if operator == "~":
         _pattern(value)
-    counts = field in NUMBERS or is_number(field)
-    if operator in _ORDERED and counts and number(value) is None:
+    is_numeric = field in NUMBERS or is_number(field)
+    if operator in COMPARISONS and is_numeric and number(value) is None:
         raise invalid("1452-400", f"Invalid value {cut(value)} for field {cut(field)}.")
     return Term(field, operator, value)
 
 
 @lru_cache(16)
 def _pattern(text: str) -> Any:
-    """A regular expression that takes time in proportion to what it reads, whoever wrote it."""
+    """Compile a client's regular expression with RE2, which searches in linear time."""
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 1 << 20
@@ -123,22 +130,14 @@ def _pattern(text: str) -> Any:
 
 
 def _values(item: Json, field: str) -> Iterable[Any]:
-    """What is at a field, which may have dots in its name; of a list its members."""
-    found = [item[field]] if field in item else list(values_at(item, field))
-    for value in found:
+    """Yield the values of a field, whose name may have dots; the members of a list."""
+    values = [item[field]] if field in item else list(values_at(item, field))
+    for value in values:
         yield from value if isinstance(value, list) else [value]
 
 
-def _equals(value: Any, wanted: str) -> bool:
-    if isinstance(value, bool):
-        return str(value).lower() == wanted.lower()
-    if isinstance(value, int | float):
-        return value == number(wanted)
-    return isinstance(value, str) and value == wanted
-
-
-def whole(name: str, text: str, least: int, most: int) -> int:
-    """A whole number that a parameter is; Problem for any other text."""
+def parse_whole(name: str, text: str, least: int, most: int) -> int:
+    """Parse a parameter that is a whole number; raise Problem for any other text."""
     is_whole = text.isascii() and text.isdigit() and len(text) < 17
     if not is_whole or not least <= int(text) <= most:
         detail = f"It is a whole number from {least} to {most}."
@@ -146,38 +145,32 @@ def whole(name: str, text: str, least: int, most: int) -> int:
     return int(text)
 
 
-def order(
-    texts: Sequence[str], known: Callable[[str], bool], default: str
-) -> tuple[tuple[str, bool], ...]:
-    """The fields that a list is ordered by, and whether each descends: `title,-created`."""
+def parse_order(texts: Sequence[str], is_known: IsKnown, default: str) -> Order:
+    """Parse the fields that a list is ordered by: `title,-created`."""
     text = ",".join(texts)
     if len(text) > MOST_TEXT:
         raise invalid("1400-400", f"The order has more than {MOST_TEXT:,} characters.")
-    found = list[tuple[str, bool]]()
+    order = list[tuple[str, bool]]()
     for part in (text if texts else default).split(","):
-        field = part.strip()
-        sign = field[:1] if field[:1] in ("+", "-") else ""
-        field = field[len(sign) :]
-        if not field or not known(field):
-            raise not_an_order(part)
-        found.append((field, sign == "-"))
-    return tuple(found[:10])
+        field, descending = split_sign(part)
+        if not field or not is_known(field):
+            raise invalid_order(part)
+        order.append((field, descending))
+    return tuple(order[:10])
 
 
-def in_order(items: Iterable[Json], fields: Sequence[tuple[str, bool]]) -> list[Json]:
-    """Items in an order; those that are equal by their ids."""
-    places = [(place(item, fields), item) for item in items]
-    by_place = cmp_to_key(partial(compare, order=fields))
-    return [item for _, item in sorted(places, key=lambda each: by_place(each[0]))]
+def in_order(items: Iterable[Json], order: Sequence[tuple[str, bool]]) -> list[Json]:
+    """Sort items by an order, equal ones by their ids."""
+    return [item for _, item in sort_items(items, order)]
 
 
-def short(name: str, text: str) -> str:
-    """The text of a parameter; Problem for one that is too long."""
+def check_length(name: str, text: str) -> str:
+    """Return the text of a parameter; raise Problem for one that is too long."""
     if len(text) > MOST_TEXT:
         raise invalid("1400-400", f"{name} has more than {MOST_TEXT:,} characters.")
     return text
 
 
-def not_an_order(text: str) -> Problem:
-    """A field that nothing is ordered by."""
+def invalid_order(text: str) -> Problem:
+    """Return the error for a field that no list is ordered by."""
     return invalid("1433-400", f"Incorrect field= {cut(text)} passed in orderBy.")

@@ -15,7 +15,7 @@ from engine.control.api.app_state import State
 from engine.control.api.etag_checks import Bound
 from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
-from engine.control.api.schema_registry import SchemaRef, writable
+from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set
@@ -167,7 +167,7 @@ def put(
 
     def edit(before: Resource) -> tuple[Resource, tuple[str, ...]]:
         bound.check(before)
-        writable(before)
+        check_writable(before)
         versions = [*before.body["versions"], document]
         return replace(before, body={"versions": versions}), ()
 

@@ -10,7 +10,9 @@ from fastapi.responses import JSONResponse
 from engine.catalog.database import Catalog
 from engine.control.api import batches, listing
 from engine.control.api.app_state import State
-from engine.control.api.listing import Condition, Json, Key, Listing
+from engine.control.api.listing import Listing
+from engine.control.api.listing_filter import Condition, Json, is_number, number
+from engine.control.api.listing_order import Key
 from engine.errors import NotFound
 
 router = APIRouter(tags=["runs"])
@@ -69,8 +71,8 @@ class Found(NamedTuple):
 def count(catalog: Catalog, wanted: Listing) -> int:
     """How many runs a listing has on all its pages."""
     where, values = _where(wanted.conditions)
-    number: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
-    return number
+    total: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
+    return total
 
 
 def find(catalog: Catalog, wanted: Listing) -> list[Found]:
@@ -98,13 +100,13 @@ def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
     where, values = list[str](), list[Any]()
     for each in conditions:
         column = COLUMNS[each.field]
-        if not listing.is_number(each.field):
+        if not is_number(each.field):
             texts = [value.lower() if column == "id" else value for value in each.values]
             where.append(f"{column} IN ({', '.join('?' * len(texts))})")
             values += texts
         else:
             where.append(f"{column} {each.operator} ? AND {column} <> {_NONE}")
-            values.append(listing.number(each.values[0]))
+            values.append(number(each.values[0]))
     return where, values
 
 
