@@ -30,7 +30,7 @@ from engine.control.api.connection_limits import (
     overdue,
     raise_file_limit,
 )
-from engine.control.api.middleware import LONGEST_TARGET
+from engine.control.api.request_target import LONGEST_TARGET
 
 BRIEF = Allowed(most=4, head=0.2, body=0.2, idle=0.2, stuck=0.2, linger=0.2, young=0)
 HALF = b"GET /x HTTP/1.1\r\nHost: loc"

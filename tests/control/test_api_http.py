@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from engine.control.api.app import FLOWSERVICE, app_of
 from engine.control.api.app_state import AppState
 from engine.control.api.auth import AuthMiddleware
-from engine.control.api.middleware import LARGEST, LONGEST_TARGET
+from engine.control.api.request_bodies import LARGEST_BODY
+from engine.control.api.request_target import LONGEST_TARGET
 from engine.model.flow import Secret
 from tests.support.api_client import (
     CONNECTIONS,
@@ -54,7 +55,7 @@ def dataset(client: Client, **more: Any) -> str:
 
 # Bodies that mean nothing ------------------------------------------------------------------
 
-NOTHING = [b"null", b"", b"{", b"\xff\xfe\x00", b"x" * (LARGEST - 1), b"[" * 1000, b"{}"]
+NOTHING = [b"null", b"", b"{", b"\xff\xfe\x00", b"x" * (LARGEST_BODY - 1), b"[" * 1000, b"{}"]
 
 
 @pytest.mark.parametrize("body", NOTHING)
@@ -74,7 +75,9 @@ def test_the_body_of_a_delete_or_a_get_is_ignored(
 
 def test_a_body_that_means_nothing_is_bounded_all_the_same(client: Client) -> None:
     """It is read, and no more of it than of any other."""
-    problem(client.request("DELETE", f"{DATASETS}/x", content=b"x" * (LARGEST + 1)), "1400-413")
+    problem(
+        client.request("DELETE", f"{DATASETS}/x", content=b"x" * (LARGEST_BODY + 1)), "1400-413"
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"junk"])
@@ -309,10 +312,10 @@ def test_bodies_that_are_not_read(
 
 def test_a_gzip_body_is_bounded_by_what_is_in_it(client: Client) -> None:
     """A bomb is 413, in one member or in many; what breaks off or is none is 400."""
-    bomb = gzip.compress(b" " * (LARGEST + 1))
+    bomb = gzip.compress(b" " * (LARGEST_BODY + 1))
     assert len(bomb) < 10_000
     problem(post(client, bomb, content_encoding="gzip"), "1400-413")
-    halves = gzip.compress(b" " * LARGEST) + gzip.compress(BODY)
+    halves = gzip.compress(b" " * LARGEST_BODY) + gzip.compress(BODY)
     problem(post(client, halves, content_encoding="gzip"), "1400-413")
     assert (
         post(client, gzip.compress(b" " * 9000 + BODY), content_encoding="gzip").status_code == 201

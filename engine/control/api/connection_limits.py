@@ -19,8 +19,8 @@ import orjson
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from engine.control.api.middleware import LONGEST_TARGET, too_long
 from engine.control.api.problems import Problem, invalid
+from engine.control.api.request_target import LONGEST_TARGET, target_too_long
 from engine.log import log
 
 HEAD = 32 << 10  # bytes of a request's head
@@ -158,7 +158,7 @@ class Connection(H11Protocol):
         """Answer what is no request, in the form of every problem."""
         head = bytes(self.conn.trailing_data[0])
         if len(head) > LONGEST_TARGET and b"\n" not in head[:LONGEST_TARGET]:
-            self._refuse(too_long())
+            self._refuse(target_too_long())
         elif len(head) > HEAD:
             detail = f"The head of the request has more than {HEAD:,} bytes."
             self._refuse(Problem("1400-431", "Request header fields too large", detail))

@@ -1,4 +1,7 @@
-"""Datasets: Catalog's calls. A dataset is the table that a flow fills; this module reads no file."""
+"""Datasets: Catalog's calls. A dataset is the table that a flow fills.
+
+This module reads no file of a table.
+"""
 
 import secrets
 from collections.abc import Callable, Mapping

@@ -75,7 +75,7 @@ _PARAMETERS = query_parameters(
     }
 )
 
-schemas = APIRouter(prefix="/tenant/schemas", tags=["Schemas"])
+router = APIRouter(prefix="/tenant/schemas", tags=["Schemas"])
 
 SchemaId = Annotated[str, "its `$id`, URL-encoded, or its `meta:altId`"]
 
@@ -113,7 +113,7 @@ def store_shipped_schema(state: AppState) -> None:
         resources.change("schemas", id_, None, state.now(), lambda _: (after, ()))
 
 
-@schemas.post("", status_code=201)
+@router.post("", status_code=201)
 def create_schema(state: State, body: SchemaBody) -> Json:
     """Create a schema."""
     hash_ = secrets.token_hex(24)
@@ -136,7 +136,7 @@ def create_schema(state: State, body: SchemaBody) -> Json:
     return _serialized(schema)
 
 
-@schemas.get("", openapi_extra=_PARAMETERS)
+@router.get("", openapi_extra=_PARAMETERS)
 def list_schemas(state: State, request: Request, accept: Annotated[str, Header()] = "") -> Json:
     """List the schemas; with `Accept: application/vnd.adobe.xed-id+json` only their names."""
     values = catalog_filters.values_by_name(request)
@@ -212,7 +212,7 @@ def _decode_start(start: str, length: int) -> Key | None:
     return key if is_sort_key(key) and len(key) == length else None
 
 
-@schemas.get("/{schema_id:path}")
+@router.get("/{schema_id:path}")
 def get_schema(state: State, schema_id: SchemaId, response: Response) -> Json:
     """Return one schema with its references resolved, whatever `Accept` says."""
     schema = schema_named(state.resources, schema_id)
@@ -220,7 +220,7 @@ def get_schema(state: State, schema_id: SchemaId, response: Response) -> Json:
     return _serialized(schema)
 
 
-@schemas.patch("/{schema_id:path}")
+@router.patch("/{schema_id:path}")
 def change_schema(
     state: State, schema_id: SchemaId, body: Annotated[Json | list[Json], Body()], bound: Bound
 ) -> Json:
@@ -271,7 +271,7 @@ def _is_metadata(key: str) -> bool:
     return key.startswith("meta:") and key != "meta:xdmType"
 
 
-@schemas.delete("/{schema_id:path}", status_code=204)
+@router.delete("/{schema_id:path}", status_code=204)
 def delete_schema(state: State, schema_id: SchemaId, bound: Bound) -> Response:
     """Delete a schema that no dataset uses."""
 

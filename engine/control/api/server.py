@@ -11,7 +11,7 @@ from engine.config.file import Api, Config
 from engine.control import from_config, to_flow
 from engine.control.api.app import app_of
 from engine.control.api.app_state import AppState
-from engine.control.api.auth import NAME, AuthMiddleware, token_of
+from engine.control.api.auth import FILE_NAME, AuthMiddleware, token_of
 from engine.control.api.connection_limits import (
     BACKLOG,
     Listener,
@@ -40,7 +40,7 @@ class Server:
     ) -> None:
         """InputError where the address cannot be had, or a secret is none."""
         vault = secret_store_of(home, api.key)
-        self.token_file = None if api.token else home / NAME
+        self.token_file = None if api.token else home / FILE_NAME
         self._socket = _listening(api.host, api.port)
         catalog = Catalog(home)
         self.state = AppState(
@@ -48,9 +48,9 @@ class Server:
             hosts=set(api.mixpanel_hosts),
         )  # fmt: skip
         token = api.token or token_of(home)
-        self._guard = AuthMiddleware(app_of(self.state), token, _names(api), api.url)
+        self._auth = AuthMiddleware(app_of(self.state), token, _names(api), api.url)
         allowed = allowed_with(raise_file_limit())
-        self._server = Listener(config_of(self._guard, allowed, STOP))
+        self._server = Listener(config_of(self._auth, allowed, STOP))
         # Signals are the daemon's: uvicorn takes them in the main thread only.
         self._thread = threading.Thread(
             target=self._server.run, args=[[self._socket]], name="api", daemon=True
@@ -65,7 +65,7 @@ class Server:
     def follow(self, config: Config, origin: str) -> None:
         """Let in who a configuration says, and show its flows as resources of that origin."""
         api, state = config.api or Api(), self.state
-        self._guard.admit(api.token or token_of(state.home), _names(api), api.url)
+        self._auth.configure(api.token or token_of(state.home), _names(api), api.url)
         state.files.add(origin)
         state.hosts.update(api.mixpanel_hosts)
         state.hosts.intersection_update(api.mixpanel_hosts)
