@@ -1,4 +1,4 @@
-"""What all routes share."""
+"""What all routes share: the catalog, the secret store, the clock, the configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ from engine.control.secrets import SecretStore
 class AppState:
     """What a route works with.
 
-    home      where the catalog is
-    secret_store  encrypts what no answer shows
-    datasets  the folder of the tables that clients make
-    now       the clock, in ms since the epoch
-    changed   to be called after a change of what runs: it takes effect at once
-    unready   what the program cannot do at this moment, each in a sentence
-    files     the daemon's own configuration file: its flows run, whether or not it is still there
-    hosts     what connections of clients may ask, besides Mixpanel's own hosts
-    making    held while something is made: what was checked for it is true until it is there
+    home          the folder of the catalog
+    secret_store  encrypts the secrets of resources
+    datasets      the folder of the tables of clients
+    now           the clock, in ms since the epoch
+    changed       called after a change of flows, so that the daemon follows at once
+    unready       returns what the daemon cannot do now, a sentence each
+    files         configuration files of the daemon: their flows run even after they are deleted
+    hosts         hosts that connections of clients may use, besides Mixpanel's own
+    making        held from the checks of a new resource until it is stored
     """
 
     home: Path
@@ -42,7 +42,7 @@ class AppState:
 
     @property
     def resources(self) -> Resources:
-        """What clients made, and what was applied from configuration files."""
+        """The resources of clients, and those that were applied from configuration files."""
         return Resources(self.catalog)
 
 

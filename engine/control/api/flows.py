@@ -1,15 +1,15 @@
-"""Flows: made only if they can run, and run from then on."""
+"""Flows: a flow that cannot run is refused."""
 
 from dataclasses import replace
 
 from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
 from engine.control.api.app_state import AppState, State
-from engine.control.api.connections import plain
+from engine.control.api.connections import encrypt_nothing
 from engine.control.api.etag_checks import Bound, bound_to
 from engine.control.api.fit import check_flow
 from engine.control.api.problems import invalid, unsupported
-from engine.control.api.resource_routes import Collection, changed, router_of
+from engine.control.api.resource_routes import ResourceRoutes, changed
 from engine.control.api.serializers import item, made
 from engine.control.validation import DISABLED, ENABLED
 
@@ -21,8 +21,8 @@ def _check(state: AppState, resource: Resource) -> None:
     check_flow(state, resource, state.resources)
 
 
-def _show(state: AppState, resource: Resource) -> Json:
-    """As in the examples: with what it inherits, and its last run."""
+def _serialize(state: AppState, resource: Resource) -> Json:
+    """Return a flow as the tutorial's examples do, with what it inherits and its last run."""
     return item(
         resource,
         inheritedAttributes=_inherited(state, resource.body),
@@ -69,19 +69,19 @@ def _last_run(state: AppState, resource: Resource) -> Json:
     return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
 
 
-def _seal(state: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
-    """It has no secrets; when it is made, nor a state: that is an action's."""
+def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
+    """Return a body, which has no secrets; a new one has no state either: actions change it."""
     if before is None and "state" in body:
         raise invalid("1410-400", "`State` is not allowed in the create flow request.")
-    return plain(state, body, before)
+    return encrypt_nothing(state, body, before)
 
 
-router = router_of(Collection("flows", _FIELDS, _check, _show, _seal))
+router = ResourceRoutes("flows", _FIELDS, _check, _serialize, _encrypt).router()
 
 
 @router.post("/{id}/action", openapi_extra=bound_to(required=False))
 def action(state: State, id: str, op: str, bound: Bound) -> Json:  # noqa: A002 - its name in the path
-    """Let a flow run (ENABLE), or let it rest (DISABLE)."""
+    """Enable or disable a flow (ENABLE, DISABLE)."""
     target_state = _ACTIONS.get(op.lower())
     if target_state is None:
         raise unsupported(op, ("ENABLE", "DISABLE"))

@@ -1,4 +1,4 @@
-"""A collection of resources: POST, GET, PATCH and DELETE, the same for all of Flow Service's."""
+"""POST, GET, PATCH and DELETE of resources, the same for every kind that Flow Service has."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,87 +21,86 @@ Operations = Annotated[list[dict[str, Any]], Body()]
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """What is its own of a collection.
+class ResourceRoutes:
+    """The routes of one kind of resource, and what differs between kinds.
 
-    kind    the last part of its path
-    fields  what of a body a patch may change
-    check   raises for what cannot be kept
-    show    a resource as an item
-    seal    (state, body, what was before) -> the body without secrets, and these, encrypted;
-            raises for what nobody may send
+    kind       the last part of its path
+    fields     top-level fields of a body that a patch may change
+    check      raises for a resource that cannot be stored
+    serialize  returns a resource as an item
+    encrypt    (state, body, resource before) -> the body without secrets, and these, encrypted;
+               raises for a body that no client may send
     """
 
     kind: str
     fields: tuple[str, ...]
     check: Callable[[AppState, Resource], None]
-    show: Callable[[AppState, Resource], Json]
-    seal: Callable[[AppState, Json, Resource | None], tuple[Json, bytes | None]]
+    serialize: Callable[[AppState, Resource], Json]
+    encrypt: Callable[[AppState, Json, Resource | None], tuple[Json, bytes | None]]
 
+    def router(self) -> APIRouter:
+        """Return a router with all five routes."""
+        router = APIRouter(prefix=f"/{self.kind}", tags=[self.kind])
+        router.post("", status_code=201)(self.create)
+        router.get("", openapi_extra=listing.documented())(self.list_all)
+        router.get("/{id}")(self.get)
+        router.patch("/{id}", openapi_extra=bound_to(required=True))(self.change)
+        router.delete(
+            "/{id}", status_code=204, response_class=Response,
+            openapi_extra=bound_to(required=False),
+        )(self.delete)  # fmt: skip
+        return router
 
-def router_of(collection: Collection) -> APIRouter:
-    """Its routes."""
-    kind, router = collection.kind, APIRouter(prefix=f"/{collection.kind}", tags=[collection.kind])
-
-    @router.post("", status_code=201)
-    def create(state: State, body: Document) -> Json:
-        """Make one."""
-        sealed, secret = collection.seal(state, body, None)
-        own = {name: value for name, value in sealed.items() if name not in READ_ONLY}
-        _check_texts(own)
-        resource = new(kind, own, state.now(), secret=secret)
+    def create(self, state: State, body: Document) -> Json:
+        """Create a resource."""
+        stored, secret = self.encrypt(state, body, None)
+        stored = {name: value for name, value in stored.items() if name not in READ_ONLY}
+        _check_text_fields(stored)
+        resource = new(self.kind, stored, state.now(), secret=secret)
         with state.making:
-            collection.check(state, resource)
-            state.resources.create(resource, to_flow.uses(own, state.resources))
+            self.check(state, resource)
+            state.resources.create(resource, to_flow.uses(stored, state.resources))
         return made(resource)
 
-    @router.get("", openapi_extra=listing.documented())
-    def all_(state: State, request: Request) -> Json:
-        """List them."""
-        found = {each.id: each for each in state.resources.all(kind)}
-        items = [item(each) for each in found.values()]
+    def list_all(self, state: State, request: Request) -> Json:
+        """List the resources."""
+        by_id = {resource.id: resource for resource in state.resources.all(self.kind)}
+        items = [item(resource) for resource in by_id.values()]
         return listing.page(
-            request, kind, items, lambda each: collection.show(state, found[each["id"]])
+            request, self.kind, items, lambda each: self.serialize(state, by_id[each["id"]])
         )
 
-    @router.get("/{id}")
-    def one(state: State, id: str, response: Response) -> Json:  # noqa: A002 - its name in the path
-        """Show one."""
-        resource = state.resources.get(kind, id)
+    def get(self, state: State, id: str, response: Response) -> Json:  # noqa: A002 - its name in the path
+        """Return one resource."""
+        resource = state.resources.get(self.kind, id)
         response.headers["ETag"] = quoted(resource.etag)
-        return single(collection.show(state, resource))
+        return single(self.serialize(state, resource))
 
-    @router.patch("/{id}", openapi_extra=bound_to(required=True))
-    def change(state: State, id: str, operations: Operations, bound: Bound) -> Json:  # noqa: A002 - its name in the path
-        """Change one, by a JSON Patch."""
+    def change(self, state: State, id: str, operations: Operations, bound: Bound) -> Json:  # noqa: A002 - its name in the path
+        """Change a resource by a JSON Patch."""
 
         def edit(before: Resource) -> Resource:
-            own = patched(before.body, operations, collection.fields)
-            _check_texts(own)
+            body = patched(before.body, operations, self.fields)
+            _check_text_fields(body)
             if replaces(operations, "/auth/params"):
-                own = _with_host(own, before.body)
-            own, secret = collection.seal(state, own, before)
-            after = replace(before, body=own, secret=secret)
-            collection.check(state, after)
+                body = _with_host(body, before.body)
+            body, secret = self.encrypt(state, body, before)
+            after = replace(before, body=body, secret=secret)
+            self.check(state, after)
             check_users(state, after)
             return after
 
-        return made(changed(state, kind, id, needed(bound), edit))
+        return made(changed(state, self.kind, id, needed(bound), edit))
 
-    @router.delete(
-        "/{id}", status_code=204, response_class=Response, openapi_extra=bound_to(required=False)
-    )
-    def remove(state: State, id: str, bound: Bound) -> None:  # noqa: A002 - its name in the path
-        """Delete one."""
+    def delete(self, state: State, id: str, bound: Bound) -> None:  # noqa: A002 - its name in the path
+        """Delete a resource."""
 
         def check(resource: Resource) -> None:
             bound.check(resource)
             if not to_flow.is_left(resource) or resource.origin in state.files:
-                _own(resource)
+                _check_own(resource)
 
-        state.resources.delete(kind, id, check)
-
-    return router
+        state.resources.delete(self.kind, id, check)
 
 
 def changed(
@@ -111,20 +110,21 @@ def changed(
     bound: Preconditions,
     edit: Callable[[Resource], Resource],
 ) -> Resource:
-    """A resource once `edit` has changed it; what was applied from a file stays that file's.
+    """Store the result of `edit` and return it. Resources of a file are changed there alone.
 
-    Stale if there is another version than it is `bound` to before it, or another one after it:
-    `edit` may look at tables, and no writer waits for that.
+    EtagMismatch if the version is not one that `bound` allows, or if another writer changed it
+    while `edit` ran: `edit` may read tables, and no writer waits for that.
     """
     before = state.resources.get(kind, id_)
     bound.check(before)
-    _own(before)
+    _check_own(before)
     after = edit(before)
     uses = to_flow.uses(after.body, state.resources)
     return state.resources.change(kind, id_, before.etag, state.now(), lambda _: (after, uses))
 
 
-def _own(resource: Resource) -> None:
+def _check_own(resource: Resource) -> None:
+    """Raise Problem for a resource of a configuration file."""
     if resource.origin is not None:
         raise invalid(
             "1400-400",
@@ -133,14 +133,14 @@ def _own(resource: Resource) -> None:
         )
 
 
-def _check_texts(body: Json) -> None:
+def _check_text_fields(body: Json) -> None:
     for name in ("name", "description"):
         if not isinstance(body.get(name, ""), str):
             raise invalid("1400-400", f"{name}: must be a text.")
 
 
 def _with_host(body: Json, before: Json) -> Json:
-    """New credentials that name no host are for the one from before: the tutorial's have none."""
+    """Add the host from before to new credentials without one, as the tutorial's are."""
     auth, host = body.get("auth"), before.get("auth", {}).get("params", {}).get("host")
     if not isinstance(auth, dict) or not isinstance(auth.get("params"), dict) or host is None:
         return body
