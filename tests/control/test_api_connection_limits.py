@@ -74,6 +74,13 @@ def listening(allowed: Allowed) -> Iterator[tuple[str, int]]:
             thread.join()
 
 
+@pytest.fixture(scope="module")
+def brief() -> Iterator[tuple[str, int]]:
+    """The address of a server with BRIEF limits, for tests that each use one connection."""
+    with listening(BRIEF) as address:
+        yield address
+
+
 @contextmanager
 def calling(address: tuple[str, int], *sent: bytes) -> Iterator[socket.socket]:
     with socket.create_connection(address, timeout=10) as caller:
@@ -101,26 +108,25 @@ def status(answer: bytes) -> int:
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", HALF, WHOLE + HALF])
-def test_half_a_head_ends_in_time(sent: bytes) -> None:
+def test_half_a_head_ends_in_time(brief: tuple[str, int], sent: bytes) -> None:
     """Also the second one of a connection, and one that grows by a byte now and then."""
-    with listening(BRIEF) as address, calling(address, sent) as caller:
+    with calling(brief, sent) as caller:
         answer = heard(caller)
     assert status(answer[answer.rindex(b"HTTP/1.1 ") :]) == 408
 
 
-def test_half_a_body_ends_in_time() -> None:
+def test_half_a_body_ends_in_time(brief: tuple[str, int]) -> None:
     """With its length said, and in chunks without end."""
     chunked = b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
-    with listening(BRIEF) as address:
-        for sent in (POST + b"abc", chunked):
-            with calling(address, sent) as caller:
-                assert status(heard(caller)) == 408
+    for sent in (POST + b"abc", chunked):
+        with calling(brief, sent) as caller:
+            assert status(heard(caller)) == 408
 
 
-def test_an_idle_connection_is_kept_as_long_as_is_said() -> None:
+def test_an_idle_connection_is_kept_as_long_as_is_said(brief: tuple[str, int]) -> None:
     """`Keep-Alive` promises less than the time that it has; then it ends without a word."""
     assert Allowed().idle > KEEP_ALIVE >= 60
-    with listening(BRIEF) as address, calling(address, WHOLE) as caller:
+    with calling(brief, WHOLE) as caller:
         answer = heard(caller)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert f"keep-alive: timeout={KEEP_ALIVE}\r\n".encode() in answer.lower()
@@ -193,10 +199,10 @@ def heard_until(caller: socket.socket, end: bytes) -> bytes:
         (b"GET /x HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
     ],
 )
-def test_a_head_is_bounded(sent: bytes, expected: int) -> None:
+def test_a_head_is_bounded(brief: tuple[str, int], sent: bytes, expected: int) -> None:
     """In its target, its lines and its bytes; what is no request is told in words, too."""
     assert HEAD > LONGEST_TARGET
-    with listening(BRIEF) as address, calling(address) as caller:
+    with calling(brief) as caller:
         with suppress(OSError):
             caller.sendall(sent)
         assert status(heard(caller)) == expected
@@ -210,10 +216,10 @@ def test_requests_one_after_the_other_in_one_write() -> None:
     assert answers.count(b"HTTP/1.1 200") == 51
 
 
-def test_an_upgrade_is_a_request_like_any_other() -> None:
+def test_an_upgrade_is_a_request_like_any_other(brief: tuple[str, int]) -> None:
     """There is no other protocol here."""
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    with listening(BRIEF) as address, calling(address, WHOLE[:-2] + upgrade) as caller:
+    with calling(brief, WHOLE[:-2] + upgrade) as caller:
         assert heard(caller).startswith(b"HTTP/1.1 200")
 
 
