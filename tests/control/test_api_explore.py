@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.catalog.database import Catalog
 from engine.control.api import explore
-from engine.control.api.explore import _decoded
+from engine.control.api.explore import decode_source_params
 from engine.model import schedule
 from engine.sandbox import PASSWORD, PROJECT_ID, Sandbox
 from engine.sync import sample
@@ -105,7 +105,7 @@ SPELLED = json.dumps(PROJECT | {"x": "??>>~~"}).encode()
 )
 def test_every_spelling(sandbox: Sandbox, tmp_path: Path, spelled: str, types: str) -> None:
     """Base64 of either alphabet, padded or not; types in any case; `fileType` and `FileType`."""
-    assert _decoded(unquote(spelled)) == json.loads(SPELLED)
+    assert decode_source_params(unquote(spelled)) == json.loads(SPELLED)
     with served(tmp_path) as (client, state):
         path = f"{CONNECTIONS}/{keep_connection(state, sandbox.url)}/explore"
         answer = client.get(f"{path}?{types}&preview=false&sourceParams={spelled}")
@@ -119,7 +119,11 @@ def test_any_parameters_are_decoded(params: dict[str, Any]) -> None:
     """What is encoded in any of the ways is decoded to the same."""
     text = json.dumps(params).encode()
     for spelled in (b64encode(text), urlsafe_b64encode(text)):
-        assert _decoded(spelled.decode()) == _decoded(spelled.decode().rstrip("=")) == params
+        assert (
+            decode_source_params(spelled.decode())
+            == decode_source_params(spelled.decode().rstrip("="))
+            == params
+        )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +193,7 @@ def test_mixpanel_takes_too_long(
     """A client waits for minutes at most, not for as long as a run does."""
     sandbox.reset()
     sandbox.faults({"fault": "delay", "seconds": 60})
-    monkeypatch.setattr(explore, "PATIENCE", 0.2)
+    monkeypatch.setattr(explore, "TIMEOUT", 0.2)
     with served(tmp_path) as (client, state):
         connection = keep_connection(state, sandbox.url)
         keep_source(state, connection)

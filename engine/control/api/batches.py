@@ -1,6 +1,6 @@
-"""What a batch has to say, as Data Access tells it: where the addresses in a run record lead.
+"""The files of a batch: Data Access's calls, which the links in a run record lead to.
 
-A name in a path is only ever compared with what a folder lists: it is never made part of a path.
+A name in a request is compared with the names in a folder, and never becomes part of a path.
 """
 
 import json
@@ -28,7 +28,7 @@ INPUTS, ERRORS = "input_files", "row_errors"  # folders of a batch
 SAMPLES = "row_error_samples.json"
 ALIASES = {"row_errors_sample.json": SAMPLES}  # as the specification spells it
 
-Start = Annotated[int, Query(ge=0, description="How many files to leave out.")]
+Start = Annotated[int, Query(ge=0, description="Number of files to skip.")]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
 Wanted = Annotated[str | None, Query(alias="path", description="Instead of a list, this file.")]
 
@@ -38,7 +38,7 @@ def batch_meta(
     batch: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
-    """What was asked for a batch, and what was rejected: a list of files, or one of them."""
+    """List the requests and the rejects of a batch, or return one of these files."""
     root, folder, _ = _run(state, batch)
     lists = {name: _listed(root, *folder, name) for name in (INPUTS, ERRORS)}
     files = {f"{name}/{each.name}": each for name, found in lists.items() for each in found}
@@ -55,7 +55,7 @@ def batch_failed(
     batch: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
-    """The records of a batch that were rejected: a list of files, or one of them."""
+    """List the rejected records of a batch, or return one of these files."""
     root, folder, _ = _run(state, batch)
     found = _listed(root, *folder, ERRORS)
     if path:
@@ -67,7 +67,7 @@ def batch_failed(
 def batch_files(
     batch: str, request: Request, state: State, start: Start = 0, limit: Limit = MOST
 ) -> Json:
-    """The files of the table that a batch brought, as far as no later one has replaced them."""
+    """List the files of the table that a batch wrote, without those that were replaced."""
     files = _table_files(state, batch)
     data = []
     for file in files[start : start + limit]:
@@ -93,7 +93,7 @@ def table_file(
     file: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
-    """A file of the table: its name and length, or with its `path` the file."""
+    """Return the name and length of a file of the table; with its `path`, the file."""
     batch = file.rpartition("-")[0]
     found = [each for each in _table_files(state, batch) if each.stem == file]
     if not found:
@@ -104,14 +104,13 @@ def table_file(
 
 
 def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterator[str]:
-    """Records of runs, as JSON, with addresses in place of the files that their manifests name.
+    """Yield run records, as JSON, with URLs in place of the paths in their manifests.
 
-    Each is kept with its table and its batch. It is not taken apart: a thousand of them are sent
-    as fast as they are read.
+    Each comes with its table and its batch. The JSON is not parsed, which makes long lists fast.
     """
     batches = str(request.url_for("batch_meta", batch="-")).rpartition("/-/")[0]
     for item, root, batch in runs:
-        # The whole beginning of a value: in a text, such quotes would be escaped.
+        # The start of a JSON value: within a text, such quotes would be escaped.
         folder = json.dumps(f"{root}/_batches/{batch}")[:-1]
         yield item.replace(f'":{folder}/', f'":"{batches}/{batch}/meta?path=')
 
@@ -120,7 +119,7 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
 
 
 def _run(state: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
-    """The table of a batch, its folder there, and what was asked for; NotFound for none of ours."""
+    """Return the table of a batch, its folder there, and its window; NotFound if unknown."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
     rows = state.catalog.read(query, [batch])
     if not rows:
@@ -130,11 +129,10 @@ def _run(state: AppState, batch: str) -> tuple[Path, tuple[str, str], Window]:
 
 
 def _listed(root: Path, *below: str) -> list[Path]:
-    """What is in a folder of a table, by name; nothing in one that is not there, as after a run
-    that failed before there was anything to say, or once it was tidied away (at any moment).
+    """List a folder of a table by name; [] for one that does not exist, or was deleted meanwhile.
 
-    Links in a table are not followed: they lead anywhere. Nor is there an address for a name that
-    is not UTF-8, and none of ours is.
+    Symbolic links are skipped, since they may lead out of the table, and so are names that are
+    not UTF-8, which no URL can hold.
     """
     folder = root.joinpath(*below)
     with disk_error(f"read {folder}"):
@@ -148,7 +146,7 @@ def _listed(root: Path, *below: str) -> list[Path]:
 
 
 def _table_files(state: AppState, batch: str) -> list[Path]:
-    """A table may have very many days: only those of the batch are looked at."""
+    """List the files that a batch wrote, in the partitions of its window alone."""
     root, (_, known), window = _run(state, batch)
     days = (_listed(root, f"event_date={day}") for day in window.days)
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
@@ -158,7 +156,7 @@ def _table_files(state: AppState, batch: str) -> list[Path]:
 
 
 def _file(owner: str, path: str, file: Path | None) -> FileResponse:
-    """The file, as it comes off the disk; its name was found in a list."""
+    """Return a file that was listed; NotFound for None and for other than files."""
     status = _status(file) if file else None
     if file is None or status is None or not S_ISREG(status.st_mode):
         raise NotFound("files", f"{owner}/{path}")
@@ -167,14 +165,14 @@ def _file(owner: str, path: str, file: Path | None) -> FileResponse:
 
 
 def _status(file: Path) -> os.stat_result | None:
-    """None for a file that is gone since it was listed."""
+    """Return the status of a file; None if it was deleted since it was listed."""
     with disk_error(f"read {file}"), suppress(FileNotFoundError):
         return file.stat()
     return None
 
 
 def _page(request: Request, prefix: str, files: Iterable[Path], start: int, limit: int) -> Json:
-    """Files by name and length, which is a text there, each with its address."""
+    """Return a page of files: name, length (as text) and URL of each."""
     files = list(files)
     data = []
     for file in files[start : start + limit]:

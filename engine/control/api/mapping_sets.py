@@ -1,4 +1,4 @@
-"""Mapping sets: Data Prep's calls. A set keeps all its versions; none of them ever changes."""
+"""Mapping sets: Data Prep's calls. Every version of a set is stored and never changes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -29,11 +29,11 @@ MOST = 100  # records of a preview
 
 router = APIRouter(prefix="/mappingSets", tags=["Mapping sets"])
 
-Version = Annotated[int | None, Query(ge=0, description="the newest unless it is given")]
+Version = Annotated[int | None, Query(ge=0, description="Default: the newest.")]
 
 
 class OutputSchema(BaseModel):
-    """What the mappings write."""
+    """The schema that the mappings write."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -41,7 +41,7 @@ class OutputSchema(BaseModel):
 
 
 class MappingSet(BaseModel):
-    """`xdmSchema` is the older way to say what `outputSchema` says."""
+    """A mapping set; `xdmSchema` is the older name of the id in `outputSchema`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -51,7 +51,7 @@ class MappingSet(BaseModel):
 
 
 class Preview(BaseModel):
-    """Some records, as explore shows them, and what to make of them."""
+    """Records, as explore returns them, and the mapping set to apply to them."""
 
     data: Annotated[list[Any], Field(max_length=MOST)] | Json
     mappingSet: MappingSet  # noqa: N815  # Data Prep's name
@@ -59,7 +59,7 @@ class Preview(BaseModel):
 
 @router.post("")
 def create(state: State, body: MappingSet, *, validate: bool = True) -> Json:
-    """Make a mapping set; `validate=false` leaves the check to the flow that uses it."""
+    """Create a mapping set; with `validate=false` only the flow that uses it checks it."""
     document = body.model_dump(exclude_unset=True)
     if validate:
         mapping_set.parse("of the request", document, _schema_of(state.resources, document))
@@ -81,17 +81,17 @@ def list_all(
     ] = "-lastUpdateDate",
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
-    """The newest version of each mapping set."""
-    every = state.resources.all(KIND)
-    found = [each for each in every if name in (None, each.body["versions"][-1].get("name"))]
+    """List the mapping sets, each in its newest version."""
+    resources = state.resources.all(KIND)
+    matching = [each for each in resources if name in (None, each.body["versions"][-1].get("name"))]
     by_creation = order.endswith("createdDate")
-    found.sort(
+    matching.sort(
         key=lambda each: each.created_at if by_creation else each.updated_at,
         reverse=order.startswith("-"),
     )
-    shown = found[start : start + limit]
+    shown = matching[start : start + limit]
     links: Json = {}
-    if len(found) > start + limit:
+    if len(matching) > start + limit:
         query = f"start={start + limit}&limit={limit}&orderBy={order.replace('+', '%2B')}"
         links["next"] = {"href": f"/mappingSets?{query}", "templated": False}
     data = [_shown(state.resources, each, None, expand=expand) for each in shown]
@@ -100,7 +100,7 @@ def list_all(
 
 @router.post("/validate")
 def validate_set(state: State, body: MappingSet) -> Json:
-    """What is wrong with each mapping, in their order."""
+    """Validate each mapping; return the verdicts in the order of the mappings."""
     document = body.model_dump(exclude_unset=True)
     schema = _schema_of(state.resources, document)
     verdicts = mapping_set.verdicts("of the request", document, schema)
@@ -121,8 +121,8 @@ class _Verbatim(msgspec.Struct):
 
 @router.post("/preview")
 def preview(state: State, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -> list[Json]:
-    """What a run would make of some records, the digits of their numbers as they were sent."""
-    from engine.sync.preview import preview as previewed
+    """Return what a run would make of records, with the digits of numbers as they were sent."""
+    from engine.sync import preview as sync_preview  # with Arrow: the idle daemon does without
     from engine.sync.pull import Rules
 
     document = body.mappingSet.model_dump(exclude_unset=True)
@@ -130,8 +130,8 @@ def preview(state: State, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -
     data = msgspec.json.decode(raw, type=_Verbatim).data
     listed = isinstance(body.data, list)
     records = msgspec.json.decode(data, type=list[msgspec.Raw]) if listed else [data]
-    wanted = Rules(("of the request", document), (schema.name, schema.document))
-    return previewed(wanted, map(bytes, records))
+    rules = Rules(("of the request", document), (schema.name, schema.document))
+    return sync_preview.preview(rules, map(bytes, records))
 
 
 @router.get("/{mapping_set_id}")
@@ -141,7 +141,7 @@ def get(
     version: Version = None,
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
-    """One mapping set; with `expandSchema` the schema is in it."""
+    """Return one mapping set; with `expandSchema`, with its schema."""
     found = state.resources.get(KIND, mapping_set_id)
     return _shown(state.resources, found, version, expand=expand)
 
@@ -149,7 +149,7 @@ def get(
 def _shown(resources: Resources, found: Resource, version: int | None, *, expand: bool) -> Json:
     answer = _set(resources, found, version)
     if expand:
-        with suppress(NotFound):  # it was deleted, or never looked for
+        with suppress(NotFound):  # it was deleted, or never there
             schema = schema_named(resources, str(answer["xdmSchema"]))
             answer["outputSchema"] |= {"jsonSchema": schema.body}
     return answer
@@ -159,7 +159,7 @@ def _shown(resources: Resources, found: Resource, version: int | None, *, expand
 def put(
     state: State, mapping_set_id: str, body: MappingSet, bound: Bound, *, validate: bool = True
 ) -> Json:
-    """Add a version. Flows keep the version that they name."""
+    """Add a version. Flows use the version that they name."""
     document = body.model_dump(exclude_unset=True)
     check_texts(state, document)
     if validate:
@@ -177,7 +177,7 @@ def put(
 
 @router.get("/{mapping_set_id}/mappings")
 def list_mappings(state: State, mapping_set_id: str, version: Version = None) -> list[Json]:
-    """The mappings of a set."""
+    """List the mappings of a set."""
     found = state.resources.get(KIND, mapping_set_id)
     mappings: list[Json] = _set(state.resources, found, version)["mappings"]
     return mappings
@@ -187,7 +187,7 @@ def list_mappings(state: State, mapping_set_id: str, version: Version = None) ->
 def get_mapping(
     state: State, mapping_set_id: str, mapping_id: str, version: Version = None
 ) -> Json:
-    """One of the mappings of a set."""
+    """Return one mapping of a set."""
     for mapping in list_mappings(state, mapping_set_id, version):
         if mapping["id"] == mapping_id:
             return mapping
@@ -195,7 +195,7 @@ def get_mapping(
 
 
 def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
-    """The schema that a mapping set writes; InputError if it names none that is there."""
+    """Return the schema that a mapping set writes; InputError unless it names one that exists."""
     ref = (document.get("outputSchema") or {}).get("schemaRef") or {}
     names = {each for each in (document.get("xdmSchema"), ref.get("id")) if each}
     if len(names) != 1:
@@ -216,7 +216,7 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
 
 
 def _named(found: Resource, version: int) -> Json:
-    """What every mapping set, and every mapping, begins with."""
+    """Return the fields that a mapping set and its mappings share."""
     return {
         "id": found.id,
         "version": version,
@@ -228,7 +228,7 @@ def _named(found: Resource, version: int) -> Json:
 
 
 def _set(resources: Resources, found: Resource, version: int | None) -> Json:
-    """One version of a mapping set, the newest unless it is given, under old and new names."""
+    """Return a version of a mapping set, by default the newest, with old and new field names."""
     versions: list[Json] = found.body["versions"]
     if version is None:
         version = len(versions) - 1
@@ -255,7 +255,7 @@ def _set(resources: Resources, found: Resource, version: int | None) -> Json:
 
 
 def _mapping(named: Json, number: int, mapping: Json) -> Json:
-    """One mapping; its id grows from that of its set."""
+    """Return one mapping; its id is derived from the id of its set."""
     id_ = uuid5(UUID(named["id"]), f"{named['version']}/{number}").hex
     source = mapping.get("source", mapping.get("sourceAttribute"))
     destination = mapping.get("destination", mapping.get("destinationXdmPath"))
@@ -270,7 +270,7 @@ def _mapping(named: Json, number: int, mapping: Json) -> Json:
 
 
 def _verdict(mapping: Json, problems: list[str]) -> Json:
-    """What Data Prep's validation says of one mapping."""
+    """Return Data Prep's verdict on one mapping."""
     if not problems:
         return {"status": "SUCCESS", "errors": None}
     where = {

@@ -1,6 +1,6 @@
-"""Runs that clients ask for: a window of their own, or that of a run that failed, once more.
+"""Runs that clients request: of a window, or of a failed run again.
 
-Such a run is kept as `scheduled`; the flow's next turn, which is at once, begins with it.
+A requested run is stored as `scheduled`. The daemon starts it at once.
 """
 
 from datetime import UTC, datetime
@@ -24,14 +24,14 @@ from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import Window, latest_day
 from engine.sync import run_records
 
-_SECONDS = 100_000_000_000  # what is larger was meant in milliseconds
+_MOST_SECONDS = 100_000_000_000  # larger numbers are milliseconds
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 
 @router.post("", status_code=201)
 def run_now(state: State, body: Document) -> Json:
-    """Have the days pulled again that hold a span of time."""
+    """Request a run of the days of a time span."""
     flow_id, params = body.get("flowId"), body.get("params")
     if not flow_id or not isinstance(flow_id, str):
         raise invalid(
@@ -50,7 +50,7 @@ def run_now(state: State, body: Document) -> Json:
 
 @router.post("/{id}/action", status_code=201)
 def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
-    """Pull the window of a run that failed once more (RE_TRIGGER); the new run."""
+    """Request the window of a failed run again (RE_TRIGGER); return the new run."""
     if op.lower() != "re_trigger":
         raise unsupported(op, ["RE_TRIGGER"])
     run = state.catalog.run(id)
@@ -67,6 +67,7 @@ def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the
 
 
 def _flow(state: AppState, resource: Resource) -> Flow:
+    """Return a flow that the daemon runs; raise Problem for one that it does not."""
     flow_state = resource.body.get("state", ENABLED)
     if flow_state == DISABLED:
         raise invalid(
@@ -88,13 +89,13 @@ def _flow(state: AppState, resource: Resource) -> Flow:
 def _schedule(state: AppState, flow: Flow, window: Window, params: Json) -> Json:
     run = Run(str(uuid4()), flow.name, window, "", state.now())
     item = run_records.scheduled(flow, run, without_secrets(params))
-    place = canonical(flow.dataset)
-    state.catalog.save(item, flow=flow.name, dataset=place, window=window)
+    dataset = canonical(flow.dataset)
+    state.catalog.save(item, flow=flow.name, dataset=dataset, window=window)
     return item
 
 
 def _window(state: AppState, zone: ZoneInfo, params: Json) -> Window:
-    """The days that a span touches, by UTC or by the project's clock."""
+    """Return the days of a span, in UTC or in the project's time zone."""
     start, end = (_moment(params, name) for name in ("windowStartTime", "windowEndTime"))
     if end < start:
         raise invalid(
@@ -119,11 +120,11 @@ def _window(state: AppState, zone: ZoneInfo, params: Json) -> Window:
 
 
 def _moment(params: Json, name: str) -> int:
-    """In seconds, as the documents have it; milliseconds are understood too."""
-    given = integer(params.get(name))
-    if given is None or not 0 <= given < _SECONDS * 1000:
+    """Return a moment in seconds since the epoch; milliseconds are accepted too."""
+    moment = integer(params.get(name))
+    if moment is None or not 0 <= moment < _MOST_SECONDS * 1000:
         raise _bad_params()
-    return given // 1000 if given >= _SECONDS else given
+    return moment // 1000 if moment >= _MOST_SECONDS else moment
 
 
 def _bad_params() -> Exception:
