@@ -26,7 +26,12 @@ with lazy_imports():
     from engine.cli import progress
     from engine.sync import status
 
-app = typer.Typer(name="positions", help="Show how far each flow is pulled; reset it.")
+app = typer.Typer(
+    name="positions",
+    rich_markup_mode=None,
+    help="Show how far each flow is pulled, and reset it.",
+    epilog=f"Example: {PROGRAM} positions show --config flows.toml",
+)
 
 
 @app.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")

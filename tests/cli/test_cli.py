@@ -47,7 +47,11 @@ from tests.support.commands import (
 )
 from tests.support.pulling import RULES, flow_of, rows, undisturbed
 
-COMMANDS = ["backfill", "apply", "runs", "explore", "check", "demo", "sandbox", "rejects"]
+COMMANDS = [
+    "backfill", "apply", "runs", "explore", "check", "demo", "sandbox", "daemon", "plan", "status",
+    "positions", "positions show", "positions reset",
+    "rejects", "rejects list", "rejects show", "rejects replay",
+]  # fmt: skip
 ONE_DAY = ["--from-date=2024-01-01", "--to-date=2024-01-01"]
 ALL = [date(2024, 1, day) for day in (1, 2, 3)]
 ESCAPE = "\x1b"
@@ -322,7 +326,7 @@ def test_help(run: Run, command: str) -> None:
 def test_no_words_at_all(run: Run) -> None:
     """The name of the program alone shows what it can do."""
     assert run().out == run("--help").out
-    assert all(command in run().out for command in COMMANDS)
+    assert all(command.split()[0] in run().out for command in COMMANDS)
 
 
 def test_help_is_light() -> None:
@@ -331,7 +335,7 @@ def test_help_is_light() -> None:
     script = f"""
 import sys
 from engine.cli.main import main
-for command in {["", *COMMANDS, "rejects list", "rejects show", "rejects replay"]!r}:
+for command in {["", *COMMANDS]!r}:
     try:
         main([*command.split(), "--help"])
     except SystemExit:
