@@ -57,10 +57,10 @@ def batch_failed(
 ) -> Json | FileResponse:  # fmt: skip
     """List the rejected records of a batch, or return one of these files."""
     root, folder, _ = _run(state, batch)
-    found = _listed(root, *folder, ERRORS)
+    files = _listed(root, *folder, ERRORS)
     if path:
-        return _file(batch, path, {each.name: each for each in found}.get(path))
-    return _page(request, "", found, start, limit)
+        return _file(batch, path, {each.name: each for each in files}.get(path))
+    return _page(request, "", files, start, limit)
 
 
 @router.get("/batches/{batch}/files")
@@ -95,12 +95,12 @@ def table_file(
 ) -> Json | FileResponse:  # fmt: skip
     """Return the name and length of a file of the table; with its `path`, the file."""
     batch = file.rpartition("-")[0]
-    found = [each for each in _table_files(state, batch) if each.stem == file]
-    if not found:
+    files = [each for each in _table_files(state, batch) if each.stem == file]
+    if not files:
         raise NotFound("files", file)
     if path:
-        return _file(file, path, {each.name: each for each in found}.get(path))
-    return _page(request, "", found, start, limit)
+        return _file(file, path, {each.name: each for each in files}.get(path))
+    return _page(request, "", files, start, limit)
 
 
 def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterator[str]:
@@ -139,10 +139,10 @@ def _listed(root: Path, *below: str) -> list[Path]:
         if not folder.is_dir() or folder.resolve() != root.resolve().joinpath(*below):
             return []
         try:
-            found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
+            paths = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
         except FileNotFoundError:
             return []
-    return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
+    return [each for each in paths if os.fsencode(each.name).decode(errors="ignore") == each.name]
 
 
 def _table_files(state: AppState, batch: str) -> list[Path]:

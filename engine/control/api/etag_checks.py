@@ -55,10 +55,10 @@ Bound = Annotated[Preconditions, Depends(_preconditions)]
 
 def bound_to(*, required: bool) -> dict[str, Any]:
     """Return the If-Match header of a change for its OpenAPI."""
-    words = "The etag of the version that is changed, or several; * for any."
+    description = "The etag of the version that is changed, or several; * for any."
     schema = {"type": "string", "minLength": 1, "pattern": "^[!-~]+$"}
     header = {"name": "if-match", "in": "header", "required": required}
-    return {"parameters": [header | {"description": words, "schema": schema}]}
+    return {"parameters": [header | {"description": description, "schema": schema}]}
 
 
 def needed(bound: Preconditions) -> Preconditions:

@@ -71,7 +71,7 @@ def behind(state: AppState) -> list[str]:
     for resource in state.resources.all("flows"):
         if resource.body.get("state") == DISABLED:
             continue
-        with suppress(EtlError):  # it cannot run, and `unready` says so
+        with suppress(EtlError):  # it cannot run, and `unready` reports it
             schedule, _ = schedule_of(resource.body, needed=False)
             options, _ = options_of(resource.body)
             name = name_of(resource)
@@ -116,9 +116,9 @@ class CatalogMetrics(Collector):
         for flow, what, value in self._read("SELECT flow, what, value FROM totals"):
             if flow in flows or not _is_uuid(flow):
                 totals.setdefault(flow, Counter())[what] = value
-        for name, words, label, parts in COUNTERS:
+        for name, description, label, parts in COUNTERS:
             labels = ["flow", label] if label else ["flow"]
-            counter = CounterMetricFamily(f"mixpanel_etl_{name}", words, labels=labels)
+            counter = CounterMetricFamily(f"mixpanel_etl_{name}", description, labels=labels)
             for flow, of in totals.items():
                 for part, what in parts.items():
                     value = (
@@ -176,8 +176,8 @@ class CatalogMetrics(Collector):
         for each in flows:
             with suppress(EtlError):  # it cannot run, and sends no request
                 source = only(each.body, "sourceConnectionIds", "source")
-                found = resources.get("sourceConnections", source)
-                connection = connection_of(found, resources, self._state.secret_store)
+                source_connection = resources.get("sourceConnections", source)
+                connection = connection_of(source_connection, resources, self._state.secret_store)
                 yield Flow(each.id, connection, "").project
 
 

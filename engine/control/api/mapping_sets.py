@@ -94,7 +94,7 @@ def list_all(
     if len(matching) > start + limit:
         query = f"start={start + limit}&limit={limit}&orderBy={order.replace('+', '%2B')}"
         links["next"] = {"href": f"/mappingSets?{query}", "templated": False}
-    data = [_shown(state.resources, each, None, expand=expand) for each in shown]
+    data = [_serialized(state.resources, each, None, expand=expand) for each in shown]
     return {"data": data, "_page": {"count": len(data), "limit": limit}, "_links": links}
 
 
@@ -142,17 +142,19 @@ def get(
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
     """Return one mapping set; with `expandSchema`, with its schema."""
-    found = state.resources.get(KIND, mapping_set_id)
-    return _shown(state.resources, found, version, expand=expand)
+    resource = state.resources.get(KIND, mapping_set_id)
+    return _serialized(state.resources, resource, version, expand=expand)
 
 
-def _shown(resources: Resources, found: Resource, version: int | None, *, expand: bool) -> Json:
-    answer = _set(resources, found, version)
+def _serialized(
+    resources: Resources, resource: Resource, version: int | None, *, expand: bool
+) -> Json:
+    item = _set(resources, resource, version)
     if expand:
         with suppress(NotFound):  # it was deleted, or never there
-            schema = schema_named(resources, str(answer["xdmSchema"]))
-            answer["outputSchema"] |= {"jsonSchema": schema.body}
-    return answer
+            schema = schema_named(resources, str(item["xdmSchema"]))
+            item["outputSchema"] |= {"jsonSchema": schema.body}
+    return item
 
 
 @router.put("/{mapping_set_id}")
@@ -178,8 +180,8 @@ def put(
 @router.get("/{mapping_set_id}/mappings")
 def list_mappings(state: State, mapping_set_id: str, version: Version = None) -> list[Json]:
     """List the mappings of a set."""
-    found = state.resources.get(KIND, mapping_set_id)
-    mappings: list[Json] = _set(state.resources, found, version)["mappings"]
+    resource = state.resources.get(KIND, mapping_set_id)
+    mappings: list[Json] = _set(state.resources, resource, version)["mappings"]
     return mappings
 
 
@@ -215,31 +217,31 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
     return Schema.parse(str(schema.body.get("title") or schema.id), schema.body)
 
 
-def _named(found: Resource, version: int) -> Json:
+def _named(resource: Resource, version: int) -> Json:
     """Return the fields that a mapping set and its mappings share."""
     return {
-        "id": found.id,
+        "id": resource.id,
         "version": version,
-        "createdDate": found.created_at,
-        "modifiedDate": found.updated_at,
+        "createdDate": resource.created_at,
+        "modifiedDate": resource.updated_at,
         "createdBy": PROGRAM,
         "modifiedBy": PROGRAM,
     }
 
 
-def _set(resources: Resources, found: Resource, version: int | None) -> Json:
+def _set(resources: Resources, resource: Resource, version: int | None) -> Json:
     """Return a version of a mapping set, by default the newest, with old and new field names."""
-    versions: list[Json] = found.body["versions"]
+    versions: list[Json] = resource.body["versions"]
     if version is None:
         version = len(versions) - 1
     if version >= len(versions):
         raise invalid(
             "1412-400",
-            f"Invalid Mapping Version in request: {found.id} has the versions 0 to "
+            f"Invalid Mapping Version in request: {resource.id} has the versions 0 to "
             f"{len(versions) - 1}. Please provide correct mapping version.",
         )
     document = versions[version]
-    named = _named(found, version)
+    named = _named(resource, version)
     ref = (document.get("outputSchema") or {}).get("schemaRef") or {
         "id": document.get("xdmSchema"),
         "contentType": "application/vnd.adobe.xed-full+json;version=1",

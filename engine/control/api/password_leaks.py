@@ -48,9 +48,9 @@ def check_own_texts(body: Json, secret: Json, user: str) -> None:
 def _check(body: Json, long: set[str], short: set[str]) -> None:
     """Raise Problem where a text contains one of `long`, or is one of `short`."""
     texts = list(_texts(body, ""))
-    found = _contained("\n".join(text for _, text in texts), long)  # one pass over many texts
-    for where, text in texts if found or short else ():
-        if text.strip() in short or (found and _contained(text, found)):
+    present = _contained("\n".join(text for _, text in texts), long)  # one pass over many texts
+    for where, text in texts if present or short else ():
+        if text.strip() in short or (present and _contained(text, present)):
             raise invalid(
                 "1400-400",
                 f"{where}: holds the password of a connection, and everybody is shown it. "
@@ -99,7 +99,7 @@ def _readings(text: str) -> set[str]:
     if "&" in text:
         read.add(unescape(text))
     if "\\" in text:
-        read.add(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), text))
+        read.add(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
     if not text.isprintable():
         read.add("".join(filter(str.isprintable, text)))
     if "-" in text or "_" in text:

@@ -118,16 +118,16 @@ def create_schema(state: State, body: SchemaBody) -> Json:
     """Create a schema."""
     hash_ = secrets.token_hex(24)
     document, extended = _inlined(state.resources, body.model_dump(exclude_unset=True))
-    given = {key: value for key, value in document.items() if key not in _ASSIGNED}
-    check_texts(state, given)
-    Schema.parse(body.title, given)
+    properties = {key: value for key, value in document.items() if key not in _ASSIGNED}
+    check_texts(state, properties)
+    Schema.parse(body.title, properties)
     id_ = f"https://ns.adobe.com/{TENANT}/schemas/{hash_}"
     made: Json = {
         "$id": id_,
         "meta:altId": f"_{TENANT}.schemas.{hash_}",
         "meta:resourceType": "schemas",
         "version": "1.0",
-        **given,
+        **properties,
     }
     if extended:
         made["meta:extends"] = extended
