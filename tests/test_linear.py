@@ -13,8 +13,6 @@ BOUNDED = "the text is cut to a fixed length first"
 OURS = "names that are ours: of files, fields and settings"
 HAVE_RE = {
     "mixpanel/responses.py": BOUNDED,
-    "control/api/app.py": OURS,
-    "control/api/connections.py": PLAIN,
     "control/api/listing.py": BOUNDED,
     "dataset/layout.py": OURS,
     "dataset/log_entries.py": OURS,

@@ -1,7 +1,6 @@
-"""How a command is spoken to, how it speaks and how it ends: the options that several commands
-have, streams, signals, sentences, exit statuses.
+"""Terminal I/O of all commands: stdout and stderr, signals, forbidden arguments.
 
-Answers go to stdout, the rest to stderr. It knows no command.
+Results go to stdout, messages to stderr. This module knows no command.
 """
 
 import io
@@ -14,108 +13,120 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import typer
 
 from engine.errors import EtlError, InputError
 
-TIDYING = 5  # seconds in which a second Ctrl-C is not heard
-
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="A configuration file (TOML).")
-]
-FlowName = Annotated[
-    str | None, typer.Option("--flow", metavar="NAME", help="A flow of the configuration.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+PROGRAM = "mixpanel-etl"
+SECOND_SIGNAL = 5  # seconds after a stop signal in which another one is ignored
 
 
-def say(text: str, status: int = 0) -> int:
-    """Print `text` on stderr; gives `status` back."""
-    with suppress(OSError):  # nobody listens: no reason to end otherwise than meant
+class Invocation(NamedTuple):
+    """What every command gets as `context.obj`.
+
+    debug         whether to print tracebacks
+    command_line  the command, quoted for a shell, to run it again
+    """
+
+    debug: bool
+    command_line: str
+
+
+def print_message(text: str, status: int = 0) -> int:
+    """Print `text` on stderr and return `status`."""
+    with suppress(OSError):  # a closed stderr does not change how the command ends
         typer.echo(text, err=True)
     return status
 
 
-def answer(text: str | bytes) -> None:
-    """Print `text` on stdout, for as long as somebody reads there."""
-    with answering():
+def print_result(text: str | bytes) -> None:
+    """Print `text` on stdout."""
+    with closed_stdout_allowed():
         typer.echo(text)
 
 
-def answer_json(value: Any) -> None:
-    """Print `value` in UTF-8; half a surrogate pair, which UTF-8 cannot hold, in JSON's escape."""
+def print_json(value: Any) -> None:
+    """Print `value` as JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, is escaped."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    answer(text.encode("utf-8", "backslashreplace"))
+    print_result(text.encode("utf-8", "backslashreplace"))
 
 
 @contextmanager
-def answering() -> Iterator[None]:
-    """Around what prints on stdout: who reads no further, as `head` does, is not an error."""
+def closed_stdout_allowed() -> Iterator[None]:
+    """Print to stdout inside this block: a reader that stops early, like `head`, is no error."""
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
-        with suppress(OSError):  # what is still to come goes nowhere
+        with suppress(OSError):  # discard everything that is printed from here on
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             raise EtlError(f"The answer cannot be printed ({error.strerror}).") from error
 
 
 def open_streams() -> None:
-    """Make stdout and stderr take every text, also where they were closed by who started us."""
+    """Make stdout and stderr accept every text, also if the parent process closed them."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            nowhere = Path(os.devnull).open("w")  # noqa: SIM115 - it lives as long as the program
-            setattr(sys, name, nowhere)
+            devnull = Path(os.devnull).open("w")  # noqa: SIM115 - it lives as long as the program
+            setattr(sys, name, devnull)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def listen_to_signals() -> None:
-    """P8: SIGTERM means what Ctrl-C means; an impatient second one does not cut the tidying off."""
-    heard = float("-inf")
+    """P8: raise KeyboardInterrupt on SIGTERM and SIGINT; a second signal does not interrupt the
+    clean-up.
+    """
+    last_signal = float("-inf")
 
     def stop(*_: object) -> None:
-        nonlocal heard
-        if time.monotonic() - heard > TIDYING:
-            heard = time.monotonic()
+        nonlocal last_signal
+        if time.monotonic() - last_signal > SECOND_SIGNAL:
+            last_signal = time.monotonic()
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
 
 
-def refuse(words: Sequence[str]) -> None:
-    """Raise InputError for words that no command may see."""
-    for word in words:
-        # P7: what stands on a command line stands in every process list and shell history.
-        if re.match(r"--?(pass|pw|secret)|\w*(password|secret)=", word, re.I):
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise InputError for an argument that looks like a password or is not UTF-8."""
+    for argument in arguments:
+        # P7: a command line stands in every process list and shell history.
+        if re.match(r"--?(pass|pw|secret)|\w*(password|secret)=", argument, re.I):
             raise InputError(
                 "A password on the command line can be read by everyone on this machine. Put it in "
                 "the environment variable MIXPANEL_PASSWORD, or in a file that the configuration "
                 "names."
             )
-    for word in words:
-        shown = word.encode("utf-8", "backslashreplace").decode()
-        if shown != word:
-            raise InputError(f'"{shown}" is not UTF-8: check the encoding of your terminal.')
+    for argument in arguments:
+        printable = argument.encode("utf-8", "backslashreplace").decode()
+        if printable != argument:
+            raise InputError(f'"{printable}" is not UTF-8: check the encoding of your terminal.')
 
 
 def with_tracebacks(show: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Shows as `show` does; where a run failed, also how it came to that."""
+    """Return a progress callback that calls `show` and prints the traceback of a failed run."""
 
-    def tell(event: Any) -> None:
+    def show_with_traceback(event: Any) -> None:
         show(event)
         if error := getattr(event, "error", None):
             traceback.print_exception(error)
 
-    return tell
+    return show_with_traceback
 
 
-def shortened(text: str) -> str:
-    """`text` without the middle of every word in it that nobody would read to its end."""
+def shorten_words(text: str) -> str:
+    """Cut the middle out of every word of `text` that has more than 300 characters."""
     return re.sub(r"(\S{150})\S{100,}(\S{50})", r"\1…\2", text)
+
+
+def utc_minute(ms: int | None) -> str:
+    """Format a moment in ms since the epoch as `2024-01-31 13:45`, in UTC; "-" for none."""
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R}" if ms else "-"

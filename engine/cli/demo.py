@@ -1,29 +1,29 @@
-"""The whole way in one command: a stand-in for Mixpanel, three days of events, a table."""
+"""`demo`: pull three days from the sandbox into ./demo-data, without a Mixpanel account."""
 
 import json
 import os
 from datetime import date
 from pathlib import Path
 
-import pyarrow.dataset as arrow_dataset
-
-from engine.catalog.database import Catalog
-from engine.cli.console import answer, answering, say
-from engine.cli.progress import progress, summary, table
+from engine.cli.console import closed_stdout_allowed, print_message, print_result
+from engine.cli.lazy import lazy_imports
 from engine.config import environment
 from engine.config.shipped import find
 from engine.dataset import layout
-from engine.dataset.dataset import Dataset
 from engine.model.flow import Connection, Flow, Secret
 from engine.model.run_payload import FAILED, envelope
 from engine.model.window import each_day
-from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from engine.sync.backfill import Backfill
-from engine.sync.pull import Rules, table_schema
-from engine.sync.runner import Options
+
+with lazy_imports():
+    from engine import sandbox
+    from engine.catalog import database
+    from engine.cli import progress
+    from engine.dataset import dataset as delta_dataset
+    from engine.sync import backfill, pull, runner
 
 DAYS = list(each_day(date(2024, 1, 1), date(2024, 1, 3)))
 COLUMNS = ["event_name", "time", "item_name", "item_price", "distinct_id"]
+ROOT = Path("demo-data")
 
 QUERY = """
 Query it with anything that reads Parquet or Delta, for example:
@@ -34,28 +34,31 @@ Query it with anything that reads Parquet or Delta, for example:
 """
 
 
-def run(root: Path) -> int:
-    """Fill `root` from the sandbox and show what came; the exit status."""
-    rules = Rules(find("mapping", "mixpanel-events"), find("schema", "mixpanel-events"))
-    with Sandbox(Spec(events_per_day=10_000, reject_percent=0.1)) as sandbox:
-        say(f"Sandbox, a stand-in for Mixpanel with made-up events, at {sandbox.url}")
-        connection = Connection(sandbox.url, USERNAME, Secret(PASSWORD), PROJECT_ID)
-        flow = Flow("demo", connection, str(root))
-        dataset = Dataset(root, table_schema(rules), flow.source)
-        with Catalog(environment.home(os.environ)) as catalog, progress(len(DAYS)) as tell:
-            # A second demo shows that again changes nothing (P4).
-            items = Backfill(flow, rules, dataset, catalog, Options(force=True), tell).run(DAYS)
-    answer("The last run, as `mixpanel-etl runs --json` shows it:")
-    answer(json.dumps(envelope(items[-1:]), indent=2))
-    answer(summary(items, len(DAYS), str(root)))
+def demo() -> int:
+    """Try the program without an account: pull three days into ./demo-data."""
+    import pyarrow.dataset as arrow_dataset  # only modules of the engine can be imported lazily
+
+    mapping, schema = (find(kind, "mixpanel-events") for kind in ("mapping", "schema"))
+    rules = pull.Rules(mapping, schema)
+    with sandbox.Sandbox(sandbox.Spec(events_per_day=10_000, reject_percent=0.1)) as server:
+        print_message(f"Sandbox, a stand-in for Mixpanel with made-up events, at {server.url}")
+        password = Secret(sandbox.PASSWORD)
+        connection = Connection(server.url, sandbox.USERNAME, password, sandbox.PROJECT_ID)
+        flow = Flow("demo", connection, str(ROOT))
+        dataset = delta_dataset.Dataset(ROOT, pull.table_schema(rules), flow.source)
+        bar = progress.progress(len(DAYS))
+        with database.Catalog(environment.home(os.environ)) as catalog, bar as callback:
+            # P4: a second demo pulls every day again and changes nothing.
+            settings = runner.Options(force=True)
+            items = backfill.Backfill(flow, rules, dataset, catalog, settings, callback).run(DAYS)
+    print_result("The last run, as `mixpanel-etl runs --json` shows it:")
+    print_result(json.dumps(envelope(items[-1:]), indent=2))
+    print_result(progress.summary(items, len(DAYS), str(ROOT)))
     if any(item["metrics"]["statusSummary"]["status"] == FAILED for item in items):
         return 1
-    rows = arrow_dataset.dataset(_files(root)).head(10).to_pylist()
-    with answering():
-        table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
-    answer(QUERY.format(root=root, files=root / layout.DATA_FILES))
+    files = [str(path) for path in sorted(ROOT.glob(layout.DATA_FILES))]
+    rows = arrow_dataset.dataset(files).head(10).to_pylist()
+    with closed_stdout_allowed():
+        progress.table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
+    print_result(QUERY.format(root=ROOT, files=ROOT / layout.DATA_FILES))
     return 0
-
-
-def _files(root: Path) -> list[str]:
-    return [str(path) for path in sorted(root.glob(layout.DATA_FILES))]

@@ -1,25 +1,73 @@
-"""Read the values of command line options: days, counts, words. Wrong ones end as an InputError."""
+"""Options that several commands share, and the parsing of their values.
 
-from collections.abc import Iterable
+A value that is wrong ends as an InputError that names the option.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
+import typer
+
 from engine.config.value_types import calendar_day
+from engine.control.declared_flows import DEFAULT_DATASET
 from engine.errors import InputError
+from engine.model.flow import Flow
 from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import latest_day
 from engine.sync import open_flow
 
+RequiredConfig = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="The configuration file (TOML).")
+]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="A configuration file (TOML).")
+]
+FlowName = Annotated[
+    str | None, typer.Option("--flow", metavar="NAME", help="A flow of the configuration.")
+]
+OnlyFlow = Annotated[
+    str | None, typer.Option("--flow", metavar="F", help="This flow only. Default: all.")
+]
+DatasetUri = Annotated[
+    str | None,
+    typer.Option("--dataset", metavar="URI", help=f"The table. Default: {DEFAULT_DATASET}"),
+]
+MappingName = Annotated[
+    str | None, typer.Option("--mapping", metavar="X", help="A shipped mapping set, or a path.")
+]
+SchemaName = Annotated[
+    str | None, typer.Option("--schema", metavar="X", help="A shipped schema, or a path.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+def override(flow: Flow, *, events: Sequence[str] = (), **texts: str | None) -> Flow:
+    """Return `flow` with every option that was given (not None) in place of its own field."""
+    given: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
+    for name, text in [*given.items(), *(("event", each) for each in events)]:
+        check_not_empty(f"--{name}", text)
+    return replace(flow, **given | ({"events": tuple(events)} if events else {}))
+
+
+def check_not_empty(option: str, text: str) -> None:
+    """Raise InputError for an option whose value is blank."""
+    if not text.strip():
+        raise InputError(f"{option} is empty. Leave it out, or say what it should be.")
+
 
 def latest(zone: ZoneInfo) -> date:
-    """The last day that Mixpanel can have events of."""
+    """Return the last day that Mixpanel can have events of: today in the project's zone."""
     return latest_day(open_flow.now(), zone)
 
 
-def day(option: str, text: str, zone: ZoneInfo) -> date:
-    """The day that an option names; not one to come."""
+def parse_day(option: str, text: str, zone: ZoneInfo) -> date:
+    """Parse the day that an option names; InputError for a day in the future."""
     try:
-        given = calendar_day(text)
+        day = calendar_day(text)
     except ValueError as error:
         raise InputError(
             f'{option} "{text}" is no date: {error}.'
@@ -27,13 +75,13 @@ def day(option: str, text: str, zone: ZoneInfo) -> date:
             else f'{option} "{text}" is no date. Write it as 2024-01-31.'
         ) from None
     last = latest(zone)
-    if given > last:
-        raise InputError(f"{option} {given} lies in the future: {last} is the last day there is.")
-    return given
+    if day > last:
+        raise InputError(f"{option} {day} lies in the future: {last} is the last day there is.")
+    return day
 
 
-def days_per_request(text: str) -> int | None:
-    """A number of days; None where the answers will tell."""
+def parse_days_per_request(text: str) -> int | None:
+    """Parse a number of days; None for `auto`, where the size of the responses decides."""
     if text == "auto":
         return None
     if text in map(str, range(1, DAYS_PER_REQUEST + 1)):
@@ -43,9 +91,9 @@ def days_per_request(text: str) -> int | None:
     )
 
 
-def one_of(option: str, text: str, allowed: Iterable[str]) -> str:
-    """The one of `allowed` that `text` means, whatever its case."""
-    for each in allowed:
-        if text.lower() == each.lower():
-            return each
+def parse_choice(option: str, text: str, allowed: Iterable[str]) -> str:
+    """Return the member of `allowed` that equals `text`, ignoring case."""
+    for choice in allowed:
+        if text.lower() == choice.lower():
+            return choice
     raise InputError(f'{option} "{text}" must be one of {", ".join(allowed)}.')

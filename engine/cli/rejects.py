@@ -1,10 +1,6 @@
-"""The commands about what was rejected: which batches, which lines, and once more with them.
-
-They gather their input, hand it to the core, and show the answer.
-"""
+"""`rejects list | show | replay`: batches with rejects, their lines, and a second try."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
@@ -12,23 +8,40 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli import console
-from engine.cli.console import AsJson, ConfigFile, FlowName, answer, answer_json, say
+from engine.cli import options
+from engine.cli.console import (
+    PROGRAM,
+    closed_stdout_allowed,
+    print_json,
+    print_message,
+    print_result,
+    with_tracebacks,
+)
+from engine.cli.lazy import lazy_imports
+from engine.cli.options import AsJson, ConfigFile, FlowName, MappingName, SchemaName
 from engine.control import declared_flows
 from engine.errors import InputError
+from engine.model.run_payload import FAILED, envelope
 from engine.sync import open_flow
 
 if TYPE_CHECKING:
     from engine.dataset.dataset import Dataset
     from engine.sync.replay import Rejected
 
-SHOWN = 120  # characters of a rejected line in the table for people
+with lazy_imports():
+    from engine.catalog import run_history
+    from engine.cli import progress
+    from engine.dataset import dataset as delta_dataset
+    from engine.dataset.storage import local
+    from engine.sync import replay as batch_replay
+
+LINE_WIDTH = 120  # characters of a rejected line in the table
 
 app = typer.Typer(
     name="rejects",
     rich_markup_mode=None,
-    help="What was rejected, and once more with it.",
-    epilog="Example: mixpanel-etl rejects list",
+    help="List, show and replay rejected lines.",
+    epilog=f"Example: {PROGRAM} rejects list",
 )
 
 DatasetUri = Annotated[
@@ -37,66 +50,60 @@ DatasetUri = Annotated[
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="As `rejects list` names it.")]
 
 
-@app.command("list", epilog="Example: mixpanel-etl rejects list --dataset data/events")
+@app.command("list", epilog=f"Example: {PROGRAM} rejects list --dataset data/events")
 def list_(
     dataset: DatasetUri = None,
     config_file: ConfigFile = None,
     flow: FlowName = None,
     as_json: AsJson = False,
 ) -> None:
-    """The batches whose rejects still matter, the newest first."""
-    from engine.cli.progress import table
-    from engine.sync.replay import pending
-
-    place = _place(dataset, config_file, flow)
-    found = pending(_opened(place))
+    """List the batches whose rejects still matter, newest first."""
+    uri = _dataset_uri(dataset, config_file, flow)
+    pending = batch_replay.pending(_open_dataset(uri))
     if as_json:
-        answer_json([each.as_json() for each in found])
-    elif found:
-        with console.answering():
+        print_json([each.as_json() for each in pending])
+    elif pending:
+        with closed_stdout_allowed():
             columns = ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
-            table(columns, map(_told, found))
+            progress.table(columns, map(_batch_row, pending))
     else:
-        say(f"No rejects that matter in {place}: nothing waits for a replay.")
+        print_message(f"No rejects that matter in {uri}: nothing waits for a replay.")
 
 
-@app.command(epilog="Example: mixpanel-etl rejects show 01EF01X41KJD82Y9ZX6ET54PCZ --limit 5")
+@app.command(epilog=f"Example: {PROGRAM} rejects show 01EF01X41KJD82Y9ZX6ET54PCZ --limit 5")
 def show(
     batch: BatchId,
     dataset: DatasetUri = None,
     config_file: ConfigFile = None,
     flow: FlowName = None,
-    limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many lines.")] = 20,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Maximum number of lines.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The rejected lines of a batch, and why.
+    """Show the rejected lines of a batch, and why each was rejected.
 
-    --json prints them as they are kept, a JSON object a line.
+    --json prints them as they are stored, one JSON object a line.
     """
-    from engine.cli.progress import table
-    from engine.sync.replay import entries, look
-
-    place = _opened(_place(dataset, config_file, flow))
-    look(place, batch)
+    table = _open_dataset(_dataset_uri(dataset, config_file, flow))
+    batch_replay.look(table, batch)
     lines = 0
 
-    def is_within(entry: dict[str, Any]) -> bool:
+    def is_within_limit(entry: dict[str, Any]) -> bool:
         nonlocal lines
         lines += not entry.get("_part")  # a line in several parts is one line
         return lines <= limit
 
-    found = takewhile(is_within, entries(place, batch))
-    with console.answering():
+    entries = takewhile(is_within_limit, batch_replay.entries(table, batch))
+    with closed_stdout_allowed():
         if as_json:
-            for entry in found:
+            for entry in entries:
                 typer.echo(json.dumps(entry))
         else:
-            rows = (_shown(entry) for entry in found if not entry.get("_part"))
-            table(["code", "reason", "line"], rows)
+            rows = (_line_row(entry) for entry in entries if not entry.get("_part"))
+            progress.table(["code", "reason", "line"], rows)
 
 
 @app.command(
-    epilog="Example: mixpanel-etl rejects replay 01EF01X41KJD82Y9ZX6ET54PCZ --schema mended.json"
+    epilog=f"Example: {PROGRAM} rejects replay 01EF01X41KJD82Y9ZX6ET54PCZ --schema mended.json"
 )
 def replay(
     context: typer.Context,
@@ -104,80 +111,66 @@ def replay(
     dataset: DatasetUri = None,
     config_file: ConfigFile = None,
     flow: FlowName = None,
-    mapping: Annotated[
-        str | None, typer.Option(metavar="X", help="A shipped mapping set, or a path.")
-    ] = None,
-    schema: Annotated[
-        str | None, typer.Option(metavar="X", help="A shipped schema, or a path.")
-    ] = None,
+    mapping: MappingName = None,
+    schema: SchemaName = None,
     as_json: AsJson = False,
 ) -> int:
-    """Add to the table what passes by now.
+    """Add the rejected lines of a batch to the table that pass now.
 
-    The kept lines go through mapping and schema once more; Mixpanel is asked nothing. A batch is
-    replayed once: what fails again is in the batch of the replay.
+    The stored lines go through mapping and schema again, without a request to Mixpanel. A batch
+    is replayed once: lines that fail again are in the batch of the replay.
     """
-    from engine.catalog.run_history import RunHistory
-    from engine.cli.progress import Lines, summary
-    from engine.model.run_payload import FAILED, envelope
-    from engine.sync.replay import Replay
-
     chosen, home = declared_flows.flow_of(config_file, flow)
-    changes = {"dataset": dataset, "mapping": mapping, "schema": schema}
-    for option, text in changes.items():
-        if text is not None and not text.strip():
-            raise InputError(f"--{option} is empty. Leave it out, or say what it should be.")
-    named: dict[str, Any] = {name: text for name, text in changes.items() if text is not None}
-    chosen = replace(chosen, **named)
+    chosen = options.override(chosen, dataset=dataset, mapping=mapping, schema=schema)
     rules = open_flow.rules_of(chosen)
-    debug, again = context.obj
-    tell = console.with_tracebacks(Lines()) if debug else Lines()
+    lines = progress.Lines()
+    callback = with_tracebacks(lines) if context.obj.debug else lines
     table = open_flow.dataset_of(chosen, rules)
-    with RunHistory(home, say) as catalog:
-        job = Replay(chosen, rules, table, catalog, tell)
+    with run_history.RunHistory(home, print_message) as catalog:
+        job = batch_replay.Replay(chosen, rules, table, catalog, callback)
         try:
             item = job.run(batch)
         except KeyboardInterrupt:
-            return say(f"Stopped. Nothing is half done. To go on: {again}", 1)
+            return print_message(
+                f"Stopped. Nothing is half done. To go on: {context.obj.command_line}", 1
+            )
     if job.left_out:
-        say(f"{job.left_out:,} lines were left out: their days were pulled again since.")
+        print_message(f"{job.left_out:,} lines were left out: their days were pulled again since.")
     if as_json:
-        answer_json(envelope([item]))
+        print_json(envelope([item]))
     else:
-        answer(summary([item], 1, chosen.dataset))
+        print_result(progress.summary([item], 1, chosen.dataset))
     return 1 if item["metrics"]["statusSummary"]["status"] == FAILED else 0
 
 
-def _place(dataset: str | None, config_file: Path | None, flow: str | None) -> str:
-    """The dataset that is meant. To look at one takes no credentials."""
-    place = declared_flows.DEFAULT_DATASET
+def _dataset_uri(dataset: str | None, config_file: Path | None, flow: str | None) -> str:
+    """Return --dataset, else the dataset of the chosen flow. Needs no credentials."""
+    uri = declared_flows.DEFAULT_DATASET
     if config_file is not None or flow is not None:
-        place = declared_flows.flow_of(config_file, flow)[0].dataset
-    if dataset is not None and not dataset.strip():
-        raise InputError("--dataset is empty. Leave it out, or say what it should be.")
-    return place if dataset is None else dataset
+        uri = declared_flows.flow_of(config_file, flow)[0].dataset
+    if dataset is None:
+        return uri
+    options.check_not_empty("--dataset", dataset)
+    return dataset
 
 
-def _opened(place: str) -> "Dataset":
-    """The table there, to be looked at, whatever schema it has."""
-    from engine.dataset.dataset import Dataset
-    from engine.dataset.storage.local import local_path
-
+def _open_dataset(uri: str) -> "Dataset":
+    """Open the table at `uri` for reading, whatever schema it has."""
     try:
-        return Dataset(local_path(place), None, None)
+        return delta_dataset.Dataset(local.local_path(uri), None, None)
     except OSError as error:
         raise InputError(
-            f"The dataset {place} cannot be used ({error.strerror}). Give another directory."
+            f"The dataset {uri} cannot be used ({error.strerror}). Give another directory."
         ) from error
 
 
-def _told(rejected: "Rejected") -> list[object]:
-    """A batch as a row for people; its name tells when it was made."""
-    from ulid import ULID
+def _batch_row(rejected: "Rejected") -> list[object]:
+    """Return the cells for one batch; its creation time is part of its id."""
+    from ulid import ULID  # it takes 20 ms, which no --help waits for
 
     try:
-        when = ULID.from_str(rejected.batch_id).datetime.astimezone(UTC)
-        made = datetime.strftime(when, "%Y-%m-%d %H:%M")
+        created = ULID.from_str(rejected.batch_id).datetime.astimezone(UTC)
+        made = datetime.strftime(created, "%Y-%m-%d %H:%M")
     except ValueError:
         made = "-"
     note = rejected.note
@@ -188,10 +181,9 @@ def _told(rejected: "Rejected") -> list[object]:
     return [rejected.batch_id, made, note.flow, note.window, count, codes, rejected.state]
 
 
-def _shown(entry: dict[str, Any]) -> list[str]:
-    """A rejected line as a row for people: printable, and not longer than one looks at."""
-    from engine.sync.replay import reason_of
-
-    text = "".join(char if char.isprintable() else " " for char in entry["_corrupt_record"][:800])
-    short = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
-    return [*reason_of(entry), short]
+def _line_row(entry: dict[str, Any]) -> list[str]:
+    """Return the cells for one rejected line: code, reason, and its printable beginning."""
+    line = entry["_corrupt_record"][:800]
+    text = "".join(char if char.isprintable() else " " for char in line)
+    short = text if len(text) <= LINE_WIDTH else f"{text[: LINE_WIDTH - 1]}…"
+    return [*batch_replay.reason_of(entry), short]

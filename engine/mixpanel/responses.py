@@ -24,6 +24,7 @@ SOME = 4  # characters at the end of a text that may be where a credential was c
 LOOKED_AT = 4096  # of a text, in which a sentence is looked for
 SHOWN = 200  # characters of a message that came from a server
 LONGEST_DATE = 100  # characters of a header that may be a number of seconds or a date
+MASK = "***"
 BOM = b"\xef\xbb\xbf"
 HIDDEN = "[not shown: it may be part of an event]"
 TITLE = re2.compile(r"(?is)<(title|h1)[^>]*>(.*?)</")
@@ -176,20 +177,36 @@ def _oddities(connection: Connection) -> str:
 
 
 def clean(text: str, connection: Connection) -> str:
-    """`text` as one may show it: printable, short, and without the credentials (P7).
+    """Return `text` printable, short, and without the credentials (P7).
 
-    Nor does it end in the beginning of one, as what was cut off may.
+    A credential that is cut off at the end of `text` is masked too. A short user name is masked
+    only where it is a whole word: as a part of words it would spoil the message.
     """
     text = text[:LOOKED_AT]
     user, password = connection.username, connection.password.reveal()
     both = base64.b64encode(f"{user}:{password}".encode()).decode()
-    shapes = {shape for secret in (user, password, both) for shape in _shapes(secret) if shape}
+    secrets = {shape for secret in (password, both) for shape in _shapes(secret) if shape}
+    shapes = secrets.union(filter(None, _shapes(user)))
     for shape in sorted(shapes, key=len, reverse=True):
-        text = text.replace(shape, "***")
+        if shape in secrets or len(shape) >= SOME:
+            text = text.replace(shape, MASK)
+        else:
+            text = _mask_word(text, shape)
     if cut := max(_begun(text, shapes), key=len, default=""):
-        text = text.removesuffix(cut) + "***"
+        text = text.removesuffix(cut) + MASK
     text = "".join(char if char.isprintable() else " " for char in text)
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
+
+
+def _mask_word(text: str, word: str) -> str:
+    """Mask `word` in `text` where no letter or digit is next to it."""
+    masked, end = "", 0
+    while (start := text.find(word, end)) >= 0:
+        before, after = text[start - 1 : start], text[start + len(word) :][:1]
+        is_word = not (before.isalnum() or after.isalnum())
+        masked += text[end:start] + (MASK if is_word else word)
+        end = start + len(word)
+    return masked + text[end:]
 
 
 def _begun(text: str, shapes: Iterable[str]) -> Iterator[str]:

@@ -25,8 +25,8 @@ import pytest
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
-from engine.cli.console import listen_to_signals
-from engine.cli.main import PROGRAM, main
+from engine.cli.console import PROGRAM, listen_to_signals
+from engine.cli.main import main
 from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
 from engine.model import schedule
@@ -46,7 +46,11 @@ from tests.support.commands import (
 )
 from tests.support.pulling import RULES, flow_of, rows, undisturbed
 
-COMMANDS = ["backfill", "apply", "runs", "explore", "check", "demo", "sandbox", "rejects"]
+COMMANDS = [
+    "backfill", "apply", "runs", "explore", "check", "demo", "sandbox", "daemon", "plan", "status",
+    "positions", "positions show", "positions reset",
+    "rejects", "rejects list", "rejects show", "rejects replay",
+]  # fmt: skip
 ONE_DAY = ["--from-date=2024-01-01", "--to-date=2024-01-01"]
 ALL = [date(2024, 1, day) for day in (1, 2, 3)]
 ESCAPE = "\x1b"
@@ -310,7 +314,7 @@ def test_help(run: Run, command: str) -> None:
 def test_no_words_at_all(run: Run) -> None:
     """The name of the program alone shows what it can do."""
     assert run().out == run("--help").out
-    assert all(command in run().out for command in COMMANDS)
+    assert all(command.split()[0] in run().out for command in COMMANDS)
 
 
 def test_help_is_light() -> None:
@@ -319,7 +323,7 @@ def test_help_is_light() -> None:
     script = f"""
 import sys
 from engine.cli.main import main
-for command in {["", *COMMANDS, "rejects list", "rejects show", "rejects replay"]!r}:
+for command in {["", *COMMANDS]!r}:
     try:
         main([*command.split(), "--help"])
     except SystemExit:

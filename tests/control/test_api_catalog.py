@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.catalog.resources import new
-from engine.control.api.plane import AppState
-from tests.support.planes import DATASETS, SCHEMAS, SHIPPED, problem, served
+from engine.control.api.app_state import AppState
+from tests.support.api_client import DATASETS, SCHEMAS, SHIPPED, problem, served
 
 Client = Any
 Json = dict[str, Any]
@@ -30,14 +30,14 @@ OWN: Json = {
 
 
 @pytest.fixture
-def plane_and_client(tmp_path: Path) -> Iterator[tuple[AppState, Client]]:
-    with served(tmp_path) as (client, plane):
-        yield plane, client
+def state_and_client(tmp_path: Path) -> Iterator[tuple[AppState, Client]]:
+    with served(tmp_path) as (client, state):
+        yield state, client
 
 
 @pytest.fixture
-def client(plane_and_client: tuple[AppState, Client]) -> Client:
-    return plane_and_client[1]
+def client(state_and_client: tuple[AppState, Client]) -> Client:
+    return state_and_client[1]
 
 
 def dataset(client: Client, **more: Any) -> str:
@@ -124,15 +124,15 @@ def test_what_of_a_dataset_does_not_change(client: Client, patch: Any) -> None:
 
 
 def test_a_change_is_of_a_version_and_of_what_is_a_clients(
-    plane_and_client: tuple[AppState, Client],
+    state_and_client: tuple[AppState, Client],
 ) -> None:
     """412 for a stale If-Match, 404 for what is not there, 400 for what a file declares."""
-    plane, client = plane_and_client
+    state, client = state_and_client
     path = f"{DATASETS}/{dataset(client)}"
     problem(client.patch(path, json={"name": "x"}, headers={"If-Match": "stale"}), "1404-412")
     problem(client.patch(f"{DATASETS}/none", json={"name": "x"}), "1439-404")
     body = {"name": "d", "schemaRef": {"id": SHIPPED}, "uri": "/data/events"}
-    plane.resources.create(new("dataSets", body, 0, id_="0" * 24, origin="flows.toml"))
+    state.resources.create(new("dataSets", body, 0, id_="0" * 24, origin="flows.toml"))
     assert "flows.toml" in problem(client.patch(f"{DATASETS}/{'0' * 24}", json=body), "1400-400")
 
 

@@ -13,19 +13,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.catalog.resources import Resource
-from engine.control.api.collection import changed
-from engine.control.api.patch import patched
-from engine.control.api.preconditions import Preconditions
+from engine.control.api.etag_checks import Preconditions
+from engine.control.api.json_patch import patched
 from engine.control.api.problems import Problem
+from engine.control.api.resource_routes import changed
 from engine.errors import EtagMismatch
-from tests.support.served import MIXPANEL, PASSWORD, Answer, Json, Served, serving, tutorial
+from tests.support.api_server import MIXPANEL, PASSWORD, Answer, Json, Served, serving, tutorial
 
 LATER = "fd2c8ff3-1de0-4f6b-8fa8-4264784870eb"
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("plane")) as served:
+    with serving(tmp_path_factory.mktemp("api")) as served:
         yield served
 
 
@@ -78,10 +78,10 @@ def test_a_connection_comes_back_without_its_password(api: Served) -> None:
     }
     listed = api.call("GET", f"/connections?property=id=={made.body['id']}").body
     assert [each["id"] for each in listed["items"]] == [made.body["id"]]
-    kept = api.plane.resources.get("connections", made.body["id"])
+    kept = api.state.resources.get("connections", made.body["id"])
     assert PASSWORD not in repr(kept)
     assert kept.secret is not None
-    assert api.plane.vault.decrypt(kept.secret) == {"password": PASSWORD}
+    assert api.state.secret_store.decrypt(kept.secret) == {"password": PASSWORD}
 
 
 @pytest.mark.parametrize("kind", ["connections", "sourceConnections", "targetConnections"])
@@ -225,9 +225,9 @@ def test_the_tutorials_new_credentials(api: Served) -> None:
     }  # fmt: skip
     back = [{"op": "replace", "path": "/auth/params", "value": shown}]
     assert api.call("PATCH", f"/connections/{id_}", back, answer.body["etag"]).status == 200
-    kept = api.plane.resources.get("connections", id_)
+    kept = api.state.resources.get("connections", id_)
     assert kept.secret is not None
-    secret = api.plane.vault.decrypt(kept.secret)
+    secret = api.state.secret_store.decrypt(kept.secret)
     assert secret == {"password": "new-password", "securityToken": "new-token"}
     gone = [
         {"op": "remove", "path": "/auth/params/host"},
@@ -281,9 +281,9 @@ def test_a_secret_stays_where_nothing_else_is_changed(api: Served) -> None:
         value = {"specName": "Basic Authentication", "params": params}
         patch = [{"op": "replace", "path": "/auth", "value": value}]
         assert api.call("PATCH", f"/connections/{id_}", patch, "*").status == 200
-        kept = api.plane.resources.get("connections", id_).secret
+        kept = api.state.resources.get("connections", id_).secret
         assert kept is not None
-        assert api.plane.vault.decrypt(kept) == {"password": PASSWORD}
+        assert api.state.secret_store.decrypt(kept) == {"password": PASSWORD}
 
 
 def test_a_lost_key_wants_the_password_again(api: Served) -> None:
@@ -293,13 +293,13 @@ def test_a_lost_key_wants_the_password_again(api: Served) -> None:
     def lose(before: Resource) -> tuple[Resource, list[str]]:
         return replace(before, secret=b"sealed with another key"), []
 
-    api.plane.resources.change("connections", id_, None, 0, lose)
+    api.state.resources.change("connections", id_, None, 0, lose)
     rename = [{"op": "replace", "path": "/name", "value": "new"}]
     assert api.call("PATCH", f"/connections/{id_}", rename, "*").code == "1304-400"
     mend = [{"op": "replace", "path": "/auth/params/password", "value": PASSWORD}]
     assert api.call("PATCH", f"/connections/{id_}", mend, "*").status == 200
     assert api.call("PATCH", f"/connections/{id_}", rename, "*").status == 200
-    api.plane.resources.change("connections", id_, None, 0, lose)
+    api.state.resources.change("connections", id_, None, 0, lose)
     assert api.show("connections", id_)["auth"]["params"]["password"] == "xxxx"
     assert api.call("DELETE", f"/connections/{id_}").status == 204
 
@@ -385,7 +385,7 @@ def test_a_change_that_is_overtaken_is_stale(api: Served) -> None:
         return before
 
     with pytest.raises(EtagMismatch):
-        changed(api.plane, "connections", id_, Preconditions(), edit)
+        changed(api.state, "connections", id_, Preconditions(), edit)
     assert api.show("connections", id_)["name"] == "first"
 
 
@@ -418,7 +418,7 @@ def test_what_a_file_declares_is_the_files(api: Served) -> None:
     def apply(before: Any) -> Any:
         return replace(before, origin=__file__), []
 
-    api.plane.resources.change("connections", id_, None, 0, apply)
+    api.state.resources.change("connections", id_, None, 0, apply)
     etag = api.show("connections", id_)["etag"]
     patch = [{"op": "replace", "path": "/name", "value": "x"}]
     for answer in (

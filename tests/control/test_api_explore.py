@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from engine.catalog.database import Catalog
 from engine.control.api import explore
-from engine.control.api.explore import _decoded
+from engine.control.api.explore import decode_source_params
 from engine.model import schedule
 from engine.sandbox import PASSWORD, PROJECT_ID, Sandbox
 from engine.sync import sample
 from engine.transform.infer import LONG, infer
-from tests.support.planes import CONNECTIONS, keep_connection, keep_source, problem, served
+from tests.support.api_client import CONNECTIONS, keep_connection, keep_source, problem, served
 
 Client = Any
 MAILCHIMP = "eyJsaXN0SWQiOiIxMGMwOTdjYTcxIn0="  # the tutorial's leftover: {"listId": "10c097ca71"}
@@ -41,8 +41,8 @@ def packed(params: Any) -> str:
 def test_the_tutorials_answer(sandbox: Sandbox, tmp_path: Path) -> None:
     """`sourceParams` as later documents have them: a few events, and their schema."""
     sandbox.reset()
-    with served(tmp_path) as (client, plane):
-        path = f"{CONNECTIONS}/{keep_connection(plane, sandbox.url)}/explore"
+    with served(tmp_path) as (client, state):
+        path = f"{CONNECTIONS}/{keep_connection(state, sandbox.url)}/explore"
         answer = client.get(f"{path}?{TUTORIAL}{packed(PROJECT)}")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -65,12 +65,12 @@ def test_the_mailchimp_leftover(sandbox: Sandbox, tmp_path: Path, where: str) ->
     sandbox.reset()
     number = str(PROJECT_ID)
     environ = {"MIXPANEL_PROJECT_ID": number} if where == "environment" else {}
-    with served(tmp_path, environ) as (client, plane):
+    with served(tmp_path, environ) as (client, state):
         params = {"projectId": number} if where == "auth.params" else {}
-        connection = keep_connection(plane, sandbox.url, **params)
-        keep_source(plane, keep_connection(plane, sandbox.url), "1")  # of another connection
+        connection = keep_connection(state, sandbox.url, **params)
+        keep_source(state, keep_connection(state, sandbox.url), "1")  # of another connection
         if where == "source connection":
-            keep_source(plane, connection)
+            keep_source(state, connection)
         answer = client.get(f"{CONNECTIONS}/{connection}/explore?{TUTORIAL}{MAILCHIMP}")
         assert client.get(f"{CONNECTIONS}/{connection}/test").json() == {"result": True}
     assert answer.status_code == 200, answer.text
@@ -79,8 +79,8 @@ def test_the_mailchimp_leftover(sandbox: Sandbox, tmp_path: Path, where: str) ->
 
 def test_no_project_is_known(tmp_path: Path) -> None:
     """One clear sentence says what to send, for explore and for test."""
-    with served(tmp_path) as (client, plane):
-        path = f"{CONNECTIONS}/{keep_connection(plane, 'https://data.mixpanel.com')}"
+    with served(tmp_path) as (client, state):
+        path = f"{CONNECTIONS}/{keep_connection(state, 'https://data.mixpanel.com')}"
         for address in (f"{path}/explore?{TUTORIAL}{MAILCHIMP}", f"{path}/test"):
             said = problem(client.get(address), "1359-400")
             assert 'base64 of {"projectId"' in said
@@ -105,9 +105,9 @@ SPELLED = json.dumps(PROJECT | {"x": "??>>~~"}).encode()
 )
 def test_every_spelling(sandbox: Sandbox, tmp_path: Path, spelled: str, types: str) -> None:
     """Base64 of either alphabet, padded or not; types in any case; `fileType` and `FileType`."""
-    assert _decoded(unquote(spelled)) == json.loads(SPELLED)
-    with served(tmp_path) as (client, plane):
-        path = f"{CONNECTIONS}/{keep_connection(plane, sandbox.url)}/explore"
+    assert decode_source_params(unquote(spelled)) == json.loads(SPELLED)
+    with served(tmp_path) as (client, state):
+        path = f"{CONNECTIONS}/{keep_connection(state, sandbox.url)}/explore"
         answer = client.get(f"{path}?{types}&preview=false&sourceParams={spelled}")
     assert answer.status_code == 200, answer.text
     assert answer.json()["data"] == []
@@ -119,7 +119,11 @@ def test_any_parameters_are_decoded(params: dict[str, Any]) -> None:
     """What is encoded in any of the ways is decoded to the same."""
     text = json.dumps(params).encode()
     for spelled in (b64encode(text), urlsafe_b64encode(text)):
-        assert _decoded(spelled.decode()) == _decoded(spelled.decode().rstrip("=")) == params
+        assert (
+            decode_source_params(spelled.decode())
+            == decode_source_params(spelled.decode().rstrip("="))
+            == params
+        )
 
 
 @pytest.mark.parametrize(
@@ -140,8 +144,8 @@ def test_any_parameters_are_decoded(params: dict[str, Any]) -> None:
 )
 def test_bad_questions(tmp_path: Path, query: str, number: str, words: str) -> None:
     """Each gets a 400 that says what is wrong; nobody is asked."""
-    with served(tmp_path) as (client, plane):
-        path = f"{CONNECTIONS}/{keep_connection(plane, 'http://127.0.0.1:1')}/explore"
+    with served(tmp_path) as (client, state):
+        path = f"{CONNECTIONS}/{keep_connection(state, 'http://127.0.0.1:1')}/explore"
         assert words in problem(client.get(f"{path}?{query}"), number)
 
 
@@ -165,9 +169,9 @@ def test_mixpanels_reason(
 ) -> None:
     """What Mixpanel has against a request stands in the answer, in Flow Service's form."""
     sandbox.reset()
-    with served(tmp_path) as (client, plane):
-        connection = keep_connection(plane, sandbox.url)
-        keep_source(plane, connection)
+    with served(tmp_path) as (client, state):
+        connection = keep_connection(state, sandbox.url)
+        keep_source(state, connection)
         for what in ("explore", "test"):
             sandbox.faults({"fault": "answer", **answered})
             assert words in problem(client.get(f"{CONNECTIONS}/{connection}/{what}"), number)
@@ -175,12 +179,12 @@ def test_mixpanels_reason(
 
 def test_nobody_answers(tmp_path: Path) -> None:
     """A request that never left costs nothing of the hour."""
-    with served(tmp_path) as (client, plane):
-        connection = keep_connection(plane, "http://127.0.0.1:1")
-        keep_source(plane, connection)
+    with served(tmp_path) as (client, state):
+        connection = keep_connection(state, "http://127.0.0.1:1")
+        keep_source(state, connection)
         said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
         assert "cannot be reached" in said
-        assert not plane.catalog.asked(f"http://127.0.0.1:1/{PROJECT_ID}", plane.now())
+        assert not state.catalog.asked(f"http://127.0.0.1:1/{PROJECT_ID}", state.now())
 
 
 def test_mixpanel_takes_too_long(
@@ -189,10 +193,10 @@ def test_mixpanel_takes_too_long(
     """A client waits for minutes at most, not for as long as a run does."""
     sandbox.reset()
     sandbox.faults({"fault": "delay", "seconds": 60})
-    monkeypatch.setattr(explore, "PATIENCE", 0.2)
-    with served(tmp_path) as (client, plane):
-        connection = keep_connection(plane, sandbox.url)
-        keep_source(plane, connection)
+    monkeypatch.setattr(explore, "TIMEOUT", 0.2)
+    with served(tmp_path) as (client, state):
+        connection = keep_connection(state, sandbox.url)
+        keep_source(state, connection)
         said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
         assert "0.2 seconds" in said
 
@@ -207,9 +211,9 @@ def test_few_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return []
 
     monkeypatch.setattr(sample, "sample", slow)
-    with served(tmp_path) as (client, plane), ThreadPoolExecutor(4) as clients:
-        connection = keep_connection(plane, "http://127.0.0.1:1")
-        keep_source(plane, connection)
+    with served(tmp_path) as (client, state), ThreadPoolExecutor(4) as clients:
+        connection = keep_connection(state, "http://127.0.0.1:1")
+        keep_source(state, connection)
         path = f"{CONNECTIONS}/{connection}/test"
         try:
             waiting = [clients.submit(client.get, path) for _ in range(4)]
@@ -226,15 +230,15 @@ def test_few_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_no_secret_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
     """Not even where the server repeats it (P7)."""
     sandbox.reset()
-    with served(tmp_path) as (client, plane):
-        connection = keep_connection(plane, sandbox.url, password="another-password")
-        keep_source(plane, connection)
+    with served(tmp_path) as (client, state):
+        connection = keep_connection(state, sandbox.url, password="another-password")
+        keep_source(state, connection)
         refused = client.get(f"{CONNECTIONS}/{connection}/test")
         assert "another-password" not in refused.text
         assert "Check" in problem(refused, "1400-400")
         assert PASSWORD not in refused.text
-        known = keep_connection(plane, sandbox.url)
-        keep_source(plane, known)
+        known = keep_connection(state, sandbox.url)
+        keep_source(state, known)
         for what in ("explore", "test"):
             for status, number in ((400, "1400-400"), (200, "1400-503")):
                 body = f'{{"error": "bad credentials: {PASSWORD}"}}'
@@ -248,9 +252,9 @@ def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:
     """The hour's requests are counted whoever asks; when they are used up, nobody is asked."""
     sandbox.reset()
     project, moment = f"{sandbox.url}/{PROJECT_ID}", [1_700_000_000_000]
-    with served(tmp_path, now=lambda: moment[0]) as (client, plane), Catalog(tmp_path) as other:
-        connection = keep_connection(plane, sandbox.url)
-        keep_source(plane, connection)
+    with served(tmp_path, now=lambda: moment[0]) as (client, state), Catalog(tmp_path) as other:
+        connection = keep_connection(state, sandbox.url)
+        keep_source(state, connection)
         path = f"{CONNECTIONS}/{connection}/test"
         assert client.get(path).json() == {"result": True}
         assert other.asked(project, moment[0]) == moment
@@ -271,9 +275,9 @@ def test_half_a_character(sandbox: Sandbox, tmp_path: Path) -> None:
     sandbox.reset()
     line = r'{"event": "\ud800", "properties": {"time": 1, "huge": 123456789012345678901234567890}}'
     sandbox.faults({"fault": "insert", "lines": 0, "text": line})
-    with served(tmp_path) as (client, plane):
-        connection = keep_connection(plane, sandbox.url)
-        keep_source(plane, connection)
+    with served(tmp_path) as (client, state):
+        connection = keep_connection(state, sandbox.url)
+        keep_source(state, connection)
         answer = client.get(f"{CONNECTIONS}/{connection}/explore")
     assert r'"\ud800"' in answer.text
     assert "123456789012345678901234567890" in answer.text

@@ -21,8 +21,8 @@ from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
 from engine.sync.runner import Ended, Event
 from engine.sync.status import FlowStatus
+from tests.support.api_server import Answer, Json, Served, fresh, serving, tutorial
 from tests.support.pulling import QUICK
-from tests.support.served import Answer, Json, Served, fresh, serving, tutorial
 
 HOUR = 3_600_000
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
@@ -30,14 +30,14 @@ NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("plane")) as served:
+    with serving(tmp_path_factory.mktemp("api")) as served:
         yield served
 
 
 def flow_of(api: Served, id_: str) -> Flow:
     """The flow that the engine runs."""
     flows, problems = to_flow.flows(
-        api.plane.resources, api.plane.vault, api.plane.datasets, None, api.plane.hosts
+        api.state.resources, api.state.secret_store, api.state.datasets, None, api.state.hosts
     )
     assert id_ not in problems
     return flows[id_]
@@ -84,7 +84,7 @@ def test_the_tutorials_flow(api: Served) -> None:
     assert (flow.source_id, flow.target_id) == (source, target)
     assert flow.connection.timezone == "America/Los_Angeles"
     dataset = api.show("targetConnections", target)["params"]["dataSetId"]
-    assert flow.dataset == str(api.plane.datasets / dataset)
+    assert flow.dataset == str(api.state.datasets / dataset)
 
 
 def test_numbers_as_texts_and_options(api: Served) -> None:
@@ -169,10 +169,10 @@ RULES: Json = {"mappings": tutorial("mappingSets")["mappings"]}
 )
 def test_what_is_wrong(api: Served, shared: Json, change: Json, code: str) -> None:
     """A flow that cannot run is not made, and its number says why."""
-    before = len(api.plane.resources.all("flows"))
+    before = len(api.state.resources.all("flows"))
     wrong = api.call("POST", "/flows", shared | change)
     assert wrong.code == code, wrong.text
-    assert len(api.plane.resources.all("flows")) == before
+    assert len(api.state.resources.all("flows")) == before
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_the_mappings_schema_is_the_datasets(api: Served) -> None:
         transformations=[{"name": "Mapping", "params": params}],
     ))  # fmt: skip
     assert flow_of(api, flow).mapping == (f"{mapping} (version 1)", versions[1])
-    assert flow_of(api, flow).schema[1] == api.plane.resources.get("schemas", schema).body
+    assert flow_of(api, flow).schema[1] == api.state.resources.get("schemas", schema).body
     assert patch(api, flow, ("replace", "/transformations/0/params/mappingVersion", 0)).code == (
         "1425-400"
     )
@@ -250,9 +250,9 @@ def test_a_client_does_not_say_where_a_table_is(api: Served, tmp_path: Path) -> 
     def move(before: Resource) -> tuple[Resource, list[str]]:
         return replace(before, body=before.body | {"uri": str(tmp_path)}), []
 
-    api.plane.resources.change("dataSets", dataset, None, 0, move)
+    api.state.resources.change("dataSets", dataset, None, 0, move)
     flow = flow_of(api, api.make("flows", body))
-    assert flow.dataset == str(api.plane.datasets / dataset)
+    assert flow.dataset == str(api.state.datasets / dataset)
 
 
 def test_a_table_of_other_events(api: Served, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ def test_a_table_of_other_events(api: Served, tmp_path: Path) -> None:
     dataset = flow_of(api, api.make("flows", body)).dataset
     Path(dataset).mkdir(parents=True)
     (Path(dataset) / "notes.txt").write_text("mine")
-    for flow in api.plane.resources.all("flows"):
+    for flow in api.state.resources.all("flows"):
         if flow.body["targetConnectionIds"] == body["targetConnectionIds"]:
             api.call("DELETE", f"/flows/{flow.id}")
     wrong = api.call("POST", "/flows", body)
@@ -352,7 +352,7 @@ def test_enabled_and_disabled(api: Served) -> None:
     assert api.call("POST", f"/flows/{id_}/action?op=disable").body["id"] == id_
     assert api.show("flows", id_)["state"] == "disabled"
     flows, problems = to_flow.flows(
-        api.plane.resources, api.plane.vault, api.plane.datasets, None, api.plane.hosts
+        api.state.resources, api.state.secret_store, api.state.datasets, None, api.state.hosts
     )
     assert id_ not in flows | problems
     assert api.call("POST", f"/flows/{id_}/action?op=DISABLE", "").code == "1422-400"
@@ -395,7 +395,7 @@ def flow_on(api: Served, sandbox: Sandbox, start: int = NOON // 1000 - 86_400, *
 
 def turn(api: Served, id_: str, now: int = NOON) -> list[Json]:
     """One turn of a flow, as the daemon gives it."""
-    return sync_flow(flow_of(api, id_), api.plane.home, replace(QUICK, now=lambda: now))
+    return sync_flow(flow_of(api, id_), api.state.home, replace(QUICK, now=lambda: now))
 
 
 def ask(api: Served, id_: str, first: int, last: int) -> Any:
@@ -412,7 +412,7 @@ def demanding() -> Json:
 
 
 def status_of(api: Served, run: str) -> str:
-    entry = api.plane.catalog.run(run)
+    entry = api.state.catalog.run(run)
     assert entry
     assert entry.item["metrics"]["statusSummary"]["status"] == entry.status
     return entry.status
@@ -444,7 +444,7 @@ def test_days_that_are_asked_for(api: Served, running: str) -> None:
     (run,) = turn(api, running, NOON + 60_000)
     assert run["id"] == item["id"]
     assert status_of(api, item["id"]) == "success"
-    entry = api.plane.catalog.run(run["id"])
+    entry = api.state.catalog.run(run["id"])
     assert entry
     assert (entry.window.from_date, entry.window.to_date) == (date(2024, 1, 8), date(2024, 1, 9))
     reached = NOON - 10 * 60_000 - (NOON // 1000 - 86_400) * 1000 % (15 * 60_000)
@@ -464,7 +464,7 @@ def test_a_day_is_asked_for_before_anything_has_come(api: Served, sandbox: Sandb
         flow = flow_of(api, id_)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Secret, "reveal", lambda _: "wrong")
-            (failed,) = sync_flow(flow, api.plane.home, replace(QUICK, now=lambda: NOON))
+            (failed,) = sync_flow(flow, api.state.home, replace(QUICK, now=lambda: NOON))
         assert status_of(api, failed["id"]) == "failed"
     asked = ask(api, made[0], NOON // 1000, NOON // 1000).body["id"]
     assert turn(api, made[0]) == []  # of the same tick
@@ -480,13 +480,13 @@ def test_a_day_is_asked_for_before_the_flow_begins(api: Served, sandbox: Sandbox
     flow = flow_on(api, sandbox, NOON // 1000 - 3)  # the first tick has nothing to bring
     asked = ask(api, flow, NOON // 1000, NOON // 1000).body["id"]
     assert [run["id"] for run in turn(api, flow)] == [asked]
-    entry = api.plane.catalog.run(asked)
+    entry = api.state.catalog.run(asked)
     assert entry
     assert entry.window.before == NOON - 10 * 60_000
     late = flow_on(api, sandbox, NOON // 1000 - 14 * 60)
     asked = ask(api, late, NOON // 1000, NOON // 1000).body["id"]
     assert [run["id"] for run in turn(api, late)] == [asked]
-    entry = api.plane.catalog.run(asked)
+    entry = api.state.catalog.run(asked)
     assert entry
     assert entry.window.before == NOON - 14 * 60_000
 
@@ -502,10 +502,10 @@ def test_a_failed_run_once_more(
     assert api.call("POST", f"/runs/{asked}/action?op=RE_TRIGGER").code == "1387-400"
     target = api.show("flows", running)["targetConnectionIds"][0]
     dataset = api.show("targetConnections", target)["params"]["dataSetId"]
-    schema = api.plane.resources.get("dataSets", dataset).body["schemaRef"]["id"]
+    schema = api.state.resources.get("dataSets", dataset).body["schemaRef"]["id"]
 
     def put(document: Json) -> None:
-        api.plane.resources.change(
+        api.state.resources.change(
             "schemas", schema, None, 0, lambda before: (replace(before, body=document), [])
         )
 
@@ -515,20 +515,20 @@ def test_a_failed_run_once_more(
     ]
     assert set(statuses) == {"failed"}
     arrival = next(
-        run.item["id"] for run in api.plane.catalog.history(running, "failed") if run.window.arrival
+        run.item["id"] for run in api.state.catalog.history(running, "failed") if run.window.arrival
     )
     assert status_of(api, asked) == "failed"
     put(find("schema", "mixpanel-events")[1])
     again = [api.call("POST", f"/runs/{id_}/action?op=re_trigger") for id_ in (asked, arrival)]
     assert [answer.status for answer in again] == [201, 201]
-    told = FlowStatus(flow_of(api, running), api.plane.catalog, NOON + HOUR)
+    told = FlowStatus(flow_of(api, running), api.state.catalog, NOON + HOUR)
     assert "rejected" in told.wrong  # what is to come hides nothing of what was
     ran = [run["id"] for run in turn(api, running, NOON + HOUR)]
     assert ran == [answer.body["id"] for answer in again]
     assert {status_of(api, id_) for id_ in ran} == {"success"}
     late = api.call("POST", f"/runs/{arrival}/action?op=re_trigger").body["id"]
     assert turn(api, running, NOON + HOUR) == []
-    entry = api.plane.catalog.run(late)
+    entry = api.state.catalog.run(late)
     assert entry
     assert entry.status == "success"  # all of it has come by now
     assert entry.item["metrics"]["recordSummary"]["inputRecordCount"] == 0
@@ -544,7 +544,7 @@ def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str)
             asked.append(again.body["id"])
 
     flow = replace(flow_of(api, running), schema=("s", demanding()))
-    ran = sync_flow(flow, api.plane.home, replace(QUICK, now=lambda: NOON), listen)
+    ran = sync_flow(flow, api.state.home, replace(QUICK, now=lambda: NOON), listen)
     assert asked[0] in [run["id"] for run in ran]
     assert status_of(api, asked[0]) == "failed"
 
@@ -584,7 +584,7 @@ def test_a_run_that_cannot_be(api: Served, idle: str, body: Json, code: str) -> 
     given = body if not body or "flowId" in body else {"flowId": idle} | body
     wrong = api.call("POST", "/runs", given)
     assert wrong.code == code, wrong.text
-    assert api.plane.catalog.history(idle) == []
+    assert api.state.catalog.history(idle) == []
 
 
 def test_a_window_that_cannot_be_is_named(api: Served, idle: str) -> None:
@@ -610,7 +610,7 @@ def test_a_flow_of_a_file_is_the_files(api: Served, tmp_path: Path) -> None:
     file = tmp_path / "flows.toml"
     file.touch()
     resource = new("flows", body | {"name": "by-hand"}, NOON, origin=str(file))
-    api.plane.resources.create(resource)
+    api.state.resources.create(resource)
     assert api.show("flows", resource.id)["name"] == "by-hand"
     assert ask(api, resource.id, 0, 0).code == "1386-400"
 
@@ -624,9 +624,9 @@ def test_a_flow_of_a_file_is_the_files(api: Served, tmp_path: Path) -> None:
 
     assert refused(*changes())
     file.unlink()
-    api.plane.files.add(str(file))
+    api.state.files.add(str(file))
     assert refused(*changes())
-    api.plane.files.clear()
+    api.state.files.clear()
     assert {answer.code for answer in changes()} == {"1400-400"}
     assert api.call("DELETE", f"/flows/{resource.id}").status == 204
 

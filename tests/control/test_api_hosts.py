@@ -2,6 +2,7 @@
 
 from base64 import b32encode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -16,12 +17,12 @@ from engine.catalog.resources import Resource, new
 from engine.config.file import Api, Config, load
 from engine.control import declared_flows, to_flow
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.server import Server
 from engine.control.secrets import secret_store_of
 from engine.errors import InputError
 from engine.sync import sample
-from tests.support.planes import (
+from tests.support.api_client import (
     CONNECTIONS,
     DATASETS,
     MAPPING_SETS,
@@ -37,20 +38,33 @@ Json = dict[str, Any]
 SECRET = "8iQbnjuk5/of+nobody"
 
 
-@pytest.fixture
-def plane(tmp_path: Path) -> Iterator[AppState]:
-    """A plane whose clients may ask Mixpanel's own hosts, and one more."""
-    with Catalog(tmp_path) as catalog:
+@contextmanager
+def app_state(home: Path) -> Iterator[AppState]:
+    """A state whose clients may use Mixpanel's own hosts, and one more."""
+    with Catalog(home) as catalog:
         yield AppState(
-            tmp_path, catalog, secret_store_of(tmp_path), tmp_path / "data", {},
+            home, catalog, secret_store_of(home), home / "data", {},
             lambda: 1, lambda: None,
             hosts={"http://127.0.0.1:8080"},
         )  # fmt: skip
 
 
 @pytest.fixture
-def client(plane: AppState) -> TestClient:
-    return TestClient(app_of(plane))
+def state(tmp_path: Path) -> Iterator[AppState]:
+    with app_state(tmp_path) as state:
+        yield state
+
+
+@pytest.fixture(scope="module")
+def empty_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppState]:
+    """A state for requests that are all refused: it has no connections at any time."""
+    with app_state(tmp_path_factory.mktemp("empty")) as state:
+        yield state
+
+
+@pytest.fixture
+def client(state: AppState) -> TestClient:
+    return TestClient(app_of(state))
 
 
 def connection(host: str | None = None, **more: Any) -> Json:
@@ -80,7 +94,7 @@ def test_hosts_that_are_asked(client: TestClient, host: str | None) -> None:
 
 
 @pytest.mark.parametrize("host", OTHERS)
-def test_hosts_that_are_not(plane: AppState, client: TestClient, host: str) -> None:
+def test_hosts_that_are_not(state: AppState, client: TestClient, host: str) -> None:
     """No connection is made to another one, and none becomes one by a patch; nothing is asked."""
     said = problem(client.post(CONNECTIONS, json=connection(host)), "1400-400")
     assert host not in said or "@" not in host
@@ -96,58 +110,60 @@ def test_hosts_that_are_not(plane: AppState, client: TestClient, host: str) -> N
 
 
 def test_a_stored_connection_to_another_host_is_never_asked(
-    plane: AppState, client: TestClient, monkeypatch: pytest.MonkeyPatch
+    state: AppState, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was kept before: no test, no look, and its flow says why it does not run."""
     monkeypatch.setattr(sample, "sample", pytest.fail)
-    base = keep_connection(plane, "http://127.0.0.1:22", SECRET, projectId="7")
+    base = keep_connection(state, "http://127.0.0.1:22", SECRET, projectId="7")
     for call in ("test", "explore?objectType=rest"):
         said = problem(client.get(f"{CONNECTIONS}/{base}/{call}"), "1400-400")
         assert "mixpanel_hosts" in said
-    flow = stored_flow(plane, base)
-    flows, problems = to_flow.flows(plane.resources, plane.vault, plane.datasets, None)
+    flow = stored_flow(state, base)
+    flows, problems = to_flow.flows(state.resources, state.secret_store, state.datasets, None)
     assert flow not in flows
     assert base in problems[flow]
     assert "mixpanel_hosts" in problems[flow]
     assert SECRET not in problems[flow]
     hosts = {"http://127.0.0.1:22"}
-    assert flow in to_flow.flows(plane.resources, plane.vault, plane.datasets, None, hosts)[0]
+    assert (
+        flow in to_flow.flows(state.resources, state.secret_store, state.datasets, None, hosts)[0]
+    )
     days = {"windowStartTime": 1, "windowEndTime": 2}
     body = {"flowId": flow, "params": days}
     assert "mixpanel_hosts" in problem(client.post(f"{FLOWSERVICE}/runs", json=body), "1400-400")
 
 
-def test_without_a_configuration_no_host_is_judged(plane: AppState, client: TestClient) -> None:
+def test_without_a_configuration_no_host_is_judged(state: AppState, client: TestClient) -> None:
     """Which hosts a daemon asks stands in its file: who looks at a home alone knows nothing of it,
     and calls no flow wrong that its daemon runs.
     """
-    flow = stored_flow(plane, keep_connection(plane, "http://127.0.0.1:22", SECRET))
-    own = Config(plane.catalog.path.parent, {})
+    flow = stored_flow(state, keep_connection(state, "http://127.0.0.1:22", SECRET))
+    own = Config(state.catalog.path.parent, {})
     flows, problems = declared_flows.flows_in_home(own, None)
     assert (list(flows), problems) == ([flow], {})
-    _, problems = declared_flows.flows_in_home(own, plane.catalog.path.parent / "flows.toml")
+    _, problems = declared_flows.flows_in_home(own, state.catalog.path.parent / "flows.toml")
     assert "mixpanel_hosts" in problems[flow]
 
 
-def test_a_file_may_name_any_host(plane: AppState, client: TestClient) -> None:
+def test_a_file_may_name_any_host(state: AppState, client: TestClient) -> None:
     """Who writes the configuration runs the daemon."""
-    base = keep_connection(plane, "http://127.0.0.1:22", SECRET)
+    base = keep_connection(state, "http://127.0.0.1:22", SECRET)
 
     def applied(before: Resource) -> tuple[Resource, list[str]]:
         return replace(before, origin="flows.toml"), []
 
-    plane.resources.change("connections", base, None, 1, applied)
-    flow = stored_flow(plane, base)
-    flows, problems = to_flow.flows(plane.resources, plane.vault, plane.datasets, None)
+    state.resources.change("connections", base, None, 1, applied)
+    flow = stored_flow(state, base)
+    flows, problems = to_flow.flows(state.resources, state.secret_store, state.datasets, None)
     assert (list(flows), problems) == ([flow], {})
 
 
-def stored_flow(plane: AppState, base: str) -> str:
+def stored_flow(state: AppState, base: str) -> str:
     """A flow of that connection, kept past the routes; its id."""
 
     def keep(kind: str, body: Json) -> str:
         made = new(kind, body, 1)
-        plane.resources.create(made)
+        state.resources.create(made)
         return made.id
 
     dataset = keep("dataSets", {"name": "d", "schemaRef": {"id": SHIPPED}})
@@ -156,7 +172,7 @@ def stored_flow(plane: AppState, base: str) -> str:
         "flows",
         {
             "flowSpec": {"id": "6499120c-0b15-42dc-936e-847ea3c24d72"},
-            "sourceConnectionIds": [keep_source(plane, base)],
+            "sourceConnectionIds": [keep_source(state, base)],
             "targetConnectionIds": [keep("targetConnections", {"params": {"dataSetId": dataset}})],
             "transformations": [
                 {"params": {"mappingId": keep("mappingSets", {"versions": [mapping]})}}
@@ -198,10 +214,10 @@ def test_a_daemon_follows_its_file(tmp_path: Path) -> None:
     server = Server(tmp_path, first, {}, lambda: 1, lambda: None, tuple)
     path = tmp_path / "etl.toml"
     path.write_text('[api]\nmixpanel_hosts = ["http://127.0.0.1:2", "http://127.0.0.1:3"]\n')
-    with server._socket, server._plane.catalog:
-        assert server._plane.hosts == set(first.mixpanel_hosts)
+    with server._socket, server.state.catalog:
+        assert server.state.hosts == set(first.mixpanel_hosts)
         server.follow(load(path, {}), str(path))
-        assert server._plane.hosts == {"http://127.0.0.1:2", "http://127.0.0.1:3"}
+        assert server.state.hosts == {"http://127.0.0.1:2", "http://127.0.0.1:3"}
 
 
 # Texts -------------------------------------------------------------------------------------
@@ -236,13 +252,14 @@ PLACES: list[Callable[[str], Json]] = [
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("place", PLACES)
 def test_a_text_with_the_password_is_refused(
-    plane: AppState, client: TestClient, form: Callable[[str], str], place: Callable[[str], Json]
+    empty_state: AppState, form: Callable[[str], str], place: Callable[[str], Json]
 ) -> None:
-    """P7: wherever it stands, and as it may be written; nothing is kept, and nothing repeats it."""
+    """P7: in any text and any encoding; nothing is stored, and no message repeats it."""
+    client = TestClient(app_of(empty_state))
     answer = client.post(CONNECTIONS, json=connection(None, **place(form(SECRET))))
     problem(answer, "1400-400")
     assert form(SECRET) not in answer.text
-    assert plane.resources.all("connections") == []
+    assert empty_state.resources.all("connections") == []
 
 
 def test_a_patch_brings_no_password_into_a_text(client: TestClient) -> None:
@@ -258,7 +275,7 @@ def test_a_patch_brings_no_password_into_a_text(client: TestClient) -> None:
         assert client.patch(path, json=patch, headers={"If-Match": "*"}).status_code == 400
 
 
-def test_no_other_resource_holds_it_either(plane: AppState, client: TestClient) -> None:
+def test_no_other_resource_holds_it_either(state: AppState, client: TestClient) -> None:
     """A source connection, a dataset, a schema, a mapping set."""
     base = client.post(CONNECTIONS, json=connection()).json()["id"]
     source = {
@@ -290,12 +307,12 @@ def test_a_short_password_is_found_as_a_whole_text_alone(client: TestClient) -> 
     problem(client.post(CONNECTIONS, json=body | {"description": " new "}), "1400-400")
 
 
-def test_line_ends_are_no_part_of_credentials(plane: AppState, client: TestClient) -> None:
+def test_line_ends_are_no_part_of_credentials(state: AppState, client: TestClient) -> None:
     """As a shell leaves them round the content of a file."""
     body = connection()
     body["auth"]["params"] |= {"username": "reader\n", "password": f"{SECRET}\r\n", "host": "eu\n"}
     id_ = client.post(CONNECTIONS, json=body).json()["id"]
-    kept = plane.resources.get("connections", id_)
+    kept = state.resources.get("connections", id_)
     assert kept.secret
-    assert plane.vault.decrypt(kept.secret) == {"password": SECRET}
+    assert state.secret_store.decrypt(kept.secret) == {"password": SECRET}
     assert kept.body["auth"]["params"]["username"] == "reader"

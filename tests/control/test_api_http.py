@@ -14,11 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.edge import LARGEST, LONGEST_TARGET
-from engine.control.api.guard import AuthMiddleware
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
+from engine.control.api.auth import AuthMiddleware
+from engine.control.api.request_bodies import LARGEST_BODY
+from engine.control.api.request_target import LONGEST_TARGET
 from engine.model.flow import Secret
-from tests.support.planes import (
+from tests.support.api_client import (
     CONNECTIONS,
     DATASETS,
     MAPPING_SETS,
@@ -36,14 +37,14 @@ FLOWS = f"{FLOWSERVICE}/flows"
 
 
 @pytest.fixture
-def plane_and_client(tmp_path: Path) -> Iterator[tuple[AppState, Client]]:
-    with served(tmp_path) as (client, plane):
-        yield plane, client
+def state_and_client(tmp_path: Path) -> Iterator[tuple[AppState, Client]]:
+    with served(tmp_path) as (client, state):
+        yield state, client
 
 
 @pytest.fixture
-def client(plane_and_client: tuple[AppState, Client]) -> Client:
-    return plane_and_client[1]
+def client(state_and_client: tuple[AppState, Client]) -> Client:
+    return state_and_client[1]
 
 
 def dataset(client: Client, **more: Any) -> str:
@@ -54,7 +55,7 @@ def dataset(client: Client, **more: Any) -> str:
 
 # Bodies that mean nothing ------------------------------------------------------------------
 
-NOTHING = [b"null", b"", b"{", b"\xff\xfe\x00", b"x" * (LARGEST - 1), b"[" * 1000, b"{}"]
+NOTHING = [b"null", b"", b"{", b"\xff\xfe\x00", b"x" * (LARGEST_BODY - 1), b"[" * 1000, b"{}"]
 
 
 @pytest.mark.parametrize("body", NOTHING)
@@ -74,7 +75,9 @@ def test_the_body_of_a_delete_or_a_get_is_ignored(
 
 def test_a_body_that_means_nothing_is_bounded_all_the_same(client: Client) -> None:
     """It is read, and no more of it than of any other."""
-    problem(client.request("DELETE", f"{DATASETS}/x", content=b"x" * (LARGEST + 1)), "1400-413")
+    problem(
+        client.request("DELETE", f"{DATASETS}/x", content=b"x" * (LARGEST_BODY + 1)), "1400-413"
+    )
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"junk"])
@@ -111,13 +114,13 @@ def test_head_is_get_without_a_body(client: Client) -> None:
 
 
 def test_a_file_is_not_read_for_a_head(
-    plane_and_client: tuple[AppState, Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    state_and_client: tuple[AppState, Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its length is told, and not a byte of it is looked at."""
     from fastapi.responses import FileResponse
 
-    plane, _ = plane_and_client
-    app, file = app_of(plane), tmp_path / "large"
+    state, _ = state_and_client
+    app, file = app_of(state), tmp_path / "large"
     file.write_bytes(b"x" * 300_000)
     app.get("/large")(lambda: FileResponse(file))
     client = TestClient(app)
@@ -161,11 +164,11 @@ def test_what_is_not_read_has_no_head(client: Client) -> None:
     ],
 )
 def test_a_change_is_bound_to_any_of_the_etags(
-    plane_and_client: tuple[AppState, Client], value: str, status: int
+    state_and_client: tuple[AppState, Client], value: str, status: int
 ) -> None:
     """A list matches by any of its members, weak ones and those without quotes too."""
-    plane, client = plane_and_client
-    path = f"{CONNECTIONS}/{keep_connection(plane, 'https://data.mixpanel.com')}"
+    state, client = state_and_client
+    path = f"{CONNECTIONS}/{keep_connection(state, 'https://data.mixpanel.com')}"
     etag = client.get(path).json()["items"][0]["etag"].strip('"')
     headers = {"If-Match": value.format(etag=etag)}
     patch = [{"op": "replace", "path": "/name", "value": "new"}]
@@ -173,13 +176,13 @@ def test_a_change_is_bound_to_any_of_the_etags(
 
 
 @pytest.mark.parametrize("kind", ["connections", "dataSets", "schemas"])
-def test_a_delete_is_bound_too(plane_and_client: tuple[AppState, Client], kind: str) -> None:
+def test_a_delete_is_bound_too(state_and_client: tuple[AppState, Client], kind: str) -> None:
     """By If-Match, else by If-Unmodified-Since; without either it deletes what is there."""
-    plane, client = plane_and_client
+    state, client = state_and_client
 
     def made() -> str:
         if kind == "connections":
-            return f"{CONNECTIONS}/{keep_connection(plane, 'eu')}"
+            return f"{CONNECTIONS}/{keep_connection(state, 'eu')}"
         if kind == "dataSets":
             return f"{DATASETS}/{dataset(client)}"
         schema = {"title": "t", "properties": {"a": {"type": "string"}}}
@@ -211,9 +214,9 @@ def test_a_delete_is_bound_too(plane_and_client: tuple[AppState, Client], kind: 
         assert client.delete(path, headers=fresh).status_code in (200, 204), headers
 
 
-def test_an_action_and_a_mapping_set_are_bound(plane_and_client: tuple[AppState, Client]) -> None:
+def test_an_action_and_a_mapping_set_are_bound(state_and_client: tuple[AppState, Client]) -> None:
     """Whatever changes a resource hears of If-Match."""
-    _, client = plane_and_client
+    _, client = state_and_client
     body = {"mappings": [{}], "xdmSchema": SHIPPED}
     id_ = client.post(f"{MAPPING_SETS}?validate=false", json=body).json()["id"]
     path = f"{MAPPING_SETS}/{id_}?validate=false"
@@ -309,10 +312,10 @@ def test_bodies_that_are_not_read(
 
 def test_a_gzip_body_is_bounded_by_what_is_in_it(client: Client) -> None:
     """A bomb is 413, in one member or in many; what breaks off or is none is 400."""
-    bomb = gzip.compress(b" " * (LARGEST + 1))
+    bomb = gzip.compress(b" " * (LARGEST_BODY + 1))
     assert len(bomb) < 10_000
     problem(post(client, bomb, content_encoding="gzip"), "1400-413")
-    halves = gzip.compress(b" " * LARGEST) + gzip.compress(BODY)
+    halves = gzip.compress(b" " * LARGEST_BODY) + gzip.compress(BODY)
     problem(post(client, halves, content_encoding="gzip"), "1400-413")
     assert (
         post(client, gzip.compress(b" " * 9000 + BODY), content_encoding="gzip").status_code == 201

@@ -10,14 +10,14 @@ from jsonschema import Draft202012Validator
 
 from engine.config.value_types import MAX_USERNAME
 from engine.control.api.openapi_schemas import BODIES
-from tests.support.served import Served, serving, tutorial
+from tests.support.api_server import Served, serving, tutorial
 
 Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("plane")) as served:
+    with serving(tmp_path_factory.mktemp("api")) as served:
         yield served
 
 

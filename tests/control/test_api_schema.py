@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from engine.control import to_flow
-from engine.control.api.guard import AuthMiddleware
+from engine.control.api.auth import AuthMiddleware
 from engine.model.flow import Secret
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from tests.support.planes import (
+from tests.support.api_client import (
     CONNECTIONS,
     DATASETS,
     MAPPING_SETS,

@@ -29,9 +29,9 @@ from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.run_records import scheduled
+from tests.support.api_client import CONNECTIONS, MIXPANEL, problem
 from tests.support.commands import here, put
 from tests.support.daemons import Trial, alive_below, clock_of, stop, until
-from tests.support.planes import CONNECTIONS, MIXPANEL, problem
 
 ROOT = Path(__file__).parents[2]
 HOUR = 3_600_000
@@ -184,8 +184,8 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
             reached.set()
             threading.Event().wait(60)
 
-        def with_one_that_hangs(plane):
-            app = app_of(plane)
+        def with_one_that_hangs(state):
+            app = app_of(state)
             app.get("/hang")(hang)
             return app
 
@@ -230,7 +230,7 @@ def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(server, "STOP", 0.1)
     api = Api(port=0, token=Secret("a-token"))
     served = server.Server(tmp_path, api, {}, open_flow.now, lambda: None, tuple)
-    catalog = served._plane.catalog
+    catalog = served.state.catalog
     served.start()
     client = httpx.Client(base_url=served.address, headers={"x-api-key": "a-token"}, timeout=20)
     params = {"username": USERNAME, "password": PASSWORD}

@@ -12,8 +12,8 @@ from deltalake import DeltaTable
 from engine.config.shipped import find
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
+from tests.support.api_server import MIXPANEL, Json
 from tests.support.daemons import Trial, clock_of, until
-from tests.support.served import MIXPANEL, Json
 
 HOUR = 3_600_000
 DATA_LAKE = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.secrets import secret_store_of
 from engine.errors import EtlError
 from engine.model.batch import CORRUPT, INVALID, REQUIRED
@@ -26,7 +26,7 @@ from engine.model.run_payload import IN_PROGRESS, Outcome, payload
 from engine.model.schedule import HOUR, SECOND
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from tests.support.planes import keep_connection, keep_source, served
+from tests.support.api_client import keep_connection, keep_source, served
 from tests.support.pulling import flow_of, pull
 from tests.support.serving import serving
 
@@ -39,10 +39,10 @@ NOW = 1_800_000_000_000
 
 @dataclass
 class Control:
-    """The plane over a home in which `items` are the records of two real runs."""
+    """The state over a home in which `items` are the records of two real runs."""
 
     client: httpx.Client
-    plane: AppState
+    state: AppState
     items: list[Json]
     root: Path
 
@@ -77,12 +77,12 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
         strict = pull(sandbox.url, root, DAYS[2:], home=home, **few)
         items += strict.items
     with Catalog(home) as catalog:
-        plane = AppState(
+        state = AppState(
             home, catalog, secret_store_of(home), home / "tables", {}, lambda: NOW, lambda: None
         )
-        app = app_of(plane)
+        app = app_of(state)
         with serving(app) as url, httpx.Client(base_url=url) as client:
-            yield Control(client, plane, items, root)
+            yield Control(client, state, items, root)
 
 
 # Runs ------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_running_and_scheduled_runs_are_listed_too(control: Control) -> None:
     running = payload(Outcome(run, IN_PROGRESS, copy_started=NOW), flow, NOW)
     scheduled = json.loads(json.dumps(running)) | {"id": "scheduled", "activities": []}
     scheduled["metrics"] = {"statusSummary": {"status": "scheduled"}}
-    catalog = control.plane.catalog
+    catalog = control.state.catalog
     for item in (running, scheduled):
         catalog.save(item, flow="other", dataset=str(control.root), window=window)
     try:
@@ -430,7 +430,7 @@ def test_it_lives_whatever_others_wait_for(control: Control) -> None:
         gate.wait(30)
         return ()
 
-    app = app_of(replace(control.plane, unready=waiting))
+    app = app_of(replace(control.state, unready=waiting))
     with serving(app) as url, ThreadPoolExecutor(40) as callers, httpx.Client() as client:
         try:
             for _ in range(40):
@@ -444,7 +444,7 @@ def test_it_lives_whatever_others_wait_for(control: Control) -> None:
 def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the daemon knows, and a catalog that cannot be read; all in one answer."""
     assert control.get("/readyz") == {"status": "ready", "problems": []}
-    app = app_of(replace(control.plane, unready=lambda: ["The scheduler does not run."]))
+    app = app_of(replace(control.state, unready=lambda: ["The scheduler does not run."]))
 
     def broken(*_: object) -> None:
         raise EtlError("The catalog cannot be read.")
@@ -471,20 +471,20 @@ def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.Monkey
         (None, 100_000, True),
     ],
 )
-@pytest.mark.parametrize("state", ["enabled", "disabled"])
+@pytest.mark.parametrize("flow_state", ["enabled", "disabled"])
 def test_a_flow_that_is_behind_is_not_ready(
-    tmp_path: Path, body: Json | None, minutes: int, ready: bool, state: str
+    tmp_path: Path, body: Json | None, minutes: int, ready: bool, flow_state: str
 ) -> None:
     """It brought nothing for more than two intervals and its delay, since it was made; a flow that
     is disabled, or has no schedule, is never behind.
     """
-    with served(tmp_path, now=lambda: NOW) as (client, plane):
+    with served(tmp_path, now=lambda: NOW) as (client, state):
         params = {} if body is None else {"scheduleParams": body}
         made = NOW - minutes * 60_000
-        plane.resources.create(new("flows", {"state": state, **params}, made, id_="flow-1"))
+        state.resources.create(new("flows", {"state": flow_state, **params}, made, id_="flow-1"))
         answer = client.get("/readyz")
     told = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
-    well = ready or state == "disabled"
+    well = ready or flow_state == "disabled"
     assert answer.json()["problems"] == ([] if well else told)
     assert answer.status_code == (200 if well else 503)
 
@@ -533,22 +533,22 @@ def test_figures_are_named_as_prometheus_advises(control: Control) -> None:
 
 def test_requests_and_their_budget(control: Control) -> None:
     """Of the last hour, by the projects of flows; what else was looked into is no label."""
-    plane = control.plane
+    state = control.state
     assert samples(control, "requests_last_hour") == {}
-    source = keep_source(plane, keep_connection(plane, "https://h"), "7")
+    source = keep_source(state, keep_connection(state, "https://h"), "7")
     made = [new("flows", {"name": "a", "sourceConnectionIds": [source]}, NOW) for _ in "ab"]
     for each in made:
-        plane.resources.create(each)
+        state.resources.create(each)
     try:
         assert samples(control, "requests_last_hour") == {("https://h/7",): 0}
         for at in (NOW - HOUR, NOW - HOUR + 1, NOW):
-            plane.catalog.ask("https://h/7", at, lambda _: 0)
-            plane.catalog.ask("https://elsewhere/8", at, lambda _: 0)
+            state.catalog.ask("https://h/7", at, lambda _: 0)
+            state.catalog.ask("https://elsewhere/8", at, lambda _: 0)
         assert samples(control, "requests_last_hour") == {("https://h/7",): 2}
     finally:
         for each in made:
-            plane.resources.delete("flows", each.id)
-        with plane.catalog.transaction() as connection:
+            state.resources.delete("flows", each.id)
+        with state.catalog.transaction() as connection:
             connection.execute("DELETE FROM requests WHERE at >= ?", [NOW - HOUR])
     assert samples(control, "requests_hourly_budget") == {(): 60}
 
@@ -566,7 +566,7 @@ def test_how_far_a_flow_is_behind(control: Control) -> None:
         new("flows", {"scheduleParams": {"frequency": "once"}}, NOW - 5000, id_="once"),
     ]
     for each in made:
-        control.plane.resources.create(each)
+        control.state.resources.create(each)
     try:
         ends = [
             item["activities"][0]["durationSummary"]["extensions"]["windowEnd"]
@@ -579,7 +579,7 @@ def test_how_far_a_flow_is_behind(control: Control) -> None:
         assert samples(control, "runs_total")[("fresh", "failed")] == 0
     finally:
         for each in made:
-            control.plane.resources.delete("flows", each.id)
+            control.state.resources.delete("flows", each.id)
 
 
 def test_a_flow_that_was_deleted_is_no_label(control: Control) -> None:
@@ -588,12 +588,12 @@ def test_a_flow_that_was_deleted_is_no_label(control: Control) -> None:
     item = json.loads(json.dumps(control.items[0])) | {"id": "x", "flowId": id_}
     window = Window(DAYS[0], DAYS[0])
     flow = new("flows", {"name": "mine"}, NOW, id_=id_)
-    catalog = control.plane.catalog
-    control.plane.resources.create(flow)
+    catalog = control.state.catalog
+    control.state.resources.create(flow)
     try:
         catalog.save(item, flow=id_, dataset=str(control.root), window=window)
         assert samples(control, "runs_total")[(id_, "success")] == 1
-        control.plane.resources.delete("flows", id_)
+        control.state.resources.delete("flows", id_)
         assert id_ not in control.client.get("/metrics").text
     finally:
         with catalog.transaction() as connection:

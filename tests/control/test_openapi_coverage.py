@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.planes import served
+from tests.support.api_client import served
 
 ROOT = Path(__file__).parents[1]
 OFFICIAL: dict[str, list[str]] = json.loads(

@@ -121,6 +121,28 @@ def test_a_long_password_costs_no_more() -> None:
     assert time.perf_counter() - begun < SECONDS
 
 
+@pytest.mark.parametrize(
+    ("user", "message", "shown"),
+    [
+        ("a", "a plan has no access, says a@b", "*** plan has no access, says ***@b"),
+        ("aa", "aaa aa/aa baa", "aaa ***/*** baa"),
+        ("me", 'no access for "me": some method', 'no access for "***": some method'),
+        ("shop", "workshop", "work***"),
+    ],
+)
+def test_a_short_user_name_leaves_words_whole(user: str, message: str, shown: str) -> None:
+    """A name of up to three characters is masked as a word of its own, and not within words."""
+    assert clean(message, Connection("https://x", user, Secret("8iQbnjuk5"), 1)) == shown
+
+
+@pytest.mark.parametrize("password", ["a", "ab", "me", "shop"])
+def test_a_password_is_masked_within_words_however_short(password: str) -> None:
+    """P7: also where the user has the same name."""
+    for user in ("reader", password):
+        shown = clean(f"x{password}x", Connection("https://x", user, Secret(password), 1))
+        assert shown == "x***x"
+
+
 def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The status has come: a body that trickles does not hold the window up."""
     from engine.mixpanel import client

@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
+from tests.support.api_server import curls
 from tests.support.daemons import Trial, clock_of, until
-from tests.support.served import curls
 
 ROOT = Path(__file__).parents[2]
 PLANE = (ROOT / "docs/control-plane.md").read_text("utf-8")

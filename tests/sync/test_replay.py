@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engine.catalog.database import Catalog
-from engine.cli.main import PROGRAM
+from engine.cli.console import PROGRAM
 from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import Writer

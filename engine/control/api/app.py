@@ -1,6 +1,10 @@
-"""The routes together, and how failures are answered. Who may call them: see guard.py."""
+"""The FastAPI application: all routers, the middleware and the error handlers.
+
+auth.py has the token check, which is in front of it.
+"""
 
 from functools import cache, partial
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,25 +19,23 @@ from engine.control.api import (
     explore,
     flows,
     health,
-    mappings,
-    registry,
+    mapping_sets,
     runs,
     sandboxes,
+    schema_registry,
     specs,
     triggers,
 )
-from engine.control.api.docs import DOCS, OPENAPI, describe, page
-from engine.control.api.edge import (
+from engine.control.api.app_state import AppState
+from engine.control.api.middleware import (
     BodyMiddleware,
     ChangeNotifier,
     ErrorMiddleware,
-    Reads,
-    answer,
-    empty,
+    ReadMiddleware,
 )
-from engine.control.api.parameters import check_parameters
-from engine.control.api.plane import AppState
-from engine.control.api.problems import Problem, cut, invalid, problem_of
+from engine.control.api.openapi import DOCS, OPENAPI, describe, page
+from engine.control.api.problems import Problem, cut, empty_body, invalid, problem_of, respond
+from engine.control.api.query_parameters import check_parameters
 from engine.errors import EtlError
 
 FLOWSERVICE = "/data/foundation/flowservice"
@@ -43,78 +45,82 @@ CATALOG = "/data/foundation/catalog"
 EXPORT = "/data/foundation/export"
 SANDBOXES = "/data/foundation/sandbox-management"
 
+_MODULES: dict[str, tuple[Any, ...]] = {
+    FLOWSERVICE: (explore, connections, flows, runs, triggers, specs),
+    CONVERSION: (mapping_sets,),
+    REGISTRY: (schema_registry,),
+    CATALOG: (datasets,),
+    SANDBOXES: (sandboxes,),
+    EXPORT: (batches,),
+    "": (health,),
+}
 
-def app_of(plane: AppState) -> FastAPI:
-    """The whole application, for whoever may call it."""
+
+def app_of(state: AppState) -> FastAPI:
+    """Build the application; every caller that reaches it is trusted."""
     app = FastAPI(
         title="mixpanel-etl", version=__version__,
         redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None,
         dependencies=[Depends(check_parameters)],
         exception_handlers={
-            Problem: _problem, EtlError: _error,
-            RequestValidationError: _invalid, HTTPException: _refused,
+            Problem: _on_problem, EtlError: _on_error,
+            RequestValidationError: _on_invalid_request, HTTPException: _on_no_route,
         },
     )  # fmt: skip
-    app.state.plane = plane
-    registry.keep_shipped(plane)
-    for router in (explore.router, connections.router, flows.router, runs.router, triggers.router):
-        app.include_router(router, prefix=FLOWSERVICE)
-    app.include_router(specs.router, prefix=FLOWSERVICE)
-    app.include_router(mappings.router, prefix=CONVERSION)
-    app.include_router(registry.schemas, prefix=REGISTRY)
-    app.include_router(datasets.router, prefix=CATALOG)
-    app.include_router(sandboxes.router, prefix=SANDBOXES)
-    app.include_router(batches.router, prefix=EXPORT)
-    app.include_router(health.router)
-    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]  # as FastAPI has it
+    app.state.app_state = state
+    schema_registry.store_shipped_schema(state)
+    for prefix, modules in _MODULES.items():
+        for module in modules:
+            app.include_router(module.router, prefix=prefix)
+    app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]  # FastAPI documents this
     app.get(DOCS, include_in_schema=False)(lambda: page())
     app.get(OPENAPI, include_in_schema=False)(lambda: JSONResponse(app.openapi()))
-    app.add_middleware(ChangeNotifier, changed=plane.changed)
+    app.add_middleware(ChangeNotifier, changed=state.changed)
     app.add_middleware(BodyMiddleware)
-    app.add_middleware(Reads)
-    app.add_middleware(ErrorMiddleware)  # the one added last comes first
+    app.add_middleware(ReadMiddleware)
+    app.add_middleware(ErrorMiddleware)  # added last, called first
     return app
 
 
-async def _problem(_: Request, problem: Problem) -> JSONResponse:
-    return answer(problem)
+async def _on_problem(_: Request, problem: Problem) -> JSONResponse:
+    return respond(problem)
 
 
-async def _error(_: Request, error: EtlError) -> JSONResponse:
-    return answer(problem_of(error))
+async def _on_error(_: Request, error: EtlError) -> JSONResponse:
+    return respond(problem_of(error))
 
 
-async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Never 422: Flow Service has no such answer."""
+async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Answer 400 instead of FastAPI's 422, which Flow Service does not have."""
     first = error.errors()[0]
     if first["loc"] == ("body",) and first["input"] is None:
-        return answer(empty())
+        return respond(empty_body())
     where = ".".join(str(part) for part in first["loc"])
-    return answer(invalid("1400-400", f"{cut(where)}: {cut(first['msg'], 500)}."))
+    return respond(invalid("1400-400", f"{cut(where)}: {cut(first['msg'], 500)}."))
 
 
-async def _refused(request: Request, error: HTTPException) -> JSONResponse:
-    """What is no route, or not with that method."""
+async def _on_no_route(request: Request, error: HTTPException) -> JSONResponse:
+    """Answer 404 for an unknown path, 405 for an unknown method."""
     title = "Resource not found" if error.status_code == 404 else "Invalid request"
     problem = Problem(f"1400-{error.status_code}", title, f"{error.detail}.")
     headers = dict(error.headers or {})
     if error.status_code == 405 and (methods := _methods(request)):
         headers["Allow"] = methods
-    return answer(problem, headers)
+    return respond(problem, headers)
 
 
 def _methods(request: Request) -> str:
-    """All that the path of a request has: Starlette tells of those of one route."""
+    """Return all methods of a path; Starlette's own header names those of one route alone."""
     path, paths = request.scope["path"], request.app.openapi()["paths"]
-    steps = path.split("/")
-    alike = (each for each in paths if _fits(each.split("/"), steps))
-    calls = [method.upper() for method in paths.get(path) or paths.get(next(alike, ""), {})]
+    segments = path.split("/")
+    templates = (template for template in paths if _is_of(template.split("/"), segments))
+    calls = [method.upper() for method in paths.get(path) or paths.get(next(templates, ""), {})]
     return ", ".join([*calls, *(["HEAD"] if "GET" in calls else [])])
 
 
-def _fits(template: list[str], steps: list[str]) -> bool:
-    """Whether a path is one of a template's, whose steps in braces may be anything."""
-    return len(template) == len(steps) and all(
-        (each[:1] == "{" and bool(step)) or each == step
-        for each, step in zip(template, steps, strict=True)
+def _is_of(template: list[str], segments: list[str]) -> bool:
+    """Return whether a path is one of a template, whose segments in braces may be anything."""
+    return len(template) == len(segments) and all(
+        (each[:1] == "{" and bool(segment)) or each == segment
+        for each, segment in zip(template, segments, strict=True)
     )

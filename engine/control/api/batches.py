@@ -1,6 +1,6 @@
-"""What a batch has to say, as Data Access tells it: where the addresses in a run record lead.
+"""The files of a batch: Data Access's calls, which the links in a run record lead to.
 
-A name in a path is only ever compared with what a folder lists: it is never made part of a path.
+A name in a request is compared with the names in a folder, and never becomes part of a path.
 """
 
 import json
@@ -15,7 +15,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
 
-from engine.control.api.plane import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.dataset import layout
 from engine.dataset.layout import INPUTS, REJECT_SAMPLES, REJECTS
 from engine.errors import NotFound, disk_error
@@ -28,18 +28,18 @@ router = APIRouter(tags=["batches"])
 MOST = 100  # files in one answer
 ALIASES = {"row_errors_sample.json": REJECT_SAMPLES}  # as the specification spells it
 
-Start = Annotated[int, Query(ge=0, description="How many files to leave out.")]
+Start = Annotated[int, Query(ge=0, description="Number of files to skip.")]
 Limit = Annotated[int, Query(ge=1, le=MOST)]
 Wanted = Annotated[str | None, Query(alias="path", description="Instead of a list, this file.")]
 
 
 @router.get("/batches/{batch}/meta", response_model=None)
 def batch_meta(
-    batch: str, request: Request, plane: Shared, path: Wanted = None,
+    batch: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
-    """What was asked for a batch, and what was rejected: a list of files, or one of them."""
-    root, known, _ = _run(plane, batch)
+    """List the requests and the rejects of a batch, or return one of these files."""
+    root, known, _ = _run(state, batch)
     folder = layout.batch(known)
     lists = {name: _listed(root, f"{folder}/{name}") for name in (INPUTS, REJECTS)}
     files = {f"{name}/{each.name}": each for name, found in lists.items() for each in found}
@@ -54,23 +54,23 @@ def batch_meta(
 
 @router.get("/batches/{batch}/failed", response_model=None)
 def batch_failed(
-    batch: str, request: Request, plane: Shared, path: Wanted = None,
+    batch: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
-    """The records of a batch that were rejected: a list of files, or one of them."""
-    root, known, _ = _run(plane, batch)
-    found = _listed(root, f"{layout.batch(known)}/{REJECTS}")
+    """List the rejected records of a batch, or return one of these files."""
+    root, known, _ = _run(state, batch)
+    files = _listed(root, f"{layout.batch(known)}/{REJECTS}")
     if path:
-        return _file(batch, path, {each.name: each for each in found}.get(path))
-    return _page(request, "", found, start, limit)
+        return _file(batch, path, {each.name: each for each in files}.get(path))
+    return _page(request, "", files, start, limit)
 
 
 @router.get("/batches/{batch}/files")
 def batch_files(
-    batch: str, request: Request, plane: Shared, start: Start = 0, limit: Limit = MOST
+    batch: str, request: Request, state: State, start: Start = 0, limit: Limit = MOST
 ) -> Json:
-    """The files of the table that a batch brought, as far as no later one has replaced them."""
-    files = _table_files(plane, batch)
+    """List the files of the table that a batch wrote, without those that were replaced."""
+    files = _table_files(state, batch)
     data = []
     for file in files[start : start + limit]:
         status = _status(file)
@@ -92,28 +92,27 @@ def batch_files(
 
 @router.get("/files/{file}", response_model=None)
 def table_file(
-    file: str, request: Request, plane: Shared, path: Wanted = None,
+    file: str, request: Request, state: State, path: Wanted = None,
     start: Start = 0, limit: Limit = MOST,
 ) -> Json | FileResponse:  # fmt: skip
-    """A file of the table: its name and length, or with its `path` the file."""
+    """Return the name and length of a file of the table; with its `path`, the file."""
     batch = file.rpartition("-")[0]
-    found = [each for each in _table_files(plane, batch) if each.stem == file]
-    if not found:
+    files = [each for each in _table_files(state, batch) if each.stem == file]
+    if not files:
         raise NotFound("files", file)
     if path:
-        return _file(file, path, {each.name: each for each in found}.get(path))
-    return _page(request, "", found, start, limit)
+        return _file(file, path, {each.name: each for each in files}.get(path))
+    return _page(request, "", files, start, limit)
 
 
 def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterator[str]:
-    """Records of runs, as JSON, with addresses in place of the files that their manifests name.
+    """Yield run records, as JSON, with URLs in place of the paths in their manifests.
 
-    Each is kept with its table and its batch. It is not taken apart: a thousand of them are sent
-    as fast as they are read.
+    Each comes with its table and its batch. The JSON is not parsed, which makes long lists fast.
     """
     batches = str(request.url_for("batch_meta", batch="-")).rpartition("/-/")[0]
     for item, root, batch in runs:
-        # The whole beginning of a value: in a text, such quotes would be escaped.
+        # The start of a JSON value: within a text, such quotes would be escaped.
         folder = json.dumps(f"{root}/{layout.batch(batch)}")[:-1]
         yield item.replace(f'":{folder}/', f'":"{batches}/{batch}/meta?path=')
 
@@ -121,10 +120,10 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
 # Where things are --------------------------------------------------------------------------
 
 
-def _run(plane: AppState, batch: str) -> tuple[Path, str, Window]:
+def _run(state: AppState, batch: str) -> tuple[Path, str, Window]:
     """Return the table, the id and the window of a batch; NotFound for an unknown id."""
     query = "SELECT dataset, batch_id, \"window\" FROM runs WHERE batch_id = ? AND batch_id <> ''"
-    rows = plane.catalog.read(query, [batch])
+    rows = state.catalog.read(query, [batch])
     if not rows:
         raise NotFound("batches", batch)
     root, known, window = rows[0]
@@ -132,26 +131,25 @@ def _run(plane: AppState, batch: str) -> tuple[Path, str, Window]:
 
 
 def _listed(root: Path, below: str) -> list[Path]:
-    """What is in a folder of a table, by name; nothing in one that is not there, as after a run
-    that failed before there was anything to say, or once it was tidied away (at any moment).
+    """List a folder of a table by name; [] for one that does not exist, or was deleted meanwhile.
 
-    Links in a table are not followed: they lead anywhere. Nor is there an address for a name that
-    is not UTF-8, and none of ours is.
+    Symbolic links are skipped, since they may lead out of the table, and so are names that are
+    not UTF-8, which no URL can hold.
     """
     folder = root / below
     with disk_error(f"read {folder}"):
         if not folder.is_dir() or folder.resolve() != root.resolve() / below:
             return []
         try:
-            found = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
+            paths = [each for each in sorted(folder.iterdir()) if not each.is_symlink()]
         except FileNotFoundError:
             return []
-    return [each for each in found if os.fsencode(each.name).decode(errors="ignore") == each.name]
+    return [each for each in paths if os.fsencode(each.name).decode(errors="ignore") == each.name]
 
 
-def _table_files(plane: AppState, batch: str) -> list[Path]:
-    """A table may have very many days: only those of the batch are looked at."""
-    root, known, window = _run(plane, batch)
+def _table_files(state: AppState, batch: str) -> list[Path]:
+    """List the files that a batch wrote, in the partitions of its window alone."""
+    root, known, window = _run(state, batch)
     days = (_listed(root, layout.day_folder(day)) for day in window.days)
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
 
@@ -160,7 +158,7 @@ def _table_files(plane: AppState, batch: str) -> list[Path]:
 
 
 def _file(owner: str, path: str, file: Path | None) -> FileResponse:
-    """The file, as it comes off the disk; its name was found in a list."""
+    """Return a file that was listed; NotFound for None and for other than files."""
     status = _status(file) if file else None
     if file is None or status is None or not S_ISREG(status.st_mode):
         raise NotFound("files", f"{owner}/{path}")
@@ -169,14 +167,14 @@ def _file(owner: str, path: str, file: Path | None) -> FileResponse:
 
 
 def _status(file: Path) -> os.stat_result | None:
-    """None for a file that is gone since it was listed."""
+    """Return the status of a file; None if it was deleted since it was listed."""
     with disk_error(f"read {file}"), suppress(FileNotFoundError):
         return file.stat()
     return None
 
 
 def _page(request: Request, prefix: str, files: Iterable[Path], start: int, limit: int) -> Json:
-    """Files by name and length, which is a text there, each with its address."""
+    """Return a page of files: name, length (as text) and URL of each."""
     files = list(files)
     data = []
     for file in files[start : start + limit]:

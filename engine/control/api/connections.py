@@ -1,4 +1,4 @@
-"""Connections to Mixpanel, what is read through them, and where it goes."""
+"""Base, source and target connections: their checks, their secrets and their items."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from fastapi import APIRouter
 from engine.catalog.resources import Json, Resource
 from engine.config.fields import SHOWN
 from engine.config.value_types import MASK
-from engine.control.api.collection import Collection, router_of
-from engine.control.api.items import item
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
+from engine.control.api.password_leaks import check_own_texts, check_texts, decrypted
 from engine.control.api.problems import invalid
-from engine.control.api.secrecy import check_own_texts, check_texts, opened
+from engine.control.api.resource_routes import ResourceRoutes
+from engine.control.api.serializers import item
 from engine.control.to_flow import check_host
 from engine.control.validation import (
     PROVIDER,
@@ -28,109 +28,114 @@ _SECRETS = ("password", "secret", "token", "apikey", "credential", "privatekey")
 
 
 def without_secrets(value: Any) -> Any:
-    """A body's value, without what is named like a secret: it has no business there (P7)."""
+    """Return a value of a body with every field masked whose name is that of a secret (P7)."""
     if isinstance(value, dict):
         return {
-            key: MASK if _is_secret(key) else without_secrets(each) for key, each in value.items()
+            key: MASK if _names_secret(key) else without_secrets(each)
+            for key, each in value.items()
         }
     return [without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
-def _is_secret(key: str) -> bool:
-    """Whether a name is that of a secret, with or without a sign between its words."""
+def _names_secret(key: str) -> bool:
+    """Return whether a name is that of a secret: `api-key`, `apiKey`, `db_password`."""
     letters = "".join(each for each in key.lower() if each.isalnum())
     return any(word in letters for word in _SECRETS)
 
 
-def plain(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
-    """A body that has no secrets of its own; Problem for one that holds a connection's."""
+def encrypt_nothing(state: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
+    """Return a body that has no secrets; raise Problem for one with a connection's password."""
     body = without_secrets(body)
-    check_texts(plane, body)
+    check_texts(state, body)
     return body, None
 
 
-def _sealed(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
-    """Everything in `auth.params` is a secret, but for what is known to be none.
+def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json, bytes | None]:
+    """Encrypt everything in `auth.params`, but for SHOWN fields.
 
-    What a client had shown, a mask, and sends back as it is, is the secret from before: for the
-    host and the user that it was given for, and no other. Else whoever knows the token, and not
-    the password, could have it sent to himself (P7).
+    A mask that a client sends back stands for the secret from before, for the same host and user
+    only. Else a client with the token, but without the password, could have it sent to another
+    host (P7).
     """
     auth = body.get("auth")
     params = auth.get("params") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(params, dict):
-        return plain(plane, body, before)
+        return encrypt_nothing(state, body, before)
     params = {key: _trimmed(value) for key, value in params.items()}
     body = body | {"auth": auth | {"params": params}}
-    given = {name: value for name, value in params.items() if name not in SHOWN}
-    masked = {name for name, value in given.items() if value == MASK}
-    kept = opened(plane, before) if masked else {}
-    if before and masked & kept.keys() and _receiver(body) != _receiver(before.body):
+    hidden = {name: value for name, value in params.items() if name not in SHOWN}
+    masked = {name for name, value in hidden.items() if value == MASK}
+    stored = decrypted(state, before) if masked else {}
+    if before and masked & stored.keys() and _receiver(body) != _receiver(before.body):
         raise invalid(
             "1304-400",
-            f"The mandatory field auth.params.{min(masked & kept.keys())} is not provided. It was "
-            "given for another host or another user name: please provide it again.",
+            f"The mandatory field auth.params.{min(masked & stored.keys())} is not provided. It "
+            "was given for another host or another user name: please provide it again.",
         )
-    secret = {name: value for name, value in given.items() if name not in masked}
-    secret |= {name: kept[name] for name in masked if name in kept}
-    shown = {name: MASK if name in given else value for name, value in params.items()}
+    secret = {name: value for name, value in hidden.items() if name not in masked}
+    secret |= {name: stored[name] for name in masked if name in stored}
+    shown = {name: MASK if name in hidden else value for name, value in params.items()}
     body = without_secrets(body) | {"auth": without_secrets(auth) | {"params": shown}}
     check_own_texts(body, secret, str(params.get("username", "")))
-    check_texts(plane, body)
-    return body, plane.vault.encrypt(secret) if secret else None
+    check_texts(state, body)
+    return body, state.secret_store.encrypt(secret) if secret else None
 
 
 def _trimmed(value: Any) -> Any:
-    """A value without the line ends that a file or a shell leaves round it."""
+    """Return a value without the line ends around it, which files and shells leave."""
     return value.strip("\r\n") if isinstance(value, str) else value
 
 
 def _receiver(body: Json) -> Json:
-    """Who gets the secrets: a host, and there a user."""
+    """Return the host and the user that the secrets are sent to."""
     return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 
-def _check_base(plane: AppState, resource: Resource) -> None:
-    check_connection(resource.body, plane.vault.decrypt(resource.secret) if resource.secret else {})
-    check_host(resource, plane.hosts)
+def _check_base(state: AppState, resource: Resource) -> None:
+    check_connection(
+        resource.body, state.secret_store.decrypt(resource.secret) if resource.secret else {}
+    )
+    check_host(resource, state.hosts)
 
 
-def _check_source(plane: AppState, resource: Resource) -> None:
+def _check_source(state: AppState, resource: Resource) -> None:
     check_source(resource.body)
-    plane.resources.get("connections", resource.body["baseConnectionId"])
+    state.resources.get("connections", resource.body["baseConnectionId"])
     if has_project_as_zone(resource.body):
         log.warning("the time zone is the project's number: UTC is meant", source=resource.id)
 
 
-def _check_target(plane: AppState, resource: Resource) -> None:
+def _check_target(state: AppState, resource: Resource) -> None:
     check_target(resource.body)
-    plane.resources.get("dataSets", resource.body["params"]["dataSetId"])
+    state.resources.get("dataSets", resource.body["params"]["dataSetId"])
 
 
-def _show(plane: AppState, resource: Resource) -> Json:
+def _serialize(state: AppState, resource: Resource) -> Json:
     return item(resource)
 
 
-def _show_source(plane: AppState, resource: Resource) -> Json:
+def _serialize_source(state: AppState, resource: Resource) -> Json:
     spec = resource.body["connectionSpec"]
     base = {"id": resource.body["baseConnectionId"], "connectionSpec": spec}
     return item(resource, providerRefId=PROVIDER, inheritedAttributes={"baseConnection": base})
 
 
-def _show_target(plane: AppState, resource: Resource) -> Json:
+def _serialize_target(state: AppState, resource: Resource) -> Json:
     return item(resource, providerRefId=PROVIDER)
 
 
 router = APIRouter()
-for each in (
-    Collection("connections", ("name", "description", "auth"), _check_base, _show, _sealed),
-    Collection(
-        "sourceConnections", ("name", "description", "data", "params"),
-        _check_source, _show_source, plain,
+for routes in (
+    ResourceRoutes(
+        "connections", ("name", "description", "auth"), _check_base, _serialize, _encrypt
     ),
-    Collection(
+    ResourceRoutes(
+        "sourceConnections", ("name", "description", "data", "params"),
+        _check_source, _serialize_source, encrypt_nothing,
+    ),
+    ResourceRoutes(
         "targetConnections", ("name", "description", "data", "params"),
-        _check_target, _show_target, plain,
+        _check_target, _serialize_target, encrypt_nothing,
     ),
 ):  # fmt: skip
-    router.include_router(router_of(each))
+    router.include_router(routes.router())

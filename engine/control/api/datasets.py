@@ -1,4 +1,7 @@
-"""Datasets: Catalog's calls. A dataset is the table that a flow fills; its bytes are elsewhere."""
+"""Datasets: Catalog's calls. A dataset is the table that a flow fills.
+
+This module reads no file of a table.
+"""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -9,23 +12,26 @@ from fastapi import APIRouter, Body, Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from engine.catalog.resources import Resource, new
-from engine.control.api import filters
-from engine.control.api.items import quoted
-from engine.control.api.patch import merged
-from engine.control.api.plane import AppState, Shared
-from engine.control.api.preconditions import Bound
+from engine.control.api import catalog_filters
+from engine.control.api.app_state import AppState, State
+from engine.control.api.etag_checks import Bound
+from engine.control.api.json_patch import merged
+from engine.control.api.listing import query_parameters
+from engine.control.api.listing_filter import top_name
+from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
-from engine.control.api.registry import SchemaRef, writable
-from engine.control.api.secrecy import check_texts
+from engine.control.api.schema_registry import SchemaRef, check_writable
+from engine.control.api.serializers import quoted
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
 from engine.model.run_payload import PROGRAM
 
 Json = dict[str, Any]
 
-MOST = 100  # datasets of a page, as many as there are unless fewer are asked for
-TABLE = "adobe/pqs/table"  # the tag with the name that a query calls a table by
-CHANGED = ("name", "description", "tags")  # what a patch may change
+MOST = 100  # datasets of a page, which is the default too
+TABLE = "adobe/pqs/table"  # the tag with the name of the table in queries
+PATCHABLE = ("name", "description", "tags")
+MOST_SKIPPED = 999_999_999
 _EQUAL = (
     *("name", "description", "version", "created", "updated", "createdClient", "createdUser"),
     *("updatedUser", "enableErrorDiagnostics", "state", "namespace"),
@@ -38,7 +44,7 @@ FIELDS = frozenset(
         "extensions",
     }
 )  # fmt: skip
-"""What a dataset of Catalog has: a field that none has now is no mistake."""
+"""Fields of a dataset. A filter by one of them is valid although no dataset has it now."""
 
 router = APIRouter(prefix="/dataSets", tags=["Datasets"])
 
@@ -53,36 +59,26 @@ class DataSetBody(BaseModel):
 
 
 def _documented(names: tuple[str, ...]) -> Json:
-    """Parameters that a route reads itself, for /openapi.json."""
-    words: Mapping[str, tuple[str, Json]] = {
-        "property": (
-            filters.WORDS,
-            {"type": "array", "items": {"type": "string", "maxLength": filters.MOST_TEXT}},
-        ),
-        "properties": (
-            "The fields of the answer, separated by commas.",
-            {"type": "string", "maxLength": filters.MOST_TEXT},
-        ),
+    """Return the OpenAPI parameters that a route reads itself."""
+    text, integer = catalog_filters.SHORT_TEXT, {"type": "integer"}
+    described: dict[str, tuple[str, Json]] = {
+        "property": (catalog_filters.DESCRIPTION, {"type": "array", "items": text}),
+        "properties": ("The fields of the response, separated by commas.", text),
         "tags": (
             "Only those with these tags: name:value, separated by commas; * is any value.",
-            {"type": "string", "maxLength": filters.MOST_TEXT},
+            text,
         ),
         "orderBy": (
             "Fields, separated by commas; asc: or desc: before them all, or - before one.",
-            {"type": "string", "maxLength": filters.MOST_TEXT},
+            text,
         ),
-        "limit": ("How many.", {"type": "integer", "minimum": 1, "maximum": MOST}),
-        "start": (
-            "How many to leave out.",
-            {"type": "integer", "minimum": 0, "maximum": 999_999_999},
-        ),
+        "limit": ("Maximum number of datasets.", integer | {"minimum": 1, "maximum": MOST}),
+        "start": ("Number of datasets to skip.", integer | {"minimum": 0, "maximum": MOST_SKIPPED}),
     }
-    parameters = []
-    for name in names:
-        equal = {"type": "integer"} if name in _MOMENTS else {"type": "string"}
-        text, schema = words.get(name, (f"Only those with this {name}.", equal))
-        parameters.append({"name": name, "in": "query", "description": text, "schema": schema})
-    return {"parameters": parameters}
+    for name in _EQUAL:
+        schema = integer if name in _MOMENTS else {"type": "string"}
+        described[name] = (f"Only those with this {name}.", schema)
+    return query_parameters({name: described[name] for name in names})
 
 
 _MOMENTS = ("created", "updated")
@@ -90,82 +86,82 @@ _PAGE = ("limit", "start", "orderBy", "property", "properties", "tags")
 
 
 @router.post("", status_code=201)
-def create_dataset(plane: Shared, body: DataSetBody, response: Response) -> list[str]:
-    """Make a dataset; its table is made when a flow first fills it."""
+def create_dataset(state: State, body: DataSetBody, response: Response) -> list[str]:
+    """Create a dataset; its table is created when a flow first writes to it."""
     try:
-        schema = schema_named(plane.resources, body.schemaRef.id)
+        schema = schema_named(state.resources, body.schemaRef.id)
     except NotFound:
         raise InputError(
             f"schemaRef.id: there is no schema {cut(body.schemaRef.id)}. Make one first, or give "
             "the id of one that is there: GET …/schemaregistry/tenant/schemas lists them."
         ) from None
-    given = body.model_dump(exclude_unset=True)
-    given.pop("uri", None)  # where a configuration file has its table: no client may say so
-    _check_changed(given)
-    check_texts(plane, given)
-    dataset = new("dataSets", given, plane.now(), id_=secrets.token_hex(12))
-    plane.resources.create(dataset, [schema.id])
+    document = body.model_dump(exclude_unset=True)
+    document.pop("uri", None)  # only a configuration file may place a table
+    _check_patchable(document)
+    check_texts(state, document)
+    dataset = new("dataSets", document, state.now(), id_=secrets.token_hex(12))
+    state.resources.create(dataset, [schema.id])
     response.headers["Location"] = f"/data/foundation/catalog/dataSets/{dataset.id}"
     return _named(dataset.id)
 
 
 @router.get("", openapi_extra=_documented((*_PAGE, *_EQUAL)))
-def list_datasets(plane: Shared, request: Request) -> Json:
-    """The datasets by their ids, the oldest first."""
+def list_datasets(state: State, request: Request) -> Json:
+    """List the datasets by their ids, oldest first."""
     query = _Query(request)
-    items = [{"id": each.id} | _dataset(plane, each) for each in plane.resources.all("dataSets")]
+    items = [{"id": each.id} | _dataset(state, each) for each in state.resources.all("dataSets")]
     return {each.pop("id"): query.projected(each) for each in query.page(items)}
 
 
 @router.get("/{dataset_id}", openapi_extra=_documented(("properties",)))
-def get_dataset(plane: Shared, dataset_id: str, request: Request, response: Response) -> Json:
-    """One dataset, under its id."""
-    dataset = plane.resources.get("dataSets", dataset_id)
+def get_dataset(state: State, dataset_id: str, request: Request, response: Response) -> Json:
+    """Return one dataset under its id."""
+    dataset = state.resources.get("dataSets", dataset_id)
     query = _Query(request)
     response.headers["ETag"] = quoted(dataset.etag)
-    return {dataset.id: query.projected(_dataset(plane, dataset))}
+    return {dataset.id: query.projected(_dataset(state, dataset))}
 
 
 @router.patch("/{dataset_id}")
 def change_dataset(
-    plane: Shared, dataset_id: str, body: Annotated[Json | list[Json], Body()], bound: Bound
+    state: State, dataset_id: str, body: Annotated[Json | list[Json], Body()], bound: Bound
 ) -> list[str]:
     """Change the name, the description or the tags of a dataset, by a merge or by a JSON Patch."""
-    before = plane.resources.get("dataSets", dataset_id)
+    before = state.resources.get("dataSets", dataset_id)
     bound.check(before)
-    writable(before)
-    after = merged(before.body, body, CHANGED)
-    _check_changed(after)
-    check_texts(plane, after)
-    schema = schema_named(plane.resources, after["schemaRef"]["id"])
+    check_writable(before)
+    after = merged(before.body, body, PATCHABLE)
+    _check_patchable(after)
+    check_texts(state, after)
+    schema = schema_named(state.resources, after["schemaRef"]["id"])
 
     def edit(now: Resource) -> tuple[Resource, list[str]]:
         return replace(now, body=after), [schema.id]
 
-    plane.resources.change("dataSets", dataset_id, before.etag, plane.now(), edit)
+    state.resources.change("dataSets", dataset_id, before.etag, state.now(), edit)
     return _named(dataset_id)
 
 
 @router.delete("/{dataset_id}")
-def delete_dataset(plane: Shared, dataset_id: str, bound: Bound) -> list[str]:
-    """Delete a dataset that no target connection has. Its table stays on the disk."""
+def delete_dataset(state: State, dataset_id: str, bound: Bound) -> list[str]:
+    """Delete a dataset that no target connection uses. Its table stays on the disk."""
 
     def check(dataset: Resource) -> None:
         bound.check(dataset)
-        writable(dataset)
+        check_writable(dataset)
 
-    plane.resources.delete("dataSets", dataset_id, check)
+    state.resources.delete("dataSets", dataset_id, check)
     return _named(dataset_id)
 
 
 def _named(id_: str) -> list[str]:
-    """Catalog's answer to whoever made, changed or deleted a dataset."""
+    """Return Catalog's response to a dataset that was created, changed or deleted."""
     return [f"@/dataSets/{id_}"]
 
 
-def _check_changed(body: Json) -> None:
-    """Problem for a name, a description or tags that are none."""
-    name, description, tags = (body.get(key) for key in CHANGED)
+def _check_patchable(body: Json) -> None:
+    """Raise Problem unless name, description and tags have their types."""
+    name, description, tags = (body.get(key) for key in PATCHABLE)
     if not isinstance(name, str) or not name:
         raise invalid("1400-400", "name: must be a text that is not empty.")
     if not isinstance(description, str | None):
@@ -175,8 +171,8 @@ def _check_changed(body: Json) -> None:
         raise invalid("1400-400", "tags: must be an object of lists of texts.")
 
 
-def _dataset(plane: AppState, dataset: Resource) -> Json:
-    """As Catalog answers it; `basePath` is where its table is."""
+def _dataset(state: AppState, dataset: Resource) -> Json:
+    """Return a dataset as Catalog does; `basePath` is the path of its table."""
     body = {key: value for key, value in dataset.body.items() if key != "uri"}
     tags = body.get("tags") or {}
     defaults = {
@@ -196,69 +192,68 @@ def _dataset(plane: AppState, dataset: Resource) -> Json:
             "createdClient": PROGRAM,
             "createdUser": PROGRAM,
             "updatedUser": PROGRAM,
-            "basePath": str(dataset.body.get("uri") or plane.datasets / dataset.id),
+            "basePath": str(dataset.body.get("uri") or state.datasets / dataset.id),
             "files": f"@/dataSetFiles?dataSetId={dataset.id}",
         }
     )
 
 
 def _table_name(name: str) -> str:
-    """The name of a dataset as a query can write it, as Query Service makes it."""
+    """Return the name of a dataset's table in queries, by Query Service's rule."""
     return "".join(each if each.isalnum() else "_" for each in name.lower())
 
 
 class _Query:
-    """What the parameters of a request ask of a list of datasets."""
+    """The query parameters of a list of datasets."""
 
     def __init__(self, request: Request) -> None:
-        self._given: dict[str, list[str]] = {}
-        for name, value in request.query_params.multi_items():
-            self._given.setdefault(name.lower(), []).append(value)
+        self._values = catalog_filters.values_by_name(request)
 
-    def _one(self, name: str) -> str | None:
-        return self._given.get(name.lower(), [None])[-1]
+    def _last(self, name: str) -> str | None:
+        return self._values.get(name.lower(), [None])[-1]
 
     def page(self, items: list[Json]) -> list[Json]:
-        """Those of `items` that are asked for, in their order."""
+        """Filter, sort and page `items`."""
         known = FIELDS.union(*items)
 
         def is_known(field: str) -> bool:
-            return field in known or field.partition(".")[0].removesuffix("[]") in known
+            return field in known or top_name(field) in known
 
-        wanted = filters.terms(self._given.get("property", []), is_known)
+        terms = catalog_filters.parse_terms(self._values.get("property", []), is_known)
         for name in _EQUAL:
-            if (value := self._one(name)) is not None:
-                text = filters.short(name, value)
+            if (value := self._last(name)) is not None:
+                text = catalog_filters.check_length(name, value)
                 if name in _MOMENTS:
-                    filters.whole(name, text, 0, 10**15)
-                wanted.append(filters.Term(name, "==", text))
-        found = [
-            each
-            for each in items
-            if all(term.holds(each) for term in wanted) and self._is_tagged(each["tags"])
+                    catalog_filters.parse_whole(name, text, 0, 10**15)
+                terms.append(catalog_filters.Term(name, "==", text))
+        matching = [
+            item
+            for item in items
+            if all(term.holds(item) for term in terms) and self._is_tagged(item["tags"])
         ]
-        found = self._ordered(found, is_known)
-        start = filters.whole("start", self._one("start") or "0", 0, 999_999_999)
-        limit = filters.whole("limit", self._limit(), 1, MOST)
-        return found[start : start + limit]
-
-    def _limit(self) -> str:
-        given = self._one("limit")
-        return str(MOST) if given is None else given
+        matching = self._ordered(matching, is_known)
+        start = catalog_filters.parse_whole("start", self._last("start") or "0", 0, MOST_SKIPPED)
+        limit_text = self._last("limit")
+        limit = catalog_filters.parse_whole(
+            "limit", str(MOST) if limit_text is None else limit_text, 1, MOST
+        )
+        return matching[start : start + limit]
 
     def _ordered(self, items: list[Json], known: Callable[[str], bool]) -> list[Json]:
-        """`asc:created,updated` or `desc:created`, as Catalog has it; `-created` too."""
-        text = self._one("orderBy")
+        """Sort by Catalog's `asc:created,updated` or `desc:created`, or by `-created`."""
+        text = self._last("orderBy")
         if text is None:
             return items
-        descends = text.startswith("desc:")
-        fields = filters.order([text.removeprefix("asc:").removeprefix("desc:")], known, "")
-        fields = tuple((field, down != descends) for field, down in fields)
-        return filters.in_order(items, fields)
+        descending = text.startswith("desc:")
+        fields = catalog_filters.parse_order(
+            [text.removeprefix("asc:").removeprefix("desc:")], known, ""
+        )
+        fields = tuple((field, sign != descending) for field, sign in fields)
+        return catalog_filters.in_order(items, fields)
 
     def _is_tagged(self, tags: Mapping[str, list[str]]) -> bool:
-        """Whether tags have all that are asked for: `name:value`, the value perhaps `*`."""
-        text = filters.short("tags", self._one("tags") or "")
+        """Return whether tags have every `name:value` of `tags`; `*` is any value."""
+        text = catalog_filters.check_length("tags", self._last("tags") or "")
         for part in text.split(",") if text else []:
             name, _, value = (each.strip() for each in part.partition(":"))
             if not name or not value:
@@ -268,9 +263,11 @@ class _Query:
         return True
 
     def projected(self, item: Json) -> Json:
-        """An item with those of its fields that are asked for."""
-        text = self._one("properties")
+        """Return an item with the fields that `properties` names."""
+        text = self._last("properties")
         if text is None:
             return item
-        names = {each.strip() for each in filters.short("properties", text).split(",")}
+        names = {
+            each.strip() for each in catalog_filters.check_length("properties", text).split(",")
+        }
         return {name: value for name, value in item.items() if name in names}

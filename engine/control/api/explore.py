@@ -1,4 +1,4 @@
-"""A look into a connection: Mixpanel is asked for a few events, within the project's budget."""
+"""Test a connection, and sample a few of its events, within the project's rate limit."""
 
 import json
 from base64 import b64decode
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from engine.catalog.resources import new
-from engine.control.api.plane import AppState, Shared
+from engine.control.api.app_state import AppState, State
 from engine.control.api.problems import Problem, cut, invalid
 from engine.control.to_flow import check_host, connection_of
 from engine.control.validation import MIXPANEL
@@ -23,32 +23,32 @@ Json = dict[str, Any]
 router = APIRouter(prefix="/connections/{connection_id}", tags=["Connections"])
 
 EVENTS = 10  # as many as the tutorial's answer has
-PATIENCE = 120.0  # seconds that Mixpanel may take, while a client waits
-AT_ONCE = 4  # such clients: each holds a thread, and the other calls need some too
-_ROOM = BoundedSemaphore(AT_ONCE)
+TIMEOUT = 120.0  # seconds that Mixpanel may take, while a client waits
+MOST_SAMPLES = 4  # at a time: each holds a thread of the server
+_SLOTS = BoundedSemaphore(MOST_SAMPLES)
 _REST = {"pattern": "^[Rr][Ee][Ss][Tt]$"}
 _JSON = {"pattern": "^[Jj][Ss][Oo][Nn]$"}
-_ASKED: dict[int | str, Json] = {
+_RESPONSES: dict[int | str, Json] = {
     429: {"description": "The hour's requests of the project are used up, or too many wait"},
     503: {"description": "Mixpanel does not answer"},
 }
-WEEK = timedelta(days=7)  # that are looked at, so that a quiet day shows something too
+WEEK = timedelta(days=7)  # the days that are sampled, as one day may have no events
 
 
-@router.get("/test", responses=_ASKED)
-def test(plane: Shared, connection_id: str) -> Json:
-    """Whether Mixpanel answers these credentials; if not, the problem is Mixpanel's reason."""
-    _sample(plane, connection_id, {}, 1)
+@router.get("/test", responses=_RESPONSES)
+def test(state: State, connection_id: str) -> Json:
+    """Test the credentials of a connection; an error gives Mixpanel's reason."""
+    _sample(state, connection_id, {}, 1)
     return {"result": True}
 
 
 @router.get(
     "/explore",
     response_class=Response,
-    responses=_ASKED | {200: {"content": {"application/json": {}}}},
+    responses=_RESPONSES | {200: {"content": {"application/json": {}}}},
 )
 def explore(
-    plane: Shared,
+    state: State,
     connection_id: str,
     _: Annotated[
         str, Query(alias="object", description="As the tutorial sends it: there is one object.")
@@ -63,9 +63,9 @@ def explore(
             description='base64 of {"projectId": "2384945", "timezone": "Pacific Standard Time"}',
         ),
     ] = "",
-    preview: Annotated[bool, Query(description="whether to show the events, too")] = True,
+    preview: Annotated[bool, Query(description="whether to return the events too")] = True,
 ) -> Response:
-    """A few events of the last week, and the schema that fits them."""
+    """Return a few events of the last week, and the schema that fits them."""
     if object_type.lower() != "rest":
         raise invalid(
             "1358-400",
@@ -79,36 +79,38 @@ def explore(
                 f"The format of source data supplied={cut(form)} is not supported. "
                 "The allowed values are: [json]. Please provide allowed values and try again.",
             )
-    records = _sample(plane, connection_id, _decoded(source_params), EVENTS)
+    records = _sample(state, connection_id, decode_source_params(source_params), EVENTS)
     answer = response(records) | ({} if preview else {"data": []})
-    # Not as UTF-8: an event may hold half a surrogate pair.
+    # Escaped, not in UTF-8: an event may hold a lone surrogate.
     return Response(json.dumps(answer), media_type="application/json")
 
 
-def _sample(plane: AppState, connection_id: str, given: Json, limit: int) -> list[Json]:
+def _sample(state: AppState, connection_id: str, params: Json, limit: int) -> list[Json]:
     from engine.mixpanel.client import Timeouts
     from engine.sync.sample import (
         sample,  # with numpy and httpx, which the daemon at rest does without
     )
 
-    connection = _connection(plane, connection_id, given)
-    today = latest_day(plane.now(), connection.zone)
+    connection = _connection(state, connection_id, params)
+    today = latest_day(state.now(), connection.zone)
     days = Window(today - WEEK, today - DAY)
     flow = Flow("explore", connection, "")
-    if not _ROOM.acquire(blocking=False):
-        detail = f"{AT_ONCE} clients are waiting for Mixpanel at a time. Please try again later."
+    if not _SLOTS.acquire(blocking=False):
+        detail = (
+            f"{MOST_SAMPLES} clients are waiting for Mixpanel at a time. Please try again later."
+        )
         raise Problem("1400-429", "Too many requests", detail)
     try:
-        limits = Timeouts(PATIENCE, PATIENCE, PATIENCE, PATIENCE)
-        return sample(flow, plane.home, days, limit, plane.now, limits)
+        limits = Timeouts(TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT)
+        return sample(flow, state.home, days, limit, state.now, limits)
     except (RetryableError, PermanentError) as error:
         raise _problem(error) from error
     finally:
-        _ROOM.release()
+        _SLOTS.release()
 
 
 def _problem(error: EtlError) -> Problem:
-    """What Mixpanel's answer means to a client of ours."""
+    """Return the response for an error of Mixpanel."""
     if isinstance(error, RateLimited):
         return Problem("1400-429", "Too many requests", str(error))
     if isinstance(error, RetryableError):
@@ -116,16 +118,21 @@ def _problem(error: EtlError) -> Problem:
     return invalid("1400-400", str(error))
 
 
-def _connection(plane: AppState, id_: str, given: Json) -> Connection:
-    """The connection, for the project that is `given` or known from elsewhere."""
-    resources = plane.resources
+def _connection(state: AppState, id_: str, source_params: Json) -> Connection:
+    """Return a connection with its project, which a request, a source connection, the connection
+    or the environment names.
+    """
+    resources = state.resources
     base = resources.get("connections", id_)
-    check_host(base, plane.hosts)
+    check_host(base, state.hosts)
     sources = resources.all("sourceConnections")
-    places = [given, *(s.body["params"] for s in sources if s.body["baseConnectionId"] == id_)]
+    places = [
+        source_params,
+        *(s.body["params"] for s in sources if s.body["baseConnectionId"] == id_),
+    ]
     places.append((base.body.get("auth") or {}).get("params") or {})
     names = {"projectId": "MIXPANEL_PROJECT_ID", "timezone": "MIXPANEL_TIMEZONE"}
-    places.append({ours: plane.environ.get(theirs) for ours, theirs in names.items()})
+    places.append({name: state.environ.get(variable) for name, variable in names.items()})
     params = next((each for each in places if each.get("projectId")), None)
     if params is None:
         raise invalid(
@@ -140,24 +147,24 @@ def _connection(plane: AppState, id_: str, given: Json) -> Connection:
         "data": {"format": "json"},
         "params": {name: params[name] for name in names if params.get(name) is not None},
     }
-    return connection_of(new("sourceConnections", body, plane.now()), resources, plane.vault)
+    return connection_of(new("sourceConnections", body, state.now()), resources, state.secret_store)
 
 
-def _decoded(text: str) -> Json:
-    """`sourceParams`: base64 of a JSON object, of either alphabet, with its padding or without.
+def decode_source_params(text: str) -> Json:
+    """Decode `sourceParams`: base64 of a JSON object, of either alphabet, padded or not.
 
-    A `+` that was not escaped comes as a space.
+    An unescaped `+` arrives as a space.
     """
     plain = text.strip().translate(str.maketrans("-_ ", "+/+"))
     try:
-        found = json.loads(b64decode(plain + "=" * (-len(plain) % 4), validate=True) or "{}")
+        params = json.loads(b64decode(plain + "=" * (-len(plain) % 4), validate=True) or "{}")
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        params = None
+    if not isinstance(params, dict):
         raise invalid(
             "1389-400",
             "An error occurred while parsing the provided base64-encoded string: sourceParams "
             "must be the base64 of a JSON object. Please provide a valid encoded string and try "
             "again.",
         )
-    return found
+    return params

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from engine.catalog.resources import Resource, Resources
 from engine.control import to_flow
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.problems import invalid
 from engine.control.validation import DISABLED
 from engine.dataset.storage.local import canonical
@@ -15,10 +15,10 @@ from engine.sync import open_flow
 from engine.transform.schema import Schema
 
 
-def check_flow(plane: AppState, resource: Resource, resources: Resources) -> None:
+def check_flow(state: AppState, resource: Resource, resources: Resources) -> None:
     """Raise InvalidResource, NotFound or Problem if a flow cannot run."""
-    flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
-    _refuse_shared_table(plane, flow)
+    flow = to_flow.flow_of(resource, resources, state.secret_store, state.datasets, state.hosts)
+    _refuse_shared_table(state, flow)
     assert isinstance(flow.mapping, tuple)
     assert isinstance(flow.schema, tuple)
     try:
@@ -29,20 +29,20 @@ def check_flow(plane: AppState, resource: Resource, resources: Resources) -> Non
         _check_table(flow)
 
 
-def check_users(plane: AppState, changed: Resource) -> None:
+def check_users(state: AppState, changed: Resource) -> None:
     """Raise if a flow that uses a resource could not run once that is `changed`."""
-    resources = _ChangedResources(plane, changed)
+    resources = _ChangedResources(state, changed)
     for kind, id_ in resources.users(changed.id):
         user = resources.get(kind, id_)
         if kind == "flows" and user.body.get("state") != DISABLED:
-            check_flow(plane, user, resources)
+            check_flow(state, user, resources)
 
 
 class _ChangedResources(Resources):
     """The resources with one of them changed, before the change is stored."""
 
-    def __init__(self, plane: AppState, changed: Resource) -> None:
-        super().__init__(plane.catalog)
+    def __init__(self, state: AppState, changed: Resource) -> None:
+        super().__init__(state.catalog)
         self._changed = changed
 
     def get(self, kind: str, id_: str) -> Resource:
@@ -61,13 +61,13 @@ def _check_table(flow: Flow) -> None:
     incremental.check_kind(flow, dataset)
 
 
-def _refuse_shared_table(plane: AppState, flow: Flow) -> None:
+def _refuse_shared_table(state: AppState, flow: Flow) -> None:
     """Raise if another flow has the table: the two would replace each other's days (P4)."""
     place = canonical(flow.dataset)
-    for other in plane.resources.all("flows"):
+    for other in state.resources.all("flows"):
         if to_flow.name_of(other) == flow.name:
             continue
-        if place == to_flow.table_of(other, plane.resources, plane.datasets):
+        if place == to_flow.table_of(other, state.resources, state.datasets):
             raise invalid(
                 "1400-400",
                 f"The dataset of the target connection is the table of flow {other.id}: "

@@ -1,46 +1,46 @@
-"""Flows: made only if they can run, and run from then on."""
+"""Flows: a flow that cannot run is refused."""
 
 from dataclasses import replace
 
 from engine.catalog.resources import Json, Resource
 from engine.control import to_flow
-from engine.control.api.collection import Collection, changed, router_of
-from engine.control.api.connections import plain
+from engine.control.api.app_state import AppState, State
+from engine.control.api.connections import encrypt_nothing
+from engine.control.api.etag_checks import Bound, bound_to
 from engine.control.api.flow_checks import check_flow
-from engine.control.api.items import item, made
-from engine.control.api.plane import AppState, Shared
-from engine.control.api.preconditions import Bound, bound_to
 from engine.control.api.problems import invalid, unsupported
+from engine.control.api.resource_routes import ResourceRoutes, changed
+from engine.control.api.serializers import item, made
 from engine.control.validation import DISABLED, ENABLED
 
 _ACTIONS = {"enable": ENABLED, "disable": DISABLED}
 _FIELDS = ("name", "description", "scheduleParams", "transformations", "options")
 
 
-def _check(plane: AppState, resource: Resource) -> None:
-    check_flow(plane, resource, plane.resources)
+def _check(state: AppState, resource: Resource) -> None:
+    check_flow(state, resource, state.resources)
 
 
-def _show(plane: AppState, resource: Resource) -> Json:
-    """As in the examples: with what it inherits, and its last run."""
+def _serialize(state: AppState, resource: Resource) -> Json:
+    """Return a flow as the tutorial's examples do, with what it inherits and its last run."""
     return item(
         resource,
-        inheritedAttributes=_inherited(plane, resource.body),
+        inheritedAttributes=_inherited(state, resource.body),
         runs=f"/runs?property=flowId=={resource.id}",
         lastOperation={
             "started": resource.updated_at,
             "updated": resource.updated_at,
             "operation": "create" if resource.created_at == resource.updated_at else "update",
         },
-        **_last_run(plane, resource),
+        **_last_run(state, resource),
     )
 
 
-def _inherited(plane: AppState, body: Json) -> Json:
+def _inherited(state: AppState, body: Json) -> Json:
     sources, targets = list[Json](), list[Json]()
     for id_ in body["sourceConnectionIds"]:
-        source = plane.resources.get("sourceConnections", id_).body
-        base = plane.resources.get("connections", source["baseConnectionId"])
+        source = state.resources.get("sourceConnections", id_).body
+        base = state.resources.get("connections", source["baseConnectionId"])
         spec = base.body["connectionSpec"]
         sources.append(
             {
@@ -50,7 +50,7 @@ def _inherited(plane: AppState, body: Json) -> Json:
             }
         )
     for id_ in body["targetConnectionIds"]:
-        target = plane.resources.get("targetConnections", id_).body
+        target = state.resources.get("targetConnections", id_).body
         targets.append({"id": id_, "connectionSpec": target["connectionSpec"]})
     direction = {"isSourceFlow": True, "isDestinationFlow": False}
     return {
@@ -60,8 +60,8 @@ def _inherited(plane: AppState, body: Json) -> Json:
     }
 
 
-def _last_run(plane: AppState, resource: Resource) -> Json:
-    history = plane.catalog.history(to_flow.name_of(resource), limit=1)
+def _last_run(state: AppState, resource: Resource) -> Json:
+    history = state.catalog.history(to_flow.name_of(resource), limit=1)
     if not history:
         return {}
     run = history[0].item
@@ -69,34 +69,34 @@ def _last_run(plane: AppState, resource: Resource) -> Json:
     return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
 
 
-def _seal(plane: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
-    """It has no secrets; when it is made, nor a state: that is an action's."""
+def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
+    """Return a body, which has no secrets; a new one has no state either: actions change it."""
     if before is None and "state" in body:
         raise invalid("1410-400", "`State` is not allowed in the create flow request.")
-    return plain(plane, body, before)
+    return encrypt_nothing(state, body, before)
 
 
-router = router_of(Collection("flows", _FIELDS, _check, _show, _seal))
+router = ResourceRoutes("flows", _FIELDS, _check, _serialize, _encrypt).router()
 
 
 @router.post("/{id}/action", openapi_extra=bound_to(required=False))
-def action(plane: Shared, id: str, op: str, bound: Bound) -> Json:  # noqa: A002 - its name in the path
-    """Let a flow run (ENABLE), or let it rest (DISABLE)."""
-    state = _ACTIONS.get(op.lower())
-    if state is None:
+def action(state: State, id: str, op: str, bound: Bound) -> Json:  # noqa: A002 - its name in the path
+    """Enable or disable a flow (ENABLE, DISABLE)."""
+    target_state = _ACTIONS.get(op.lower())
+    if target_state is None:
         raise unsupported(op, ("ENABLE", "DISABLE"))
 
     def edit(before: Resource) -> Resource:
         was = before.body.get("state", ENABLED)
-        if was == state:
+        if was == target_state:
             raise invalid(
                 "1422-400",
                 f"The action {op.lower()} cannot be applied on the current state {was}. "
                 "Please update the action and try again.",
             )
-        after = replace(before, body=before.body | {"state": state})
-        if state == ENABLED:
-            _check(plane, after)
+        after = replace(before, body=before.body | {"state": target_state})
+        if target_state == ENABLED:
+            _check(state, after)
         return after
 
-    return made(changed(plane, "flows", id, bound, edit))
+    return made(changed(state, "flows", id, bound, edit))

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.config.fields import ACCOUNT, OPTIONS, SCHEDULES, SOURCE, schema_of
 from engine.config.value_types import any_case, nullable, text
-from engine.control.api.patch import MOST_OPERATIONS, MOST_PATH, OPERATIONS
+from engine.control.api.json_patch import MOST_OPERATIONS, MOST_PATH, OPERATIONS
 from engine.control.validation import PARTS
 
 Json = dict[str, Any]

@@ -1,12 +1,13 @@
-"""What went wrong, in the form of Flow Service's error bodies.
+"""Errors as Flow Service's error bodies, with the codes of its error catalogue.
 
-The codes are those of its error catalogue (Adobe's "Flow Service API error messages"); what is no
-resource of Flow Service's has them too, so that a client needs one way to read them.
+The other APIs here answer in the same form, so that a client needs one way to read errors.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import uuid4
+
+from fastapi.responses import JSONResponse
 
 from engine.errors import (
     EtagMismatch,
@@ -19,15 +20,15 @@ from engine.errors import (
 
 Json = dict[str, Any]
 QUOTED = 100  # characters of a client's text in a sentence
-LONGEST = 2_000  # characters of a sentence, which an answer has three times
+LONGEST = 2_000  # characters of a sentence, which a response has three times
 _TYPE = "https://ns.adobe.com/aep/errors/FLOW-"
 
 
 class Problem(Exception):
-    """An answer that is no success: a code as "1403-400", whose end is the HTTP status."""
+    """An error response: a code as "1403-400", whose end is the HTTP status."""
 
     def __init__(self, code: str, title: str, detail: str, **more: str) -> None:
-        detail = cut(_tame(detail), LONGEST)
+        detail = cut(_shorten_quotes(detail), LONGEST)
         super().__init__(detail)
         self.code, self.title, self.detail = code, title, detail
         self.more = {name: cut(text) for name, text in more.items()}
@@ -38,7 +39,7 @@ class Problem(Exception):
         return int(self.code.rpartition("-")[2])
 
     def body(self) -> Json:
-        """The whole body. `request-id` tells answers apart, and says nothing else."""
+        """Return the body. `request-id` is random: it only tells responses apart."""
         report = {"detailed-message": self.detail, "request-id": str(uuid4()), **self.more}
         return {
             "type": f"{_TYPE}{self.code}",
@@ -50,9 +51,10 @@ class Problem(Exception):
         }
 
 
-def _tame(detail: str) -> str:
-    """A sentence without a word that only a client can have written: those in quotes have at most
-    QUOTED characters, and paths of files, which are ours, three times as many.
+def _shorten_quotes(detail: str) -> str:
+    """Shorten the words of a sentence that a client wrote.
+
+    A word in quotes keeps QUOTED characters; others, which may be paths, three times as many.
     """
     return " ".join(
         cut(word, QUOTED + 2 if word[:1] in ("'", '"') else 3 * QUOTED)
@@ -61,18 +63,31 @@ def _tame(detail: str) -> str:
 
 
 def cut(text: object, most: int = QUOTED) -> str:
-    """A text as it can stand in a sentence: the beginning of one that is long."""
+    """Return a text with at most `most` characters, as it can stand in a sentence."""
     shown = str(text)
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
 def invalid(code: str, detail: str) -> Problem:
-    """A request that can be mended."""
+    """Return the error for a request that its client can correct."""
     return Problem(code, "Invalid request", detail)
 
 
+def empty_body() -> Problem:
+    """Return the error for a missing body."""
+    return invalid(
+        "1405-400",
+        "The request body cannot be null or empty. Please provide a request body and try again.",
+    )
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the response for an error."""
+    return JSONResponse(problem.body(), problem.status, headers)
+
+
 def unsupported(operation: object, allowed: Iterable[str]) -> Problem:
-    """An operation that there is not."""
+    """Return the error for an unknown operation."""
     return invalid(
         "1434-400",
         f"Unsupported operation '{cut(operation)}' received. Please use one of the supported "
@@ -81,7 +96,7 @@ def unsupported(operation: object, allowed: Iterable[str]) -> Problem:
 
 
 def problem_of(error: EtlError) -> Problem:
-    """The answer for an error of the core; its words are plain sentences without a secret."""
+    """Return the response for an error of the core, whose sentence holds no secret."""
     if isinstance(error, NotFound):
         detail = (
             f"The requested {error.kind} resource {cut(error.id)} is not found. "

@@ -9,8 +9,10 @@ from fastapi.responses import JSONResponse
 
 from engine.catalog.database import Catalog
 from engine.control.api import batches, listing
-from engine.control.api.listing import Condition, Json, Key, Listing
-from engine.control.api.plane import Shared
+from engine.control.api.app_state import State
+from engine.control.api.listing import Listing
+from engine.control.api.listing_filter import Condition, Json, is_number, number
+from engine.control.api.listing_order import Key
 from engine.errors import NotFound
 
 router = APIRouter(tags=["runs"])
@@ -38,22 +40,22 @@ _NONE = -1  # in a column of moments: there is none
 
 
 @router.get("/runs", openapi_extra=listing.documented(COLUMNS))
-def list_runs(request: Request, plane: Shared) -> Response:
+def list_runs(request: Request, state: State) -> Response:
     """The runs, the newest first: those that are over, that are running and that are to come."""
     wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
     if wanted.count:
-        return JSONResponse({"count": count(plane.catalog, wanted)})
-    found = find(plane.catalog, wanted)
+        return JSONResponse({"count": count(state.catalog, wanted)})
+    found = find(state.catalog, wanted)
     last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
     links = listing.links("runs", wanted, last)
     return _answer(request, (each.kept for each in found[: wanted.limit]), {"_links": links})
 
 
 @router.get("/runs/{run_id}")
-def get_run(run_id: str, request: Request, plane: Shared) -> Response:
+def get_run(run_id: str, request: Request, state: State) -> Response:
     """One run."""
     query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
-    rows = plane.catalog.read(query, [run_id])
+    rows = state.catalog.read(query, [run_id])
     if not rows:
         raise NotFound("runs", run_id)
     return _answer(request, rows, {})
@@ -69,8 +71,8 @@ class Found(NamedTuple):
 def count(catalog: Catalog, wanted: Listing) -> int:
     """How many runs a listing has on all its pages."""
     where, values = _where(wanted.conditions)
-    number: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
-    return number
+    total: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
+    return total
 
 
 def find(catalog: Catalog, wanted: Listing) -> list[Found]:
@@ -98,13 +100,13 @@ def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
     where, values = list[str](), list[Any]()
     for each in conditions:
         column = COLUMNS[each.field]
-        if not listing.is_number(each.field):
+        if not is_number(each.field):
             texts = [value.lower() if column == "id" else value for value in each.values]
             where.append(f"{column} IN ({', '.join('?' * len(texts))})")
             values += texts
         else:
             where.append(f"{column} {each.operator} ? AND {column} <> {_NONE}")
-            values.append(listing.number(each.values[0]))
+            values.append(number(each.values[0]))
     return where, values
 
 

@@ -1,4 +1,4 @@
-"""Sandboxes, which clients ask for at their start: there is one, `prod`."""
+"""Sandbox Management's calls, which clients make at their start: there is one sandbox, `prod`."""
 
 from typing import Annotated, Any
 
@@ -31,14 +31,14 @@ def list_sandboxes(
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> Json:
-    """The one sandbox."""
+    """List the one sandbox."""
     shown = [PROD][offset : offset + limit]
     return {"sandboxes": shown, "_page": {"limit": limit, "count": len(shown)}, "_links": {}}
 
 
 @router.get("/{sandbox_name}")
 def get_sandbox(sandbox_name: str) -> Json:
-    """One sandbox, by its name."""
+    """Return a sandbox by its name."""
     if sandbox_name != PROD["name"]:
         raise NotFound("sandboxes", sandbox_name)
     return PROD

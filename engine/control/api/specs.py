@@ -9,9 +9,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from engine.config.fields import ACCOUNT, LEAST_MINUTES, OPTIONS, SCHEDULES, SOURCE, schema_of
-from engine.control.api.items import single
 from engine.control.api.listing import documented, page
 from engine.control.api.openapi_schemas import BODIES, MAPPING
+from engine.control.api.serializers import single
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
 from engine.errors import NotFound
 from engine.model.run_payload import PROGRAM, signed

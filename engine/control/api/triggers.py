@@ -1,6 +1,6 @@
-"""Runs that clients ask for: a window of their own, or that of a run that failed, once more.
+"""Runs that clients request: of a window, or of a failed run again.
 
-Such a run is kept as `scheduled`; the flow's next turn, which is at once, begins with it.
+A requested run is stored as `scheduled`. The daemon starts it at once.
 """
 
 from datetime import UTC, datetime
@@ -12,10 +12,10 @@ from fastapi import APIRouter
 from engine.catalog.resources import Json, Resource
 from engine.config.value_types import integer
 from engine.control import to_flow
-from engine.control.api.collection import Document
+from engine.control.api.app_state import AppState, State
 from engine.control.api.connections import without_secrets
-from engine.control.api.plane import AppState, Shared
 from engine.control.api.problems import cut, invalid, unsupported
+from engine.control.api.resource_routes import Document
 from engine.control.validation import DISABLED, ENABLED
 from engine.dataset.storage.local import canonical
 from engine.errors import NotFound
@@ -25,14 +25,14 @@ from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import Window, latest_day
 from engine.sync import run_records
 
-_SECONDS = 100_000_000_000  # what is larger was meant in milliseconds
+_MOST_SECONDS = 100_000_000_000  # larger numbers are milliseconds
 
 router = APIRouter(prefix="/runs", tags=["runs"])
 
 
 @router.post("", status_code=201)
-def run_now(plane: Shared, body: Document) -> Json:
-    """Have the days pulled again that hold a span of time."""
+def run_now(state: State, body: Document) -> Json:
+    """Request a run of the days of a time span."""
     flow_id, params = body.get("flowId"), body.get("params")
     if not flow_id or not isinstance(flow_id, str):
         raise invalid(
@@ -42,19 +42,19 @@ def run_now(plane: Shared, body: Document) -> Json:
     if not isinstance(params, dict) or not params:
         raise _bad_params()
     try:
-        resource = plane.resources.get("flows", flow_id)
+        resource = state.resources.get("flows", flow_id)
     except NotFound:
         raise invalid("1430-400", f"Flow not found with id {cut(flow_id)}.") from None
-    flow = _flow(plane, resource)
-    return _schedule(plane, flow, _window(plane, flow.connection.zone, params), params)
+    flow = _flow(state, resource)
+    return _schedule(state, flow, _window(state, flow.connection.zone, params), params)
 
 
 @router.post("/{id}/action", status_code=201)
-def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
-    """Pull the window of a run that failed once more (RE_TRIGGER); the new run."""
+def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the path
+    """Request the window of a failed run again (RE_TRIGGER); return the new run."""
     if op.lower() != "re_trigger":
         raise unsupported(op, ["RE_TRIGGER"])
-    run = plane.catalog.run(id)
+    run = state.catalog.run(id)
     if run is None:
         raise NotFound("runs", id)
     if run.status != FAILED:
@@ -63,20 +63,21 @@ def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in th
             f"The flowRunId={cut(id)} is in an invalid state={run.status} for re-triggering. "
             "Only a run that failed can be.",
         )
-    flow = _flow(plane, plane.resources.get("flows", run.item["flowId"]))
-    return _schedule(plane, flow, run.window, run.item.get("params", {}))
+    flow = _flow(state, state.resources.get("flows", run.item["flowId"]))
+    return _schedule(state, flow, run.window, run.item.get("params", {}))
 
 
-def _flow(plane: AppState, resource: Resource) -> Flow:
-    state = resource.body.get("state", ENABLED)
-    if state == DISABLED:
+def _flow(state: AppState, resource: Resource) -> Flow:
+    """Return a flow that the daemon runs; raise Problem for one that it does not."""
+    flow_state = resource.body.get("state", ENABLED)
+    if flow_state == DISABLED:
         raise invalid(
             "1388-400",
-            f"The flow={resource.id} is in state={state} and cannot be re-triggered. "
+            f"The flow={resource.id} is in state={flow_state} and cannot be re-triggered. "
             "The flow must be in enabled state for re-triggering.",
         )
-    resources = plane.resources
-    flow = to_flow.flow_of(resource, resources, plane.vault, plane.datasets, plane.hosts)
+    resources = state.resources
+    flow = to_flow.flow_of(resource, resources, state.secret_store, state.datasets, state.hosts)
     if flow.schedule is None:
         raise invalid(
             "1386-400",
@@ -86,16 +87,16 @@ def _flow(plane: AppState, resource: Resource) -> Flow:
     return flow
 
 
-def _schedule(plane: AppState, flow: Flow, window: Window, params: Json) -> Json:
-    run = Run(str(uuid4()), flow.name, window, "", plane.now())
+def _schedule(state: AppState, flow: Flow, window: Window, params: Json) -> Json:
+    run = Run(str(uuid4()), flow.name, window, "", state.now())
     item = run_records.scheduled(flow, run, without_secrets(params))
-    place = canonical(flow.dataset)
-    plane.catalog.save(item, flow=flow.name, dataset=place, window=window)
+    dataset = canonical(flow.dataset)
+    state.catalog.save(item, flow=flow.name, dataset=dataset, window=window)
     return item
 
 
-def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
-    """The days that a span touches, by UTC or by the project's clock."""
+def _window(state: AppState, zone: ZoneInfo, params: Json) -> Window:
+    """Return the days of a span, in UTC or in the project's time zone."""
     start, end = (_moment(params, name) for name in ("windowStartTime", "windowEndTime"))
     if end < start:
         raise invalid(
@@ -103,7 +104,7 @@ def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
             f"WindowEndTime={end} cannot be before Window StartTime={start}. "
             "Please provide a valid end time and try again.",
         )
-    today = latest_day(plane.now(), zone)
+    today = latest_day(state.now(), zone)
     first = min(datetime.fromtimestamp(start, clock).date() for clock in (UTC, zone))
     last = min(latest_day(max(start, end - 1) * 1000, zone), today)
     if first > today:
@@ -120,11 +121,11 @@ def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
 
 
 def _moment(params: Json, name: str) -> int:
-    """In seconds, as the documents have it; milliseconds are understood too."""
-    given = integer(params.get(name))
-    if given is None or not 0 <= given < _SECONDS * 1000:
+    """Return a moment in seconds since the epoch; milliseconds are accepted too."""
+    moment = integer(params.get(name))
+    if moment is None or not 0 <= moment < _MOST_SECONDS * 1000:
         raise _bad_params()
-    return given // 1000 if given >= _SECONDS else given
+    return moment // 1000 if moment >= _MOST_SECONDS else moment
 
 
 def _bad_params() -> Exception:

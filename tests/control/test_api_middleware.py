@@ -11,15 +11,15 @@ from starlette.testclient import TestClient
 
 from engine.catalog.database import Catalog
 from engine.control.api.app import app_of
-from engine.control.api.docs import DOCS, page
-from engine.control.api.edge import DEEPEST, LARGEST
-from engine.control.api.guard import AuthMiddleware, token_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
+from engine.control.api.auth import AuthMiddleware, token_of
+from engine.control.api.openapi import DOCS, page
 from engine.control.api.problems import invalid
+from engine.control.api.request_bodies import DEEPEST, LARGEST_BODY
 from engine.control.secrets import secret_store_of
 from engine.errors import EtagMismatch, InputError, NotFound, ResourceInUse
 from engine.model.flow import Secret
-from tests.support.planes import MAPPING_SETS, SHIPPED
+from tests.support.api_client import MAPPING_SETS, SHIPPED
 
 ONE = {"sourceType": "ATTRIBUTE", "source": "event", "destination": "_extconndev.event_name"}
 TOKEN = "a-token-that-was-thought-of"
@@ -37,7 +37,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
     """The application behind its guard, with routes that fail in every way."""
     home = tmp_path_factory.mktemp("home")
     with Catalog(home) as catalog:
-        plane = AppState(
+        state = AppState(
             home,
             catalog,
             secret_store_of(home),
@@ -46,7 +46,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
             lambda: 0,
             lambda: told.append("changed"),
         )
-        app = app_of(plane)
+        app = app_of(state)
         fail: dict[str, Exception] = {
             "there": NotFound("flows", "f1"),
             "stale": EtagMismatch("old", "new"),
@@ -124,7 +124,7 @@ def test_addresses_are_those_of_the_proxy(client: TestClient) -> None:
     """Where one is named, whatever the name that it calls by; it may call by its own name."""
     guard, headers = client.app, {"x-api-key": TOKEN}
     assert isinstance(guard, AuthMiddleware)
-    proxied = AuthMiddleware(guard._app, Secret(TOKEN), [], "https://proxy.example.org:8443")
+    proxied = AuthMiddleware(guard.app, Secret(TOKEN), [], "https://proxy.example.org:8443")
     for called in ("http://127.0.0.1:8787", "http://proxy.example.org:8443"):
         found = TestClient(proxied, called, headers=headers).get("/where?a=b").json()
         assert found == [
@@ -291,7 +291,7 @@ def _pieces(count: int) -> Callable[[], Iterator[bytes]]:
 
 def test_too_large(client: TestClient) -> None:
     """Said beforehand or found on the way, in the one form; a body just small enough is taken."""
-    check_form(client.post("/echo", content=b'"' + b"x" * LARGEST), 413, "1400-413")
+    check_form(client.post("/echo", content=b'"' + b"x" * LARGEST_BODY), 413, "1400-413")
     check_form(client.post("/echo", content=_pieces(1024)()), 413, "1400-413")
     assert client.post("/echo", content=_pieces(1023)()).status_code == 200
 

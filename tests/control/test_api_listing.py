@@ -19,6 +19,8 @@ from starlette.requests import Request
 
 from engine.catalog.database import Catalog
 from engine.control.api import listing, runs
+from engine.control.api.listing_filter import is_number, matches
+from engine.control.api.listing_order import compare_keys, sort_key
 from engine.control.api.problems import Problem
 from engine.model.flow import Connection, Flow, Run, Secret
 from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
@@ -424,7 +426,7 @@ RUNS = st.lists(
 )  # fmt: skip
 CONNECTION = Connection("https://h", "reader", Secret("s3cret"), 1)
 WINDOW = Window(date(2024, 3, 1), date(2024, 3, 2))
-TIMES = [name for name in runs.COLUMNS if listing.is_number(name)]
+TIMES = [name for name in runs.COLUMNS if is_number(name)]
 ALIASES = {"state": "status", "status": "status"}
 FLOW_IDS = [flow_id("one"), flow_id("two")]
 VALUES = st.sampled_from(["Success", "failed", "INPROGRESS", *FLOW_IDS, FLOW_IDS[0].upper()])
@@ -475,12 +477,12 @@ def test_sqlite_finds_what_the_predicate_finds(
         asked = wanted_of(query)
         seen = [item | dict.fromkeys(ALIASES, item["metrics"]["statusSummary"]["status"])
                 for item in items]  # fmt: skip
-        found = [item for item in seen if listing.matches(item, asked.conditions)]
+        found = [item for item in seen if matches(item, asked.conditions)]
         assert found == [item for item in seen if all(term.holds(item) for term in wanted)]
         found.sort(
             key=cmp_to_key(
-                lambda a, b: listing.compare(
-                    listing.place(a, asked.order), listing.place(b, asked.order), asked.order
+                lambda a, b: compare_keys(
+                    sort_key(a, asked.order), sort_key(b, asked.order), asked.order
                 )
             )
         )

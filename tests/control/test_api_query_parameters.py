@@ -15,9 +15,11 @@ from starlette.datastructures import QueryParams
 
 from engine.control.api import listing, runs
 from engine.control.api.app import EXPORT, FLOWSERVICE
-from engine.control.api.parameters import declared_by
+from engine.control.api.listing_filter import split_values
+from engine.control.api.listing_order import sort_key
 from engine.control.api.problems import Problem
-from tests.support.planes import (
+from engine.control.api.query_parameters import declared_by
+from tests.support.api_client import (
     CONNECTIONS,
     DATASETS,
     MAPPING_SETS,
@@ -31,9 +33,10 @@ Client = Any
 Json = dict[str, Any]
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> Iterator[Client]:
-    with served(tmp_path) as (client, _):
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of an empty home, for requests that change nothing."""
+    with served(tmp_path_factory.mktemp("empty")) as (client, _):
         yield client
 
 
@@ -154,7 +157,7 @@ def test_a_link_is_never_longer_than_an_address_may_be(client: Client) -> None:
     """However long the names are that a list is ordered by."""
     with_long_names = [{"id": str(n), "name": "é" * 5_000 + str(n)} for n in range(3)]
     wanted = listing.parse([("orderby", "name"), ("limit", "1")], lambda _: True)
-    place = listing.place(with_long_names[0], wanted.order)
+    place = sort_key(with_long_names[0], wanted.order)
     href = listing.links("flows", wanted, place)["next"]["href"]
     assert len(href) < 8_000
     assert listing.parse([("continuationToken", href.partition("=")[2])], lambda _: True).after
@@ -181,7 +184,7 @@ def test_a_link_is_never_longer_than_an_address_may_be(client: Client) -> None:
 )
 def test_one_pair_of_quotes_is_no_part_of_a_value(value: str, members: tuple[str, ...]) -> None:
     """As Adobe's tutorials print filters; a comma between quotes separates nothing."""
-    assert listing.members_of(value) == members
+    assert split_values(value) == members
 
 
 @pytest.mark.parametrize("name", ["RestStorageToAEP", '"RestStorageToAEP"', '"reststoragetoaep"'])
@@ -204,9 +207,15 @@ def test_the_data_lake_is_found_whatever_its_case(client: Client, name: str) -> 
 # Datasets --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def shop(client: Client) -> Client:
-    """A client of three datasets."""
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of three datasets, for reads."""
+    with served(tmp_path_factory.mktemp("shop")) as (client, _):
+        create_datasets(client)
+        yield client
+
+
+def create_datasets(client: Client) -> None:
     for name, more in (
         ("pg", {"description": "orders", "tags": {"team": ["a", "b"]}}),
         ("PG", {"tags": {"team": ["b"], "unifiedProfile": ["enabled:true"]}}),
@@ -214,7 +223,6 @@ def shop(client: Client) -> Client:
     ):
         body = {"name": name, "schemaRef": {"id": SHIPPED}} | more
         assert client.post(DATASETS, json=body).status_code == 201
-    return client
 
 
 def names(client: Client, query: str) -> list[str]:
@@ -287,25 +295,31 @@ def test_fields_of_datasets_are_chosen(shop: Client) -> None:
     assert shop.get(f"{DATASETS}/{id_}?properties=name").json() == {id_: {"name": "pg"}}
 
 
-def test_a_page_is_a_hundred(shop: Client) -> None:
-    """As many as there may be, unless fewer are asked for."""
-    for _ in range(100):
-        shop.post(DATASETS, json={"name": "x", "schemaRef": {"id": SHIPPED}})
-    assert len(shop.get(DATASETS).json()) == 100
-    assert len(shop.get(f"{DATASETS}?start=100").json()) == 3
+def test_a_page_is_a_hundred(tmp_path: Path) -> None:
+    """A page has as many datasets as it may have, unless fewer are asked for."""
+    with served(tmp_path) as (client, _):
+        for _ in range(103):
+            client.post(DATASETS, json={"name": "x", "schemaRef": {"id": SHIPPED}})
+        assert len(client.get(DATASETS).json()) == 100
+        assert len(client.get(f"{DATASETS}?start=100").json()) == 3
 
 
 # Schemas ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def library(client: Client) -> Client:
-    """A client of some schemas beside the shipped one; two have the same title."""
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of some schemas beside the shipped one, for reads; two have the same title."""
+    with served(tmp_path_factory.mktemp("library")) as (client, _):
+        create_schemas(client)
+        yield client
+
+
+def create_schemas(client: Client) -> None:
     for title in ("Prices", "Prices", "Ads, and more", "Zoo"):
         own: Json = {"title": title, "properties": {"a": {"type": "string"}}}
         own |= {"allOf": [{"$ref": SHIPPED}]} if title == "Zoo" else {}
         assert client.post(SCHEMAS, json=own).status_code == 201
-    return client
 
 
 def titles(client: Client, query: str) -> list[str]:

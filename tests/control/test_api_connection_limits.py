@@ -12,27 +12,27 @@ from typing import Any
 
 import pytest
 
-from engine.control.api.edge import LONGEST_TARGET
-from engine.control.api.wire import (
+from engine.control.api.connection_limits import (
     BUSY,
-    ENDING,
-    FRESH,
+    CLOSING,
     HEAD,
-    HEADING,
     IDLE,
     KEEP_ALIVE,
-    SENDING,
-    Allowed,
+    NEW,
+    READING_BODY,
+    READING_HEAD,
     Connection,
+    ConnectionLimits,
     Listener,
-    Seldom,
-    allowed_with,
+    ThrottledLog,
     config_of,
+    limits_for,
     overdue,
     raise_file_limit,
 )
+from engine.control.api.request_target import LONGEST_TARGET
 
-BRIEF = Allowed(most=4, head=0.2, body=0.2, idle=0.2, stuck=0.2, linger=0.2, young=0)
+BRIEF = ConnectionLimits(most=4, head=0.2, body=0.2, idle=0.2, stuck=0.2, linger=0.2, young=0)
 HALF = b"GET /x HTTP/1.1\r\nHost: loc"
 WHOLE = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
@@ -62,8 +62,8 @@ class Eager(Listener):
 
 
 @contextmanager
-def listening(allowed: Allowed) -> Iterator[tuple[str, int]]:
-    server = Eager(config_of(app, allowed, 1))
+def listening(limits: ConnectionLimits) -> Iterator[tuple[str, int]]:
+    server = Eager(config_of(app, limits, 1))
     with socket.create_server(("127.0.0.1", 0)) as door:
         thread = threading.Thread(target=server.run, args=[[door]])
         thread.start()
@@ -72,6 +72,13 @@ def listening(allowed: Allowed) -> Iterator[tuple[str, int]]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@pytest.fixture(scope="module")
+def brief() -> Iterator[tuple[str, int]]:
+    """The address of a server with BRIEF limits, for tests that each use one connection."""
+    with listening(BRIEF) as address:
+        yield address
 
 
 @contextmanager
@@ -101,26 +108,25 @@ def status(answer: bytes) -> int:
 
 
 @pytest.mark.parametrize("sent", [b"", b"G", HALF, WHOLE + HALF])
-def test_half_a_head_ends_in_time(sent: bytes) -> None:
+def test_half_a_head_ends_in_time(brief: tuple[str, int], sent: bytes) -> None:
     """Also the second one of a connection, and one that grows by a byte now and then."""
-    with listening(BRIEF) as address, calling(address, sent) as caller:
+    with calling(brief, sent) as caller:
         answer = heard(caller)
     assert status(answer[answer.rindex(b"HTTP/1.1 ") :]) == 408
 
 
-def test_half_a_body_ends_in_time() -> None:
+def test_half_a_body_ends_in_time(brief: tuple[str, int]) -> None:
     """With its length said, and in chunks without end."""
     chunked = b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
-    with listening(BRIEF) as address:
-        for sent in (POST + b"abc", chunked):
-            with calling(address, sent) as caller:
-                assert status(heard(caller)) == 408
+    for sent in (POST + b"abc", chunked):
+        with calling(brief, sent) as caller:
+            assert status(heard(caller)) == 408
 
 
-def test_an_idle_connection_is_kept_as_long_as_is_said() -> None:
+def test_an_idle_connection_is_kept_as_long_as_is_said(brief: tuple[str, int]) -> None:
     """`Keep-Alive` promises less than the time that it has; then it ends without a word."""
-    assert Allowed().idle > KEEP_ALIVE >= 60
-    with listening(BRIEF) as address, calling(address, WHOLE) as caller:
+    assert ConnectionLimits().idle > KEEP_ALIVE >= 60
+    with calling(brief, WHOLE) as caller:
         answer = heard(caller)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert f"keep-alive: timeout={KEEP_ALIVE}\r\n".encode() in answer.lower()
@@ -193,10 +199,10 @@ def heard_until(caller: socket.socket, end: bytes) -> bytes:
         (b"GET /x HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
     ],
 )
-def test_a_head_is_bounded(sent: bytes, expected: int) -> None:
+def test_a_head_is_bounded(brief: tuple[str, int], sent: bytes, expected: int) -> None:
     """In its target, its lines and its bytes; what is no request is told in words, too."""
     assert HEAD > LONGEST_TARGET
-    with listening(BRIEF) as address, calling(address) as caller:
+    with calling(brief) as caller:
         with suppress(OSError):
             caller.sendall(sent)
         assert status(heard(caller)) == expected
@@ -210,10 +216,10 @@ def test_requests_one_after_the_other_in_one_write() -> None:
     assert answers.count(b"HTTP/1.1 200") == 51
 
 
-def test_an_upgrade_is_a_request_like_any_other() -> None:
+def test_an_upgrade_is_a_request_like_any_other(brief: tuple[str, int]) -> None:
     """There is no other protocol here."""
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    with listening(BRIEF) as address, calling(address, WHOLE[:-2] + upgrade) as caller:
+    with calling(brief, WHOLE[:-2] + upgrade) as caller:
         assert heard(caller).startswith(b"HTTP/1.1 200")
 
 
@@ -222,13 +228,13 @@ def test_an_upgrade_is_a_request_like_any_other() -> None:
 
 @pytest.mark.parametrize(
     ("state", "limit"),
-    [(FRESH, 10.0), (HEADING, 10.0), (SENDING, 30.0), (IDLE, 80.0), (ENDING, 5.0)],
+    [(NEW, 10.0), (READING_HEAD, 10.0), (READING_BODY, 30.0), (IDLE, 80.0), (CLOSING, 5.0)],
 )
 def test_how_long_each_may_take(state: int, limit: float) -> None:
     """Waiting for our own answer is not bounded here."""
-    assert not overdue(state, limit, Allowed())
-    assert overdue(state, limit + 0.1, Allowed())
-    assert not overdue(BUSY, 1e9, Allowed())
+    assert not overdue(state, limit, ConnectionLimits())
+    assert overdue(state, limit + 0.1, ConnectionLimits())
+    assert not overdue(BUSY, 1e9, ConnectionLimits())
 
 
 @pytest.mark.parametrize(
@@ -236,7 +242,7 @@ def test_how_long_each_may_take(state: int, limit: float) -> None:
 )
 def test_most_files_are_for_the_daemons_own_work(files: int, most: int) -> None:
     """Connections have a quarter at most: a tick finds files for its process."""
-    assert allowed_with(files).most == most
+    assert limits_for(files).most == most
 
 
 def test_the_limit_of_files_is_raised() -> None:
@@ -252,11 +258,11 @@ def test_the_limit_of_files_is_raised() -> None:
 def test_one_line_of_a_kind_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
     """A thousand of them are two, the second of which says how many it stands for."""
     moment = [0.0]
-    seldom = Seldom(lambda: moment[0])
+    throttled = ThrottledLog(lambda: moment[0])
     for n in range(1000):
         moment[0] = n * 0.1
-        seldom.error("the control plane has trouble", error="Too many open files")
-    seldom.error("another kind")
+        throttled.error("the control plane has trouble", error="Too many open files")
+    throttled.error("another kind")
     said = [line for line in "".join(capsys.readouterr()).splitlines() if line]
     assert len(said) == 3
     assert "599" in said[1]
@@ -270,7 +276,7 @@ def test_trouble_of_the_loop_is_told_seldom(capsys: pytest.CaptureFixture[str]) 
         for _ in range(100):
             error = OSError(24, "Too many open files")
             context = {"message": "socket.accept() out of system resource", "exception": error}
-            listener._wrong(loop, context)
+            listener.on_loop_error(loop, context)
     finally:
         loop.close()
     said = "".join(capsys.readouterr())
@@ -284,5 +290,5 @@ def test_every_protocol_has_its_own_bounds() -> None:
     made = config_of(app, BRIEF, 1).http
     assert isinstance(made, type)
     assert issubclass(made, Connection)
-    assert made.allowed == BRIEF
-    assert Connection.allowed == Allowed()
+    assert made.limits == BRIEF
+    assert Connection.limits == ConnectionLimits()

@@ -1,4 +1,4 @@
-"""JSON Patch (RFC 6902), as far as Flow Service has it: add, replace and remove, in any case."""
+"""JSON Patch (RFC 6902) with Flow Service's operations, and JSON Merge Patch (RFC 7396)."""
 
 from collections.abc import Iterable
 from copy import deepcopy
@@ -8,66 +8,58 @@ from jsonpatch import JsonPatch, JsonPatchException
 from jsonpointer import JsonPointerException
 
 from engine.catalog.resources import Json
-from engine.control.api.problems import cut, invalid, unsupported
+from engine.control.api.problems import cut, empty_body, invalid, unsupported
 
 MOST_OPERATIONS = 1_000  # of one patch
-MOST_PATH = 1_000  # characters of a place in a body
+MOST_PATH = 1_000  # characters of a path
 OPERATIONS = ("add", "replace", "remove")
 
 
 def patched(body: Json, operations: list[Json], fields: Iterable[str]) -> Json:
-    """What the operations make of `body`, which stays as it is; only `fields` may change."""
+    """Apply operations to a copy of `body`; raise Problem for a change outside `fields`."""
     if not operations:
-        raise invalid(
-            "1405-400",
-            "The request body cannot be null or empty. "
-            "Please provide a request body and try again.",
-        )
+        raise empty_body()
     if len(operations) > MOST_OPERATIONS:
         raise invalid("1400-400", f"The patch has more than {MOST_OPERATIONS:,} operations.")
-    told = [_operation(each, tuple(fields)) for each in operations]
+    checked = [_checked(each, tuple(fields)) for each in operations]
     result = deepcopy(body)
-    for each in told:
+    for operation in checked:
         try:
-            result = JsonPatch([each]).apply(result, in_place=True)  # our own copy
-        except (JsonPatchException, JsonPointerException):  # its words may hold a secret (P7)
+            result = JsonPatch([operation]).apply(result, in_place=True)  # of the copy
+        except (JsonPatchException, JsonPointerException):  # P7: its message may hold a secret
             raise invalid(
                 "1455-400",
                 "An error has occurred while validating patch instructions: "
-                f'Missing field "{cut(each["path"])}".',
+                f'Missing field "{cut(operation["path"])}".',
             ) from None
     return result
 
 
-def merged(body: Json, given: Json | list[Json], fields: Iterable[str]) -> Json:
-    """What a merge (RFC 7396), or a JSON Patch, makes of `body`; only `fields` may change.
+def merged(body: Json, patch: Json | list[Json], fields: Iterable[str]) -> Json:
+    """Apply a JSON Merge Patch (RFC 7396), or a JSON Patch, to a copy of `body`.
 
-    A field that a merge repeats as it is changes nothing, whichever it is.
+    Only `fields` may change; a merge patch may repeat any other field unchanged.
     """
-    if isinstance(given, list):
-        return patched(body, given, fields)
-    if not given:
-        raise invalid(
-            "1405-400",
-            "The request body cannot be null or empty. "
-            "Please provide a request body and try again.",
-        )
+    if isinstance(patch, list):
+        return patched(body, patch, fields)
+    if not patch:
+        raise empty_body()
     fields = tuple(fields)
-    for name, value in given.items():
+    for name, value in patch.items():
         if not _may_change(name, fields) and (name not in body or body[name] != value):
             raise invalid(
                 "1365-400",
-                f"The field {cut(name)} cannot be changed: {_listed(fields)} can.",
+                f"The field {cut(name)} cannot be changed: {', '.join(fields)} can.",
             )
-    result: Json = _merge(body, {k: v for k, v in given.items() if _may_change(k, fields)})
+    result: Json = _merge(body, {k: v for k, v in patch.items() if _may_change(k, fields)})
     return result
 
 
-def _merge(target: Any, given: Any) -> Any:
-    if not isinstance(given, dict):
-        return deepcopy(given)
+def _merge(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return deepcopy(patch)
     result = dict(target) if isinstance(target, dict) else {}
-    for name, value in given.items():
+    for name, value in patch.items():
         if value is None:
             result.pop(name, None)
         else:
@@ -76,18 +68,14 @@ def _merge(target: Any, given: Any) -> Any:
 
 
 def _may_change(name: str | None, fields: tuple[str, ...]) -> bool:
-    """Whether a field is one of `fields`; `meta:*` there is all that begin so."""
+    """Return whether a field is one of `fields`, where `meta:*` is a prefix."""
     return name is not None and any(
         name.startswith(each[:-1]) if each.endswith("*") else name == each for each in fields
     )
 
 
-def _listed(fields: tuple[str, ...]) -> str:
-    return ", ".join(fields)
-
-
 def replaces(operations: list[Json], path: str) -> bool:
-    """Whether one of them puts something else in the place of all that is at `path`."""
+    """Return whether an operation replaces the whole value at `path`."""
     return any(
         path == each.get("path") or path.startswith(f"{each.get('path')}/") for each in operations
     )
@@ -97,11 +85,11 @@ def _unescaped(step: str) -> str:
     return step.replace("~1", "/").replace("~0", "~")
 
 
-def _operation(given: Json, fields: tuple[str, ...]) -> Json:
-    """One operation, as the RFC writes it."""
-    name, path = str(given.get("op", "")).lower(), given.get("path")
+def _checked(operation: Json, fields: tuple[str, ...]) -> Json:
+    """Return an operation in the RFC's form, or raise Problem."""
+    name, path = str(operation.get("op", "")).lower(), operation.get("path")
     if name not in OPERATIONS:
-        raise unsupported(given.get("op"), OPERATIONS)
+        raise unsupported(operation.get("op"), OPERATIONS)
     if isinstance(path, str) and len(path) > MOST_PATH:
         raise invalid("1365-400", f"A path has more than {MOST_PATH:,} characters.")
     first = path.split("/")[1] if isinstance(path, str) and path.startswith("/") else None
@@ -113,9 +101,9 @@ def _operation(given: Json, fields: tuple[str, ...]) -> Json:
             f"The path {cut(path)} provided in ops is invalid. Please provide valid path and try "
             f"again: it begins with one of {', '.join(f'/{field}' for field in fields)}.",
         )
-    if name != "remove" and "value" not in given:
+    if name != "remove" and "value" not in operation:
         raise invalid(
             "1455-400",
             'An error has occurred while validating patch instructions: Missing field "value".',
         )
-    return {"op": name, **{key: given[key] for key in ("path", "value") if key in given}}
+    return {"op": name, **{key: operation[key] for key in ("path", "value") if key in operation}}

@@ -1,4 +1,4 @@
-"""What the tests of the control plane's routes share: a plane, and a client of its application."""
+"""What the tests of the control plane's routes share: a state, and a client of its application."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from starlette.testclient import TestClient
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.secrets import secret_store_of
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
 from engine.sync.open_flow import now as machine
@@ -35,17 +35,17 @@ class AnyLoopback(set[str]):
 def served(
     home: Path, environ: Mapping[str, str] | None = None, now: Callable[[], int] = machine
 ) -> Iterator[tuple[TestClient, AppState]]:
-    """A client of the routes, and the plane that they share; nobody asks for a token."""
+    """A client of the routes, and the state that they share; nobody asks for a token."""
     with Catalog(home) as catalog:
-        plane = AppState(
+        state = AppState(
             home, catalog, secret_store_of(home), home / "datasets", environ or {},
             now, lambda: None,
             hosts=AnyLoopback(),
         )  # fmt: skip
-        yield TestClient(app_of(plane)), plane
+        yield TestClient(app_of(state)), state
 
 
-def keep_connection(plane: AppState, host: str, password: str = PASSWORD, **params: str) -> str:
+def keep_connection(state: AppState, host: str, password: str = PASSWORD, **params: str) -> str:
     """A base connection to the sandbox at `host`; its id."""
     body = {
         "name": "shop",
@@ -55,12 +55,14 @@ def keep_connection(plane: AppState, host: str, password: str = PASSWORD, **para
             "params": {"host": host, "username": USERNAME, "password": "xxxx", **params},
         },
     }
-    made = new("connections", body, plane.now(), secret=plane.vault.encrypt({"password": password}))
-    plane.resources.create(made)
+    made = new(
+        "connections", body, state.now(), secret=state.secret_store.encrypt({"password": password})
+    )
+    state.resources.create(made)
     return made.id
 
 
-def keep_source(plane: AppState, connection: str, project: str = str(PROJECT_ID)) -> str:
+def keep_source(state: AppState, connection: str, project: str = str(PROJECT_ID)) -> str:
     """A source connection of that base connection; its id."""
     body = {
         "name": "shop",
@@ -69,8 +71,8 @@ def keep_source(plane: AppState, connection: str, project: str = str(PROJECT_ID)
         "data": {"format": "json"},
         "params": {"projectId": project, "timezone": "Pacific Standard Time"},
     }
-    made = new("sourceConnections", body, plane.now())
-    plane.resources.create(made)
+    made = new("sourceConnections", body, state.now())
+    state.resources.create(made)
     return made.id
 
 

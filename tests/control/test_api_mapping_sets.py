@@ -18,7 +18,7 @@ from engine.model.window import Window
 from engine.sync.pull import ReplayInput, Rules, pull
 from engine.transform.schema import Schema
 from engine.transform.validate import instance
-from tests.support.planes import MAPPING_SETS, SCHEMAS, SHIPPED, problem, served
+from tests.support.api_client import MAPPING_SETS, SCHEMAS, SHIPPED, problem, served
 
 Client = Any
 Json = dict[str, Any]
@@ -204,9 +204,9 @@ def test_what_is_not_there(client: Client) -> None:
 
 def test_a_files_set_stays_the_files(tmp_path: Path) -> None:
     """What was applied from a file is changed there."""
-    with served(tmp_path) as (client, plane):
+    with served(tmp_path) as (client, state):
         kept = new("mappingSets", {"versions": [TUTORIAL]}, 0, id_="0" * 32, origin="flows.toml")
-        plane.resources.create(kept)
+        state.resources.create(kept)
         said = problem(client.put(f"{MAPPING_SETS}/{kept.id}", json=TUTORIAL), "1400-400")
         assert "flows.toml" in said
 

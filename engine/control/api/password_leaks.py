@@ -1,4 +1,7 @@
-"""No text that everybody is shown holds the password of a connection (P7)."""
+"""P7: refuse bodies with a text that holds the password of a connection.
+
+Every client that has the token can read these texts.
+"""
 
 from base64 import b32encode, b64encode
 from collections.abc import Iterator
@@ -10,31 +13,32 @@ import re2
 
 from engine.catalog.resources import Json, Resource
 from engine.config.value_types import MASK
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.problems import invalid
 from engine.errors import InputError
 
-LEAST = 6  # characters: a shorter password stands in many a word by chance
+LEAST = 6  # characters: a shorter password is part of many words by chance
 
 
-def check_texts(plane: AppState, body: Json) -> None:
-    """Raise where a text of a body, wherever in it, holds the password of any connection, unless
-    that is shorter than LEAST.
+def check_texts(state: AppState, body: Json) -> None:
+    """Raise Problem where any text of a body holds the password of any connection.
+
+    Passwords shorter than LEAST are not searched for.
     """
     forms = set[str]()
-    for connection in plane.resources.all("connections"):
+    for connection in state.resources.all("connections"):
         params = (connection.body.get("auth") or {}).get("params") or {}
-        for value in map(str, opened(plane, connection).values()):
+        for value in map(str, decrypted(state, connection).values()):
             if len(value) >= LEAST:
                 forms.update(_forms(value, str(params.get("username", ""))))
     _check(body, forms, set())
 
 
 def check_own_texts(body: Json, secret: Json, user: str) -> None:
-    """Raise where a text of a body holds one of these secrets, as it is or encoded, alone or, as
-    for Basic authentication, after the name of its user.
+    """Raise Problem where a text of a body holds one of these secrets.
 
-    A secret that is shorter than LEAST is only found as a whole text.
+    A secret may be plain or encoded, alone or after the name of its user, as in Basic
+    authentication. One that is shorter than LEAST is found as a whole text only.
     """
     values = [str(value) for value in secret.values() if value and value != MASK]
     long = {form for value in values if len(value) >= LEAST for form in _forms(value, user)}
@@ -42,11 +46,11 @@ def check_own_texts(body: Json, secret: Json, user: str) -> None:
 
 
 def _check(body: Json, long: set[str], short: set[str]) -> None:
-    """Raise where a text has one of `long` in it, or is one of `short`."""
+    """Raise Problem where a text contains one of `long`, or is one of `short`."""
     texts = list(_texts(body, ""))
-    found = _found("\n".join(text for _, text in texts), long)  # at once: there may be many
-    for where, text in texts if found or short else ():
-        if text.strip() in short or (found and _found(text, found)):
+    present = _contained("\n".join(text for _, text in texts), long)  # one pass over many texts
+    for where, text in texts if present or short else ():
+        if text.strip() in short or (present and _contained(text, present)):
             raise invalid(
                 "1400-400",
                 f"{where}: holds the password of a connection, and everybody is shown it. "
@@ -54,23 +58,25 @@ def _check(body: Json, long: set[str], short: set[str]) -> None:
             )
 
 
-def _found(text: str, forms: set[str]) -> set[str]:
-    """Those of `forms` that stand in a text, however it is read."""
+def _contained(text: str, forms: set[str]) -> set[str]:
+    """Return the members of `forms` in a text, in any of its readings."""
     readings = _readings(text)
     return {form for form in forms if any(form in each for each in readings)}
 
 
-def opened(plane: AppState, resource: Resource | None) -> Json:
-    """The secrets of a resource; none where another key sealed them: they are to be given again."""
+def decrypted(state: AppState, resource: Resource | None) -> Json:
+    """Decrypt the secrets of a resource; {} if they were encrypted with another key."""
+    if resource is None or not resource.secret:
+        return {}
     try:
-        found: Json = plane.vault.decrypt(resource.secret) if resource and resource.secret else {}
+        secrets: Json = state.secret_store.decrypt(resource.secret)
     except InputError:
         return {}
-    return found
+    return secrets
 
 
 def _forms(secret: str, user: str) -> Iterator[str]:
-    """A secret as it may be written, besides what `_readings` undoes."""
+    """Yield a secret in every encoding that `_readings` does not undo."""
     yield secret
     yield secret[::-1]
     yield quote(secret, safe="")
@@ -79,13 +85,13 @@ def _forms(secret: str, user: str) -> Iterator[str]:
     encoded = secret.encode("utf-8", "replace")
     yield encoded.hex()
     yield b32encode(encoded).decode().rstrip("=")
-    for before in range(3):  # within other text: what neither side of it has a part in
+    for before in range(3):  # base64 within other text: the inner part, which no neighbour changes
         inner = b64encode(b"\0" * before + encoded)[(0, 2, 3)[before] :]
         yield inner[: len(inner) - (0, 3, 2)[(before + len(encoded)) % 3]].decode()
 
 
 def _readings(text: str) -> set[str]:
-    """What a text may be read as: as it is, and with what hides a part of it undone."""
+    """Return a text as it is, and with each encoding undone that may hide a part of it."""
     read = {text}
     if "%" in text:
         once = unquote(text)
@@ -93,7 +99,7 @@ def _readings(text: str) -> set[str]:
     if "&" in text:
         read.add(unescape(text))
     if "\\" in text:
-        read.add(_ESCAPED.sub(lambda found: chr(int(found[1], 16)), text))
+        read.add(_ESCAPED.sub(lambda match: chr(int(match[1], 16)), text))
     if not text.isprintable():
         read.add("".join(filter(str.isprintable, text)))
     if "-" in text or "_" in text:
@@ -103,13 +109,13 @@ def _readings(text: str) -> set[str]:
 
 
 _ESCAPED = re2.compile(r"\\u([0-9a-fA-F]{4})")
-_BETWEEN = {ord(sign): None for sign in ":-"}  # what may stand between the digits of bytes
+_BETWEEN = {ord(sign): None for sign in ":-"}  # may stand between hexadecimal digits
 
 
 def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
-    """All texts of a body, its keys too, each with the place where it stands.
+    """Yield all texts of a body, its keys too, each with its place.
 
-    A key is part of the place only if it is one of a few: it may be the secret itself.
+    Only a key of _PLACES is named as a place: any other may be the secret itself.
     """
     if isinstance(value, str):
         yield where or "body", value
@@ -120,7 +126,7 @@ def _texts(value: Any, where: str) -> Iterator[tuple[str, str]]:
         for key, each in value.items():
             if where != "auth":
                 yield where or "body", key
-            yield from _texts(each, where or (key if key in _NAMED else "body"))
+            yield from _texts(each, where or (key if key in _PLACES else "body"))
 
 
-_NAMED = ("name", "description", "tags", "auth", "data", "params", "title", "options", "labels")
+_PLACES = ("name", "description", "tags", "auth", "data", "params", "title", "options", "labels")

@@ -16,11 +16,11 @@ from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.config.shipped import find
 from engine.control.api.app import FLOWSERVICE, app_of
-from engine.control.api.plane import AppState
+from engine.control.api.app_state import AppState
 from engine.control.api.server import _listening
 from engine.control.secrets import secret_store_of
 from engine.sync.open_flow import now
-from tests.support.planes import AnyLoopback
+from tests.support.api_client import AnyLoopback
 
 Json = dict[str, Any]
 MIXPANEL = "6360f136-5980-4111-8bdf-15d29eab3b5a"
@@ -50,7 +50,7 @@ class Served:
     """A control plane that answers at `url`, without a guard, and all that it works with."""
 
     url: str
-    plane: AppState
+    state: AppState
     client: httpx.Client
 
     def call(self, method: str, path: str, body: Any = None, etag: str | None = None) -> Answer:
@@ -76,7 +76,7 @@ class Served:
     def keep(self, kind: str, body: Json) -> str:
         """Make a resource of another part's, past its routes; its id."""
         resource = new(kind, body, now())
-        self.plane.resources.create(resource)
+        self.state.resources.create(resource)
         return resource.id
 
     def connection(self, host: str = "https://data.mixpanel.com") -> str:
@@ -145,7 +145,7 @@ def tutorial(kind: str) -> Json:
 def serving(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[Served]:
     """A control plane at home in `folder`, until the end."""
     with Catalog(folder / "home") as catalog, _listening("127.0.0.1", 0) as listening:
-        plane = AppState(
+        state = AppState(
             folder / "home",
             catalog,
             secret_store_of(folder / "home"),
@@ -155,13 +155,13 @@ def serving(folder: Path, environ: Mapping[str, str] | None = None) -> Iterator[
             lambda: None,
             hosts=AnyLoopback(),
         )
-        server = uvicorn.Server(uvicorn.Config(app_of(plane), lifespan="off", log_config=None))
+        server = uvicorn.Server(uvicorn.Config(app_of(state), lifespan="off", log_config=None))
         thread = threading.Thread(target=server.run, args=[[listening]])
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
             with httpx.Client() as client:
-                yield Served(url, plane, client)
+                yield Served(url, state, client)
         finally:
             server.should_exit = True
             thread.join()

@@ -1,8 +1,8 @@
-"""What the conditional headers of a request ask for (RFC 9110, 13), of changes and of reads.
+"""ETag checks: the conditional headers of changes and of reads (RFC 9110, 13).
 
-If-Match and If-Unmodified-Since guard changes; If-None-Match and If-Modified-Since spare a client
-what it has. Where a header of a kind with etags is sent, the one with a date is ignored, and so is
-a date that is none. If-Range is the files' own (Starlette answers it).
+If-Match and If-Unmodified-Since guard changes; If-None-Match and If-Modified-Since answer a read
+with 304. A header with etags overrides the one with a date, and a malformed date is ignored.
+Starlette handles If-Range, of files.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,17 +24,17 @@ _LONGEST_DATE = 64
 
 @dataclass(frozen=True, slots=True)
 class Preconditions:
-    """What a change is bound to; None: nothing.
+    """The conditions of a change; None for those that its client did not set.
 
-    etags   any of these, without their quotes; empty: any version (`*`)
-    before  the last change was made by then, in whole seconds since the epoch
+    etags   the allowed versions, without quotes; empty: any version (`*`)
+    before  the latest moment of the last change, in whole seconds since the epoch
     """
 
     etags: frozenset[str] | None = None
     before: int | None = None
 
     def check(self, resource: Resource) -> None:
-        """Raise Stale unless the resource is in a version that they allow."""
+        """Raise EtagMismatch unless the version of a resource is allowed."""
         if self.etags is not None:
             if self.etags and resource.etag not in self.etags:
                 raise EtagMismatch(", ".join(sorted(self.etags)), resource.etag)
@@ -45,7 +45,7 @@ class Preconditions:
 async def _preconditions(request: Request) -> Preconditions:
     headers = request.headers
     etags = etags_of(headers.getlist("if-match"))
-    if etags is None and "if-match" in headers:  # whose etag was lost: it is no consent
+    if etags is None and "if-match" in headers:  # an empty header allows nothing
         raise _missing()
     return Preconditions(etags, moment_of(headers.get("if-unmodified-since")))
 
@@ -54,15 +54,15 @@ Bound = Annotated[Preconditions, Depends(_preconditions)]
 
 
 def bound_to(*, required: bool) -> dict[str, Any]:
-    """The header of a change for its OpenAPI."""
-    words = "The etag of the version that is changed, or several; * for any."
+    """Return the If-Match header of a change for its OpenAPI."""
+    description = "The etag of the version that is changed, or several; * for any."
     schema = {"type": "string", "minLength": 1, "pattern": "^[!-~]+$"}
     header = {"name": "if-match", "in": "header", "required": required}
-    return {"parameters": [header | {"description": words, "schema": schema}]}
+    return {"parameters": [header | {"description": description, "schema": schema}]}
 
 
 def needed(bound: Preconditions) -> Preconditions:
-    """The same, where a change has to be bound to an etag."""
+    """Return the conditions of a change; raise Problem without If-Match."""
     if bound.etags is None:
         raise _missing()
     return bound
@@ -76,22 +76,22 @@ def _missing() -> Problem:
 
 
 def etags_of(values: Iterable[str]) -> frozenset[str] | None:
-    """The etags of a header, with or without their quotes, weak or not; empty for `*`, any.
+    """Parse the etags of a header, with or without quotes, weak or not; empty for `*`.
 
-    None where there is none. Ours hold no comma: one inside of quotes belongs to nobody's etag.
+    None for a header without an etag. Etags of this server have no comma.
     """
     members = [each.strip() for value in values for each in _members(value)]
-    found = {_bare(each) for each in members if each}
-    if len(found) > MOST_TAGS:
+    etags = {_bare(each) for each in members if each}
+    if len(etags) > MOST_TAGS:
         raise invalid("1400-400", f"A header names more than {MOST_TAGS} etags.")
-    found.discard("")
-    if not found:
+    etags.discard("")
+    if not etags:
         return None
-    return frozenset() if "*" in found else frozenset(found)
+    return frozenset() if "*" in etags else frozenset(etags)
 
 
 def _members(value: str) -> Iterator[str]:
-    """What commas separate: not those inside of quotes, but for a quote that nothing closes."""
+    """Split a header at its commas, but for those between quotes."""
     pieces, member = value.split(",", 2 * MOST_TAGS), ""
     for number, piece in enumerate(pieces, 1):
         member += piece
@@ -107,7 +107,7 @@ def _bare(member: str) -> str:
 
 
 def moment_of(text: str | None) -> int | None:
-    """A date of HTTP in seconds since the epoch; None for what is none."""
+    """Parse an HTTP date as seconds since the epoch; None if it is malformed."""
     if text is None or len(text) > _LONGEST_DATE:
         return None
     try:
@@ -119,7 +119,7 @@ def moment_of(text: str | None) -> int | None:
 
 
 def status_of_read(request: Headers, response: Headers) -> int:
-    """The status of a read whose answer is a 200 with these headers: 200, 304 or 412."""
+    """Return the status of a read whose response is a 200 with these headers: 200, 304 or 412."""
     current = etags_of([response.get("etag", "")])
     modified = moment_of(response.get("last-modified"))
     wanted = etags_of(request.getlist("if-match"))
@@ -128,9 +128,9 @@ def status_of_read(request: Headers, response: Headers) -> int:
             return 412
     elif _is_later(modified, moment_of(request.get("if-unmodified-since"))):
         return 412
-    had = etags_of(request.getlist("if-none-match"))
-    if had is not None:
-        return 304 if current is not None and (not had or had & current) else 200
+    cached = etags_of(request.getlist("if-none-match"))
+    if cached is not None:
+        return 304 if current is not None and (not cached or cached & current) else 200
     since = moment_of(request.get("if-modified-since"))
     return 304 if None not in (modified, since) and not _is_later(modified, since) else 200
 

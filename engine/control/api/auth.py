@@ -1,4 +1,4 @@
-"""Who may call: those that know the token, under a name that is ours. Pure ASGI; knows no route."""
+"""The token check and the Host check of every request. Pure ASGI; knows no route."""
 
 import hmac
 import secrets
@@ -9,30 +9,31 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from engine.control.api.docs import DOCS, OPEN, page
-from engine.control.api.edge import READS, answer, straighten
-from engine.control.api.problems import Problem
+from engine.control.api.middleware import READS
+from engine.control.api.openapi import DOCS, OPEN, page
+from engine.control.api.problems import Problem, respond
+from engine.control.api.request_target import normalize_target
 from engine.dataset.storage.local import write_once
 from engine.errors import InputError, disk_error
 from engine.model.flow import Secret
 
-NAME = "api.token"
+FILE_NAME = "api.token"  # in the home
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class AuthMiddleware:
-    """Lets in who has the token, as `Authorization: Bearer` or `x-api-key`.
+    """Passes requests on that have the token, as `Authorization: Bearer` or `x-api-key`.
 
-    With a `url` the application sees every request as one to that: the addresses in its answers
-    are those of the proxy that encrypts, and no client sends its token in clear to follow one.
+    With a `url` the application sees every request as one to that URL: links in its responses are
+    those of the proxy with TLS, and no client sends its token in clear by following one.
     """
 
     def __init__(self, app: ASGIApp, token: Secret, hosts: Iterable[str], url: str = "") -> None:
-        self._app = app
-        self.admit(token, hosts, url)
+        self.app = app
+        self.configure(token, hosts, url)
 
-    def admit(self, token: Secret, hosts: Iterable[str], url: str = "") -> None:
-        """Let others in from now on."""
+    def configure(self, token: Secret, hosts: Iterable[str], url: str = "") -> None:
+        """Replace the token, the allowed Host names and the URL."""
         self._token = token.reveal().encode()
         self._url = urlsplit(url)
         names = (*LOCAL, *hosts, self._url.hostname)
@@ -41,59 +42,60 @@ class AuthMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401 or 403."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         try:
-            straighten(scope)
+            normalize_target(scope)
         except Problem as too_long:
-            await answer(too_long)(scope, receive, send)
+            await respond(too_long)(scope, receive, send)
             return
         path, headers = scope["path"].rstrip("/"), Headers(scope=scope)
-        is_open = path in OPEN and scope["method"] in READS  # nobody without a token sends a body
+        is_open = path in OPEN and scope["method"] in READS  # no body is read without a token
         if not is_open and (problem := self._problem(headers)):
             wants_page = "text/html" in headers.get("accept", "")
-            how = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
-            shown = page(401) if how and path == DOCS and wants_page else answer(problem, how)
-            await shown(scope, receive, send)
+            schemes = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+            shows_page = schemes and path == DOCS and wants_page
+            response = page(401) if shows_page else respond(problem, schemes)
+            await response(scope, receive, send)
             return
         if self._url.netloc:
             others = [pair for pair in scope["headers"] if pair[0] != b"host"]
             scope["headers"] = [*others, (b"host", self._url.netloc.encode())]
             scope["scheme"] = self._url.scheme
-        await self._app(scope, receive, send)
+        await self.app(scope, receive, send)
 
     def _problem(self, headers: Headers) -> Problem | None:
-        """What is wrong with who calls."""
+        """Return why a caller is refused; None for one that is not."""
         if not headers.get("host"):
             detail = (
                 "The Host header is missing or empty. Send the address that the daemon is called "
                 "by with it, as HTTP/1.1 does."
             )
             return Problem("2120-403", "Forbidden", detail)
-        if _name(headers["host"]) not in self._hosts:  # DNS rebinding: a browser's victim
+        if _host_name(headers["host"]) not in self._hosts:  # against DNS rebinding
             detail = (
                 "The Host header is no name of this daemon. Call it by the address that it listens "
                 "on, or add the name to `hosts` in its [api] table."
             )
             return Problem("2120-403", "Forbidden", detail)
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = [bearer.strip()] if scheme.lower() == "bearer" else []
-        given = [each for each in (*given, headers.get("x-api-key", "")) if each]
-        if not given:
+        tokens = [bearer.strip()] if scheme.lower() == "bearer" else []
+        tokens = [each for each in (*tokens, headers.get("x-api-key", "")) if each]
+        if not tokens:
             detail = (
                 "The token is either missing or empty. Please send it as `Authorization: Bearer` "
                 "or as `x-api-key` and try again."
             )
             return Problem("2001-401", "Header is missing or empty", detail)
-        if not any(hmac.compare_digest(each.encode(), self._token) for each in given):
+        if not any(hmac.compare_digest(each.encode(), self._token) for each in tokens):
             detail = "Invalid token provided. Please provide a valid token and try again."
             return Problem("2115-401", "Invalid token", detail)
         return None
 
 
 def token_of(home: Path) -> Secret:
-    """The token of a home; made there, in a file of its owner's alone, where none is yet."""
-    path = home / NAME
+    """Return the token of a home; create it, in a file for its owner alone, if there is none."""
+    path = home / FILE_NAME
     with disk_error(f"write {path}"):
         token = write_once(path, secrets.token_urlsafe(32)).strip()
     if not token:
@@ -101,8 +103,8 @@ def token_of(home: Path) -> Secret:
     return Secret(token)
 
 
-def _name(host: str) -> str:
-    """The name in a Host header, without the port; empty if it is none."""
+def _host_name(host: str) -> str:
+    """Return the name in a Host header without the port; "" if the header is malformed."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""Mapping sets: Data Prep's calls. A set keeps all its versions; none of them ever changes."""
+"""Mapping sets: Data Prep's calls. Every version of a set is stored and never changes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,11 +11,11 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
-from engine.control.api.plane import Shared
-from engine.control.api.preconditions import Bound
+from engine.control.api.app_state import State
+from engine.control.api.etag_checks import Bound
+from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
-from engine.control.api.registry import SchemaRef, writable
-from engine.control.api.secrecy import check_texts
+from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set
@@ -29,11 +29,11 @@ MOST = 100  # records of a preview
 
 router = APIRouter(prefix="/mappingSets", tags=["Mapping sets"])
 
-Version = Annotated[int | None, Query(ge=0, description="the newest unless it is given")]
+Version = Annotated[int | None, Query(ge=0, description="Default: the newest.")]
 
 
 class OutputSchema(BaseModel):
-    """What the mappings write."""
+    """The schema that the mappings write."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -41,7 +41,7 @@ class OutputSchema(BaseModel):
 
 
 class MappingSet(BaseModel):
-    """`xdmSchema` is the older way to say what `outputSchema` says."""
+    """A mapping set; `xdmSchema` is the older name of the id in `outputSchema`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -51,27 +51,27 @@ class MappingSet(BaseModel):
 
 
 class Preview(BaseModel):
-    """Some records, as explore shows them, and what to make of them."""
+    """Records, as explore returns them, and the mapping set to apply to them."""
 
     data: Annotated[list[Any], Field(max_length=MOST)] | Json
     mappingSet: MappingSet  # noqa: N815  # Data Prep's name
 
 
 @router.post("")
-def create(plane: Shared, body: MappingSet, *, validate: bool = True) -> Json:
-    """Make a mapping set; `validate=false` leaves the check to the flow that uses it."""
+def create(state: State, body: MappingSet, *, validate: bool = True) -> Json:
+    """Create a mapping set; with `validate=false` only the flow that uses it checks it."""
     document = body.model_dump(exclude_unset=True)
     if validate:
-        mapping_set.parse("of the request", document, _schema_of(plane.resources, document))
-    made = new(KIND, {"versions": [document]}, plane.now(), id_=uuid4().hex)
-    check_texts(plane, document)
-    plane.resources.create(made)
+        mapping_set.parse("of the request", document, _schema_of(state.resources, document))
+    made = new(KIND, {"versions": [document]}, state.now(), id_=uuid4().hex)
+    check_texts(state, document)
+    state.resources.create(made)
     return _named(made, 0)
 
 
 @router.get("")
 def list_all(
-    plane: Shared,
+    state: State,
     limit: Annotated[int, Query(ge=1, le=100)] = 10,
     start: Annotated[int, Query(ge=0)] = 0,
     name: str | None = None,
@@ -81,28 +81,28 @@ def list_all(
     ] = "-lastUpdateDate",
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
-    """The newest version of each mapping set."""
-    every = plane.resources.all(KIND)
-    found = [each for each in every if name in (None, each.body["versions"][-1].get("name"))]
+    """List the mapping sets, each in its newest version."""
+    resources = state.resources.all(KIND)
+    matching = [each for each in resources if name in (None, each.body["versions"][-1].get("name"))]
     by_creation = order.endswith("createdDate")
-    found.sort(
+    matching.sort(
         key=lambda each: each.created_at if by_creation else each.updated_at,
         reverse=order.startswith("-"),
     )
-    shown = found[start : start + limit]
+    shown = matching[start : start + limit]
     links: Json = {}
-    if len(found) > start + limit:
+    if len(matching) > start + limit:
         query = f"start={start + limit}&limit={limit}&orderBy={order.replace('+', '%2B')}"
         links["next"] = {"href": f"/mappingSets?{query}", "templated": False}
-    data = [_shown(plane.resources, each, None, expand=expand) for each in shown]
+    data = [_serialized(state.resources, each, None, expand=expand) for each in shown]
     return {"data": data, "_page": {"count": len(data), "limit": limit}, "_links": links}
 
 
 @router.post("/validate")
-def validate_set(plane: Shared, body: MappingSet) -> Json:
-    """What is wrong with each mapping, in their order."""
+def validate_set(state: State, body: MappingSet) -> Json:
+    """Validate each mapping; return the verdicts in the order of the mappings."""
     document = body.model_dump(exclude_unset=True)
-    schema = _schema_of(plane.resources, document)
+    schema = _schema_of(state.resources, document)
     verdicts = mapping_set.verdicts("of the request", document, schema)
     answers = [
         _verdict(mapping, problems)
@@ -120,82 +120,84 @@ class _Verbatim(msgspec.Struct):
 
 
 @router.post("/preview")
-def preview(plane: Shared, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -> list[Json]:
-    """What a run would make of some records, the digits of their numbers as they were sent."""
-    from engine.sync.preview import preview as previewed
+def preview(state: State, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -> list[Json]:
+    """Return what a run would make of records, with the digits of numbers as they were sent."""
+    from engine.sync import preview as sync_preview  # with Arrow: the idle daemon does without
     from engine.sync.pull import Rules
 
     document = body.mappingSet.model_dump(exclude_unset=True)
-    schema = _schema_of(plane.resources, document)
+    schema = _schema_of(state.resources, document)
     data = msgspec.json.decode(raw, type=_Verbatim).data
     listed = isinstance(body.data, list)
     records = msgspec.json.decode(data, type=list[msgspec.Raw]) if listed else [data]
-    wanted = Rules(("of the request", document), (schema.name, schema.document))
-    return previewed(wanted, map(bytes, records))
+    rules = Rules(("of the request", document), (schema.name, schema.document))
+    return sync_preview.preview(rules, map(bytes, records))
 
 
 @router.get("/{mapping_set_id}")
 def get(
-    plane: Shared,
+    state: State,
     mapping_set_id: str,
     version: Version = None,
     expand: Annotated[bool, Query(alias="expandSchema")] = False,
 ) -> Json:
-    """One mapping set; with `expandSchema` the schema is in it."""
-    found = plane.resources.get(KIND, mapping_set_id)
-    return _shown(plane.resources, found, version, expand=expand)
+    """Return one mapping set; with `expandSchema`, with its schema."""
+    resource = state.resources.get(KIND, mapping_set_id)
+    return _serialized(state.resources, resource, version, expand=expand)
 
 
-def _shown(resources: Resources, found: Resource, version: int | None, *, expand: bool) -> Json:
-    answer = _set(resources, found, version)
+def _serialized(
+    resources: Resources, resource: Resource, version: int | None, *, expand: bool
+) -> Json:
+    item = _set(resources, resource, version)
     if expand:
-        with suppress(NotFound):  # it was deleted, or never looked for
-            schema = schema_named(resources, str(answer["xdmSchema"]))
-            answer["outputSchema"] |= {"jsonSchema": schema.body}
-    return answer
+        with suppress(NotFound):  # it was deleted, or never there
+            schema = schema_named(resources, str(item["xdmSchema"]))
+            item["outputSchema"] |= {"jsonSchema": schema.body}
+    return item
 
 
 @router.put("/{mapping_set_id}")
 def put(
-    plane: Shared, mapping_set_id: str, body: MappingSet, bound: Bound, *, validate: bool = True
+    state: State, mapping_set_id: str, body: MappingSet, bound: Bound, *, validate: bool = True
 ) -> Json:
-    """Add a version. Flows keep the version that they name."""
+    """Add a version. Flows use the version that they name."""
     document = body.model_dump(exclude_unset=True)
-    check_texts(plane, document)
+    check_texts(state, document)
     if validate:
-        mapping_set.parse("of the request", document, _schema_of(plane.resources, document))
+        mapping_set.parse("of the request", document, _schema_of(state.resources, document))
 
     def edit(before: Resource) -> tuple[Resource, tuple[str, ...]]:
         bound.check(before)
-        writable(before)
+        check_writable(before)
         versions = [*before.body["versions"], document]
         return replace(before, body={"versions": versions}), ()
 
-    after = plane.resources.change(KIND, mapping_set_id, None, plane.now(), edit)
-    return _set(plane.resources, after, None)
+    after = state.resources.change(KIND, mapping_set_id, None, state.now(), edit)
+    return _set(state.resources, after, None)
 
 
 @router.get("/{mapping_set_id}/mappings")
-def list_mappings(plane: Shared, mapping_set_id: str, version: Version = None) -> list[Json]:
-    """The mappings of a set."""
-    found = plane.resources.get(KIND, mapping_set_id)
-    mappings: list[Json] = _set(plane.resources, found, version)["mappings"]
+def list_mappings(state: State, mapping_set_id: str, version: Version = None) -> list[Json]:
+    """List the mappings of a set."""
+    resource = state.resources.get(KIND, mapping_set_id)
+    mappings: list[Json] = _set(state.resources, resource, version)["mappings"]
     return mappings
 
 
 @router.get("/{mapping_set_id}/mappings/{mapping_id}")
 def get_mapping(
-    plane: Shared, mapping_set_id: str, mapping_id: str, version: Version = None
+    state: State, mapping_set_id: str, mapping_id: str, version: Version = None
 ) -> Json:
-    """One of the mappings of a set."""
-    for mapping in list_mappings(plane, mapping_set_id, version):
+    """Return one mapping of a set."""
+    for mapping in list_mappings(state, mapping_set_id, version):
         if mapping["id"] == mapping_id:
             return mapping
     raise NotFound("mappings", mapping_id)
 
 
 def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
-    """The schema that a mapping set writes; InputError if it names none that is there."""
+    """Return the schema that a mapping set writes; InputError unless it names one that exists."""
     ref = (document.get("outputSchema") or {}).get("schemaRef") or {}
     names = {each for each in (document.get("xdmSchema"), ref.get("id")) if each}
     if len(names) != 1:
@@ -215,31 +217,31 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
     return Schema.parse(str(schema.body.get("title") or schema.id), schema.body)
 
 
-def _named(found: Resource, version: int) -> Json:
-    """What every mapping set, and every mapping, begins with."""
+def _named(resource: Resource, version: int) -> Json:
+    """Return the fields that a mapping set and its mappings share."""
     return {
-        "id": found.id,
+        "id": resource.id,
         "version": version,
-        "createdDate": found.created_at,
-        "modifiedDate": found.updated_at,
+        "createdDate": resource.created_at,
+        "modifiedDate": resource.updated_at,
         "createdBy": PROGRAM,
         "modifiedBy": PROGRAM,
     }
 
 
-def _set(resources: Resources, found: Resource, version: int | None) -> Json:
-    """One version of a mapping set, the newest unless it is given, under old and new names."""
-    versions: list[Json] = found.body["versions"]
+def _set(resources: Resources, resource: Resource, version: int | None) -> Json:
+    """Return a version of a mapping set, by default the newest, with old and new field names."""
+    versions: list[Json] = resource.body["versions"]
     if version is None:
         version = len(versions) - 1
     if version >= len(versions):
         raise invalid(
             "1412-400",
-            f"Invalid Mapping Version in request: {found.id} has the versions 0 to "
+            f"Invalid Mapping Version in request: {resource.id} has the versions 0 to "
             f"{len(versions) - 1}. Please provide correct mapping version.",
         )
     document = versions[version]
-    named = _named(found, version)
+    named = _named(resource, version)
     ref = (document.get("outputSchema") or {}).get("schemaRef") or {
         "id": document.get("xdmSchema"),
         "contentType": "application/vnd.adobe.xed-full+json;version=1",
@@ -255,7 +257,7 @@ def _set(resources: Resources, found: Resource, version: int | None) -> Json:
 
 
 def _mapping(named: Json, number: int, mapping: Json) -> Json:
-    """One mapping; its id grows from that of its set."""
+    """Return one mapping; its id is derived from the id of its set."""
     id_ = uuid5(UUID(named["id"]), f"{named['version']}/{number}").hex
     source = mapping.get("source", mapping.get("sourceAttribute"))
     destination = mapping.get("destination", mapping.get("destinationXdmPath"))
@@ -270,7 +272,7 @@ def _mapping(named: Json, number: int, mapping: Json) -> Json:
 
 
 def _verdict(mapping: Json, problems: list[str]) -> Json:
-    """What Data Prep's validation says of one mapping."""
+    """Return Data Prep's verdict on one mapping."""
     if not problems:
         return {"status": "SUCCESS", "errors": None}
     where = {

@@ -1,7 +1,7 @@
-"""What the routes are, for programs and for people. Nothing comes from elsewhere.
+"""/openapi.json, and the page /docs that shows it, without a resource of another host.
 
-The page is made of /openapi.json where it is read. It is no secret and holds none: a browser, which
-cannot send the token of itself, gets it with the 401; it asks for the token, and sends that on.
+A browser cannot send the token by itself: it gets the page with the 401. The page asks for the
+token, fetches /openapi.json with it and shows that. The page holds no secret.
 """
 
 from base64 import b64encode
@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse
 from engine.control.api.openapi_schemas import BODIES, RESPONSES
 
 DOCS, OPENAPI = "/docs", "/openapi.json"
-OPEN = ("/healthz",)  # what anybody may ask for
+OPEN = ("/healthz",)  # paths that need no token
 
 _TEXT = {"type": "string"}
 _ERROR = {
@@ -112,7 +112,7 @@ form is <code>/openapi.json</code>.</p>
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document: FastAPI's, with our errors in place of its own, and who may call."""
+    """Return FastAPI's OpenAPI document with the API's own errors and its authentication."""
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     parts = document.setdefault("components", {})
     schemas = parts.get("schemas", {})
@@ -129,11 +129,11 @@ def describe(app: FastAPI) -> dict[str, Any]:
 
 
 def _describe(call: dict[str, Any], name: str) -> None:
-    """Say what the types of a route do not; `name`: its method and the last part of its path."""
+    """Complete a call by `name`, its method and the last part of its path: `get {id}`."""
     answers = call["responses"]
     answers.pop("422", None)
-    if said := call.get("description"):
-        call["summary"] = said.partition(".")[0]  # the name of a function says less
+    if description := call.get("description"):
+        call["summary"] = description.partition(".")[0]  # instead of the function's name
     for status, text in _PROBLEMS.items():
         answers.setdefault(status, {"description": text})
     for parameter in call.get("parameters", []):
@@ -160,5 +160,5 @@ _POLICY = (
 
 
 def page(status: int = 200) -> HTMLResponse:
-    """The page, that runs its own script alone."""
+    """Return the page; its policy allows its own script alone."""
     return HTMLResponse(_PAGE, status, {"Content-Security-Policy": _POLICY})

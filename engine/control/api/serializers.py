@@ -1,4 +1,4 @@
-"""A resource as an item of an answer, in the form that the tutorial's examples have."""
+"""A resource as an item of a response, in the form of the tutorial's examples."""
 
 from engine.catalog.resources import Json, Resource
 from engine.control.validation import ENABLED
@@ -6,7 +6,7 @@ from engine.model.run_payload import PROGRAM, signed
 
 
 def item(resource: Resource, **more: object) -> Json:
-    """What a client sees of a resource: its own body, and what is kept beside it."""
+    """Return a resource as an item: its body, its moments and its etag."""
     etag = quoted(resource.etag)
     return {
         "id": resource.id,
@@ -26,19 +26,19 @@ READ_ONLY = frozenset(
         "inheritedAttributes", "runs", "lastOperation", "lastRunDetails", "state",
     }
 )  # fmt: skip
-"""What an item has beside its body: it says so of itself, and no client can."""
+"""Fields of an item that no client can set."""
 
 
-def single(shown: Json) -> Json:
-    """The answer for one item."""
-    return {"items": [shown]}
+def single(item: Json) -> Json:
+    """Return the response for one item."""
+    return {"items": [item]}
 
 
 def made(resource: Resource) -> Json:
-    """The answer to whoever made or changed a resource."""
+    """Return the response to a resource that was created or changed."""
     return {"id": resource.id, "etag": quoted(resource.etag)}
 
 
 def quoted(etag: str) -> str:
-    """An etag as answers and headers have it: its quotes are part of it."""
+    """Return an etag as responses and headers have it, with quotes."""
     return f'"{etag}"'

@@ -12,9 +12,9 @@ from jsonschema import Draft7Validator
 
 from engine.catalog.resources import new
 from engine.control.api.app import FLOWSERVICE
-from engine.control.api.registry import keep_shipped
+from engine.control.api.schema_registry import store_shipped_schema
 from engine.transform.schema import Schema
-from tests.support.planes import DATASETS, MIXPANEL, SCHEMAS, SHIPPED, problem, served
+from tests.support.api_client import DATASETS, MIXPANEL, SCHEMAS, SHIPPED, problem, served
 
 Client = Any
 Json = dict[str, Any]
@@ -62,28 +62,28 @@ def test_the_shipped_schema_is_there(client: Client) -> None:
 
 def test_a_new_program_brings_its_own(tmp_path: Path) -> None:
     """What an older version of the program kept as the shipped schema is replaced, once."""
-    with served(tmp_path) as (client, plane):
-        first = plane.resources.get("schemas", SHIPPED)
-        keep_shipped(plane)
-        assert plane.resources.get("schemas", SHIPPED) == first
-        plane.resources.delete("schemas", SHIPPED)
+    with served(tmp_path) as (client, state):
+        first = state.resources.get("schemas", SHIPPED)
+        store_shipped_schema(state)
+        assert state.resources.get("schemas", SHIPPED) == first
+        state.resources.delete("schemas", SHIPPED)
         old = new("schemas", DOCUMENT | {"title": "old"}, 0, id_=SHIPPED, origin="schemas/x.json")
-        plane.resources.create(old)
-        keep_shipped(plane)
+        state.resources.create(old)
+        store_shipped_schema(state)
         assert client.get(at(SHIPPED)).json()["title"] == DOCUMENT["title"]
 
 
 def test_a_files_schema_beside_the_shipped_one(tmp_path: Path) -> None:
     """What a file applied may have the shipped `$id`: it is listed once, and the id means ours."""
-    with served(tmp_path) as (client, plane):
-        plane.resources.delete("schemas", SHIPPED)
+    with served(tmp_path) as (client, state):
+        state.resources.delete("schemas", SHIPPED)
         theirs = new("schemas", DOCUMENT, 0, origin="flows.toml")
-        plane.resources.create(theirs)
-        keep_shipped(plane)
+        state.resources.create(theirs)
+        store_shipped_schema(state)
         assert len(client.get(SCHEMAS).json()["results"]) == 1
         client.post(DATASETS, json={"name": "d", "schemaRef": {"id": SHIPPED}})
-        assert plane.resources.users(SHIPPED)
-        assert not plane.resources.users(theirs.id)
+        assert state.resources.users(SHIPPED)
+        assert not state.resources.users(theirs.id)
 
 
 def test_making_a_schema(client: Client) -> None:
@@ -161,7 +161,7 @@ def test_deleting_a_schema(client: Client) -> None:
 
 def test_making_a_dataset(tmp_path: Path) -> None:
     """Catalog's answer: a list with `@/dataSets/` and 24 hexadecimal digits."""
-    with served(tmp_path) as (client, plane):
+    with served(tmp_path) as (client, state):
         ref = {"id": SHIPPED, "contentType": "application/vnd.adobe.xed-full+json;version=1"}
         body = {"name": "events", "schemaRef": ref, "tags": {"a": ["b"]}}
         answer = client.post(DATASETS, json=body | {"uri": "/etc"})
@@ -174,9 +174,9 @@ def test_making_a_dataset(tmp_path: Path) -> None:
         assert list(shown) == [id_]
         tags = {"adobe/pqs/table": ["events"], "a": ["b"]}
         assert shown[id_].items() >= (body | {"tags": tags}).items()
-        assert shown[id_]["basePath"] == str(plane.datasets / id_)  # no client says where
-        assert plane.resources.get("dataSets", id_).body == body
-        assert plane.resources.users(SHIPPED) == [("dataSets", id_)]
+        assert shown[id_]["basePath"] == str(state.datasets / id_)  # no client says where
+        assert state.resources.get("dataSets", id_).body == body
+        assert state.resources.users(SHIPPED) == [("dataSets", id_)]
 
 
 def test_the_list_of_datasets(client: Client) -> None:
@@ -212,27 +212,27 @@ def test_what_is_no_dataset(client: Client, body: Any, words: str) -> None:
 
 def test_deleting_a_dataset(tmp_path: Path) -> None:
     """200 with its name, then 404; not while a target connection has it; its table stays."""
-    with served(tmp_path) as (client, plane):
+    with served(tmp_path) as (client, state):
         body = {"name": "d", "schemaRef": {"id": SHIPPED}}
         id_ = client.post(DATASETS, json=body).json()[0].rpartition("/")[2]
-        (plane.datasets / id_).mkdir(parents=True)
+        (state.datasets / id_).mkdir(parents=True)
         target = new("targetConnections", {"params": {"dataSetId": id_}}, 0)
-        plane.resources.create(target, [id_])
+        state.resources.create(target, [id_])
         assert target.id in problem(client.delete(f"{DATASETS}/{id_}"), "1447-400")
-        plane.resources.delete("targetConnections", target.id)
+        state.resources.delete("targetConnections", target.id)
         deleted = client.delete(f"{DATASETS}/{id_}")
         assert (deleted.status_code, deleted.json()) == (200, [f"@/dataSets/{id_}"])
-        assert (plane.datasets / id_).exists()
+        assert (state.datasets / id_).exists()
         for call in (client.get, client.delete):
             problem(call(f"{DATASETS}/{id_}"), "1439-404")
 
 
 def test_a_files_dataset_stays_the_files(tmp_path: Path) -> None:
     """What was applied from a file is shown, its table where the file has it, and not deleted."""
-    with served(tmp_path) as (client, plane):
+    with served(tmp_path) as (client, state):
         body = {"name": "d", "schemaRef": {"id": SHIPPED}, "uri": "/data/events"}
         kept = new("dataSets", body, 0, id_="0" * 24, origin="flows.toml")
-        plane.resources.create(kept)
+        state.resources.create(kept)
         assert client.get(f"{DATASETS}/{kept.id}").json()[kept.id]["basePath"] == "/data/events"
         assert "flows.toml" in problem(client.delete(f"{DATASETS}/{kept.id}"), "1400-400")
 

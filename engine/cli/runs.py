@@ -1,0 +1,47 @@
+"""`runs`: list the run history."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from engine.cli.console import closed_stdout_allowed, print_json, print_message
+from engine.cli.lazy import lazy_imports
+from engine.cli.options import AsJson, parse_choice
+from engine.config import environment
+from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, envelope
+
+with lazy_imports():
+    from engine.catalog import database
+    from engine.cli import progress
+
+MOST_RUNS = 1_000_000_000  # SQLite's LIMIT takes it
+
+
+def runs(
+    flow: Annotated[str | None, typer.Option(metavar="NAME", help="Of this flow only.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="S", help="success, failed or inProgress.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(metavar="N", min=1, max=MOST_RUNS, help="Maximum number of runs.")
+    ] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs, newest first."""
+    if status is not None:
+        status = parse_choice("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
+    home = environment.home(os.environ)
+    path = home / database.NAME
+    entries = []
+    if path.exists():  # listing creates no catalog
+        with database.Catalog(home) as catalog:
+            entries = catalog.history(flow, status, limit=limit)
+    if as_json:
+        print_json(envelope([entry.item for entry in entries]))
+    elif entries:
+        with closed_stdout_allowed():
+            progress.history(entries)
+    else:
+        where = f"{path}" if home.exists() else f"{path}: {home} does not exist"
+        print_message(f"No such runs in {where}. MIXPANEL_ETL_HOME says where to look.")
