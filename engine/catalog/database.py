@@ -3,107 +3,30 @@ that any number of processes read and write. The only importer of sqlite3. The d
 here: it is in the table.
 """
 
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import Any, Self
 
-from engine.catalog import metrics as figures
+from engine.catalog import runs, schema
+from engine.catalog.schema import VERSION
 from engine.dataset.storage.local import can_share_memory, make_folder
 from engine.errors import EtlError, InputError, disk_error
-from engine.model.run_payload import (
-    IN_PROGRESS,
-    SCHEDULED,
-    Json,
-    abandoned,
-    batch_id,
-    flow_id,
-    is_stopped,
-)
+from engine.model.flow import flow_id
+from engine.model.run_record import IN_PROGRESS, SCHEDULED, RunRecord
 from engine.model.schedule import HOUR, SECOND
-from engine.model.window import Window
 
-VERSION = 3
 NAME = "catalog.sqlite3"
 
 _DAY_MS = 24 * HOUR
 _BUSY_SECONDS = 30
 _ROOM = 1 << 16  # bytes, more than a change takes
-
-_TABLES = """
-CREATE TABLE runs (
-    id         TEXT PRIMARY KEY,
-    flow       TEXT NOT NULL,
-    dataset    TEXT NOT NULL,
-    status     TEXT NOT NULL COLLATE NOCASE,
-    started_at INTEGER NOT NULL,
-    "window"   TEXT NOT NULL,
-    item       TEXT NOT NULL
-);
-CREATE INDEX runs_by_time ON runs (started_at);
-CREATE INDEX runs_by_flow ON runs (flow, started_at);
-CREATE INDEX runs_by_status ON runs (status, started_at);
-CREATE INDEX runs_by_flow_and_status ON runs (flow, status, started_at);
-CREATE TABLE requests (project TEXT NOT NULL, at INTEGER NOT NULL);
-CREATE INDEX requests_by_project ON requests (project, at);
-"""
-_RESOURCES = """
-CREATE TABLE resources (
-    id         TEXT PRIMARY KEY,
-    kind       TEXT NOT NULL,
-    etag       TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    body       TEXT NOT NULL,
-    secret     BLOB,
-    origin     TEXT
-);
-CREATE INDEX resources_by_kind ON resources (kind, created_at);
-CREATE TABLE uses (user TEXT NOT NULL, used TEXT NOT NULL, PRIMARY KEY (user, used));
-CREATE INDEX uses_by_used ON uses (used);
-"""
-# -1: there is none. Each index has all that lists are filtered and ordered by, so that a run's item
-# is read only where it is shown.
-_COLUMNS = """
-ALTER TABLE runs ADD COLUMN flow_id TEXT NOT NULL DEFAULT '' COLLATE NOCASE;
-ALTER TABLE runs ADD COLUMN batch_id TEXT NOT NULL DEFAULT '';
-ALTER TABLE runs ADD COLUMN updated_at INTEGER NOT NULL DEFAULT -1;
-ALTER TABLE runs ADD COLUMN begun_at INTEGER NOT NULL DEFAULT -1;
-ALTER TABLE runs ADD COLUMN ended_at INTEGER NOT NULL DEFAULT -1;
-CREATE TABLE totals (
-    flow  TEXT NOT NULL,
-    what  TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (flow, what)
-) WITHOUT ROWID
-"""
-_INDEXES = """
-DROP INDEX runs_by_time;
-DROP INDEX runs_by_flow;
-DROP INDEX runs_by_status;
-DROP INDEX runs_by_flow_and_status;
-CREATE INDEX runs_by_time ON runs
-    (started_at, id, flow_id, status, updated_at, begun_at, ended_at);
-CREATE INDEX runs_by_flow ON runs
-    (flow_id, started_at, id, status, updated_at, begun_at, ended_at);
-CREATE INDEX runs_by_status ON runs
-    (status, started_at, id, flow_id, updated_at, begun_at, ended_at);
-CREATE INDEX runs_by_update ON runs
-    (updated_at, id, flow_id, status, started_at, begun_at, ended_at);
-CREATE INDEX runs_by_begin ON runs
-    (begun_at, id, flow_id, status, started_at, updated_at, ended_at);
-CREATE INDEX runs_by_end ON runs
-    (ended_at, id, flow_id, status, started_at, updated_at, begun_at);
-CREATE INDEX runs_by_batch ON runs (batch_id)
-"""
 
 # SQLite's codes for a file that others hold, or that cannot be written or read at this moment.
 _NOT_NOW = (
@@ -116,45 +39,9 @@ _NOT_NOW = (
     sqlite3.SQLITE_CANTOPEN,
 )
 
-_KEEP = """
-INSERT INTO runs (id, flow, dataset, status, started_at, "window", item,
-    flow_id, batch_id, updated_at, begun_at, ended_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET flow = excluded.flow, dataset = excluded.dataset,
-    status = excluded.status, started_at = excluded.started_at, "window" = excluded."window",
-    item = excluded.item, flow_id = excluded.flow_id, batch_id = excluded.batch_id,
-    updated_at = excluded.updated_at, begun_at = excluded.begun_at, ended_at = excluded.ended_at
-"""
-_ADD = """
-INSERT INTO totals (flow, what, value) VALUES (?, ?, ?)
-ON CONFLICT (flow, what) DO UPDATE SET value = value + excluded.value
-"""
-_REACH = """
-INSERT INTO totals (flow, what, value) VALUES (?1, ?2, ?3)
-ON CONFLICT (flow, what) DO UPDATE
-SET value = CASE WHEN value > ?4 THEN excluded.value ELSE max(value, excluded.value) END
-"""
-
 
 class CatalogUnavailable(EtlError):
     """The file is locked, or cannot be written or read at this moment; it may be later."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One run of the history: what it was, and its item of the runs payload."""
-
-    flow: str
-    dataset: str
-    status: str
-    started_at: int  # ms since the epoch
-    window: Window
-    item: Json
-
-    @property
-    def told(self) -> str:
-        """The status as people read it."""
-        return "stopped" if is_stopped(self.item) else self.status
 
 
 class Catalog:
@@ -200,20 +87,17 @@ class Catalog:
                     "without; or give MIXPANEL_ETL_HOME a folder on a local disk."
                 ) from error
             raise _error(error, f"The catalog {self.path} cannot be opened ({error}).") from error
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, ValueError) as error:
             self._let_go()
             raise InputError(
                 f"The catalog {self.path} cannot be read ({error}). It holds only the history of "
                 "runs: move it away, and a new one is made."
             ) from error
 
-    def save(self, item: Json, *, flow: str, dataset: str, window: Window) -> None:
-        """Keep a run, in place of what was kept under its id.
-
-        `item` is its item of the runs payload, which also tells its status and its start.
-        """
+    def save(self, record: RunRecord) -> None:
+        """Store a run in place of its last record."""
         with self.transaction() as connection:
-            keep(connection, item, flow, dataset, window)
+            runs.save(connection, record)
 
     def history(
         self,
@@ -222,7 +106,7 @@ class Catalog:
         dataset: str | None = None,
         limit: int = 100,
         until: int | None = None,
-    ) -> list[Entry]:
+    ) -> list[RunRecord]:
         """The newest runs first. Upper and lower case of `status` are the same.
 
         `until`: without those that began later, in ms. A run that began later than now was noted
@@ -234,17 +118,17 @@ class Catalog:
             where += f"{' AND' if where else ' WHERE'} started_at <= ?"
             values.append(until)
         rows = self.read(
-            f'SELECT flow, dataset, status, started_at, "window", item FROM runs{where}'  # noqa: S608  # our own names only
+            f"SELECT {runs.COLUMNS} FROM runs{where}"  # noqa: S608  # our own names only
             " ORDER BY started_at DESC, rowid DESC LIMIT ?",
             [*values, limit],
         )
-        return [_entry(*row) for row in rows]
+        return [runs.from_row(row) for row in rows]
 
-    def run(self, id_: str) -> Entry | None:
+    def run(self, id_: str) -> RunRecord | None:
         """The run with that id; None if there is none."""
-        query = 'SELECT flow, dataset, status, started_at, "window", item FROM runs WHERE id = ?'
+        query = f"SELECT {runs.COLUMNS} FROM runs WHERE id = ?"  # noqa: S608  # our own names only
         rows = self.read(query, [id_])
-        return _entry(*rows[0]) if rows else None
+        return runs.from_row(rows[0]) if rows else None
 
     def asked_for(self) -> set[str]:
         """The flows of which runs are scheduled."""
@@ -256,12 +140,11 @@ class Catalog:
 
         To be called by who holds the dataset's lock: then no other process can be running them.
         """
-        left = 'SELECT item, flow, dataset, "window" FROM runs WHERE status = ? AND dataset = ?'
+        left = f"SELECT {runs.COLUMNS} FROM runs WHERE status = ? AND dataset = ?"  # noqa: S608  # our own names only
         with self.transaction() as connection:
             rows = connection.execute(left, (IN_PROGRESS, dataset)).fetchall()
-            for item, flow, place, window in rows:
-                failed = abandoned(json.loads(item), at)
-                keep(connection, failed, flow, place, Window.from_json(json.loads(window)))
+            for row in rows:
+                runs.save(connection, runs.from_row(row).abandoned(at))
         return len(rows)
 
     def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
@@ -347,12 +230,7 @@ class Catalog:
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if self._version() < VERSION:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for step in _STEPS[self._version() :]:  # none if another process was faster
-                for part in step:
-                    part(self._connection)
-            self._connection.execute(f"PRAGMA user_version = {max(VERSION, self._version())}")
-            self._connection.execute("COMMIT")
+            schema.migrate(self._connection)
         version = self._version()
         if version > VERSION:
             self._let_go()
@@ -362,8 +240,7 @@ class Catalog:
             )
 
     def _version(self) -> int:
-        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        return version
+        return schema.version_of(self._connection)
 
     def check(self) -> None:
         """EtlError where nothing could be written now, as far as that shows without waiting."""
@@ -432,95 +309,6 @@ def _file(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def keep(
-    connection: sqlite3.Connection, item: Json, flow: str, dataset: str, window: Window
-) -> None:
-    """Keep a run, and add what it counts now, and did not before, to the totals of its flow.
-
-    A run that failed may turn out to be committed. Its flow has one more success then, and the
-    failure stays: a total never falls.
-    """
-    query = "SELECT item FROM runs WHERE id = ?"
-    before = connection.execute(query, [item["id"]]).fetchone()
-    counted = figures.counts(json.loads(before[0])) if before else {}
-    _count(connection, item, flow, window, counted)
-    connection.execute(_KEEP, _row(item, flow, dataset, window))
-
-
-def add(
-    connection: sqlite3.Connection, runs: Sequence[Entry], requests: Sequence[tuple[str, int]]
-) -> None:
-    """Keep runs and requests (project, moment), unless they, or newer records, are there."""
-    newer = "SELECT 1 FROM runs WHERE id = ? AND updated_at > ?"
-    for entry in runs:
-        item = entry.item
-        if not connection.execute(newer, (item["id"], item["updatedAt"])).fetchone():
-            keep(connection, item, entry.flow, entry.dataset, entry.window)
-    connection.executemany(
-        "INSERT INTO requests (project, at) SELECT ?1, ?2"
-        " WHERE NOT EXISTS (SELECT 1 FROM requests WHERE project = ?1 AND at = ?2)",
-        requests,
-    )
-
-
-def _count(
-    connection: sqlite3.Connection, item: Json, flow: str, window: Window, counted: dict[str, int]
-) -> None:
-    for what, value in figures.counts(item).items():
-        connection.execute(_ADD, (flow, what, max(0, value - counted.get(what, 0))))
-    if moment := figures.reached(item, window):
-        # What is later than now was reached by a clock that was ahead.
-        connection.execute(_REACH, (flow, figures.REACHED, moment, item["updatedAt"]))
-
-
-def _row(item: Json, flow: str, dataset: str, window: Window) -> tuple[Any, ...]:
-    metrics = item["metrics"]
-    took = metrics.get("durationSummary", {})  # nothing of the kind in a run that is to come
-    return (
-        item["id"],
-        flow,
-        dataset,
-        metrics["statusSummary"]["status"],
-        item["createdAt"],
-        json.dumps(window.as_json()),
-        json.dumps(item, separators=(",", ":")),
-        item["flowId"],
-        batch_id(item) or "",
-        item["updatedAt"],
-        took.get("startedAtUTC", -1),
-        took.get("completedAtUTC", -1),
-    )
-
-
-def _sql(script: str) -> Callable[[sqlite3.Connection], None]:
-    def run(connection: sqlite3.Connection) -> None:
-        for statement in script.split(";"):
-            connection.execute(statement)
-
-    return run
-
-
-def _fill(connection: sqlite3.Connection) -> None:
-    """What version 3 keeps of runs, for those that are there: a thousand at a time."""
-    query = 'SELECT rowid, item, flow, dataset, "window" FROM runs WHERE rowid > ? LIMIT 1000'
-    last = 0
-    while rows := connection.execute(query, [last]).fetchall():
-        for last, text, flow, dataset, window_text in rows:  # noqa: B007  # the next ones come after it
-            item, window = json.loads(text), Window.from_json(json.loads(window_text))
-            _count(connection, item, flow, window, {})
-            connection.execute(_KEEP, _row(item, flow, dataset, window))
-
-
-# What every version adds to the one before it.
-_STEPS = ((_sql(_TABLES),), (_sql(_RESOURCES),), (_sql(_COLUMNS), _fill, _sql(_INDEXES)))
-
-
-def _entry(flow: str, dataset: str, status: str, started_at: int, window: str, item: str) -> Entry:
-    return Entry(
-        flow, dataset, status, started_at, Window.from_json(json.loads(window)), json.loads(item)
-    )
 
 
 def _filter(**columns: str | None) -> tuple[str, list[Any]]:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
-from engine.catalog.database import Catalog, CatalogUnavailable, Entry, add
+from engine.catalog import runs, version_0_1
+from engine.catalog.database import Catalog, CatalogUnavailable
 from engine.dataset.storage.local import write_synced
-from engine.model.run_payload import Json, flow_id
+from engine.model.flow import flow_id
+from engine.model.run_record import RunRecord
 from engine.model.schedule import HOUR
 from engine.model.window import Window
 
@@ -27,7 +30,7 @@ AT_THE_END = 1.0  # … and for the last time (P8)
 class _Left:
     """Runs, and requests as project and moment, that are not in the catalog yet."""
 
-    runs: Sequence[Entry] = ()
+    runs: Sequence[RunRecord] = ()
     requests: Sequence[tuple[str, int]] = ()
 
 
@@ -40,7 +43,7 @@ class RunHistory(Catalog):
 
     def __init__(self, home: Path, tell: Callable[[str], object] = lambda _: None) -> None:
         self._home, self._tell = home, tell
-        self._runs: dict[str, Entry] = {}  # that are to be written, by id
+        self._runs: dict[str, RunRecord] = {}  # that are to be written, by id
         self._requests: list[tuple[str, int]] = []
         self._beside = home / UNWRITTEN / f"{uuid4()}.json"
         self._told = self._is_open = False
@@ -48,15 +51,14 @@ class RunHistory(Catalog):
         self._opened()
         self._flush()
 
-    def save(self, item: Json, *, flow: str, dataset: str, window: Window) -> None:
-        """Keep a run, in place of what was kept under its id: in the file as soon as that goes."""
+    def save(self, record: RunRecord) -> None:
+        """Store a run in place of its last record: in the file as soon as it can be written."""
         if self._flush() and self._opened():
             try:
-                return super().save(item, flow=flow, dataset=dataset, window=window)
+                return super().save(record)
             except CatalogUnavailable as error:
                 self._fails(error)
-        status = item["metrics"]["statusSummary"]["status"]
-        self._runs[item["id"]] = Entry(flow, dataset, status, item["createdAt"], window, item)
+        self._runs[record.id] = record
         self._keep_beside()
         return None
 
@@ -67,9 +69,9 @@ class RunHistory(Catalog):
         dataset: str | None = None,
         limit: int = 100,
         until: int | None = None,
-    ) -> list[Entry]:
+    ) -> list[RunRecord]:
         """The newest runs first, also those that are not written yet."""
-        found: list[Entry] = []
+        found: list[RunRecord] = []
         if self._opened():
             try:
                 found = super().history(flow, status, dataset, limit, until)
@@ -77,7 +79,7 @@ class RunHistory(Catalog):
                 self._fails(error)
         if not self._runs:
             return found
-        merged = [entry for entry in found if entry.item["id"] not in self._runs]
+        merged = [entry for entry in found if entry.id not in self._runs]
         for entry in self._runs.values():
             of_flow = flow is None or flow_id(entry.flow) == flow_id(flow)
             of_status = status is None or entry.status.lower() == status.lower()
@@ -196,8 +198,8 @@ class RunHistory(Catalog):
         try:
             with self.transaction() as connection:
                 for found in left.values():
-                    add(connection, found.runs, found.requests)
-                add(connection, list(self._runs.values()), self._requests)
+                    runs.add(connection, found.runs, found.requests)
+                runs.add(connection, list(self._runs.values()), self._requests)
         except CatalogUnavailable as error:
             self._fails(error)
             self._keep_beside()
@@ -212,18 +214,10 @@ class RunHistory(Catalog):
         """Keep what is not written in a file, which outlives this process; whether that went."""
         if not self._is_unwritten:
             return True
-        runs = [
-            {
-                "item": entry.item,
-                "flow": entry.flow,
-                "dataset": entry.dataset,
-                "window": entry.window.as_json(),
-            }
-            for entry in self._runs.values()
-        ]
+        records = [record.as_json() for record in self._runs.values()]
         try:
             self._beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_synced(self._beside, json.dumps({"runs": runs, "requests": self._requests}))
+            write_synced(self._beside, json.dumps({"runs": records, "requests": self._requests}))
         except OSError:  # told at the end, if it is so until then
             return False
         return True
@@ -233,17 +227,14 @@ def _read(path: Path) -> _Left | None:
     """What another process kept; None for a file that has just gone, or is damaged: it stays."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        runs = [
-            Entry(
-                run["flow"],
-                run["dataset"],
-                run["item"]["metrics"]["statusSummary"]["status"],
-                run["item"]["createdAt"],
-                Window.from_json(run["window"]),
-                run["item"],
-            )
-            for run in found["runs"]
-        ]
-        return _Left(runs, [(str(of), int(at)) for of, at in found["requests"]])
+        records = [_record(run) for run in found["runs"]]
+        return _Left(records, [(str(of), int(at)) for of, at in found["requests"]])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _record(run: dict[str, Any]) -> RunRecord:
+    if "item" not in run:
+        return RunRecord.from_json(run)
+    window = Window.from_json(run["window"])
+    return version_0_1.record_of(run["item"], run["flow"], run["dataset"], window)

@@ -11,9 +11,10 @@ from engine.catalog.database import Catalog
 from engine.cli.console import answer, answering, say
 from engine.cli.progress import progress, summary, table
 from engine.config import file
+from engine.control.run_payload import envelope
 from engine.dataset.dataset import Dataset
 from engine.model.flow import Connection, Flow, Secret
-from engine.model.run_payload import FAILED, envelope
+from engine.model.run_record import FAILED
 from engine.model.window import each_day
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync.backfill import Backfill
@@ -42,11 +43,11 @@ def run(root: Path) -> int:
         dataset = Dataset(root, table_schema(rules), flow.source)
         with Catalog(file.home(os.environ)) as catalog, progress(len(DAYS)) as tell:
             # A second demo shows that again changes nothing (P4).
-            items = Backfill(flow, rules, dataset, catalog, Options(force=True), tell).run(DAYS)
+            records = Backfill(flow, rules, dataset, catalog, Options(force=True), tell).run(DAYS)
     answer("The last run, as `mixpanel-etl runs --json` shows it:")
-    answer(json.dumps(envelope(items[-1:]), indent=2))
-    answer(summary(items, len(DAYS), str(root)))
-    if any(item["metrics"]["statusSummary"]["status"] == FAILED for item in items):
+    answer(json.dumps(envelope(records[-1:]), indent=2))
+    answer(summary(records, len(DAYS), str(root)))
+    if any(record.status == FAILED for record in records):
         return 1
     rows = arrow_dataset.dataset(_files(root)).head(10).to_pylist()
     with answering():

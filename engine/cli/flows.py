@@ -152,7 +152,7 @@ def status(
                 _moment(s.positions.arrival),
                 "-" if s.behind is None else duration(s.behind / 1000),
                 _moment(s.last.started_at if s.last else None),
-                s.last.told if s.last else "-",
+                s.last.status_label if s.last else "-",
                 _moment(s.next_tick),
                 len(s.days),
                 s.to_fill,
@@ -190,7 +190,7 @@ def _who_runs(home: Path) -> str:
     last = None
     if (home / declared_flows.CATALOG).exists():
         with Catalog(home) as catalog:
-            last = next((run.item["updatedAt"] for run in catalog.history(limit=1)), None)
+            last = next((run.updated_at for run in catalog.history(limit=1)), None)
     did = f"Its last run was at {_moment(last)} UTC." if last else "There was no run yet."
     if process := holder(home / declared_flows.LOCK):
         return f"A daemon runs with the home {home}, process {process}: see its log. {did}"

@@ -196,8 +196,9 @@ def _backfill(
 ) -> int:
     from engine.catalog.run_history import RunHistory
     from engine.cli.progress import progress, summary
+    from engine.control.run_payload import envelope
     from engine.mixpanel.client import url
-    from engine.model.run_payload import FAILED, envelope
+    from engine.model.run_record import FAILED
     from engine.sync.backfill import Backfill, missing_days
     from engine.sync.runner import Options
 
@@ -216,7 +217,7 @@ def _backfill(
         job = Backfill(flow, rules, table, catalog, Options(**options), tell)
         try:
             with show:
-                items = job.run(days)
+                records = job.run(days)
         except KeyboardInterrupt:
             return say(
                 f"Stopped. {job.committed} of {len(days)} days are committed and stay; nothing "
@@ -224,11 +225,10 @@ def _backfill(
                 1,
             )
     if as_json:
-        answer_json(envelope(items))
+        answer_json(envelope(records))
     else:
-        answer(summary(items, len(days), flow.dataset, job.otherwise))
-    failed = [i for i in items if i["metrics"]["statusSummary"]["status"] == FAILED]
-    return 1 if failed else 0
+        answer(summary(records, len(days), flow.dataset, job.otherwise))
+    return 1 if any(record.status == FAILED for record in records) else 0
 
 
 def _tell_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
@@ -314,20 +314,21 @@ def runs(
     """The history of runs, the newest first."""
     from engine.catalog.database import NAME, Catalog
     from engine.cli.progress import history
-    from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, envelope
+    from engine.control.run_payload import envelope
+    from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS
 
     if status is not None:
         status = options.one_of("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
     home = file.home(os.environ)
-    entries = []
+    records = []
     if (home / NAME).exists():  # who asks leaves no trace
         with Catalog(home) as catalog:
-            entries = catalog.history(flow, status, limit=limit)
+            records = catalog.history(flow, status, limit=limit)
     if as_json:
-        answer_json(envelope([entry.item for entry in entries]))
-    elif entries:
+        answer_json(envelope(records))
+    elif records:
         with console.answering():
-            history(entries)
+            history(records)
     else:
         where = f"{home / NAME}" if home.exists() else f"{home / NAME}: {home} does not exist"
         say(f"No such runs in {where}. MIXPANEL_ETL_HOME says where to look.")

@@ -119,7 +119,8 @@ def replay(
     """
     from engine.catalog.run_history import RunHistory
     from engine.cli.progress import Lines, summary
-    from engine.model.run_payload import FAILED, envelope
+    from engine.control.run_payload import envelope
+    from engine.model.run_record import FAILED
     from engine.sync.replay import Replay
 
     chosen, home = declared_flows.flow_of(config_file, flow)
@@ -136,16 +137,16 @@ def replay(
     with RunHistory(home, say) as catalog:
         job = Replay(chosen, rules, table, catalog, tell)
         try:
-            item = job.run(batch)
+            record = job.run(batch)
         except KeyboardInterrupt:
             return say(f"Stopped. Nothing is half done. To go on: {again}", 1)
     if job.left_out:
         say(f"{job.left_out:,} lines were left out: their days were pulled again since.")
     if as_json:
-        answer_json(envelope([item]))
+        answer_json(envelope([record]))
     else:
-        answer(summary([item], 1, chosen.dataset))
-    return 1 if item["metrics"]["statusSummary"]["status"] == FAILED else 0
+        answer(summary([record], 1, chosen.dataset))
+    return 1 if record.status == FAILED else 0
 
 
 def _place(dataset: str | None, config_file: Path | None, flow: str | None) -> str:

@@ -13,8 +13,7 @@ from engine.control.to_flow import is_left, uses
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MASK, MIXPANEL, OPTIONS
 from engine.dataset.storage.local import local_path
 from engine.errors import InputError, NotFound, ResourceInUse
-from engine.model.flow import Connection, Flow
-from engine.model.run_payload import flow_id, id_of, source_id, target_id
+from engine.model.flow import Connection, Flow, flow_id, id_of, source_id, target_id
 
 
 class Wanted(NamedTuple):

@@ -100,6 +100,28 @@ class Tally:
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(Tally)}
         )
 
+    def as_json(self) -> dict[str, Any]:
+        """The counts as JSON can hold them; `from_json` reads them."""
+        counts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        days = {day.isoformat(): count for day, count in self.reject_days.items()}
+        return counts | {"reject_codes": dict(self.reject_codes), "reject_days": days}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Tally":
+        """The counts that `as_json` wrote; KeyError, TypeError or ValueError for anything else."""
+        days = Counter({date.fromisoformat(day): n for day, n in value["reject_days"].items()})
+        read = {"reject_codes": Counter(value["reject_codes"]), "reject_days": days}
+        found = cls(**value | read)
+        if not all(type(count) is int for count in _counts(found)):
+            raise ValueError("not the counts of a run")
+        return found
+
+
+def _counts(tally: Tally) -> Iterator[Any]:
+    for each in fields(tally):
+        value = getattr(tally, each.name)
+        yield from value.values() if isinstance(value, Counter) else [value]
+
 
 @dataclass(slots=True)
 class Batch:

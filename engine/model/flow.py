@@ -1,8 +1,11 @@
 """What a person declares (Connection, Flow) and one attempt at it (Run). Pure data."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any
+from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from engine.model.window import Window
@@ -12,6 +15,7 @@ Given = str | tuple[str, Any]
 DELAY_MINUTES = 10
 MOST_NAMES = 5  # of events, in a sentence
 LONGEST_WORDS = 200  # characters of a sentence that describes a source
+_IDS = UUID("8f2c0f3e-52a5-4b0e-9d0c-6c9c3c6a4b51")  # never changes: every derived id has it
 FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
@@ -117,6 +121,30 @@ class Flow:
             "events": sorted(self.events),
             "where": self.where,
         }
+
+
+def flow_id(name: str) -> str:
+    """Return the `flowId` of the flow `name`: the name, where that is a UUID already."""
+    with suppress(ValueError):
+        if str(UUID(name)) == name:
+            return name
+    return id_of("flow", name)
+
+
+def source_id(flow: Flow) -> str:
+    """Return the id of the source connection that the runs of `flow` name."""
+    return flow.source_id or id_of("source", flow.name)
+
+
+def target_id(flow: Flow) -> str:
+    """Return the id of the target connection that the runs of `flow` name."""
+    return flow.target_id or id_of("target", flow.name)
+
+
+@lru_cache(maxsize=1 << 10)
+def id_of(kind: str, name: str) -> str:
+    """Return the UUID derived from a kind of thing and its name, the same on every machine."""
+    return str(uuid5(_IDS, f"{kind}/{name}"))
 
 
 def source_in_words(source: Any) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from ulid import ULID
@@ -25,23 +24,13 @@ from engine.dataset.storage.local import canonical
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, RateLimited, Refused
 from engine.model import schedule as plan
 from engine.model.flow import Flow, Run
-from engine.model.run_payload import (
-    FAILED,
-    KILLED,
-    SCHEDULED,
-    SUCCESS,
-    Outcome,
-    ahead_of,
-    is_stopped,
-    payload,
-)
+from engine.model.run_record import FAILED, KILLED, SCHEDULED, SUCCESS, RunRecord
 from engine.model.schedule import Due
 from engine.model.window import DAY, Window, each_day, latest_day
 from engine.sync import open_flow, run_records, splitting
 from engine.sync.pull import Rules
 from engine.sync.runner import Event, Options, Runs, Waiting
 
-Json = dict[str, Any]
 REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
 RESERVE = 10  # requests of an hour that only arrival windows may take
 RECENT = 7  # days that tell how many events a day has
@@ -73,8 +62,8 @@ def sync_flow(
     tell: Callable[[Event], None] = lambda _: None,
     turn: RunContext | None = None,
     warn: Callable[[str], None] = lambda _: None,
-) -> list[Json]:
-    """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
+) -> list[RunRecord]:
+    """Bring `flow` up to date as far as that goes now; the records of the runs that ended.
 
     `warn` gets a sentence where the history cannot be written.
     Raises EtlError where it cannot even begin: that leaves a record of its own.
@@ -132,8 +121,8 @@ class IncrementalSync:
         self._sizes = splitting.from_history(history, now)
         self._counts: list[float] = []
 
-    def run(self) -> list[Json]:
-        """Go on until nothing is due, or an end is asked for; the items of the runs that ended."""
+    def run(self) -> list[RunRecord]:
+        """Go on until nothing is due or an end is requested; the records of runs that ended."""
         with self._runs.prepared():
             self._counts = counts(self._flow, self._dataset, self._now())
             return self._runs.run(self)
@@ -301,19 +290,14 @@ def failed_days(
         if run.status == SUCCESS:
             good.update(days)
         elif run.status == FAILED and len(run.window.days) == 1:
-            own = _by_own_fault(run.item)
-            if _was_killed(run.item):  # once may be anything; twice, a day too large for memory
+            own = _by_own_fault(run)
+            if run.error == KILLED:  # once may be anything; twice, a day too large for memory
                 own = bool(killed.intersection(days))
                 killed.update(days)
             if own:
                 failures.update(days)
                 last = dict.fromkeys(days, run.started_at) | last
     return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
-
-
-def _was_killed(item: Json) -> bool:
-    errors = item["metrics"]["statusSummary"].get("errors", [])
-    return any(error["message"] == KILLED for error in errors)
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
@@ -326,19 +310,17 @@ def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | 
     for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
         if run.started_at < since:
             break
-        if run.window.arrival and not is_stopped(run.item):
-            in_vain = run.status == FAILED or ahead_of(run.item)
+        if run.window.arrival and not run.is_stopped:
+            in_vain = run.status == FAILED or run.clock_ahead
             return run.started_at if in_vain else None
     return None
 
 
-def _by_own_fault(item: Json) -> bool:
+def _by_own_fault(run: RunRecord) -> bool:
     """Whether a run failed by the events that came, or by what was done with them."""
-    metrics = item["metrics"]
-    codes = {error["code"] for error in metrics["statusSummary"].get("errors", [])}
-    if CODE_COPY in codes:  # the answer began, and was cut off
-        return bool(metrics["sizeSummary"]["inputBytes"] > 0)
-    return bool(metrics["recordSummary"].get("inputRecordCount"))
+    if run.failure and run.failure[0] == CODE_COPY:  # the answer began, and was cut off
+        return run.result.bytes_read > 0
+    return run.result.lines > 0
 
 
 def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
@@ -366,10 +348,6 @@ def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     # An empty span: it is no failure of that day, which must not rest for it.
     id_, window = str(uuid4()), Window(today, today, (now, now))
     if asked := catalog.history(flow.name, SCHEDULED):
-        id_, window = asked[-1].item["id"], asked[-1].window
+        id_, window = asked[-1].id, asked[-1].window
     run = Run(id_, flow.name, window, str(ULID()), now)
-    outcome = Outcome(
-        run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
-    )
-    dataset = canonical(flow.dataset)
-    catalog.save(payload(outcome, flow, now), flow=flow.name, dataset=dataset, window=run.window)
+    catalog.save(run_records.not_started(flow, canonical(flow.dataset), run, error, now))

@@ -9,7 +9,7 @@ from datetime import date
 from functools import cached_property, partial
 from typing import Any
 
-from engine.catalog.database import Catalog, Entry
+from engine.catalog.database import Catalog
 from engine.dataset import positions, single_days
 from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
@@ -18,7 +18,7 @@ from engine.model import schedule as plan
 from engine.model.clock import duration
 from engine.model.day_borders import UTC
 from engine.model.flow import Flow
-from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, is_stopped, remarks
+from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, RunRecord
 from engine.model.schedule import Due, Positions
 from engine.model.window import utc
 from engine.sync import open_flow
@@ -51,7 +51,7 @@ class FlowStatus:
         self.positions = Positions(None, None, {})
         self.days: set[date] = set()
         self.due: list[Due] = []
-        self.last: Entry | None = None  # run
+        self.last: RunRecord | None = None
         self.notes: list[str] = []  # what is worth knowing, and is no failure
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
         self.rejected = 0  # records, in the runs of the last day
@@ -77,7 +77,7 @@ class FlowStatus:
         self.last = history[0] if history else None
         # One that somebody stopped says nothing of the flow.
         open_ = (IN_PROGRESS, SCHEDULED)
-        ended = [run for run in history if run.status not in open_ and not is_stopped(run.item)]
+        ended = [run for run in history if run.status not in open_ and not run.is_stopped]
         # A day that came well does not hide that nothing arrives any more.
         arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
@@ -86,13 +86,12 @@ class FlowStatus:
         self._remark(run for run in ended if run.started_at > self.now - NOTED)
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
             if run.started_at > self.now - plan.FULL_DAY:
-                records = run.item["metrics"]["recordSummary"]
-                self.rejected += records.get("failedRecordCount", 0)
+                self.rejected += run.rejected
 
-    def _remark(self, runs: Iterable[Entry]) -> None:
+    def _remark(self, runs: Iterable[RunRecord]) -> None:
         """Note the remarks of the newest run of whole days that has any."""
         missed = (run for run in runs if run.window.arrival is None)
-        found = (remarks(run.item, run.window, self.flow) for run in missed)
+        found = (run.remarks(self.flow) for run in missed)
         self.notes += next(filter(None, found), [])
 
     def _read(self, dataset: Dataset) -> None:
@@ -232,8 +231,8 @@ class FlowStatus:
             "arrivedUntil": self.positions.arrival,
             "behindMs": self.behind,
             "lastRun": last and {
-                "id": last.item["id"],
-                "status": last.told,
+                "id": last.id,
+                "status": last.status_label,
                 "startedAt": last.started_at,
                 "error": error_of(last) or None,
             },
@@ -268,11 +267,9 @@ def wrong_position(found: Positions, now: int) -> str:
     )
 
 
-def error_of(run: Entry) -> str:
-    """Why a run failed; empty for one that did not, or that somebody stopped."""
-    errors = run.item["metrics"]["statusSummary"].get("errors", [])
-    failed = run.status == FAILED and not is_stopped(run.item)
-    return str(errors[0]["message"]) if errors and failed else ""
+def error_of(run: RunRecord) -> str:
+    """Return why a run failed; empty for one that did not, or that a person stopped."""
+    return "" if run.is_stopped else run.error
 
 
 @dataclass(frozen=True)

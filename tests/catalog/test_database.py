@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -17,42 +18,39 @@ from typing import Any
 
 import pytest
 
-from engine.catalog.database import NAME, VERSION, Catalog
+from engine.catalog import version_0_1
+from engine.catalog.database import NAME, Catalog
+from engine.catalog.schema import VERSION
+from engine.control.run_payload import payload
 from engine.errors import EtlError, InputError
-from engine.model.batch import Tally
-from engine.model.flow import Connection, Flow, Run, Secret
-from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.model.batch import INVALID, Tally
+from engine.model.flow import Connection, Flow, Run, Secret, flow_id
+from engine.model.run_record import (
+    FAILED,
+    FIELDS,
+    IN_PROGRESS,
+    KILLED,
+    SUCCESS,
+    RunRecord,
+    Status,
+)
 from engine.model.window import Window
+from engine.sync import run_records
 from tests.support.commands import mounted
+from tests.support.records import DAY, record
 
-DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
 HOUR = 3_600_000
 ROOT = Path(__file__).parents[2]
 FLOW = Flow("events", Connection("https://h", "reader", Secret("s3cret"), 1), "data/events")
 
 
-def item(
-    run: str, status: str = SUCCESS, started_at: int = 1_000, flow: str = "events"
-) -> dict[str, Any]:
-    """The payload of a run of that status."""
-    outcome = Outcome(Run(run, flow, DAY, "batch", started_at), status, copy_started=started_at)
-    return payload(outcome, replace(FLOW, name=flow), started_at)
+def save(catalog: Catalog, run: str, status: Status = SUCCESS, **other: Any) -> None:
+    """Store a run; `other`: fields of its record."""
+    catalog.save(record(run, status, **other))
 
 
-def save(catalog: Catalog, run: str, status: str = SUCCESS, **other: Any) -> None:
-    """Keep a run; `other`: flow, dataset, started_at."""
-    started_at = other.pop("started_at", 1_000)
-    kept: dict[str, Any] = {"flow": "events", "dataset": "data/events", "window": DAY} | other
-    catalog.save(item(run, status, started_at, kept["flow"]), **kept)
-
-
-def runs(catalog: Catalog, *wanted: Any, **more: Any) -> list[dict[str, Any]]:
-    """The items of the history."""
-    return [entry.item for entry in catalog.history(*wanted, **more)]
-
-
-def ids(items: list[dict[str, Any]]) -> list[str]:
-    return [each["id"] for each in items]
+def ids(records: list[RunRecord]) -> list[str]:
+    return [each.id for each in records]
 
 
 def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -60,7 +58,7 @@ def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", started_at=7)
     with Catalog(tmp_path) as catalog:
-        assert runs(catalog) == [item("a", started_at=7)]
+        assert catalog.history() == [record("a", started_at=7)]
         (entry,) = catalog.history()
     assert (entry.flow, entry.dataset, entry.status) == ("events", "data/events", "success")
     assert (entry.started_at, entry.window) == (7, DAY)
@@ -70,10 +68,10 @@ def test_a_run_that_ends_takes_the_place_of_its_beginning(tmp_path: Path) -> Non
     """One run is one row: first inProgress, then what became of it."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
-        assert runs(catalog, status="inProgress") == [item("a", IN_PROGRESS)]
+        assert catalog.history(status="inProgress") == [record("a", IN_PROGRESS)]
         save(catalog, "a", SUCCESS)
-        assert runs(catalog) == [item("a", SUCCESS)]
-        assert len(runs(catalog)) == 1
+        assert catalog.history() == [record("a", SUCCESS)]
+        assert len(catalog.history()) == 1
 
 
 def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
@@ -83,30 +81,27 @@ def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
         save(catalog, "other", SUCCESS, started_at=2, flow="other")
         save(catalog, "first", SUCCESS, started_at=3)
         save(catalog, "second", FAILED, started_at=3)
-        assert ids(runs(catalog)) == ["second", "first", "other", "old"]
-        assert ids(runs(catalog, limit=1)) == ["second"]
-        assert ids(runs(catalog, flow="events")) == ["second", "first", "old"]
-        assert ids(runs(catalog, status="Failed")) == ["second", "old"]
-        assert ids(runs(catalog, flow="events", status="SUCCESS")) == ["first"]
-        assert runs(catalog, flow="nobody") == []
-        assert (len(runs(catalog)), len(runs(catalog, status="FAILED"))) == (4, 2)
+        assert ids(catalog.history()) == ["second", "first", "other", "old"]
+        assert ids(catalog.history(limit=1)) == ["second"]
+        assert ids(catalog.history(flow="events")) == ["second", "first", "old"]
+        assert ids(catalog.history(status="Failed")) == ["second", "old"]
+        assert ids(catalog.history(flow="events", status="SUCCESS")) == ["first"]
+        assert catalog.history(flow="nobody") == []
+        assert (len(catalog.history()), len(catalog.history(status="FAILED"))) == (4, 2)
 
 
 def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
-    """Only the running runs of that dataset become failed, in the list and in their payload."""
+    """Only the running runs of that dataset become failed."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "killed", IN_PROGRESS)
         save(catalog, "done", SUCCESS)
         save(catalog, "elsewhere", IN_PROGRESS, dataset="data/other")
-        assert [e.item["id"] for e in catalog.history(None, IN_PROGRESS, "data/events")] == [
-            "killed"
-        ]
+        assert ids(catalog.history(None, IN_PROGRESS, "data/events")) == ["killed"]
         assert catalog.abandon("data/events", 9_000) == 1
-        assert ids(runs(catalog, status=IN_PROGRESS)) == ["elsewhere"]
-        (killed,) = runs(catalog, status=FAILED)
-        assert killed["id"] == "killed"
-        assert killed["updatedAt"] == 9_000
-        assert killed["metrics"]["statusSummary"]["status"] == "failed"
+        assert ids(catalog.history(status=IN_PROGRESS)) == ["elsewhere"]
+        (killed,) = catalog.history(status=FAILED)
+        assert killed == record("killed", IN_PROGRESS).abandoned(9_000)
+        assert (killed.status, killed.updated_at, killed.error) == (FAILED, 9_000, KILLED)
         assert catalog.abandon("data/events", 9_000) == 0
 
 
@@ -228,10 +223,10 @@ def test_it_is_its_owners_alone(tmp_path: Path) -> None:
 def test_no_credential_is_in_the_file(tmp_path: Path) -> None:
     """P7: neither the password nor the account's name is anywhere in its bytes."""
     with Catalog(tmp_path) as catalog:
-        save(catalog, "a")
+        run = Run("a", "events", DAY, "", 1_000)
+        catalog.save(run_records.scheduled(FLOW, "data/events", run, {}))
     text = (tmp_path / NAME).read_bytes()
-    assert b"CONNECTOR" not in text
-    assert b"copyActivity" in text
+    assert b"data/events" in text
     assert b"s3cret" not in text
     assert b"reader" not in text
 
@@ -245,7 +240,7 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     writer.execute("DELETE FROM runs")
     started = perf_counter()
     with Catalog(tmp_path) as reader:
-        assert ids(runs(reader)) == ["a"]
+        assert ids(reader.history()) == ["a"]
     assert perf_counter() - started < 10  # a writer's lock is waited for much longer
     writer.execute("ROLLBACK")
     writer.close()
@@ -262,13 +257,13 @@ def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path
             while catalog._lock.acquire(blocking=False):  # it is not that far yet
                 catalog._lock.release()
             started = perf_counter()
-            assert ids(runs(catalog)) == ["a"]
+            assert ids(catalog.history()) == ["a"]
             catalog.close(0)
             assert perf_counter() - started < 5
             assert not waiting.done()
             other.execute("ROLLBACK")
             waiting.result()
-    assert sorted(ids(runs(catalog))) == ["a", "b"]
+    assert sorted(ids(catalog.history())) == ["a", "b"]
     catalog.close()
 
 
@@ -278,9 +273,9 @@ def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
         save(catalog, "a")
         with catalog.transaction() as connection:
             connection.execute("DELETE FROM runs")
-            assert ids(runs(catalog)) == []
-            assert ids(pool.submit(runs, catalog).result()) == ["a"]
-        assert ids(runs(catalog)) == []
+            assert ids(catalog.history()) == []
+            assert ids(pool.submit(catalog.history).result()) == ["a"]
+        assert ids(catalog.history()) == []
 
 
 @pytest.mark.parametrize("other", [False, True])
@@ -308,7 +303,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
                 pass
         with pytest.raises(EtlError, match="the disk is full"):
             catalog.check()
-        assert ids(runs(catalog)) == ["a"]
+        assert ids(catalog.history()) == ["a"]
 
 
 def test_processes_share_one_file(tmp_path: Path) -> None:
@@ -343,7 +338,7 @@ def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> No
 
     with Slower(tmp_path) as catalog:
         assert catalog.overtaken
-        assert ids(runs(catalog)) == ["a"]
+        assert ids(catalog.history()) == ["a"]
 
 
 def test_it_waits_for_who_is_making_the_file(tmp_path: Path) -> None:
@@ -369,7 +364,7 @@ def test_threads_share_one_catalog(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: save(catalog, str(number)), range(60)))
             list(pool.map(lambda number: ask(catalog, "1", number), range(60)))
-        assert len(runs(catalog)) == 60
+        assert len(catalog.history()) == 60
     assert noted(tmp_path, "1") == list(range(60))
 
 
@@ -386,9 +381,9 @@ def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
         breaking.close()
         with pytest.raises(EtlError, match=r"catalog .* cannot be written .*no room"):
             catalog.abandon("data/events", 9_000)
-        assert len(runs(catalog, status=IN_PROGRESS)) == 2
+        assert len(catalog.history(status=IN_PROGRESS)) == 2
         save(catalog, "c")
-        assert len(runs(catalog)) == 3
+        assert len(catalog.history()) == 3
 
 
 # The tables of version 1, as that version made them.
@@ -424,34 +419,40 @@ def whole(home: Path) -> dict[str, Any]:
     return found
 
 
-def done(run: str, status: str = SUCCESS, **other: Any) -> dict[str, Any]:
+def done(run: str, status: Status = SUCCESS, **other: Any) -> RunRecord:
     """A run that is over, with everything in its record."""
-    tally = Tally(lines=10, rows=7, rejected=2, duplicates=1, bytes_read=100, bytes_written=40)
-    failure = ("CONNECTOR-1001-500", "It failed.") if status == FAILED else None
-    made = Run(run, "events", DAY, f"batch-{run}", 1_000)
-    times = (1_000, 3_000, 3_000, 3_500)
-    return payload(Outcome(made, status, *times, tally, failure, **other), FLOW, 4_000)
+    known: dict[str, Any] = {
+        "batch_id": f"batch-{run}", "dataset": "d", "updated_at": 4_000, "activities_at": 4_000,
+        "copy_completed": 3_000, "promotion_started": 3_000, "promotion_completed": 3_500,
+        "tally": Tally(lines=10, rows=7, rejected=2, duplicates=1, bytes_read=100,
+                       bytes_written=40, files=1, reject_codes=Counter({INVALID: 2})),
+        "failure": ("CONNECTOR-1001-500", "It failed.") if status == FAILED else None,
+    }  # fmt: skip
+    return record(run, status, **known | other)
 
 
 def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
     """With more rows than are done at once, running and failed ones: as if each was saved now."""
     (tmp_path / "old").mkdir()
-    items = [done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)]
-    items += [item("running", IN_PROGRESS), item("other", SUCCESS, flow="other")]
-    names = ["events"] * 1501 + ["other"]
+    records = [
+        done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)
+    ]
+    records += [record("running", IN_PROGRESS), record("other", flow="other")]
     with closing(sqlite3.connect(tmp_path / "old" / NAME)) as old, old:
         old.executescript(VERSION_1)
-        for name, each in zip(names, items, strict=True):
-            status = each["metrics"]["statusSummary"]["status"]
-            row = (each["id"], name, "d", status, each["createdAt"], json.dumps(DAY.as_json()),
-                   json.dumps(each, separators=(",", ":")))  # fmt: skip
+        for each in records:
+            row = (each.id, each.flow, each.dataset, each.status, each.started_at,
+                   json.dumps(DAY.as_json()), json.dumps(payload(each)))  # fmt: skip
             old.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         old.execute("INSERT INTO requests VALUES ('1', 5)")
     with Catalog(tmp_path / "old") as catalog, Catalog(tmp_path / "new") as fresh:
-        assert len(runs(catalog, limit=2000)) == 1502
+        assert len(catalog.history(limit=2000)) == 1502
         assert asked_once(catalog)
-        for name, each in zip(names, items, strict=True):
-            fresh.save(each, flow=name, dataset="d", window=DAY)
+        for each in records:
+            read = version_0_1.record_of(payload(each), each.flow, each.dataset, each.window)
+            assert payload(read) == payload(each)
+            assert read == each or each.status == FAILED  # of which the payload has less
+            fresh.save(read)
         fresh.ask("1", 5, lambda _: 0)
     assert whole(tmp_path / "old") == whole(tmp_path / "new")
     with Catalog(tmp_path / "old") as again:
@@ -473,7 +474,7 @@ def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
         save(catalog, "a", IN_PROGRESS)
         assert totals(catalog) == {}
         for each in (done("a"), done("a"), done("b")):
-            catalog.save(each, flow="events", dataset="d", window=DAY)
+            catalog.save(each)
         expected = {
             "runs success": 2, "events in": 20, "events out": 14, "events rejected": 4,
             "events duplicate": 2, "bytes in": 200, "bytes out": 80, "ms copy": 4000,
@@ -488,9 +489,9 @@ def test_totals_never_fall(tmp_path: Path) -> None:
         before: dict[tuple[str, str], int] = {}
         save(catalog, "left", IN_PROGRESS)
         for step in (
-            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
-            lambda: catalog.save(done("a"), flow="events", dataset="d", window=DAY),
-            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
+            lambda: catalog.save(done("a", FAILED)),
+            lambda: catalog.save(done("a")),
+            lambda: catalog.save(done("a", FAILED)),
             lambda: catalog.abandon("data/events", 9_000),
             lambda: catalog.read("DELETE FROM runs"),
         ):
@@ -501,7 +502,7 @@ def test_totals_never_fall(tmp_path: Path) -> None:
         assert before["events", "runs success"] == 1
         assert before["events", "runs failed"] == 3
         assert before["events", "events out"] == 7
-        assert runs(catalog) == []
+        assert catalog.history() == []
 
 
 @pytest.mark.parametrize(
@@ -516,15 +517,13 @@ def test_how_far_a_flow_has_come_is_where_its_windows_end(
     tmp_path: Path, window: Window, reached: int
 ) -> None:
     """A day's end may be yet to come, and beside arrival windows it holds what came before."""
-    made = Run("a", "events", window, "batch", 1_000)
     with Catalog(tmp_path) as catalog:
         for status in (FAILED, SUCCESS):
-            done_ = payload(Outcome(made, status, 1, 2, 3, 4), FLOW, 4)
-            catalog.save(done_, flow="events", dataset="d", window=window)
+            save(catalog, "a", status, window=window)
             assert totals(catalog).get(("events", "reached")) == (
                 reached if status == SUCCESS else None
             )
-        catalog.save(item("b"), flow="events", dataset="d", window=replace(DAY, arrival=(1, 2)))
+        save(catalog, "b", window=replace(DAY, arrival=(1, 2)))
         assert totals(catalog)["events", "reached"] == reached
 
 
@@ -568,12 +567,17 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
         save(catalog, "seed")
         filling = sqlite3.connect(tmp_path / NAME)
         filling.create_function("flow_id", 1, flow_id)
+        values = {f'"{name}"': f'"{name}"' for name in (*FIELDS, "flow_id")} | {
+            '"id"': "'run-' || i",
+            '"flow"': "'flow-' || (i % 7)",
+            '"flow_id"': "flow_id('flow-' || (i % 7))",
+            '"status"': "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END",
+            '"started_at"': "i",
+        }
         filling.execute(
-            'INSERT INTO runs (id, flow, dataset, status, started_at, "window", item, flow_id) '
+            f"INSERT INTO runs ({', '.join(values)}) "
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
-            "SELECT 'run-' || i, 'flow-' || (i % 7), dataset, "
-            "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END, i, \"window\", "
-            "json_object('id', 'run-' || i), flow_id('flow-' || (i % 7)) FROM n JOIN runs"
+            f"SELECT {', '.join(values.values())} FROM n JOIN runs"
         )
         filling.commit()
         filling.close()
@@ -588,11 +592,11 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
             queries: list[str] = []
             for _ in range(3):
                 started = perf_counter()
-                assert len(runs(catalog, wanted[0], wanted[1], limit=100)) == 100
+                assert len(catalog.history(wanted[0], wanted[1], limit=100)) == 100
                 took.append(perf_counter() - started)
             assert min(took) < 0.05, took
             catalog._reading.set_trace_callback(queries.append)
-            runs(catalog, *wanted)
+            catalog.history(*wanted)
             catalog._reading.set_trace_callback(None)
             steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
             assert [step[3] for step in steps] == [
@@ -613,4 +617,4 @@ def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
         save(catalog, "b")
         with Catalog(tmp_path) as other:
-            assert sorted(ids(runs(other))) == ["a", "b"]
+            assert sorted(ids(other.history())) == ["a", "b"]

@@ -17,20 +17,17 @@ from engine.catalog.database import NAME, Catalog
 from engine.catalog.run_history import UNWRITTEN, RunHistory
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
-from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
+from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
 from engine.model.schedule import RateLimit, wait_for_slot
-from engine.model.window import Window
 from engine.sandbox import PROJECT_ID, Sandbox, Spec
 from engine.sync.backfill import Backfill
 from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
 from engine.sync.runner import Options
-from tests.catalog.test_database import item, noted, save
+from tests.catalog.test_database import noted, save
 from tests.support.commands import DAYS as WORDS
 from tests.support.commands import here, put, variables
 from tests.support.pulling import DAYS, QUICK, RULES, flow_of, rows
-
-DAY = Window(date(2024, 3, 1), date(2024, 3, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -128,8 +125,7 @@ def test_what_is_newer_stays(tmp_path: Path) -> None:
     (path,) = (tmp_path / UNWRITTEN).iterdir()
     text = path.read_text()
     with Catalog(tmp_path) as catalog:
-        later = item("a", SUCCESS, 1_000) | {"updatedAt": 2_000}
-        catalog.save(later, flow="events", dataset="d", window=DAY)
+        save(catalog, "a", SUCCESS, updated_at=2_000)
     path.write_text(text)
     RunHistory(tmp_path).close()
     assert (statuses(tmp_path), kept(tmp_path)) == ([SUCCESS], [])
@@ -224,9 +220,8 @@ def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
     with Sandbox(Spec(events_per_day=20)) as sandbox, locked(tmp_path / "home"):
         flow = flow_of(sandbox.url, tmp_path / "table", backfill_from=date(2024, 1, 1))
         now = 1_704_240_000_000  # 2024-01-03
-        items = sync_flow(flow, tmp_path / "home", Options(now=lambda: now), warn=told.append)
-    assert items
-    assert {each["metrics"]["statusSummary"]["status"] for each in items} == {SUCCESS}
+        records = sync_flow(flow, tmp_path / "home", Options(now=lambda: now), warn=told.append)
+    assert {each.status for each in records} == {SUCCESS}
     assert len(told) == 2
 
 

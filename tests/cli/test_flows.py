@@ -16,6 +16,7 @@ from engine.control import declared_flows
 from engine.dataset import positions
 from engine.dataset.storage.local import take
 from engine.errors import InputError
+from engine.model.run_record import RunRecord
 from engine.model.schedule import RateLimit
 from engine.model.window import Window
 from engine.sandbox import Sandbox, Spec
@@ -67,7 +68,7 @@ def run(
     return here(capsys)
 
 
-def keep(name: str, now: int = NOON) -> list[dict[str, Any]]:
+def keep(name: str, now: int = NOON) -> list[RunRecord]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: now, budget=FAST))
@@ -282,7 +283,7 @@ def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     with Catalog(home) as catalog:
         (run_,) = catalog.history("events")
     assert run_.status == "failed"
-    assert "ZeroDivisionError" in json.dumps(run_.item)
+    assert "ZeroDivisionError" in run_.error
 
 
 def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandbox) -> None:

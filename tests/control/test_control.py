@@ -31,8 +31,7 @@ from engine.daemon import scheduler
 from engine.daemon.scheduler import Daemon
 from engine.daemon.turns import MORE
 from engine.errors import InputError
-from engine.model.flow import Flow, Run, Secret
-from engine.model.run_payload import flow_id
+from engine.model.flow import Flow, Run, Secret, flow_id
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow
@@ -616,8 +615,7 @@ def test_what_is_asked_for_of_a_flow_that_is_gone(tried: Trial, idle: Daemon) ->
         day = Window(date(2024, 1, 1), date(2024, 1, 1))
         for name in ("events", "off", "broken", "gone", flow_id("deleted")):
             run = Run(flow_id(f"run of {name}"), name, day, "", 0)
-            item = scheduled(replace(flow, name=name), run, {})
-            catalog.save(item, flow=name, dataset="data", window=day)
+            catalog.save(scheduled(replace(flow, name=name), "data", run, {}))
         idle._flows, idle._api = {}, server
         idle._read()
         assert catalog.asked_for() == {"events", "off", "broken"}

@@ -14,8 +14,7 @@ from engine.config.file import Config, find
 from engine.control import from_config, to_flow
 from engine.control.secrets import SecretStore, secret_store_of
 from engine.errors import InputError
-from engine.model.flow import Flow
-from engine.model.run_payload import flow_id, source_id, target_id
+from engine.model.flow import Flow, flow_id, source_id, target_id
 
 NOW = 1_700_000_000_000
 PASSWORD = "8iQbnjuk5-secret"

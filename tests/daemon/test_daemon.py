@@ -27,6 +27,7 @@ from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
 from engine.control import declared_flows
+from engine.control.run_payload import payload
 from engine.daemon.flow_process import Pulse, work
 from engine.daemon.scheduler import Daemon
 from engine.daemon.turns import LATER, MORE, WAITS, WORKS, Turns
@@ -211,7 +212,7 @@ def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
 
 def history(tried: Trial, flow: str) -> list[dict[str, Any]]:
     with Catalog(tried.home) as catalog:
-        return [entry.item for entry in catalog.history(flow, limit=1000)]
+        return [payload(entry) for entry in catalog.history(flow, limit=1000)]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
@@ -584,8 +585,8 @@ def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         tried = Trial(tmp_path, sandbox, clock_of(1), timezone="America/Los_Angeles")
         tried.write(more='windows = "day"\nbackfill_from = "2024-01-10"')
         flow, home = declared_flows.flow_of(tried.config, "events")
-        items = sync_flow(flow, home, Options(now=lambda: evening))
-    statuses = [item["metrics"]["statusSummary"]["status"] for item in items]
+        records = sync_flow(flow, home, Options(now=lambda: evening))
+    statuses = [record.status for record in records]
     assert set(statuses) == {"success"}
     assert held_keys(tried.table(), date(2024, 1, 10)) == expected(
         spec, date(2024, 1, 10), date(2024, 1, 10), evening

@@ -17,6 +17,7 @@ from engine.dataset.contents import Change, Contents, change, noted_after
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
 from engine.model import schedule
+from engine.model.run_record import RunRecord
 from engine.model.schedule import Positions
 from engine.model.window import day_over, each_day
 from engine.sandbox import Sandbox, Spec
@@ -215,7 +216,7 @@ def run(
     return here(capsys)
 
 
-def keep(name: str) -> list[dict[str, Any]]:
+def keep(name: str) -> list[RunRecord]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
@@ -254,7 +255,7 @@ def test_the_daemon_pulls_them_again(run: Run, name: str, undo: Callable[[Path],
         )
     }
     assert set(lost) <= undone
-    assert {item["metrics"]["statusSummary"]["status"] for item in keep(name)} == {"success"}
+    assert {record.status for record in keep(name)} == {"success"}
     assert all_rows(root) == right
     assert run("status", "--config=flows.toml", f"--flow={name}").status == 0
     assert keep(name) == []
@@ -317,8 +318,8 @@ def test_a_file_that_is_gone(run: Run, harm: Callable[[Path], None], name: str) 
     assert "2024-01-09 lacks 1 file on the disk" in said.err
     (due,) = json.loads(run("plan", *options, "--json").out)[0]["due"]
     assert (due["why"], due["window"]["from_date"]) == ("undone", "2024-01-09")
-    (item,) = keep(name)
-    assert item["metrics"]["statusSummary"]["status"] == "success"
+    (record,) = keep(name)
+    assert record.status == "success"
     assert rows(root.absolute()) == right
     assert run("status", *options).status == 0
     assert run("check", "--config=flows.toml").status == 0

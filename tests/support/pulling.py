@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
 from engine.config import file
+from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.mixpanel.client import Timeouts
 from engine.model.flow import Connection, Flow, Secret
@@ -87,8 +88,8 @@ def pull(
 
     with Catalog(home or root.parent / "home") as catalog:
         dataset = Dataset(root, table_schema(RULES), flow.source)
-        items = Backfill(flow, RULES, dataset, catalog, options, listen).run(days)
-    return Pull(items, told)
+        records = Backfill(flow, RULES, dataset, catalog, options, listen).run(days)
+    return Pull([payload(record) for record in records], told)
 
 
 def rows(root: Path) -> list[str]:

@@ -17,9 +17,9 @@ from engine.control.api.preconditions import Bound
 from engine.control.api.problems import cut, invalid
 from engine.control.api.registry import SchemaRef, writable
 from engine.control.api.secrecy import check_texts
+from engine.control.run_payload import PROGRAM
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
-from engine.model.run_payload import PROGRAM
 
 Json = dict[str, Any]
 

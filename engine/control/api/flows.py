@@ -11,6 +11,7 @@ from engine.control.api.items import item, made
 from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound, bound_to
 from engine.control.api.problems import invalid, unsupported
+from engine.control.run_payload import payload
 from engine.control.validation import DISABLED, ENABLED
 
 _ACTIONS = {"enable": ENABLED, "disable": DISABLED}
@@ -64,7 +65,7 @@ def _last_run(plane: AppState, resource: Resource) -> Json:
     history = plane.catalog.history(to_flow.name_of(resource), limit=1)
     if not history:
         return {}
-    run = history[0].item
+    run = payload(history[0])
     details = {"id": run["id"], "state": history[0].status}
     return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
 

@@ -23,7 +23,7 @@ from engine.control.validation import DISABLED, only, options_of, schedule_of
 from engine.errors import EtlError
 from engine.model import schedule as plan
 from engine.model.flow import DELAY_MINUTES, Flow, Schedule
-from engine.model.run_payload import IN_PROGRESS, SCHEDULED
+from engine.model.run_record import IN_PROGRESS, SCHEDULED
 
 router = APIRouter(tags=["health"])
 

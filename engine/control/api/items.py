@@ -1,8 +1,8 @@
 """A resource as an item of an answer, in the form that the tutorial's examples have."""
 
 from engine.catalog.resources import Json, Resource
+from engine.control.run_payload import PROGRAM, signed
 from engine.control.validation import ENABLED
-from engine.model.run_payload import PROGRAM, signed
 
 
 def item(resource: Resource, **more: object) -> Json:

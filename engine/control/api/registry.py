@@ -22,9 +22,9 @@ from engine.control.api.plane import AppState, Shared
 from engine.control.api.preconditions import Bound
 from engine.control.api.problems import cut, invalid
 from engine.control.api.secrecy import check_texts
+from engine.control.run_payload import PROGRAM
 from engine.control.to_flow import schema_named
 from engine.errors import NotFound
-from engine.model.run_payload import PROGRAM
 from engine.transform.schema import Schema
 
 Json = dict[str, Any]

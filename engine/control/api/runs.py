@@ -8,10 +8,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine.catalog.database import Catalog
+from engine.catalog.runs import COLUMNS as RECORD
+from engine.catalog.runs import NONE, from_row
 from engine.control.api import batches, listing
 from engine.control.api.listing import Condition, Json, Key, Listing
 from engine.control.api.plane import Shared
+from engine.control.run_payload import payload
 from engine.errors import NotFound
+from engine.model.run_record import RunRecord
 
 router = APIRouter(tags=["runs"])
 
@@ -24,17 +28,16 @@ COLUMNS = {
     "metrics.statusSummary.status": "status",
     "createdAt": "started_at",
     "updatedAt": "updated_at",
-    "metrics.durationSummary.startedAtUTC": "begun_at",
-    "metrics.durationSummary.completedAtUTC": "ended_at",
+    "metrics.durationSummary.startedAtUTC": "copy_started",
+    "metrics.durationSummary.completedAtUTC": "promotion_completed",
 }
 FIELDS = f"Runs are filtered and ordered by {', '.join(COLUMNS)}."
 # Where the planner would sort all that pass a filter, it is told to walk in the order instead.
 _WALKS = {
     "updated_at": "INDEXED BY runs_by_update",
-    "begun_at": "INDEXED BY runs_by_begin",
-    "ended_at": "INDEXED BY runs_by_end",
+    "copy_started": "INDEXED BY runs_by_begin",
+    "promotion_completed": "INDEXED BY runs_by_end",
 }
-_NONE = -1  # in a column of moments: there is none
 
 
 @router.get("/runs", openapi_extra=listing.documented(COLUMNS))
@@ -46,23 +49,22 @@ def list_runs(request: Request, plane: Shared) -> Response:
     found = find(plane.catalog, wanted)
     last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
     links = listing.links("runs", wanted, last)
-    return _answer(request, (each.kept for each in found[: wanted.limit]), {"_links": links})
+    return _answer(request, (each.record for each in found[: wanted.limit]), {"_links": links})
 
 
 @router.get("/runs/{run_id}")
 def get_run(run_id: str, request: Request, plane: Shared) -> Response:
     """One run."""
-    query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
-    rows = plane.catalog.read(query, [run_id])
-    if not rows:
+    record = plane.catalog.run(run_id)
+    if record is None:
         raise NotFound("runs", run_id)
-    return _answer(request, rows, {})
+    return _answer(request, [record], {})
 
 
 class Found(NamedTuple):
-    """A run in a list: its record as JSON, its table and its batch; and its place."""
+    """A run in a list: its record, and its place in the order."""
 
-    kept: tuple[str, str, str]
+    record: RunRecord
     place: Key
 
 
@@ -84,13 +86,13 @@ def find(catalog: Catalog, wanted: Listing) -> list[Found]:
     keys = ", ".join(f"{column} AS k{n}" for n, (column, _) in enumerate(columns))
     order = ", ".join(f"k{n}{' DESC' if down else ''}" for n, (_, down) in enumerate(columns))
     walk = _WALKS.get(columns[0][0], "")
-    # The items are long: they are fetched once it is known which.
+    # Records are long: they are fetched once it is known which.
     page = f"SELECT rowid AS run, {keys} FROM runs {walk}{_joined(where)} ORDER BY {order} LIMIT ?"  # noqa: S608  # our own names only
     names = ", ".join(f"k{n}" for n in range(len(columns)))
-    kept = "item, dataset, batch_id"
-    query = f"SELECT {kept}, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608  # our own names only
+    query = f"SELECT {names}, {RECORD} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608  # our own names only
     rows = catalog.read(query, [*values, wanted.limit + 1])
-    return [Found(row[:3], [_ranked(value) for value in row[3:]]) for row in rows]
+    split = len(columns)
+    return [Found(from_row(row[split:]), [_ranked(key) for key in row[:split]]) for row in rows]
 
 
 def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
@@ -103,7 +105,7 @@ def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
             where.append(f"{column} IN ({', '.join('?' * len(texts))})")
             values += texts
         else:
-            where.append(f"{column} {each.operator} ? AND {column} <> {_NONE}")
+            where.append(f"{column} {each.operator} ? AND {column} <> {NONE}")
             values.append(listing.number(each.values[0]))
     return where, values
 
@@ -114,7 +116,7 @@ def _beyond(columns: Sequence[tuple[str, bool]], after: Key) -> tuple[str, list[
     That it is not before the place in the first column says nothing new, but lets SQLite begin
     there instead of at the beginning.
     """
-    places = [rank[1] if len(rank) > 1 else _NONE for rank in after]
+    places = [rank[1] if len(rank) > 1 else NONE for rank in after]
     first, down = columns[0]
     parts, values = list[str](), [places[0]]
     for n, (column, falling) in enumerate(columns):
@@ -127,15 +129,19 @@ def _beyond(columns: Sequence[tuple[str, bool]], after: Key) -> tuple[str, list[
 def _ranked(value: str | int) -> list[Any]:
     if isinstance(value, str):
         return [3, value]
-    return [0] if value == _NONE else [2, value]
+    return [0] if value == NONE else [2, value]
 
 
 def _joined(where: Sequence[str]) -> str:
     return f" WHERE {' AND '.join(where)}" if where else ""
 
 
-def _answer(request: Request, kept: Iterable[tuple[str, str, str]], more: Json) -> Response:
-    items = ",".join(batches.addressed(request, kept))
+def _answer(request: Request, records: Iterable[RunRecord], more: Json) -> Response:
+    texts = (
+        (json.dumps(payload(each), separators=(",", ":")), each.dataset, each.batch_id)
+        for each in records
+    )
+    items = ",".join(batches.addressed(request, texts))
     rest = json.dumps(more)[1:]  # without its brace
     return Response(
         f'{{"items":[{items}]{"," if more else ""}{rest}', media_type="application/json"

@@ -9,10 +9,10 @@ from fastapi import APIRouter, Request
 
 from engine.control.api.items import single
 from engine.control.api.listing import documented, page
+from engine.control.run_payload import PROGRAM, signed
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
 from engine.errors import NotFound
 from engine.model.flow import FREQUENCIES
-from engine.model.run_payload import PROGRAM, signed
 
 Json = dict[str, Any]
 

@@ -15,11 +15,12 @@ from engine.control.api.collection import Document
 from engine.control.api.connections import without_secrets
 from engine.control.api.plane import AppState, Shared
 from engine.control.api.problems import cut, invalid, unsupported
+from engine.control.run_payload import payload
 from engine.control.validation import DISABLED, ENABLED, integer
 from engine.dataset.storage.local import canonical
 from engine.errors import NotFound
-from engine.model.flow import Flow, Run
-from engine.model.run_payload import FAILED
+from engine.model.flow import Flow, Run, flow_id
+from engine.model.run_record import FAILED
 from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import Window, latest_day
 from engine.sync import run_records
@@ -62,8 +63,8 @@ def act(plane: Shared, id: str, op: str) -> Json:  # noqa: A002 - its name in th
             f"The flowRunId={cut(id)} is in an invalid state={run.status} for re-triggering. "
             "Only a run that failed can be.",
         )
-    flow = _flow(plane, plane.resources.get("flows", run.item["flowId"]))
-    return _schedule(plane, flow, run.window, run.item.get("params", {}))
+    flow = _flow(plane, plane.resources.get("flows", flow_id(run.flow)))
+    return _schedule(plane, flow, run.window, run.params or {})
 
 
 def _flow(plane: AppState, resource: Resource) -> Flow:
@@ -87,10 +88,10 @@ def _flow(plane: AppState, resource: Resource) -> Flow:
 
 def _schedule(plane: AppState, flow: Flow, window: Window, params: Json) -> Json:
     run = Run(str(uuid4()), flow.name, window, "", plane.now())
-    item = run_records.scheduled(flow, run, without_secrets(params))
     place = canonical(flow.dataset)
-    plane.catalog.save(item, flow=flow.name, dataset=place, window=window)
-    return item
+    record = run_records.scheduled(flow, place, run, without_secrets(params))
+    plane.catalog.save(record)
+    return payload(record)
 
 
 def _window(plane: AppState, zone: ZoneInfo, params: Json) -> Window:
