@@ -90,8 +90,8 @@ class Catalog:
         except (sqlite3.DatabaseError, ValueError) as error:
             self._let_go()
             raise InputError(
-                f"The catalog {self.path} cannot be read ({error}). It holds only the history of "
-                "runs: move it away, and a new one is made."
+                f"The catalog {self.path} cannot be read ({error}). Put a copy back, or move it "
+                "away: a new one is made, without the history of runs and what clients declared."
             ) from error
 
     def save(self, record: RunRecord) -> None:
