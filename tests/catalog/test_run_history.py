@@ -15,6 +15,7 @@ import pytest
 from engine.catalog import run_history
 from engine.catalog.database import NAME, Catalog
 from engine.catalog.run_history import UNWRITTEN, RunHistory
+from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
 from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
@@ -28,6 +29,7 @@ from tests.catalog.test_database import noted, save
 from tests.support.commands import DAYS as WORDS
 from tests.support.commands import here, put, variables
 from tests.support.pulling import DAYS, QUICK, RULES, flow_of, rows
+from tests.support.records import record
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +117,18 @@ def test_what_a_killed_process_kept(tmp_path: Path) -> None:
         assert sorted(entry.status for entry in catalog.history()) == [FAILED, SUCCESS]
         query = "SELECT what, value FROM totals WHERE what LIKE 'runs %'"
         assert dict(catalog.read(query)) == {"runs success": 1, "runs failed": 1}
+
+
+def test_history_that_version_0_1_kept(tmp_path: Path) -> None:
+    """Its runs beside the catalog, in the payload's shape, are written as any others."""
+    (tmp_path / UNWRITTEN).mkdir()
+    run = record("a", batch_id="B")
+    old = {"item": payload(run), "flow": run.flow, "dataset": run.dataset}
+    left = {"runs": [old | {"window": run.window.as_json()}], "requests": [["1", 5]]}
+    (tmp_path / UNWRITTEN / "x.json").write_text(json.dumps(left))
+    with RunHistory(tmp_path) as catalog:
+        assert catalog.history() == [run]
+    assert (kept(tmp_path), noted(tmp_path, "1")) == ([], [5])
 
 
 def test_what_is_newer_stays(tmp_path: Path) -> None:
