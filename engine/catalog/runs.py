@@ -32,11 +32,11 @@ SET value = CASE WHEN value > ?4 THEN excluded.value ELSE max(value, excluded.va
 
 
 def from_row(row: Sequence[Any]) -> RunRecord:
-    """Return the record of a row of `COLUMNS`; ValueError where it was damaged."""
+    """Return the record of a row of `COLUMNS`."""
     found = dict(zip(FIELDS, row, strict=True))
     found |= {name: json.loads(found[name]) for name in _JSON}
     found |= {name: None for name in _MOMENTS if found[name] == NONE}
-    return RunRecord.from_json(found | {"diagnostics": bool(found["diagnostics"])})
+    return RunRecord.from_fields(found | {"diagnostics": bool(found["diagnostics"])})
 
 
 def save(connection: Any, record: RunRecord) -> None:

@@ -156,24 +156,30 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The record that `as_json` wrote; ValueError for anything else."""
+        """Return the record that `as_json` wrote; ValueError for anything else."""
         try:
             sound = all(type(value[name]) in types for name, types in FIELDS.items())
-            failure, unfound = value["failure"], value["unfound"]
-            texts = [*(failure or ("", "")), *unfound]
-            sound &= len(texts) == 2 + len(unfound) and all(type(text) is str for text in texts)
-            read = {
-                "window": Window.from_json(value["window"]),
-                "tally": None if value["tally"] is None else Tally.from_json(value["tally"]),
-                "failure": None if failure is None else tuple(failure),
-                "unfound": tuple(unfound),
-            }
-            found = cls(**value | read)
-            if not sound or found.status not in STATUSES or found.as_json() != value:
-                raise ValueError("not a run record")
+            texts = [*(value["failure"] or ("", "")), *value["unfound"]]
+            sound &= len(texts) == 2 + len(value["unfound"])
+            sound &= all(type(text) is str for text in texts) and value["status"] in STATUSES
+            found = cls.from_fields(value)
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"not a run record ({error})") from error
+        if not sound or found.as_json() != value:
+            raise ValueError("not a run record")
         return found
+
+    @classmethod
+    def from_fields(cls, value: Json) -> Self:
+        """Return the record of what `as_json` wrote, unchecked: for what this program stored."""
+        failure, tally = value["failure"], value["tally"]
+        read = {
+            "window": Window.from_json(value["window"]),
+            "tally": None if tally is None else Tally.from_json(tally),
+            "failure": None if failure is None else tuple(failure),
+            "unfound": tuple(value["unfound"]),
+        }
+        return cls(**value | read)
 
 
 _NONE = type(None)
