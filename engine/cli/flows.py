@@ -94,7 +94,7 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
     """What the daemon would ask for now, and why; it asks nothing."""
     from engine.cli.progress import table
     from engine.model.clock import duration
-    from engine.model.schedule import DEFAULT_RATE_LIMIT
+    from engine.model.retry import DEFAULT_RATE_LIMIT
 
     told, problems = _statuses(config_file, flow)
     if as_json:

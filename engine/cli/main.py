@@ -283,7 +283,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
 
 def _effort(fewest: int, most: int) -> str:
     """How many requests it takes, and how many hours the budget makes of them."""
-    from engine.model.schedule import DEFAULT_RATE_LIMIT
+    from engine.model.retry import DEFAULT_RATE_LIMIT
 
     per_hour = DEFAULT_RATE_LIMIT.per_hour
     if most == 0:

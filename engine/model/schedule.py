@@ -1,14 +1,13 @@
-"""What to ask for next, when, and what to do about a failure. Pure: clock and dice are arguments.
+"""Plan which windows of a flow are due, and how many days go into one request. Pure.
 
-It decides and does nothing: another piece waits, asks and gives up.
+The clock is an argument. A plan is carried out elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
-from engine.errors import EtlError, RateLimited, RetryableError
 from engine.model.day_borders import UTC
 from engine.model.flow import Flow, Schedule
 from engine.model.window import (
@@ -31,95 +30,6 @@ TOLERANCE = MINUTE  # how much later than now another process, or a clock that i
 AHEAD = 14 * HOUR  # by which the clocks of a project can be ahead of UTC
 SINGLE_REQUESTS = 40  # an hour, for arrival windows that ask for each day by itself
 UNKNOWN = 1  # ms: a day's position, where the clock that noted it was wrong
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """What Mixpanel allows a project: requests an hour (rolling), a second, and at a time."""
-
-    per_hour: int = 60
-    per_second: int = 3
-    at_once: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long to go on with a window that fails; times in seconds.
-
-    tries       pulls of a window that may fail before it is given up
-    first       wait after the first failure; it doubles each time, up to `longest`
-    limited     answers 429 in a row that are put up with: they cost a wait, not a try
-    pause       wait after a first 429 without `Retry-After`; it doubles, up to `longest_pause`
-    obeyed      the longest `Retry-After` that is believed
-    """
-
-    tries: int = 5
-    first: float = 5
-    longest: float = 300
-    limited: int = 24
-    pause: float = 60
-    longest_pause: float = 900
-    obeyed: float = 3600
-
-
-DEFAULT_RATE_LIMIT = RateLimit()
-DEFAULT_RETRY_POLICY = RetryPolicy()
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Pull the window again, in so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Give the window up."""
-
-
-def decide(
-    failure: EtlError,
-    failures: int,
-    uniform: Callable[[], float],
-    patience: RetryPolicy = DEFAULT_RETRY_POLICY,
-) -> Wait | Stop:
-    """What to do after the `failures`-th failure of a window (from 1 on).
-
-    Answers 429 are counted apart from other failures. Half of every wait is jitter, by `uniform`
-    (0 to 1), so that workers that failed together do not come back together.
-    """
-    if not isinstance(failure, RetryableError):
-        return Stop()
-    limited = isinstance(failure, RateLimited)
-    if failures >= (patience.limited if limited else patience.tries):
-        return Stop()
-    first, longest = (
-        (patience.pause, patience.longest_pause) if limited else (patience.first, patience.longest)
-    )
-    wait = min(longest, first * 2.0 ** min(failures - 1, 60))
-    wait *= 0.5 + uniform() / 2
-    if failure.retry_after is not None:
-        asked = min(failure.retry_after, patience.obeyed)
-        wait = asked + uniform() if limited else max(wait, asked)
-    return Wait(wait)
-
-
-def wait_for_slot(asked: Sequence[int], in_flight: int, now: int, budget: RateLimit) -> int:
-    """Ms until one more request fits into the budget; 0: now.
-
-    `asked`: when requests were made, in ms. Moments that lie in the future were noted before the
-    clock was set back: they do not count, or they would block for as long as it was set back.
-    """
-    if in_flight >= budget.at_once:
-        return SECOND
-    past = sorted(moment for moment in asked if moment <= now)
-    waits = [0]
-    for most, span in ((budget.per_hour, HOUR), (budget.per_second, SECOND)):
-        recent = [moment for moment in past if moment > now - span]
-        if len(recent) >= most:
-            waits.append(recent[-most] + span - now)
-    return max(waits)
 
 
 def next_window(

@@ -22,6 +22,7 @@ from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
 from engine.dataset.storage.local import canonical
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, RateLimited, Refused
+from engine.model import retry
 from engine.model import schedule as plan
 from engine.model.flow import Flow, Run
 from engine.model.run_record import FAILED, KILLED, SCHEDULED, SUCCESS, RunRecord
@@ -176,7 +177,7 @@ class IncrementalSync:
         if not window.arrival:
             budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
         asked = self._catalog.asked(self._flow.project, now)
-        return plan.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
+        return retry.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Remember how it went: a day that failed by its own fault is left alone for a while."""

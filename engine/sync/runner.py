@@ -35,7 +35,7 @@ from engine.errors import (
     WorkerKilled,
 )
 from engine.mixpanel.client import DEFAULT_TIMEOUTS, Timeouts
-from engine.model import schedule
+from engine.model import retry, schedule
 from engine.model.batch import BatchManifest, Tally
 from engine.model.day_borders import UTC
 from engine.model.flow import Connection, Flow, Run
@@ -126,8 +126,8 @@ class Options:
     days_per_request: int | None = None  # None: learned from the counts seen
     force: bool = False
     allow_shrink: bool = False
-    patience: schedule.RetryPolicy = schedule.DEFAULT_RETRY_POLICY
-    budget: schedule.RateLimit = schedule.DEFAULT_RATE_LIMIT
+    patience: retry.RetryPolicy = retry.DEFAULT_RETRY_POLICY
+    budget: retry.RateLimit = retry.DEFAULT_RATE_LIMIT
     limits: Timeouts = DEFAULT_TIMEOUTS
     now: Callable[[], int] = wall_clock
 
@@ -300,7 +300,7 @@ class Runs:
             time.sleep(min(pause / 1000, 0.5))
 
     def _wait(self, now: int, asked: Sequence[int]) -> int:
-        return schedule.wait_for_slot(asked, len(self._running), now, self._options.budget)
+        return retry.wait_for_slot(asked, len(self._running), now, self._options.budget)
 
     def _next(self) -> _Attempt | None:
         """What to ask for next: a run that waits and is due, else a new window, else who waits."""
@@ -448,7 +448,7 @@ class Runs:
             (attempt.limited + 1, attempt.tries) if limited else (0, attempt.tries + 1)
         )
         patience = self._options.patience
-        decision = schedule.decide(
+        decision = retry.decide(
             error, attempt.limited if limited else attempt.tries, random.random, patience
         )
         silent = _is_silent(error)
@@ -458,11 +458,11 @@ class Runs:
         given_up = silent and self._lost > 0  # others had no answer either: no more tries
         if splits and not given_up and _may_be_split(attempt.run.window, error):
             tries = min(attempt.tries, patience.tries - 1)
-            last = schedule.decide(error, tries, random.random, patience)
-            waits = silent and isinstance(last, schedule.Wait)
+            last = retry.decide(error, tries, random.random, patience)
+            waits = silent and isinstance(last, retry.Wait)
             self._split(attempt, error, getattr(last, "seconds", 0) if waits else 0)
             return
-        if isinstance(decision, schedule.Wait) and not given_up:
+        if isinstance(decision, retry.Wait) and not given_up:
             attempt.due = time.monotonic() + decision.seconds
             attempt.run = replace(attempt.run, batch_id=str(ULID()))  # each try has its own
             self._later.append(attempt)

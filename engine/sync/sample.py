@@ -13,7 +13,7 @@ from engine.dataset.storage.local import local_path, try_out
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
-from engine.model import schedule
+from engine.model import retry, schedule
 from engine.model.clock import duration
 from engine.model.flow import Flow
 from engine.model.window import Window
@@ -59,11 +59,11 @@ def sample(
 
 def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     """When the slot was given, in ms."""
-    budget = schedule.DEFAULT_RATE_LIMIT
+    budget = retry.DEFAULT_RATE_LIMIT
     while True:
         at = now()
         pause = catalog.ask(
-            project, at, partial(schedule.wait_for_slot, in_flight=0, now=at, budget=budget)
+            project, at, partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
         )
         if not pause:
             return at

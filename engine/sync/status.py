@@ -14,6 +14,7 @@ from engine.dataset import positions, single_days
 from engine.dataset.contents import Change
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError
+from engine.model import retry
 from engine.model import schedule as plan
 from engine.model.clock import duration
 from engine.model.day_borders import UTC
@@ -218,8 +219,8 @@ class FlowStatus:
     @property
     def hours(self) -> float:
         """How many hours the budget makes of what is due."""
-        left = max(self.requests - (plan.DEFAULT_RATE_LIMIT.per_hour - self.asked), 0)
-        return left / plan.DEFAULT_RATE_LIMIT.per_hour
+        left = max(self.requests - (retry.DEFAULT_RATE_LIMIT.per_hour - self.asked), 0)
+        return left / retry.DEFAULT_RATE_LIMIT.per_hour
 
     def as_json(self) -> Json:
         """All of it; moments in ms since the epoch."""
@@ -241,7 +242,7 @@ class FlowStatus:
             "daysToFill": self.to_fill,
             "rejectedLastDay": self.rejected,
             "requestsLastHour": self.asked,
-            "requestsAnHour": plan.DEFAULT_RATE_LIMIT.per_hour,
+            "requestsAnHour": retry.DEFAULT_RATE_LIMIT.per_hour,
             "changed": self.changed or None,
             "notes": self.notes,
             "problem": " ".join(self.faults) or None,

@@ -183,7 +183,7 @@ def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from engine.catalog.database import Catalog\n"
-        "from engine.model.schedule import RateLimit, wait_for_slot\n"
+        "from engine.model.retry import RateLimit, wait_for_slot\n"
         "budget = RateLimit(per_hour=30, per_second=1000)\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
         "    print('ready', flush=True); sys.stdin.readline(); got = 0\n"

@@ -18,8 +18,8 @@ from engine.catalog.run_history import UNWRITTEN, RunHistory
 from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
+from engine.model.retry import RateLimit, wait_for_slot
 from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
-from engine.model.schedule import RateLimit, wait_for_slot
 from engine.sandbox import PROJECT_ID, Sandbox, Spec
 from engine.sync.backfill import Backfill
 from engine.sync.incremental import sync_flow

@@ -16,8 +16,8 @@ from engine.control import declared_flows
 from engine.dataset import positions
 from engine.dataset.storage.local import take
 from engine.errors import InputError
+from engine.model.retry import RateLimit
 from engine.model.run_record import RunRecord
-from engine.model.schedule import RateLimit
 from engine.model.window import Window
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow

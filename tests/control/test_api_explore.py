@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.catalog.database import Catalog
 from engine.control.api import explore
 from engine.control.api.explore import _decoded
-from engine.model import schedule
+from engine.model import retry, schedule
 from engine.sandbox import PASSWORD, PROJECT_ID, Sandbox
 from engine.sync import sample
 from engine.transform.infer import LONG, infer
@@ -254,7 +254,7 @@ def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:
         path = f"{CONNECTIONS}/{connection}/test"
         assert client.get(path).json() == {"result": True}
         assert other.asked(project, moment[0]) == moment
-        for _ in range(schedule.DEFAULT_RATE_LIMIT.per_hour - 1):  # by a flow, say
+        for _ in range(retry.DEFAULT_RATE_LIMIT.per_hour - 1):  # by a flow, say
             moment[0] += schedule.SECOND
             assert other.ask(project, moment[0], lambda _: 0) == 0
         moment[0] += schedule.SECOND

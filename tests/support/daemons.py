@@ -178,7 +178,7 @@ def main() -> int:
     from engine.daemon.scheduler import Daemon
     from engine.log import configure
     from engine.mixpanel.client import Timeouts
-    from engine.model.schedule import RateLimit, RetryPolicy
+    from engine.model.retry import RateLimit, RetryPolicy
     from engine.sync.runner import Options
 
     given = json.loads(sys.argv[1])

@@ -16,7 +16,7 @@ from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.mixpanel.client import Timeouts
 from engine.model.flow import Connection, Flow, Secret
-from engine.model.schedule import RateLimit, RetryPolicy
+from engine.model.retry import RateLimit, RetryPolicy
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
 from engine.sync.backfill import Backfill
 from engine.sync.pull import Rules, table_schema

@@ -27,8 +27,8 @@ from engine.errors import DatasetError, EtlError, InputError
 from engine.mixpanel.client import Timeouts
 from engine.model import schedule
 from engine.model.flow import Connection, Schedule, Secret
+from engine.model.retry import RateLimit, RetryPolicy
 from engine.model.run_record import RunRecord
-from engine.model.schedule import RateLimit, RetryPolicy
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync import runner as module

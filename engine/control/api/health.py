@@ -21,6 +21,7 @@ from engine.control.api.plane import AppState, Shared
 from engine.control.to_flow import connection_of, name_of
 from engine.control.validation import DISABLED, only, options_of, schedule_of
 from engine.errors import EtlError
+from engine.model import retry
 from engine.model import schedule as plan
 from engine.model.flow import DELAY_MINUTES, Flow, Schedule
 from engine.model.run_record import IN_PROGRESS, SCHEDULED
@@ -165,7 +166,7 @@ class Figures(Collector):
         yield GaugeMetricFamily(
             "mixpanel_etl_requests_hourly_budget",
             "Requests that Mixpanel allows a project in an hour.",
-            value=plan.DEFAULT_RATE_LIMIT.per_hour,
+            value=retry.DEFAULT_RATE_LIMIT.per_hour,
         )
 
     def _projects(self, flows: Iterable[Resource]) -> Iterator[str]:
