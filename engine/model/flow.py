@@ -20,7 +20,7 @@ FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
 class Secret:
-    """A text that shows itself to nobody who did not ask (P7)."""
+    """A text that neither `repr` nor `str` shows: only `reveal` returns it (P7)."""
 
     __slots__ = ("_value",)
 
@@ -28,7 +28,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The text itself: for the one line that sends it."""
+        """Return the text itself: for the one line that sends it."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -47,7 +47,7 @@ class Secret:
 class Connection:
     """A Mixpanel project and the service account that reads it. `timezone` is an IANA name.
 
-    `files`: which of its credentials stand in files, as field and path: those may change.
+    `files`: (field, path) of credentials that were read from files, whose contents may change.
     """
 
     host: str
@@ -60,15 +60,15 @@ class Connection:
 
     @property
     def zone(self) -> ZoneInfo:
-        """The project's calendar."""
+        """Return the time zone of the project's calendar."""
         return ZoneInfo(self.timezone)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The tutorial's schedule; no `interval` for `once`.
+    """The tutorial's schedule; `interval` is None for `once`.
 
-    `start_time` is in epoch seconds; 0: none was given, and ticks are counted from 1970 on.
+    `start_time` is in epoch seconds; 0: not set, and ticks are counted from 1970 on.
     """
 
     frequency: str
@@ -81,8 +81,9 @@ class Flow:
     """What to copy from where to where.
 
     mapping, schema       a shipped name, a path, or a name and the JSON document itself
-    source_id, target_id  the connections that its runs name; "": some that grow from its name
-    diagnostics           whether a run record tells where its rejected rows are; kept they are (P3)
+    source_id, target_id  ids of the connections that its runs name; "": derived from its name
+    diagnostics           whether run records name the files of rejected rows; these are always
+                          written (P3)
     """
 
     name: str
@@ -110,12 +111,12 @@ class Flow:
 
     @property
     def project(self) -> str:
-        """Whose budget its requests use."""
+        """Return the project whose rate limit its requests use, as host and id."""
         return f"{self.connection.host}/{self.connection.project_id}"
 
     @property
     def source(self) -> dict[str, Any]:
-        """What the rows of its table are: two flows that differ here cannot share a table."""
+        """Return what decides which events it copies: only equal ones can share a table."""
         return {
             "project_id": self.connection.project_id,
             "events": sorted(self.events),
@@ -148,7 +149,7 @@ def id_of(kind: str, name: str) -> str:
 
 
 def source_in_words(source: Any) -> str:
-    """What the rows of a table are, as a person says it: of what `Flow.source` describes."""
+    """Describe in a few words which events a table holds, from what `Flow.source` returned."""
     if not isinstance(source, dict):
         return "another source"
     events = source.get("events")
@@ -163,7 +164,7 @@ def source_in_words(source: Any) -> str:
 
 
 def superseded_in_words(hours: float) -> str:
-    """What `keep_superseded_hours` means to whoever reads the table: both sides of it."""
+    """Describe what `keep_superseded_hours` means to readers of the table: by glob and by Delta."""
     if not hours:
         return (
             "replaced files go at once: a glob counts nothing twice, and a query that is reading "

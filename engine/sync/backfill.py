@@ -174,7 +174,7 @@ class Backfill:
     def _reach(self) -> int | None:
         """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        return schedule.reach(self._flow, arrived, self._options.now())
+        return schedule.advance_to(self._flow, arrived, self._options.now())
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Learn how many events a day has; without the first arrival window there are no days."""

@@ -156,7 +156,7 @@ class IncrementalSync:
         first = next(due, None)
         arrives = first and first.window.arrival
         if days and not (arrives and first and (arrived is None or first.window.again)):
-            return replace(days[-1], before=plan.reach(self._flow, arrived, now))
+            return replace(days[-1], before=plan.advance_to(self._flow, arrived, now))
         hurry = len(asked) > len(days) or now >= self._again
         windows = (each.window for each in chain([first] if first else [], due))
         awake = (window for window in windows if not window.arrival or hurry)
@@ -201,7 +201,7 @@ class IncrementalSync:
                     self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
             elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
-                self._rests[day] = now + plan.rest(self._failures[day])
+                self._rests[day] = now + plan.backoff(self._failures[day])
                 self._sizes.failed(window)
 
     def split(self, window: Window, bad: Collection[date]) -> None:
@@ -262,7 +262,7 @@ def due_now(
         found,
         now,
         events_per_day=events_per_day,
-        rests=rests,
+        backoffs=rests,
         bounds=sizes.bounds,
         cap=sizes.cap,
     )
@@ -298,7 +298,7 @@ def failed_days(
             if own:
                 failures.update(days)
                 last = dict.fromkeys(days, run.started_at) | last
-    return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
+    return failures, {day: last[day] + plan.backoff(count) for day, count in failures.items()}
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:

@@ -616,7 +616,7 @@ def _begin(run: Run, staged: StagedRun, flow: Flow) -> int:
 
 def _beside(staged: StagedRun) -> str:
     """How many rows of a pull lie in the UTC days beside its own, to begin a sentence with."""
-    count = staged.borders.existing_keys if staged.borders else 0
+    count = staged.borders.rows_beside if staged.borders else 0
     rows = "1 row lies" if count == 1 else f"{count:,} rows lie"
     return f"{rows} outside the UTC days that were asked for: " if count else ""
 

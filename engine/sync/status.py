@@ -57,7 +57,7 @@ class FlowStatus:
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
         self.rejected = 0  # records, in the runs of the last day
         self.asked = 0  # requests in the last hour, of all flows of the project
-        self._rests: dict[date, int] = {}
+        self._backoffs: dict[date, int] = {}
         self._catalog = catalog
         if catalog:
             self._read_catalog(catalog)
@@ -71,7 +71,7 @@ class FlowStatus:
             self.problem = str(error)
 
     def _read_catalog(self, catalog: Catalog) -> None:
-        self._rests = failed_days(self.flow, catalog, self.now)[1]
+        self._backoffs = failed_days(self.flow, catalog, self.now)[1]
         # A run that began later than now was noted by a clock that was ahead.
         until = plan.latest(self.now)
         history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
@@ -153,7 +153,11 @@ class FlowStatus:
         if not self.flow.schedule:
             return []
         plan_ = partial(
-            plan.due, self.flow, now=self.now, events_per_day=events_per_day, rests=self._rests
+            plan.due,
+            self.flow,
+            now=self.now,
+            events_per_day=events_per_day,
+            backoffs=self._backoffs,
         )
         found = list(plan_(self.positions))
         if found and (span := found[0].window.arrival):  # and what is due once that has come

@@ -13,12 +13,12 @@ from engine.model.flow import Connection, Flow, Schedule, Secret
 from engine.model.schedule import (
     Due,
     Positions,
+    backoff,
     due,
     last_tick,
     next_tick,
     next_window,
     request_range,
-    rest,
 )
 from engine.model.window import Window, day_over, last_over
 
@@ -164,7 +164,7 @@ def test_a_tick_is_followed_by_the_next(now: int, frequency: str) -> None:
 )
 def test_a_day_that_fails_rests(failures: int, minutes: int) -> None:
     """Longer each time, a day at most."""
-    assert rest(failures) == minutes * 60_000
+    assert backoff(failures) == minutes * 60_000
 
 
 @pytest.mark.parametrize(
@@ -337,8 +337,8 @@ def test_a_rest_that_a_wrong_clock_noted() -> None:
     fresh = Positions(None, None, {})
     far = {date(2024, 3, 9): now + 400 * 86_400_000}
     near = {date(2024, 3, 9): now + 1}
-    assert date(2024, 3, 9) in days_of(due(daily, fresh, now, rests=far))
-    assert date(2024, 3, 9) not in days_of(due(daily, fresh, now, rests=near))
+    assert date(2024, 3, 9) in days_of(due(daily, fresh, now, backoffs=far))
+    assert date(2024, 3, 9) not in days_of(due(daily, fresh, now, backoffs=near))
 
 
 @pytest.mark.parametrize("windows", ["day", "arrival"])
@@ -535,7 +535,7 @@ def test_a_day_that_failed_rests_and_then_travels_alone() -> None:
             ["settle 2024-03-11..2024-03-12", "settle 2024-03-13", "settle 2024-03-14..2024-03-18"],
         ),
     ):
-        found = due(flow(), positions, now, events_per_day=10, rests={bad: until})
+        found = due(flow(), positions, now, events_per_day=10, backoffs={bad: until})
         assert told(list(found)) == expected
 
 
