@@ -1,6 +1,7 @@
-"""The history of runs, the ledger of requests and what the control plane keeps, in one SQLite file
-that any number of processes read and write. The only importer of sqlite3. The data's truth is never
-here: it is in the table.
+"""The catalog: run history, request ledger and control plane resources, in one SQLite file.
+
+Any number of processes read and write it. The only importer of sqlite3. How far a flow is stands in
+its table, and never here.
 """
 
 import os
@@ -26,9 +27,9 @@ NAME = "catalog.sqlite3"
 
 _DAY_MS = 24 * HOUR
 _BUSY_SECONDS = 30
-_ROOM = 1 << 16  # bytes, more than a change takes
+_ROOM = 1 << 16  # bytes, more than a transaction takes
 
-# SQLite's codes for a file that others hold, or that cannot be written or read at this moment.
+# SQLite's codes for a file that is locked, or that cannot be written or read at this moment.
 _NOT_NOW = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -47,13 +48,13 @@ class CatalogUnavailable(EtlError):
 class Catalog:
     """`<home>/catalog.sqlite3`, made where it is missing, readable by its owner only.
 
-    Safe to share between threads: they write one after another, and read without waiting for that.
-    InputError where the file cannot be used as it is, EtlError
-    where a later read or write fails. Nothing that is saved here may hold a secret (P7).
+    Threads may share it: they write one after another, and reads do not wait for writes.
+    InputError where the file cannot be used as it is, EtlError where a later read or write fails.
+    Nothing that is saved here may contain a secret (P7).
     """
 
     def __init__(self, home: Path, busy: float = _BUSY_SECONDS) -> None:
-        """`busy`: for how many seconds to wait while another process holds the file."""
+        """`busy`: how many seconds to wait while another process has the file locked."""
         self.path = home / NAME
         self._busy = busy
         self._lock, self._read_lock = RLock(), Lock()
@@ -79,7 +80,7 @@ class Catalog:
             self._prepare()
             self._file = _file(self.path)
         except sqlite3.OperationalError as error:  # busy, the disk is full, …
-            self._let_go()
+            self._close()
             if self._journal != "WAL" and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise InputError(
                     f"The catalog {self.path} was made on another file system, and this one has no "
@@ -88,7 +89,7 @@ class Catalog:
                 ) from error
             raise _error(error, f"The catalog {self.path} cannot be opened ({error}).") from error
         except (sqlite3.DatabaseError, ValueError) as error:
-            self._let_go()
+            self._close()
             raise InputError(
                 f"The catalog {self.path} cannot be read ({error}). Put a copy back, or move it "
                 "away: a new one is made, without the history of runs and what clients declared."
@@ -107,10 +108,10 @@ class Catalog:
         limit: int = 100,
         until: int | None = None,
     ) -> list[RunRecord]:
-        """The newest runs first. Upper and lower case of `status` are the same.
+        """Return the newest runs first; `status` in any case, `limit` -1 for all.
 
-        `until`: without those that began later, in ms. A run that began later than now was noted
-        by a clock that was ahead; it would hide all that came after it.
+        `until`: leave out runs that started later, in ms. A run that started later than now was
+        saved by a clock that was ahead, and would hide all runs after it.
         """
         id_ = flow and flow_id(flow)
         where, values = _filter(flow_id=id_, status=status, dataset=dataset)
@@ -125,20 +126,20 @@ class Catalog:
         return [runs.from_row(row) for row in rows]
 
     def run(self, id_: str) -> RunRecord | None:
-        """The run with that id; None if there is none."""
+        """Return the run with that id; None if the catalog has no such run."""
         query = f"SELECT {runs.COLUMNS} FROM runs WHERE id = ?"  # noqa: S608  # our own names only
         rows = self.read(query, [id_])
         return runs.from_row(rows[0]) if rows else None
 
-    def asked_for(self) -> set[str]:
-        """The flows of which runs are scheduled."""
+    def scheduled_flows(self) -> set[str]:
+        """Return the names of the flows that have scheduled runs."""
         query = "SELECT DISTINCT flow FROM runs WHERE status = ?"
         return {flow for (flow,) in self.read(query, [SCHEDULED])}
 
     def abandon(self, dataset: str, at: int) -> int:
-        """Mark what is still `inProgress` on `dataset` as failed; how many those were.
+        """Mark runs still `inProgress` on `dataset` as failed; return how many there were.
 
-        To be called by who holds the dataset's lock: then no other process can be running them.
+        The caller holds the dataset's lock, so that no other process can be running them.
         """
         left = f"SELECT {runs.COLUMNS} FROM runs WHERE status = ? AND dataset = ?"  # noqa: S608  # our own names only
         with self.transaction() as connection:
@@ -147,16 +148,16 @@ class Catalog:
                 runs.save(connection, runs.from_row(row).abandoned(at))
         return len(rows)
 
-    def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
-        """Take a slot in the budget of `project`; 0, or the ms until there may be one.
+    def acquire(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
+        """Take a slot of the rate limit of `project`; return 0, or the ms until one may be free.
 
-        `wait` is given when the project was asked in the hour before `now`, in ms, the oldest
-        first, and decides: if it returns 0, a request at `now` is noted. No other process comes in
-        between, so that a last slot is given once. What is older than a day is forgotten.
+        `wait` gets the moments (ms) of the project's requests in the hour before `now`, the oldest
+        first, and decides: if it returns 0, a request at `now` is stored. This is one transaction,
+        so that two processes never get the same slot. Requests older than a day are deleted.
         """
         query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
-        # Who was let in while we waited for the file noted a moment after our `now`. Moments still
-        # later were noted before the clock was set back: they would block for as long as that.
+        # A process that got a slot while this one waited for the lock stored a moment after `now`.
+        # Later moments were stored before the clock was set back, and would block for that long.
         latest = now + _BUSY_SECONDS * SECOND
         with self.transaction() as connection:
             rows = connection.execute(query, (project, now - HOUR, latest))
@@ -170,24 +171,26 @@ class Catalog:
                 )
         return pause
 
-    def asked(self, project: str, now: int) -> list[int]:
-        """When the project was asked in the hour before `now`, in ms, the oldest first."""
+    def recent_requests(self, project: str, now: int) -> list[int]:
+        """Return the moments (ms) of requests in the hour before `now`, the oldest first."""
         query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
         return [at for (at,) in self.read(query, [project, now - HOUR, now])]
 
     def release(self, project: str, at: int) -> None:
-        """Free the slot that `ask` gave at that moment, in ms, for a request that never left."""
+        """Free the slot that `acquire` gave at `at` (ms), for a request that was not sent."""
         one = "SELECT rowid FROM requests WHERE project = ? AND at = ? LIMIT 1"
         with self.transaction() as connection:
             connection.execute(f"DELETE FROM requests WHERE rowid IN ({one})", (project, at))  # noqa: S608  # our own text only
 
     def close(self, seconds: float = -1) -> None:
-        """Let go of the file. Who still writes after so many seconds does so until the program
-        ends, as at a kill: every change is one transaction.
-        """
-        self._let_go(seconds)
+        """Close the file; wait up to `seconds` for a thread that writes (-1: until it is done).
 
-    def _let_go(self, seconds: float = -1) -> None:
+        After that the thread writes until the program ends. Like a kill, that loses at most its
+        transaction.
+        """
+        self._close(seconds)
+
+    def _close(self, seconds: float = -1) -> None:
         if not self._lock.acquire(timeout=seconds):
             return
         try:
@@ -209,7 +212,7 @@ class Catalog:
         self.close()
 
     def _write_ahead(self) -> None:
-        """SQLite waits for others, but not here, where two processes make a catalog at once."""
+        """Set the journal mode. SQLite does not wait for another process that does the same."""
         until = time.monotonic() + self._busy
         while True:
             try:
@@ -223,9 +226,9 @@ class Catalog:
                 return
 
     def _prepare(self) -> None:
-        """Write-ahead logging, so that no reader ever waits for a writer; tables where missing.
+        """Turn write-ahead logging on and bring the tables to this version; InputError if newer.
 
-        Where a file system cannot do that, readers and writers wait for each other.
+        Readers then never wait for writers. Where the file system has no shared memory, they do.
         """
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -233,7 +236,7 @@ class Catalog:
             schema.migrate(self._connection)
         version = self._version()
         if version > VERSION:
-            self._let_go()
+            self._close()
             raise InputError(
                 f"The catalog {self.path} was written by a newer mixpanel-etl (its version is "
                 f"{version}, this program knows {VERSION}). Update mixpanel-etl."
@@ -243,7 +246,7 @@ class Catalog:
         return schema.version_of(self._connection)
 
     def check(self) -> None:
-        """EtlError where nothing could be written now, as far as that shows without waiting."""
+        """Raise EtlError where nothing can be written now, as far as it shows without waiting."""
         self._check_file()
         with (
             disk_error(f"write in {self.path.parent}"),
@@ -253,7 +256,10 @@ class Catalog:
         self.read("SELECT id FROM runs LIMIT 1")
 
     def _check_file(self) -> None:
-        """What is written to a file that was deleted is lost. (To open it would free its locks.)"""
+        """Raise EtlError if the file was deleted or replaced: writes to it would be lost.
+
+        The file is not opened for this: to close it again would free its locks.
+        """
         if _file(self.path) != self._file:
             raise EtlError(
                 f"The catalog {self.path} was deleted or replaced while it was in use. Bring it "
@@ -261,14 +267,14 @@ class Catalog:
             )
 
     def wait_for_others(self, seconds: float) -> None:
-        """For how long to wait, from now on, while another process holds the file."""
+        """Set how many seconds to wait from now on while another process has the file locked."""
         self._busy = seconds
         for connection in (self._connection, self._reading):
             connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything in it is kept, or nothing; no other process writes in between."""
+        """Commit all that is done in the block, or nothing; no other process writes meanwhile."""
         with self._lock, self._translated("written"):
             self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -282,7 +288,7 @@ class Catalog:
                     self._connection.execute("ROLLBACK")
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """The rows that a query has; in a transaction of this thread, as that has left them."""
+        """Return the rows of a query; in a transaction of this thread, with its changes."""
         writing = self._writer == get_ident()
         connection = self._connection if writing else self._reading
         with self._lock if writing else self._read_lock, self._translated("read"):
@@ -303,7 +309,7 @@ def _error(error: sqlite3.Error, message: str) -> EtlError:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """Which file is there; None for none."""
+    """Return the device and inode of the file at `path`; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -312,7 +318,7 @@ def _file(path: Path) -> tuple[int, int] | None:
 
 
 def _filter(**columns: str | None) -> tuple[str, list[Any]]:
-    """A WHERE clause of our own column names, and the values for it."""
+    """Return a WHERE clause for the columns that are not None, and its values."""
     given = {column: value for column, value in columns.items() if value is not None}
     clause = " AND ".join(f"{column} = ?" for column in given)
     return (f" WHERE {clause}" if clause else ""), list(given.values())

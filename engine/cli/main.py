@@ -194,7 +194,7 @@ def _backfill(
     *,
     as_json: bool,
 ) -> int:
-    from engine.catalog.run_history import RunHistory
+    from engine.catalog.buffered import BufferedCatalog
     from engine.cli.progress import progress, summary
     from engine.control.run_payload import envelope
     from engine.mixpanel.client import url
@@ -213,7 +213,7 @@ def _backfill(
     tell = console.with_tracebacks(show) if debug else show
     if flow.keep_superseded_hours and table.exists:
         say(f"In {flow.dataset}, {superseded_in_words(flow.keep_superseded_hours)}.")
-    with RunHistory(home, say) as catalog:
+    with BufferedCatalog(home, say) as catalog:
         job = Backfill(flow, rules, table, catalog, Options(**options), tell)
         try:
             with show:

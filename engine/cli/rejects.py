@@ -117,7 +117,7 @@ def replay(
     The kept lines go through mapping and schema once more; Mixpanel is asked nothing. A batch is
     replayed once: what fails again is in the batch of the replay.
     """
-    from engine.catalog.run_history import RunHistory
+    from engine.catalog.buffered import BufferedCatalog
     from engine.cli.progress import Lines, summary
     from engine.control.run_payload import envelope
     from engine.model.run_record import FAILED
@@ -134,7 +134,7 @@ def replay(
     debug, again = context.obj
     tell = console.with_tracebacks(Lines()) if debug else Lines()
     table = open_flow.dataset_of(chosen, rules)
-    with RunHistory(home, say) as catalog:
+    with BufferedCatalog(home, say) as catalog:
         job = Replay(chosen, rules, table, catalog, tell)
         try:
             record = job.run(batch)

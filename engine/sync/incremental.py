@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from ulid import ULID
 
+from engine.catalog.buffered import BufferedCatalog
 from engine.catalog.database import Catalog
-from engine.catalog.run_history import RunHistory
 from engine.dataset import positions
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
@@ -69,7 +69,7 @@ def sync_flow(
     `warn` gets a sentence where the history cannot be written.
     Raises EtlError where it cannot even begin: that leaves a record of its own.
     """
-    with RunHistory(home, warn) as catalog:
+    with BufferedCatalog(home, warn) as catalog:
         try:
             rules = open_flow.rules_of(flow)
             flow = comparable(flow, rules)
@@ -176,7 +176,7 @@ class IncrementalSync:
         budget = self._budget
         if not window.arrival:
             budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
-        asked = self._catalog.asked(self._flow.project, now)
+        asked = self._catalog.recent_requests(self._flow.project, now)
         return retry.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:

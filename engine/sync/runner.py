@@ -260,7 +260,7 @@ class Runs:
             budget = (
                 0
                 if held_up > 0
-                else self._catalog.ask(self._project, now, partial(self._wait, now))
+                else self._catalog.acquire(self._project, now, partial(self._wait, now))
             )
             if max(held_up, budget) > 0:
                 self._later.append(attempt)
@@ -290,7 +290,7 @@ class Runs:
         told = False
         while True:
             now = self._now()
-            pause = self._catalog.ask(self._project, now, partial(self._wait, now))
+            pause = self._catalog.acquire(self._project, now, partial(self._wait, now))
             if pause == 0:
                 return
             if pause > schedule.SECOND and not told:

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.catalog.buffered import BufferedCatalog
 from engine.catalog.database import Catalog
-from engine.catalog.run_history import RunHistory
 from engine.dataset.storage.local import local_path, try_out
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
@@ -37,7 +37,7 @@ def sample(
     RateLimited, with the moment when there is room for it, if the hour has none left.
     """
     client.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
-    with RunHistory(home) as catalog:
+    with BufferedCatalog(home) as catalog:
         asked_at = _take_slot(catalog, flow.project, now)
         try:
             with client.stream(
@@ -62,7 +62,7 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     budget = retry.DEFAULT_RATE_LIMIT
     while True:
         at = now()
-        pause = catalog.ask(
+        pause = catalog.acquire(
             project, at, partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
         )
         if not pause:

@@ -83,7 +83,7 @@ class FlowStatus:
         arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
-        self.asked = len(catalog.asked(self.flow.project, self.now))
+        self.asked = len(catalog.recent_requests(self.flow.project, self.now))
         self._remark(run for run in ended if run.started_at > self.now - NOTED)
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
             if run.started_at > self.now - plan.FULL_DAY:

@@ -113,7 +113,7 @@ def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
         told.append(moments)
         return pause
 
-    assert catalog.ask(project, now, wait) == pause
+    assert catalog.acquire(project, now, wait) == pause
     (moments,) = told
     return list(moments)
 
@@ -133,7 +133,7 @@ def test_only_a_request_that_may_go_out_is_noted(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         ask(catalog, "1", 10, pause=700)
         with pytest.raises(ZeroDivisionError):
-            catalog.ask("1", 10, lambda moments: 1 // len(moments))
+            catalog.acquire("1", 10, lambda moments: 1 // len(moments))
         assert ask(catalog, "1", 10) == []
         assert ask(catalog, "1", 20) == [10]
 
@@ -174,7 +174,7 @@ def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
         return 0
 
     with Catalog(tmp_path) as catalog, ExitStack() as stack:
-        assert catalog.ask("1", 1, wait) == 0
+        assert catalog.acquire("1", 1, wait) == 0
     assert noted(tmp_path, "1") == [1]
 
 
@@ -190,7 +190,7 @@ def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
         "    for _ in range(40):\n"
         "        now = time.time_ns() // 1_000_000\n"
         "        wait = lambda moments: wait_for_slot(moments, 0, now, budget)\n"
-        "        got += catalog.ask('1', now, wait) == 0\n"
+        "        got += catalog.acquire('1', now, wait) == 0\n"
         "    print(got)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -311,7 +311,7 @@ def test_processes_share_one_file(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from engine.catalog.database import Catalog\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
-        "    for number in range(20): catalog.ask(sys.argv[2], number, lambda _: 0)\n"
+        "    for number in range(20): catalog.acquire(sys.argv[2], number, lambda _: 0)\n"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), project], cwd=ROOT)
@@ -453,7 +453,7 @@ def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
             assert payload(read) == payload(each)
             assert read == each or each.status == FAILED  # of which the payload has less
             fresh.save(read)
-        fresh.ask("1", 5, lambda _: 0)
+        fresh.acquire("1", 5, lambda _: 0)
     assert whole(tmp_path / "old") == whole(tmp_path / "new")
     with Catalog(tmp_path / "old") as again:
         assert totals(again)["events", "runs success"] == 1500 - 214
@@ -461,7 +461,7 @@ def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
 
 
 def asked_once(catalog: Catalog) -> bool:
-    return catalog.asked("1", 5) == [5]
+    return catalog.recent_requests("1", 5) == [5]
 
 
 def totals(catalog: Catalog) -> dict[tuple[str, str], int]:

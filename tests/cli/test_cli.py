@@ -831,7 +831,7 @@ def ask(sandbox: Sandbox, folder: Path, moments: list[int]) -> None:
     """Note requests at these moments, in ms, at home in `folder`."""
     with Catalog(folder / ".mixpanel-etl") as catalog:
         for moment in moments:
-            catalog.ask(flow_of(sandbox.url, folder).project, moment, lambda _: 0)
+            catalog.acquire(flow_of(sandbox.url, folder).project, moment, lambda _: 0)
 
 
 def test_stop_while_the_budget_is_used_up(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:

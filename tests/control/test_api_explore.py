@@ -180,7 +180,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
         keep_source(plane, connection)
         said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
         assert "cannot be reached" in said
-        assert not plane.catalog.asked(f"http://127.0.0.1:1/{PROJECT_ID}", plane.now())
+        assert not plane.catalog.recent_requests(f"http://127.0.0.1:1/{PROJECT_ID}", plane.now())
 
 
 def test_mixpanel_takes_too_long(
@@ -253,10 +253,10 @@ def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:
         keep_source(plane, connection)
         path = f"{CONNECTIONS}/{connection}/test"
         assert client.get(path).json() == {"result": True}
-        assert other.asked(project, moment[0]) == moment
+        assert other.recent_requests(project, moment[0]) == moment
         for _ in range(retry.DEFAULT_RATE_LIMIT.per_hour - 1):  # by a flow, say
             moment[0] += schedule.SECOND
-            assert other.ask(project, moment[0], lambda _: 0) == 0
+            assert other.acquire(project, moment[0], lambda _: 0) == 0
         moment[0] += schedule.SECOND
         before = len(sandbox.requests)
         said = problem(client.get(path), "1400-429")

@@ -618,7 +618,7 @@ def test_what_is_asked_for_of_a_flow_that_is_gone(tried: Trial, idle: Daemon) ->
             catalog.save(scheduled(replace(flow, name=name), "data", run, {}))
         idle._flows, idle._api = {}, server
         idle._read()
-        assert catalog.asked_for() == {"events", "off", "broken"}
+        assert catalog.scheduled_flows() == {"events", "off", "broken"}
         withdrawn = {run.flow for run in catalog.history(status="failed")}
         assert withdrawn == {"gone", flow_id("deleted")}
         assert idle._due == {"events"}

@@ -540,8 +540,8 @@ def test_requests_and_their_budget(control: Control) -> None:
     try:
         assert samples(control, "requests_last_hour") == {("https://h/7",): 0}
         for at in (NOW - HOUR, NOW - HOUR + 1, NOW):
-            plane.catalog.ask("https://h/7", at, lambda _: 0)
-            plane.catalog.ask("https://elsewhere/8", at, lambda _: 0)
+            plane.catalog.acquire("https://h/7", at, lambda _: 0)
+            plane.catalog.acquire("https://elsewhere/8", at, lambda _: 0)
         assert samples(control, "requests_last_hour") == {("https://h/7",): 2}
     finally:
         for each in made:

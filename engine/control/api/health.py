@@ -161,7 +161,7 @@ class Figures(Collector):
         )
         now = self._plane.now()
         for project in sorted(set(self._projects(flows))):
-            asked.add_metric([project], len(self._plane.catalog.asked(project, now)))
+            asked.add_metric([project], len(self._plane.catalog.recent_requests(project, now)))
         yield asked
         yield GaugeMetricFamily(
             "mixpanel_etl_requests_hourly_budget",

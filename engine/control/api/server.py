@@ -71,7 +71,7 @@ class Server:
         What was asked for of one that is not there any more is withdrawn: no turn will take it.
         """
         plane = self._plane
-        asked = plane.catalog.asked_for()
+        asked = plane.catalog.scheduled_flows()
         if gone := asked - running:
             gone -= {to_flow.name_of(each) for each in plane.resources.all("flows")}
         for name in gone:

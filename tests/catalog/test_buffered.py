@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import run_history
+from engine.catalog import buffered
+from engine.catalog.buffered import UNWRITTEN, BufferedCatalog
 from engine.catalog.database import NAME, Catalog
-from engine.catalog.run_history import UNWRITTEN, RunHistory
 from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
@@ -34,8 +34,8 @@ from tests.support.records import record
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PATIENCE", "HURRY", "AT_THE_END"):
-        monkeypatch.setattr(run_history, name, 0.01)
+    for name in ("FIRST_WAIT", "NEXT_WAIT", "LAST_WAIT"):
+        monkeypatch.setattr(buffered, name, 0.01)
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def test_a_backfill_beside_a_locked_catalog(
 def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
     """Then nothing is left beside the catalog, and nobody has to look for it."""
     told: list[str] = []
-    with RunHistory(tmp_path, told.append) as catalog:
+    with BufferedCatalog(tmp_path, told.append) as catalog:
         with locked(tmp_path):
             save(catalog, "a", IN_PROGRESS)
             assert len(kept(tmp_path)) == 1
@@ -106,14 +106,14 @@ def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_kept(tmp_path: Path) -> None:
     """It is written by the next one, beside what that saves, and counted once in the totals."""
-    first = RunHistory(tmp_path)
+    first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", SUCCESS)
         save(first, "b", IN_PROGRESS)  # and killed here
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         assert {entry.status for entry in catalog.history()} == {SUCCESS, IN_PROGRESS}
         assert catalog.abandon("data/events", 9_000) == 1
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         assert sorted(entry.status for entry in catalog.history()) == [FAILED, SUCCESS]
         query = "SELECT what, value FROM totals WHERE what LIKE 'runs %'"
         assert dict(catalog.read(query)) == {"runs success": 1, "runs failed": 1}
@@ -126,14 +126,14 @@ def test_history_that_version_0_1_kept(tmp_path: Path) -> None:
     old = {"item": payload(run), "flow": run.flow, "dataset": run.dataset}
     left = {"runs": [old | {"window": run.window.as_json()}], "requests": [["1", 5]]}
     (tmp_path / UNWRITTEN / "x.json").write_text(json.dumps(left))
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         assert catalog.history() == [run]
     assert (kept(tmp_path), noted(tmp_path, "1")) == ([], [5])
 
 
 def test_what_is_newer_stays(tmp_path: Path) -> None:
     """A file that is written late replaces no later record of its run."""
-    first = RunHistory(tmp_path)
+    first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", IN_PROGRESS, started_at=1_000)
     (path,) = (tmp_path / UNWRITTEN).iterdir()
@@ -141,7 +141,7 @@ def test_what_is_newer_stays(tmp_path: Path) -> None:
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", SUCCESS, updated_at=2_000)
     path.write_text(text)
-    RunHistory(tmp_path).close()
+    BufferedCatalog(tmp_path).close()
     assert (statuses(tmp_path), kept(tmp_path)) == ([SUCCESS], [])
 
 
@@ -150,9 +150,9 @@ def test_a_damaged_file_beside_the_catalog(tmp_path: Path) -> None:
     (tmp_path / UNWRITTEN).mkdir()
     path = tmp_path / UNWRITTEN / "x.json"
     path.write_text('{"runs": [{}')
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         save(catalog, "a")
-        assert catalog.ask("1", 10, lambda _: 0) == 0
+        assert catalog.acquire("1", 10, lambda _: 0) == 0
     assert path.exists()
     assert statuses(tmp_path) == [SUCCESS]
 
@@ -162,25 +162,25 @@ def test_the_budget_of_a_locked_catalog(tmp_path: Path) -> None:
     budget = RateLimit(per_hour=4, per_second=100)
 
     def ask(catalog: Catalog, at: int) -> int:
-        return catalog.ask("1", at, lambda asked: wait_for_slot(asked, 0, at, budget))
+        return catalog.acquire("1", at, lambda asked: wait_for_slot(asked, 0, at, budget))
 
     with Catalog(tmp_path) as catalog:
         assert ask(catalog, 10) == 0
     with locked(tmp_path):
-        with RunHistory(tmp_path) as catalog:
+        with BufferedCatalog(tmp_path) as catalog:
             assert [ask(catalog, at) for at in (20, 30)] == [0, 0]
             catalog.release("1", 20)
-        with RunHistory(tmp_path) as catalog:
+        with BufferedCatalog(tmp_path) as catalog:
             assert [ask(catalog, at) > 0 for at in (40, 50, 60)] == [False, False, True]
-            assert catalog.asked("1", 70) == [10, 30, 40, 50]
-    with RunHistory(tmp_path) as catalog:
-        assert catalog.asked("1", 70) == [10, 30, 40, 50]
+            assert catalog.recent_requests("1", 70) == [10, 30, 40, 50]
+    with BufferedCatalog(tmp_path) as catalog:
+        assert catalog.recent_requests("1", 70) == [10, 30, 40, 50]
     assert noted(tmp_path, "1") == [10, 30, 40, 50]
 
 
 def test_what_was_asked_for_is_not_begun_twice(tmp_path: Path) -> None:
     """A run that is not scheduled any more is not, whether or not the file knows."""
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         save(catalog, "a", SCHEDULED)
         with locked(tmp_path):
             assert len(catalog.history("events", SCHEDULED)) == 1
@@ -193,12 +193,12 @@ def test_what_was_asked_for_is_not_begun_twice(tmp_path: Path) -> None:
 def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
     """As one that is locked."""
     told: list[str] = []
-    with RunHistory(tmp_path, told.append) as catalog:
+    with BufferedCatalog(tmp_path, told.append) as catalog:
         (pages,) = catalog._connection.execute("PRAGMA page_count").fetchone()
         catalog._connection.execute(f"PRAGMA max_page_count = {pages}")
         for number in range(40):
             save(catalog, str(number))
-            assert catalog.ask("1", number, lambda _: 0) == 0
+            assert catalog.acquire("1", number, lambda _: 0) == 0
         catalog._connection.execute(f"PRAGMA max_page_count = {pages * 10}")
     assert len(told) == 1
     assert "full" in told[0]
@@ -209,22 +209,22 @@ def test_nothing_can_be_written(tmp_path: Path) -> None:
     """Not even beside the catalog: that is said at the end, and what was pulled is pulled."""
     (tmp_path / UNWRITTEN).touch()
     told: list[str] = []
-    with locked(tmp_path), RunHistory(tmp_path, told.append) as catalog:
+    with locked(tmp_path), BufferedCatalog(tmp_path, told.append) as catalog:
         save(catalog, "a")
-        assert catalog.ask("1", 1, lambda _: 0) == 0
+        assert catalog.acquire("1", 1, lambda _: 0) == 0
     assert len(told) == 2
     assert "The history of 1 run is lost" in told[1]
 
 
 def test_what_is_no_matter_of_time(tmp_path: Path) -> None:
     """A catalog that is damaged, or was deleted while it was in use, is an error as ever."""
-    with RunHistory(tmp_path / "home") as catalog:
+    with BufferedCatalog(tmp_path / "home") as catalog:
         (tmp_path / "home" / NAME).unlink()
         with pytest.raises(EtlError, match="deleted or replaced"):
             save(catalog, "a")
     (tmp_path / NAME).write_text("junk, and no SQLite at all" * 100)
     with pytest.raises(InputError, match=r"cannot be read .*move it away"):
-        RunHistory(tmp_path)
+        BufferedCatalog(tmp_path)
 
 
 def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
@@ -246,8 +246,8 @@ def test_a_table_that_was_committed_beside_a_locked_catalog(tmp_path: Path) -> N
         flow = flow_of(sandbox.url, tmp_path / "table")
         dataset = Dataset(tmp_path / "table", table_schema(RULES), flow.source)
         Catalog(home).close()
-        with locked(home), RunHistory(home) as catalog:
+        with locked(home), BufferedCatalog(home) as catalog:
             Backfill(flow, RULES, dataset, catalog, QUICK).run(DAYS)
     assert statuses(home) == []
-    RunHistory(home).close()
+    BufferedCatalog(home).close()
     assert set(statuses(home)) == {SUCCESS}

@@ -1,7 +1,7 @@
-"""The catalog of who pulls: what cannot be written into it now is kept, and pulling goes on.
+"""A catalog for pulls: runs and requests that cannot be written now are buffered.
 
-History is no reason not to pull. While another process holds the file, or its disk is full, runs
-and requests are kept in memory and in a file beside the catalog; whoever can write next does.
+Pulling goes on while another process has the file locked or its disk is full. The buffer is in
+memory and in a file beside the catalog; the next process that can write the catalog adds it.
 """
 
 import json
@@ -20,46 +20,46 @@ from engine.model.run_record import RunRecord
 from engine.model.schedule import HOUR
 from engine.model.window import Window
 
-UNWRITTEN = "unwritten"  # the folder in the home
-PATIENCE = 5.0  # seconds to wait for who holds the file, at first
-HURRY = 0.1  # … and from then on: what waits for us is Mixpanel's answer
-AT_THE_END = 1.0  # … and for the last time (P8)
+UNWRITTEN = "unwritten"  # the folder of buffer files in the home
+FIRST_WAIT = 5.0  # seconds to wait for a locked file, the first time
+NEXT_WAIT = 0.1  # … from then on: Mixpanel's response is waiting meanwhile
+LAST_WAIT = 1.0  # … and before the program ends (P8)
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """Runs, and requests as project and moment, that are not in the catalog yet."""
+class _Buffer:
+    """Runs and requests (project, moment in ms) that are not in the catalog yet."""
 
     runs: Sequence[RunRecord] = ()
     requests: Sequence[tuple[str, int]] = ()
 
 
-class RunHistory(Catalog):
-    """A catalog whose runs and requests can be saved at any time. For one thread.
+class BufferedCatalog(Catalog):
+    """A catalog that accepts runs and requests while its file cannot be used. For one thread.
 
-    `tell` gets a sentence when the file cannot be used, once, and another one at the end if that is
-    still so. A file that is damaged, or was deleted while it was in use, is an error as ever.
+    `warn` gets a sentence the first time that the file cannot be used, and one at the end if it
+    still cannot. A file that is damaged, or was deleted while it was in use, raises as in Catalog.
     """
 
-    def __init__(self, home: Path, tell: Callable[[str], object] = lambda _: None) -> None:
-        self._home, self._tell = home, tell
+    def __init__(self, home: Path, warn: Callable[[str], object] = lambda _: None) -> None:
+        self._home, self._warn = home, warn
         self._runs: dict[str, RunRecord] = {}  # that are to be written, by id
         self._requests: list[tuple[str, int]] = []
-        self._beside = home / UNWRITTEN / f"{uuid4()}.json"
-        self._told = self._is_open = False
-        self._left = list((home / UNWRITTEN).glob("*.json"))  # by those that could not, and ended
-        self._opened()
+        self._file_beside = home / UNWRITTEN / f"{uuid4()}.json"
+        self._warned = self._is_open = False
+        self._others = list((home / UNWRITTEN).glob("*.json"))  # buffers of processes that ended
+        self._open()
         self._flush()
 
     def save(self, record: RunRecord) -> None:
         """Store a run in place of its last record: in the file as soon as it can be written."""
-        if self._flush() and self._opened():
+        if self._flush() and self._open():
             try:
                 return super().save(record)
             except CatalogUnavailable as error:
-                self._fails(error)
+                self._report(error)
         self._runs[record.id] = record
-        self._keep_beside()
+        self._write_buffer()
         return None
 
     def history(
@@ -70,13 +70,13 @@ class RunHistory(Catalog):
         limit: int = 100,
         until: int | None = None,
     ) -> list[RunRecord]:
-        """The newest runs first, also those that are not written yet."""
+        """Return the newest runs first, with those in the buffer."""
         found: list[RunRecord] = []
-        if self._opened():
+        if self._open():
             try:
                 found = super().history(flow, status, dataset, limit, until)
             except CatalogUnavailable as error:
-                self._fails(error)
+                self._report(error)
         if not self._runs:
             return found
         merged = [entry for entry in found if entry.id not in self._runs]
@@ -90,74 +90,76 @@ class RunHistory(Catalog):
         return merged if limit < 0 else merged[:limit]
 
     def abandon(self, dataset: str, at: int) -> int:
-        """Mark what is still `inProgress` on `dataset` as failed; else the next start does."""
-        if self._opened():
+        """Mark runs still `inProgress` on `dataset` as failed; if locked, the next start does."""
+        if self._open():
             try:
                 return super().abandon(dataset, at)
             except CatalogUnavailable as error:
-                self._fails(error)
+                self._report(error)
         return 0
 
-    def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
-        """Take a slot in the budget of `project`; 0, or the ms until there may be one.
+    def acquire(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
+        """Take a slot of the rate limit of `project`; return 0, or the ms until one may be free.
 
-        Without the file it is noted beside it: other processes count that once they cannot write
-        either, or once it is in the file.
+        Without the file the request is buffered: other processes count it if they cannot use the
+        file either, or once it is in the file.
         """
-        if self._flush() and self._opened():
+        if self._flush() and self._open():
             try:
-                return super().ask(project, now, wait)
+                return super().acquire(project, now, wait)
             except CatalogUnavailable as error:
-                self._fails(error)
-        pause = wait(self.asked(project, now))
+                self._report(error)
+        pause = wait(self.recent_requests(project, now))
         if pause == 0:
             self._requests.append((project, now))
-            self._keep_beside()
+            self._write_buffer()
         return pause
 
-    def asked(self, project: str, now: int) -> list[int]:
-        """When the project was asked in the hour before `now`, as far as that is known."""
+    def recent_requests(self, project: str, now: int) -> list[int]:
+        """Return the moments of requests in the hour before `now`, with those in all buffers."""
         found: list[int] = []
-        if self._opened():
+        if self._open():
             try:
-                found = super().asked(project, now)
+                found = super().recent_requests(project, now)
             except CatalogUnavailable as error:
-                self._fails(error)
-        others = [path for path in self._beside.parent.glob("*.json") if path != self._beside]
-        noted = [each for path in others for each in (_read(path) or _Left()).requests]
+                self._report(error)
+        others = [
+            path for path in self._file_beside.parent.glob("*.json") if path != self._file_beside
+        ]
+        noted = [each for path in others for each in (_read(path) or _Buffer()).requests]
         unwritten = [at for of, at in (*self._requests, *noted) if of == project]
         return sorted(found + [at for at in unwritten if now - HOUR < at <= now])
 
     def release(self, project: str, at: int) -> None:
-        """Free the slot that `ask` gave at that moment, in ms; if that cannot be, it is lost."""
+        """Free the slot that `acquire` gave at `at` (ms); while the file is locked, it is lost."""
         if (project, at) in self._requests:
             self._requests.remove((project, at))
-            self._keep_beside()
-        elif self._opened():
+            self._write_buffer()
+        elif self._open():
             try:
                 super().release(project, at)
             except CatalogUnavailable as error:
-                self._fails(error)
+                self._report(error)
 
     def close(self, seconds: float = -1) -> None:
-        """Write what is left, or leave it beside the catalog; then let go of the file."""
+        """Write the buffer to the catalog, or leave it beside that; then close the file."""
         if self._is_unwritten:
             if self._is_open:
-                self.wait_for_others(AT_THE_END)
+                self.wait_for_others(LAST_WAIT)
             if not self._flush():
-                self._say_what_is_left()
+                self._warn_of_buffer()
         if self._is_open:
             super().close(seconds)
 
-    def _say_what_is_left(self) -> None:
+    def _warn_of_buffer(self) -> None:
         count = "1 run" if len(self._runs) == 1 else f"{len(self._runs)} runs"
-        if self._keep_beside():
-            self._tell(
+        if self._write_buffer():
+            self._warn(
                 f"The history of {count} is not in the catalog {self.path}. It is kept in "
-                f"{self._beside} until the next run of any flow, which writes it."
+                f"{self._file_beside} until the next run of any flow, which writes it."
             )
         else:
-            self._tell(
+            self._warn(
                 f"The history of {count} is lost: neither the catalog {self.path} nor its folder "
                 "can be written. What was pulled is in the table."
             )
@@ -168,67 +170,69 @@ class RunHistory(Catalog):
     def _is_unwritten(self) -> bool:
         return bool(self._runs or self._requests)
 
-    def _opened(self) -> bool:
-        """Open the file if it is not open yet; whether it is."""
+    def _open(self) -> bool:
+        """Open the file if it is closed; return whether it is open now."""
         if not self._is_open:
             try:
-                super().__init__(self._home, HURRY if self._told else PATIENCE)
+                super().__init__(self._home, NEXT_WAIT if self._warned else FIRST_WAIT)
             except CatalogUnavailable as error:
-                self._fails(error)
+                self._report(error)
             else:
                 self._is_open = True
         return self._is_open
 
-    def _fails(self, error: CatalogUnavailable) -> None:
-        """Say so, once; from now on nobody waits long for the file."""
-        if not self._told:
-            self._tell(f"{error} Pulling goes on, and the history is written later.")
-        self._told = True
+    def _report(self, error: CatalogUnavailable) -> None:
+        """Warn once, and wait less for the file from now on."""
+        if not self._warned:
+            self._warn(f"{error} Pulling goes on, and the history is written later.")
+        self._warned = True
         if self._is_open:
-            self.wait_for_others(HURRY)
+            self.wait_for_others(NEXT_WAIT)
 
     def _flush(self) -> bool:
-        """Write all that is kept, also by others that ended; whether nothing is left."""
-        if not self._is_unwritten and not self._left:
+        """Write the buffers, also of processes that ended; return whether nothing is left."""
+        if not self._is_unwritten and not self._others:
             return True
-        if not self._opened():
-            self._keep_beside()
+        if not self._open():
+            self._write_buffer()
             return False
-        left = {path: found for path in self._left if (found := _read(path))}
+        left = {path: found for path in self._others if (found := _read(path))}
         try:
             with self.transaction() as connection:
                 for found in left.values():
                     runs.add(connection, found.runs, found.requests)
                 runs.add(connection, list(self._runs.values()), self._requests)
         except CatalogUnavailable as error:
-            self._fails(error)
-            self._keep_beside()
+            self._report(error)
+            self._write_buffer()
             return False
-        self._runs, self._requests, self._left = {}, [], []
-        for path in (*left, self._beside):
+        self._runs, self._requests, self._others = {}, [], []
+        for path in (*left, self._file_beside):
             with suppress(OSError):  # it is written again then, which changes nothing
                 path.unlink(missing_ok=True)
         return True
 
-    def _keep_beside(self) -> bool:
-        """Keep what is not written in a file, which outlives this process; whether that went."""
+    def _write_buffer(self) -> bool:
+        """Write the buffer to a file beside the catalog (P8); return whether that was possible."""
         if not self._is_unwritten:
             return True
         records = [record.as_json() for record in self._runs.values()]
         try:
-            self._beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_synced(self._beside, json.dumps({"runs": records, "requests": self._requests}))
-        except OSError:  # told at the end, if it is so until then
+            self._file_beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_synced(
+                self._file_beside, json.dumps({"runs": records, "requests": self._requests})
+            )
+        except OSError:  # `close` warns, if it cannot be written then either
             return False
         return True
 
 
-def _read(path: Path) -> _Left | None:
-    """What another process kept; None for a file that has just gone, or is damaged: it stays."""
+def _read(path: Path) -> _Buffer | None:
+    """Read a buffer file; None for one that has just gone, or that is damaged and stays."""
     try:
         found = json.loads(path.read_text("utf-8"))
         records = [_record(run) for run in found["runs"]]
-        return _Left(records, [(str(of), int(at)) for of, at in found["requests"]])
+        return _Buffer(records, [(str(of), int(at)) for of, at in found["requests"]])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
