@@ -8,8 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from engine.catalog import runs, version_0_1
@@ -19,6 +20,8 @@ from engine.model.flow import flow_id
 from engine.model.run_record import RunRecord
 from engine.model.schedule import HOUR
 from engine.model.window import Window
+
+T = TypeVar("T")
 
 UNWRITTEN = "unwritten"  # the folder of buffer files in the home
 FIRST_WAIT = 5.0  # seconds to wait for a locked file, the first time
@@ -45,7 +48,7 @@ class BufferedCatalog(Catalog):
         self._home, self._warn = home, warn
         self._runs: dict[str, RunRecord] = {}  # that are to be written, by id
         self._requests: list[tuple[str, int]] = []
-        self._file_beside = home / UNWRITTEN / f"{uuid4()}.json"
+        self._buffer_file = home / UNWRITTEN / f"{uuid4()}.json"
         self._warned = self._is_open = False
         self._others = list((home / UNWRITTEN).glob("*.json"))  # buffers of processes that ended
         self._open()
@@ -71,32 +74,23 @@ class BufferedCatalog(Catalog):
         until: int | None = None,
     ) -> list[RunRecord]:
         """Return the newest runs first, with those in the buffer."""
-        found: list[RunRecord] = []
-        if self._open():
-            try:
-                found = super().history(flow, status, dataset, limit, until)
-            except CatalogUnavailable as error:
-                self._report(error)
+        call = partial(super().history, flow, status, dataset, limit, until)
+        stored: list[RunRecord] = self._use(call, [])
         if not self._runs:
-            return found
-        merged = [entry for entry in found if entry.id not in self._runs]
-        for entry in self._runs.values():
-            of_flow = flow is None or flow_id(entry.flow) == flow_id(flow)
-            of_status = status is None or entry.status.lower() == status.lower()
-            is_later = until is not None and entry.started_at > until
-            if of_flow and of_status and dataset in (None, entry.dataset) and not is_later:
-                merged.append(entry)
-        merged.sort(key=lambda entry: entry.started_at, reverse=True)
+            return stored
+        merged = [record for record in stored if record.id not in self._runs]
+        for record in self._runs.values():
+            of_flow = flow is None or flow_id(record.flow) == flow_id(flow)
+            of_status = status is None or record.status.lower() == status.lower()
+            is_later = until is not None and record.started_at > until
+            if of_flow and of_status and dataset in (None, record.dataset) and not is_later:
+                merged.append(record)
+        merged.sort(key=lambda record: record.started_at, reverse=True)
         return merged if limit < 0 else merged[:limit]
 
     def abandon(self, dataset: str, at: int) -> int:
         """Mark runs still `inProgress` on `dataset` as failed; if locked, the next start does."""
-        if self._open():
-            try:
-                return super().abandon(dataset, at)
-            except CatalogUnavailable as error:
-                self._report(error)
-        return 0
+        return self._use(partial(super().abandon, dataset, at), 0)
 
     def acquire(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
         """Take a slot of the rate limit of `project`; return 0, or the ms until one may be free.
@@ -117,29 +111,19 @@ class BufferedCatalog(Catalog):
 
     def recent_requests(self, project: str, now: int) -> list[int]:
         """Return the moments of requests in the hour before `now`, with those in all buffers."""
-        found: list[int] = []
-        if self._open():
-            try:
-                found = super().recent_requests(project, now)
-            except CatalogUnavailable as error:
-                self._report(error)
-        others = [
-            path for path in self._file_beside.parent.glob("*.json") if path != self._file_beside
-        ]
-        noted = [each for path in others for each in (_read(path) or _Buffer()).requests]
-        unwritten = [at for of, at in (*self._requests, *noted) if of == project]
-        return sorted(found + [at for at in unwritten if now - HOUR < at <= now])
+        stored: list[int] = self._use(partial(super().recent_requests, project, now), [])
+        others = set(self._buffer_file.parent.glob("*.json")) - {self._buffer_file}
+        buffered = [each for path in others for each in (_read(path) or _Buffer()).requests]
+        moments = [at for of, at in (*self._requests, *buffered) if of == project]
+        return sorted(stored + [at for at in moments if now - HOUR < at <= now])
 
     def release(self, project: str, at: int) -> None:
         """Free the slot that `acquire` gave at `at` (ms); while the file is locked, it is lost."""
         if (project, at) in self._requests:
             self._requests.remove((project, at))
             self._write_buffer()
-        elif self._open():
-            try:
-                super().release(project, at)
-            except CatalogUnavailable as error:
-                self._report(error)
+        else:
+            self._use(partial(super().release, project, at), None)
 
     def close(self, seconds: float = -1) -> None:
         """Write the buffer to the catalog, or leave it beside that; then close the file."""
@@ -156,7 +140,7 @@ class BufferedCatalog(Catalog):
         if self._write_buffer():
             self._warn(
                 f"The history of {count} is not in the catalog {self.path}. It is kept in "
-                f"{self._file_beside} until the next run of any flow, which writes it."
+                f"{self._buffer_file} until the next run of any flow, which writes it."
             )
         else:
             self._warn(
@@ -164,7 +148,16 @@ class BufferedCatalog(Catalog):
                 "can be written. What was pulled is in the table."
             )
 
-    # The file, and what stands in for it ---------------------------------------------------
+    # The file, and its buffer --------------------------------------------------------------
+
+    def _use(self, call: Callable[[], T], otherwise: T) -> T:
+        """Return what `call` returns, or `otherwise` while the file cannot be used."""
+        if self._open():
+            try:
+                return call()
+            except CatalogUnavailable as error:
+                self._report(error)
+        return otherwise
 
     @property
     def _is_unwritten(self) -> bool:
@@ -207,7 +200,7 @@ class BufferedCatalog(Catalog):
             self._write_buffer()
             return False
         self._runs, self._requests, self._others = {}, [], []
-        for path in (*left, self._file_beside):
+        for path in (*left, self._buffer_file):
             with suppress(OSError):  # it is written again then, which changes nothing
                 path.unlink(missing_ok=True)
         return True
@@ -218,9 +211,9 @@ class BufferedCatalog(Catalog):
             return True
         records = [record.as_json() for record in self._runs.values()]
         try:
-            self._file_beside.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._buffer_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_synced(
-                self._file_beside, json.dumps({"runs": records, "requests": self._requests})
+                self._buffer_file, json.dumps({"runs": records, "requests": self._requests})
             )
         except OSError:  # `close` warns, if it cannot be written then either
             return False

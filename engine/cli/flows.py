@@ -114,7 +114,7 @@ def plan(config_file: ConfigFile, flow: FlowName = None, as_json: AsJson = False
         if s.problem or not s.flow.schedule:
             say(f"{s.flow.name}: {s.problem or 'it has no schedule: the daemon leaves it alone.'}")
             continue
-        count, left = s.requests, DEFAULT_RATE_LIMIT.per_hour - s.asked
+        count, left = s.requests, DEFAULT_RATE_LIMIT.per_hour - s.requests_last_hour
         when = "at once" if s.hours == 0 else f"in {duration(s.hours * 3600)}"
         requests = "1 request" if count == 1 else f"{count:,} requests"
         say(
@@ -157,7 +157,7 @@ def status(
                 len(s.days),
                 s.to_fill,
                 s.rejected,
-                s.asked,
+                s.requests_last_hour,
             )
             for s in told
         ]
@@ -259,7 +259,7 @@ def reset(
     if found.problem:
         raise InputError(found.problem)
     planned = Reset(found, first or None, last or None)
-    days, others = planned.days, len(planned.asked) - len(planned.days)
+    days, others = planned.days, len(planned.pulled) - len(planned.days)
     rest = f" {others} more would not be due then: for those, backfill --force." if others else ""
     if not days:
         return say(f"Nothing to forget: no day of these was pulled and would be due again.{rest}")

@@ -1,6 +1,6 @@
-"""What a person sees: a bar on a terminal, a line a window elsewhere, tables.
+"""Show a person the progress of runs, as a bar on a terminal or as lines, and tables of results.
 
-Progress goes to stderr, answers to stdout. It decides nothing.
+Progress goes to stderr, results to stdout.
 """
 
 import os
@@ -21,7 +21,7 @@ from engine.sync.runner import Advanced, Ended, Event, GaveUp, NoEvents, Noticed
 
 
 class Lines:
-    """One line a window that ended, one when something must be waited for."""
+    """Prints a line for each run that ends and for each wait."""
 
     def __enter__(self) -> "Lines":
         return self
@@ -30,10 +30,10 @@ class Lines:
         pass
 
     def __call__(self, event: Event) -> None:
-        """Show `event`, if it is worth a line."""
+        """Print the line of `event`, if it has one."""
         line = describe(event)
         if line:
-            with suppress(OSError):  # nobody looks any more: no reason to stop the work
+            with suppress(OSError):  # stderr was closed: no reason to stop the work
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
@@ -47,7 +47,7 @@ class Bar:
             MofNCompleteColumn(),
             TextColumn("days  {task.fields[events]:,} events  {task.fields[rate]:.1f} MB/s"),
             TimeRemainingColumn(),
-            # Takes texts as they are: rich sees markup and emoji in other people's words.
+            # Mixpanel's texts may look like markup or emoji to rich: it prints them as they are.
             console=Console(stderr=True, highlight=False, markup=False, emoji=False),
         )
         self._task = self._progress.add_task("pulling", total=days, events=0, rate=0.0)
@@ -67,7 +67,7 @@ class Bar:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        """Move the bar; failures and waits are also written above it."""
+        """Move the bar, and print failures, waits and remarks above it."""
         if isinstance(event, Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
         elif isinstance(event, Split):
@@ -75,7 +75,7 @@ class Bar:
         elif isinstance(event, Ended):
             self._running.pop(event.record.id, None)
             tally = event.record.tally or Tally()
-            # What a failed run read was read, but none of its events is in the table.
+            # The bytes of a failed run count, but no event of it is in the table.
             events = 0 if event.error else tally.lines
             self._done = (self._done[0] + events, self._done[1] + tally.bytes_read)
             if not (event.error or event.record.window.arrival):
@@ -95,7 +95,7 @@ class Bar:
 
 
 def describe(event: Event) -> str:
-    """An event as a line; empty where it is not worth one."""
+    """Return the line of a progress event; empty if it has none."""
     if isinstance(event, GaveUp):
         return f"{event.days} more days were not tried: what failed would fail for them too."
     if isinstance(event, Waiting):
@@ -142,16 +142,16 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 
 def by_another_mapping(days: int) -> str:
-    """The sentence about complete days that a mended mapping does not reach."""
+    """Return the sentence on complete days that were pulled with another mapping."""
     if days == 1:
         return "1 complete day was pulled with another mapping; --force pulls it again."
     return f"{days:,} complete days were pulled with another mapping; --force pulls them again."
 
 
 def summary(records: list[RunRecord], days: int, dataset: str, otherwise: int = 0) -> str:
-    """What all runs of a command came to, in one line.
+    """Return the counts of all runs of a command, in one line.
 
-    `otherwise`: how many complete days were pulled with another mapping set or schema.
+    `otherwise`: number of complete days that were pulled with another mapping set or schema.
     """
     more = f" {by_another_mapping(otherwise)}" if otherwise else ""
     return f"{_summary(records, days, dataset)}{more}"
@@ -177,7 +177,7 @@ def _summary(records: list[RunRecord], days: int, dataset: str) -> str:
 
 
 def history(records: list[RunRecord]) -> None:
-    """Runs as a table."""
+    """Print runs as a table."""
     columns = [
         "started (UTC)", "flow", "window", "status", "rows", "rejected", "duplicates", "took",
         "error",
@@ -202,6 +202,6 @@ def _row(record: RunRecord) -> list[str]:
 
 
 def progress(days: int) -> Lines | Bar:
-    """A bar where a person watches and there is something to wait for, lines elsewhere."""
+    """Return a bar, if stderr is a terminal and there are days to pull, else lines."""
     watched = days and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return Bar(days) if watched else Lines()

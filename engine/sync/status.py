@@ -1,6 +1,6 @@
-"""What people ask about a flow: how far it is, what is due, when it will be done.
+"""The status of a flow: how far it is, what is due, how long that takes, what is wrong.
 
-It reads the table, the catalog and the clock, and changes none of them.
+Reads the table, the catalog and the clock, and changes none of them.
 """
 
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from engine.sync.incremental import check_kind, check_still_there, comparable, c
 
 Json = dict[str, Any]
 MOST_RUNS = 1000  # of the last day
-NOTED = 7 * plan.FULL_DAY  # ms for which what a run has to tell is repeated
+NOTED = 7 * plan.FULL_DAY  # ms for which the remarks of a run are repeated
 NO_OVERLAP = (
     "its mapping set does not keep event, distinct_id, time and $insert_id in columns, by which an "
     "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when "
@@ -36,27 +36,29 @@ NO_OVERLAP = (
 
 
 class FlowStatus:
-    """A flow as it is at `now`, in ms since the epoch. `problem` is why it cannot be told.
+    """A flow as it is at `now`, in ms since the epoch. `problem`: why that cannot be determined.
 
-    `declared`: since when there is such a flow, as far as that is known.
+    `declared`: the moment (ms) since which the flow is declared; 0 if unknown.
     """
 
     def __init__(self, flow: Flow, catalog: Catalog | None, now: int, declared: int = 0) -> None:
         self.flow = flow
-        # A moment later than now was noted by another clock: it does not count.
+        # A moment later than now was set by another clock, and does not count.
         self._declared = declared if declared <= now else 0
         self.now = now
         self.problem = ""
-        self.undone = ""  # which days are due again since another program changed them
-        self.changed = ""  # which others it changed, that stay as they are
+        self.undone = ""  # sentence on days that are due again, since another program changed them
+        self.changed = (
+            ""  # sentence on days that another program changed, and that stay as they are
+        )
         self.positions = Positions(None, None, {})
         self.days: set[date] = set()
         self.due: list[Due] = []
         self.last: RunRecord | None = None
-        self.notes: list[str] = []  # what is worth knowing, and is no failure
+        self.notes: list[str] = []  # sentences that are no failures
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
-        self.rejected = 0  # records, in the runs of the last day
-        self.asked = 0  # requests in the last hour, of all flows of the project
+        self.rejected = 0  # events, in the runs of the last day
+        self.requests_last_hour = 0  # of all flows of the project
         self._backoffs: dict[date, int] = {}
         self._catalog = catalog
         if catalog:
@@ -72,36 +74,36 @@ class FlowStatus:
 
     def _read_catalog(self, catalog: Catalog) -> None:
         self._backoffs = failed_days(self.flow, catalog, self.now)[1]
-        # A run that began later than now was noted by a clock that was ahead.
+        # A run that started later than now was saved by a clock that was ahead.
         until = plan.latest(self.now)
         history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
         self.last = history[0] if history else None
-        # One that somebody stopped says nothing of the flow.
+        # A stopped run says nothing of the flow.
         open_ = (IN_PROGRESS, SCHEDULED)
         ended = [run for run in history if run.status not in open_ and not run.is_stopped]
-        # A day that came well does not hide that nothing arrives any more.
+        # The success of a day does not hide that arrival windows fail.
         arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
-        self.asked = len(catalog.recent_requests(self.flow.project, self.now))
+        self.requests_last_hour = len(catalog.recent_requests(self.flow.project, self.now))
         self._remark(run for run in ended if run.started_at > self.now - NOTED)
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
             if run.started_at > self.now - plan.FULL_DAY:
                 self.rejected += run.rejected
 
     def _remark(self, runs: Iterable[RunRecord]) -> None:
-        """Note the remarks of the newest run of whole days that has any."""
+        """Add the remarks of the newest run of whole days that has any to the notes."""
         missed = (run for run in runs if run.window.arrival is None)
         found = (run.remarks(self.flow) for run in missed)
         self.notes += next(filter(None, found), [])
 
     def _read(self, dataset: Dataset) -> None:
-        if dataset.damage:  # and the rest is told of what can be read
+        if dataset.damage:  # what can be read is reported all the same
             self.problem = dataset.damage
         self.days = dataset.days()
-        self._hold_against(dataset)
+        self._read_changes(dataset)
         self.positions = positions.read(self.flow, dataset, self.now)
-        self._tell_of_single_days()
+        self._note_single_days()
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
@@ -109,8 +111,8 @@ class FlowStatus:
             self.problem = wrong
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
 
-    def _tell_of_single_days(self) -> None:
-        """Note what it means to the flow that the project's days are not UTC days."""
+    def _note_single_days(self) -> None:
+        """Add a note on what it means to the flow that the project's days are not UTC days."""
         if self.positions.begin == UTC:
             return
         note, spaced = single_days.SAID, plan.spaced(self.flow)
@@ -126,11 +128,11 @@ class FlowStatus:
         self.flow = spaced
         self.notes.append(note)
 
-    def _hold_against(self, dataset: Dataset) -> None:
-        """P10: what another program did to the days of the flow."""
+    def _read_changes(self, dataset: Dataset) -> None:
+        """Describe what another program changed in the days of the flow (P10)."""
         undone = positions.undone(self.flow, dataset)
-        kept = [each for each in dataset.changes().values() if not each.undone]
-        if not undone and not kept:
+        others = [each for each in dataset.changes().values() if not each.undone]
+        if not undone and not others:
             return
         last = dataset.last_change()
         by = f" ({last.operation}, {utc(last.moment)})" if last else ""
@@ -142,14 +144,14 @@ class FlowStatus:
                 + ("The next tick pulls" if self.flow.schedule else "backfill pulls")
                 + (" it." if len(undone) == 1 else " them.")
             )
-        if kept:
+        if others:
             self.changed = (
-                f"another program wrote to the table{by}: {listed(kept)}. That is left as it is; "
+                f"another program wrote to the table{by}: {listed(others)}. That is left as it is; "
                 "backfill --force pulls a day again."
             )
 
     def _due(self, events_per_day: float | None) -> list[Due]:
-        """What the daemon would pull now, one after another: nothing without a schedule."""
+        """Return what the daemon would pull now, in order; nothing without a schedule."""
         if not self.flow.schedule:
             return []
         plan_ = partial(
@@ -167,20 +169,20 @@ class FlowStatus:
 
     @property
     def next_tick(self) -> int | None:
-        """In ms since the epoch."""
+        """Return the next tick, in ms since the epoch; None if there is none."""
         return plan.next_tick(self.flow.schedule, self.now) if self.flow.schedule else None
 
     @property
     def behind(self) -> int | None:
-        """Ms between the end of the last arrival window and now."""
+        """Return the ms between the end of the last arrival window and now."""
         arrival = self.positions.arrival
         return None if arrival is None else self.now - arrival
 
     @property
     def stale_since(self) -> int | None:
-        """Since when the flow has brought nothing though it should, in ms; None where all is well.
+        """Return since when (ms) the flow brings nothing though it should; None if it is on time.
 
-        Whoever should run it: more than two intervals and its delay are gone by since.
+        It is late when more than two intervals and its delay are over.
         """
         schedule = self.flow.schedule
         if schedule is None or self.problem:
@@ -197,7 +199,7 @@ class FlowStatus:
 
     @property
     def faults(self) -> list[str]:
-        """All that is wrong with the flow, a sentence or two each."""
+        """Return all that is wrong with the flow, a sentence or two each."""
         if self.problem:
             return [self.problem]
         found = [text for text in (self.undone, self.wrong) if text]
@@ -212,22 +214,22 @@ class FlowStatus:
 
     @property
     def to_fill(self) -> int:
-        """Days that are still to be pulled whole."""
+        """Return the number of days that are still to be pulled whole."""
         return sum(len(due.window.days) for due in self.due if not due.window.arrival)
 
     @property
     def requests(self) -> int:
-        """How many requests what is due takes."""
+        """Return the number of requests for all that is due."""
         return sum(len(due.window.requests) for due in self.due)
 
     @property
     def hours(self) -> float:
-        """How many hours the budget makes of what is due."""
-        left = max(self.requests - (retry.DEFAULT_RATE_LIMIT.per_hour - self.asked), 0)
+        """Return how many hours these requests take within the rate limit."""
+        left = max(self.requests - (retry.DEFAULT_RATE_LIMIT.per_hour - self.requests_last_hour), 0)
         return left / retry.DEFAULT_RATE_LIMIT.per_hour
 
     def as_json(self) -> Json:
-        """All of it; moments in ms since the epoch."""
+        """Return the status as `--json` prints it; moments in ms since the epoch."""
         last = self.last
         return {
             "flow": self.flow.name,
@@ -245,7 +247,7 @@ class FlowStatus:
             "daysHeld": len(self.days),
             "daysToFill": self.to_fill,
             "rejectedLastDay": self.rejected,
-            "requestsLastHour": self.asked,
+            "requestsLastHour": self.requests_last_hour,
             "requestsAnHour": retry.DEFAULT_RATE_LIMIT.per_hour,
             "changed": self.changed or None,
             "notes": self.notes,
@@ -255,14 +257,14 @@ class FlowStatus:
 
 
 def listed(changes: Iterable[Change], most: int = 3) -> str:
-    """The first of `changes`, and how many more there are."""
+    """Format the first of `changes`, and how many more there are."""
     found = list(changes)
     more = f"; and {len(found) - most:,} more" if len(found) > most else ""
     return "; ".join(map(str, found[:most])) + more
 
 
 def wrong_position(found: Positions, now: int) -> str:
-    """What is wrong with an M that is later than now; empty where it is not."""
+    """Return what is wrong with a high watermark later than now; empty if it is not later."""
     if found.arrival is None or not plan.is_later(found.arrival, now):
         return ""
     return (
@@ -279,34 +281,33 @@ def error_of(run: RunRecord) -> str:
 
 @dataclass(frozen=True)
 class Reset:
-    """Days of a flow whose positions are to be forgotten, and what that would pull again."""
+    """Days of a flow whose positions are to be deleted, and what would be pulled again then."""
 
     status: FlowStatus
     first: date | None
     last: date | None
 
     @cached_property
-    def asked(self) -> list[date]:
-        """Those of the span that were pulled, in order."""
+    def pulled(self) -> list[date]:
+        """Return the days from `first` to `last` that were pulled, in order."""
         first, last = self.first or date.min, self.last or date.max
         return sorted(day for day in self.status.positions.pulled if first <= day <= last)
 
     @cached_property
     def due(self) -> list[Due]:
-        """What would be due then, beside the arrival window."""
-        found, asked = self.status.positions, set(self.asked)
-        kept = {day: at for day, at in found.pulled.items() if day not in asked}
-        then = replace(found, pulled=kept)
-        due = plan.due(self.status.flow, then, self.status.now)
+        """Return what would be due then, beside the arrival window."""
+        found, deleted = self.status.positions, set(self.pulled)
+        left = {day: at for day, at in found.pulled.items() if day not in deleted}
+        due = plan.due(self.status.flow, replace(found, pulled=left), self.status.now)
         return [each for each in due if not each.window.arrival]
 
     @property
     def days(self) -> list[date]:
-        """Those of `asked` that are pulled again then: to forget the others would do nothing."""
+        """Return the days of `pulled` that would be pulled again: the others would not change."""
         again = {day for each in self.due for day in each.window.days}
-        return [day for day in self.asked if day in again]
+        return [day for day in self.pulled if day in again]
 
     @property
     def names(self) -> list[str]:
-        """The app ids of the positions of `days`."""
+        """Return the app ids of the positions of `days`."""
         return [positions.app_id(self.status.flow, day) for day in self.days]
