@@ -1,5 +1,5 @@
-"""History is no reason not to pull: while the catalog cannot be written, runs and requests are kept
-beside it, and counted, until somebody can write them.
+"""Pulling goes on while the catalog cannot be written: runs and requests are buffered
+beside it, and counted, until a process can write them.
 """
 
 import json
@@ -40,7 +40,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def locked(home: Path, how: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-    """Another process that holds the write lock, or (EXCLUSIVE, not in WAL) every lock."""
+    """Another process that has the write lock, or (EXCLUSIVE, not in WAL) every lock."""
     home.mkdir(exist_ok=True)
     with closing(sqlite3.connect(home / NAME, isolation_level=None)) as other:
         other.execute(f"BEGIN {how}")
@@ -91,7 +91,7 @@ def test_a_backfill_beside_a_locked_catalog(
 
 
 def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
-    """Then nothing is left beside the catalog, and nobody has to look for it."""
+    """Then no file is left beside the catalog."""
     told: list[str] = []
     with BufferedCatalog(tmp_path, told.append) as catalog:
         with locked(tmp_path):
@@ -104,8 +104,8 @@ def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
     assert "cannot be written (database is locked). Pulling goes on" in told[0]
 
 
-def test_what_a_killed_process_kept(tmp_path: Path) -> None:
-    """It is written by the next one, beside what that saves, and counted once in the totals."""
+def test_the_buffer_of_a_killed_process(tmp_path: Path) -> None:
+    """The next process writes it to the catalog, and it is counted once in the totals."""
     first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", SUCCESS)
@@ -120,7 +120,7 @@ def test_what_a_killed_process_kept(tmp_path: Path) -> None:
 
 
 def test_history_that_version_0_1_kept(tmp_path: Path) -> None:
-    """Its runs beside the catalog, in the payload's shape, are written as any others."""
+    """Buffered runs in the payload's shape are written to the catalog like any others."""
     (tmp_path / UNWRITTEN).mkdir()
     run = record("a", batch_id="B")
     old = {"item": payload(run), "flow": run.flow, "dataset": run.dataset}
@@ -131,8 +131,8 @@ def test_history_that_version_0_1_kept(tmp_path: Path) -> None:
     assert (kept(tmp_path), noted(tmp_path, "1")) == ([], [5])
 
 
-def test_what_is_newer_stays(tmp_path: Path) -> None:
-    """A file that is written late replaces no later record of its run."""
+def test_a_newer_record_stays(tmp_path: Path) -> None:
+    """A buffer that is written late does not replace a later record of its run."""
     first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", IN_PROGRESS, started_at=1_000)
@@ -146,7 +146,7 @@ def test_what_is_newer_stays(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_beside_the_catalog(tmp_path: Path) -> None:
-    """It stays where it is, for a person to look at, and is in nobody's way."""
+    """It stays where it is, and the catalog is used all the same."""
     (tmp_path / UNWRITTEN).mkdir()
     path = tmp_path / UNWRITTEN / "x.json"
     path.write_text('{"runs": [{}')
@@ -157,8 +157,8 @@ def test_a_damaged_file_beside_the_catalog(tmp_path: Path) -> None:
     assert statuses(tmp_path) == [SUCCESS]
 
 
-def test_the_budget_of_a_locked_catalog(tmp_path: Path) -> None:
-    """What was asked is counted all the same, in the file, in this process and in those before."""
+def test_the_rate_limit_of_a_locked_catalog(tmp_path: Path) -> None:
+    """Requests in the file, of this process and in the buffers of earlier ones count."""
     budget = RateLimit(per_hour=4, per_second=100)
 
     def ask(catalog: Catalog, at: int) -> int:
@@ -178,8 +178,8 @@ def test_the_budget_of_a_locked_catalog(tmp_path: Path) -> None:
     assert noted(tmp_path, "1") == [10, 30, 40, 50]
 
 
-def test_what_was_asked_for_is_not_begun_twice(tmp_path: Path) -> None:
-    """A run that is not scheduled any more is not, whether or not the file knows."""
+def test_a_scheduled_run_starts_once(tmp_path: Path) -> None:
+    """A run that is no longer scheduled is not listed as such, also while the file says so."""
     with BufferedCatalog(tmp_path) as catalog:
         save(catalog, "a", SCHEDULED)
         with locked(tmp_path):
@@ -191,7 +191,7 @@ def test_what_was_asked_for_is_not_begun_twice(tmp_path: Path) -> None:
 
 
 def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
-    """As one that is locked."""
+    """Runs and requests are buffered, as with one that is locked."""
     told: list[str] = []
     with BufferedCatalog(tmp_path, told.append) as catalog:
         (pages,) = catalog._connection.execute("PRAGMA page_count").fetchone()
@@ -206,7 +206,7 @@ def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_nothing_can_be_written(tmp_path: Path) -> None:
-    """Not even beside the catalog: that is said at the end, and what was pulled is pulled."""
+    """Not even the buffer: a warning at the end says so, and what was pulled is in the table."""
     (tmp_path / UNWRITTEN).touch()
     told: list[str] = []
     with locked(tmp_path), BufferedCatalog(tmp_path, told.append) as catalog:
@@ -216,8 +216,8 @@ def test_nothing_can_be_written(tmp_path: Path) -> None:
     assert "The history of 1 run is lost" in told[1]
 
 
-def test_what_is_no_matter_of_time(tmp_path: Path) -> None:
-    """A catalog that is damaged, or was deleted while it was in use, is an error as ever."""
+def test_a_catalog_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    """One that is damaged, or was deleted while it was in use, is no matter of waiting."""
     with BufferedCatalog(tmp_path / "home") as catalog:
         (tmp_path / "home" / NAME).unlink()
         with pytest.raises(EtlError, match="deleted or replaced"):
@@ -228,7 +228,7 @@ def test_what_is_no_matter_of_time(tmp_path: Path) -> None:
 
 
 def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
-    """A flow is brought up to date, and whoever asked for that hears of the history."""
+    """A flow is synced, and the caller is warned of the history."""
     told: list[str] = []
     Catalog(tmp_path / "home").close()
     with Sandbox(Spec(events_per_day=20)) as sandbox, locked(tmp_path / "home"):
@@ -240,7 +240,7 @@ def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
 
 
 def test_a_table_that_was_committed_beside_a_locked_catalog(tmp_path: Path) -> None:
-    """What a crash left of a commit is told of as soon as the file can be written."""
+    """Its runs are in the history as soon as the file can be written."""
     home = tmp_path / "home"
     with Sandbox(Spec(events_per_day=20)) as sandbox:
         flow = flow_of(sandbox.url, tmp_path / "table")

@@ -54,7 +54,7 @@ def ids(records: list[RunRecord]) -> list[str]:
 
 
 def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
-    """What was kept is read back whole, by another process or after a restart."""
+    """A record is read back whole, by another process or after a restart."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", started_at=7)
     with Catalog(tmp_path) as catalog:
@@ -64,8 +64,8 @@ def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
     assert (entry.started_at, entry.window) == (7, DAY)
 
 
-def test_a_run_that_ends_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
-    """One run is one row: first inProgress, then what became of it."""
+def test_a_run_has_one_row(tmp_path: Path) -> None:
+    """First it is inProgress, then replaced by its end."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         assert catalog.history(status="inProgress") == [record("a", IN_PROGRESS)]
@@ -75,7 +75,7 @@ def test_a_run_that_ends_takes_the_place_of_its_beginning(tmp_path: Path) -> Non
 
 
 def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
-    """Order is by start, then by saving; a status is found in any case; a limit cuts the oldest."""
+    """Order is by start, then by saving; status in any case; a limit leaves out the oldest."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "old", FAILED, started_at=1)
         save(catalog, "other", SUCCESS, started_at=2, flow="other")
@@ -90,8 +90,8 @@ def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
         assert (len(catalog.history()), len(catalog.history(status="FAILED"))) == (4, 2)
 
 
-def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
-    """Only the running runs of that dataset become failed."""
+def test_runs_that_a_dead_process_left_in_progress_fail(tmp_path: Path) -> None:
+    """Only those of the given dataset become failed."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "killed", IN_PROGRESS)
         save(catalog, "done", SUCCESS)
@@ -106,7 +106,7 @@ def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
 
 
 def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
-    """Ask for a slot, which there is unless `pause`; what the budget was told."""
+    """Acquire a slot, which is free unless `pause`; the moments that the decision was given."""
     told: list[Sequence[int]] = []
 
     def wait(moments: Sequence[int]) -> int:
@@ -118,8 +118,8 @@ def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
     return list(moments)
 
 
-def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> None:
-    """Requests are counted by project, in order, also those of an earlier process."""
+def test_requests_survive_a_restart_and_are_counted_by_project(tmp_path: Path) -> None:
+    """In order, also those of an earlier process."""
     with Catalog(tmp_path) as catalog:
         for project, at in (("1", 30), ("1", 10), ("2", 20)):
             ask(catalog, project, at)
@@ -128,8 +128,8 @@ def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> 
         assert ask(catalog, "2", 30, pause=1) == [20]
 
 
-def test_only_a_request_that_may_go_out_is_noted(tmp_path: Path) -> None:
-    """Who must wait has not asked: nothing is noted, and nothing if the decision itself fails."""
+def test_only_a_request_that_may_be_sent_is_stored(tmp_path: Path) -> None:
+    """A process that has to wait stores nothing, and nothing is stored if the decision fails."""
     with Catalog(tmp_path) as catalog:
         ask(catalog, "1", 10, pause=700)
         with pytest.raises(ZeroDivisionError):
@@ -138,9 +138,9 @@ def test_only_a_request_that_may_go_out_is_noted(tmp_path: Path) -> None:
         assert ask(catalog, "1", 20) == [10]
 
 
-def test_the_ledger_knows_the_last_hour(tmp_path: Path) -> None:
-    """A request counts for an hour, and one of a moment ago by another process's clock counts too;
-    one from far ahead was noted before the clock was set back.
+def test_requests_count_for_an_hour(tmp_path: Path) -> None:
+    """So does one that another process stored while this one waited; one that is far in the future
+    was stored before the clock was set back, and does not count.
     """
     now = 9 * HOUR
     with Catalog(tmp_path) as catalog:
@@ -149,8 +149,8 @@ def test_the_ledger_knows_the_last_hour(tmp_path: Path) -> None:
         assert ask(catalog, "1", now, pause=1) == [now - HOUR + 1, now, now]
 
 
-def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
-    """It never grows beyond a day of requests."""
+def test_requests_older_than_a_day_are_deleted(tmp_path: Path) -> None:
+    """The ledger never has more than a day of them."""
     with Catalog(tmp_path) as catalog:
         for at in (0, HOUR, 24 * HOUR + 1):
             ask(catalog, "1", at)
@@ -158,14 +158,14 @@ def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
 
 
 def noted(home: Path, project: str) -> list[int]:
-    """Every moment in the file's ledger."""
+    """Every moment of the project's requests in the file."""
     with closing(sqlite3.connect(home / NAME)) as file:
         query = "SELECT at FROM requests WHERE project = ? ORDER BY at"
         return [at for (at,) in file.execute(query, [project])]
 
 
-def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
-    """While one decides, no other process can note a request, and so take the same slot."""
+def test_deciding_and_storing_a_request_is_one_transaction(tmp_path: Path) -> None:
+    """Meanwhile no other process can store a request, and so take the same slot."""
 
     def wait(moments: Sequence[int]) -> int:
         other = stack.enter_context(closing(sqlite3.connect(tmp_path / NAME, timeout=0)))
@@ -178,8 +178,8 @@ def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
     assert noted(tmp_path, "1") == [1]
 
 
-def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
-    """Processes that ask as fast as they can get what there is together, and not one more."""
+def test_processes_never_exceed_the_rate_limit(tmp_path: Path) -> None:
+    """Two that acquire slots as fast as they can get all of them together, and not one more."""
     code = (
         "import sys, time; from pathlib import Path\n"
         "from engine.catalog.database import Catalog\n"
@@ -209,8 +209,8 @@ def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
     assert len(noted(tmp_path, "1")) == 30
 
 
-def test_it_is_its_owners_alone(tmp_path: Path) -> None:
-    """The folder is 700; the file and what SQLite lays beside it are 600."""
+def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
+    """The folder is 700; the file and what SQLite writes beside it are 600."""
     home = tmp_path / "home"
     with Catalog(home) as catalog:
         save(catalog, "a")
@@ -232,7 +232,7 @@ def test_no_credential_is_in_the_file(tmp_path: Path) -> None:
 
 
 def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
-    """While another connection has a write open, the history opens and reads as it was before."""
+    """While another connection has a write open, the catalog opens and reads what was before."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a")
     writer = sqlite3.connect(tmp_path / NAME, isolation_level=None)
@@ -246,8 +246,8 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path) -> None:
-    """Nor from closing the catalog in its time, while another process writes for long."""
+def test_a_thread_that_waits_to_write_blocks_no_reader(tmp_path: Path) -> None:
+    """Nor does it block `close`, while another process writes for long."""
     catalog = Catalog(tmp_path)
     save(catalog, "a")
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
@@ -268,7 +268,7 @@ def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path
 
 
 def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
-    """Its own thread reads what it has changed, and others what was there before."""
+    """Its own thread reads its changes, and other threads what was before."""
     with Catalog(tmp_path) as catalog, ThreadPoolExecutor(1) as pool:
         save(catalog, "a")
         with catalog.transaction() as connection:
@@ -280,7 +280,7 @@ def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [False, True])
 def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
-    """Nothing is written into what nobody can read again; nor where another took its place."""
+    """Nothing is written to a file that was deleted or replaced: it could not be read again."""
     with Catalog(tmp_path / "home") as catalog:
         save(catalog, "a")
         catalog.check()
@@ -293,7 +293,7 @@ def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    """It is told before anything is to be written; what is there is read all the same."""
+    """`check` says so before anything has to be written, and reading works all the same."""
     home = tmp_path / "home"
     with mounted(home, "1m"), Catalog(home) as catalog:
         save(catalog, "a")
@@ -307,7 +307,7 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 
 
 def test_processes_share_one_file(tmp_path: Path) -> None:
-    """Several processes make the file at once and write to it; not one write is lost."""
+    """Several processes create the file at once and write to it; no write is lost."""
     code = (
         "import sys; from pathlib import Path; from engine.catalog.database import Catalog\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
@@ -323,7 +323,7 @@ def test_processes_share_one_file(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> None:
-    """The slower one of the two, having seen no tables, finds those that the faster one made."""
+    """The slower one, which saw no tables, finds those that the faster one created."""
 
     class Slower(Catalog):
         overtaken = False
@@ -342,7 +342,7 @@ def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> No
 
 
 def test_it_waits_for_who_is_making_the_file(tmp_path: Path) -> None:
-    """Where two processes turn a new file to write-ahead logging at once, SQLite refuses one."""
+    """SQLite refuses one of two processes that set the journal mode at once: it tries again."""
     left = 3
 
     def execute(statement: str) -> None:
@@ -369,7 +369,7 @@ def test_threads_share_one_catalog(tmp_path: Path) -> None:
 
 
 def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
-    """A write is one transaction: if its second half fails, its first half never was."""
+    """A write is one transaction: if its second half fails, its first half is undone."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         save(catalog, "b", IN_PROGRESS)
@@ -408,7 +408,7 @@ PRAGMA user_version = 1;
 
 
 def whole(home: Path) -> dict[str, Any]:
-    """Every table's rows and every index, as they are in the file."""
+    """The rows of every table, and every definition, as they are in the file."""
     with closing(sqlite3.connect(home / NAME)) as file:
         tables = [name for (name,) in file.execute("SELECT name FROM sqlite_master "
                   "WHERE type = 'table' ORDER BY name")]  # fmt: skip
@@ -420,7 +420,7 @@ def whole(home: Path) -> dict[str, Any]:
 
 
 def done(run: str, status: Status = SUCCESS, **other: Any) -> RunRecord:
-    """A run that is over, with everything in its record."""
+    """The record of a run that has ended, with all of its counts."""
     known: dict[str, Any] = {
         "batch_id": f"batch-{run}", "dataset": "d", "updated_at": 4_000, "activities_at": 4_000,
         "copy_completed": 3_000, "promotion_started": 3_000, "promotion_completed": 3_500,
@@ -431,8 +431,8 @@ def done(run: str, status: Status = SUCCESS, **other: Any) -> RunRecord:
     return record(run, status, **known | other)
 
 
-def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
-    """With more rows than are done at once, running and failed ones: as if each was saved now."""
+def test_a_file_of_schema_version_1_becomes_as_a_new_one(tmp_path: Path) -> None:
+    """With more rows than are read at a time, running and failed ones: as if each was saved now."""
     (tmp_path / "old").mkdir()
     records = [
         done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)
@@ -469,7 +469,7 @@ def totals(catalog: Catalog) -> dict[tuple[str, str], int]:
 
 
 def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
-    """All that a run counts, once, however often it is saved."""
+    """What a run counts is added once, however often it is saved."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         assert totals(catalog) == {}
@@ -484,7 +484,7 @@ def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
 
 
 def test_totals_never_fall(tmp_path: Path) -> None:
-    """Not when the history is cut, and not when a failed run turns out to be committed."""
+    """Not when runs are deleted, and not when a failed run turns out to be committed."""
     with Catalog(tmp_path) as catalog:
         before: dict[tuple[str, str], int] = {}
         save(catalog, "left", IN_PROGRESS)
@@ -516,7 +516,7 @@ def test_totals_never_fall(tmp_path: Path) -> None:
 def test_how_far_a_flow_has_come_is_where_its_windows_end(
     tmp_path: Path, window: Window, reached: int
 ) -> None:
-    """A day's end may be yet to come, and beside arrival windows it holds what came before."""
+    """The end of a day may be in the future, and beside arrival windows it has what came before."""
     with Catalog(tmp_path) as catalog:
         for status in (FAILED, SUCCESS):
             save(catalog, "a", status, window=window)
@@ -539,7 +539,7 @@ def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_corrupt_file_is_an_error_in_a_sentence(tmp_path: Path) -> None:
-    """What is no catalog is named, kept as it is, and the way out is told."""
+    """The message names the file and the remedy, and the file stays as it is."""
     content = b"not a database, and long enough to be read as one" * 40
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(InputError, match=r"catalog.sqlite3 cannot be read .*move it away"):
@@ -562,7 +562,7 @@ def test_a_place_that_cannot_be_written_is_an_error_in_a_sentence(
 
 
 def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
-    """Every list is read off an index, in well under 50 ms, however long the history is."""
+    """Every list is read from an index, in well under 50 ms, however long the history is."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "seed")
         filling = sqlite3.connect(tmp_path / NAME)
@@ -606,7 +606,7 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
 
 
 def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
-    """To close a file frees all locks that a process has on it: others would take it for unused.
+    """Closing a file frees all locks that a process has on it: others would take it for unused.
 
     They tidy an unused catalog up, and what is written to it afterwards would be gone.
     """
