@@ -139,7 +139,7 @@ class BufferedCatalog(Catalog):
         count = "1 run" if len(self._runs) == 1 else f"{len(self._runs)} runs"
         if self._write_buffer():
             self._warn(
-                f"The history of {count} is not in the catalog {self.path}. It is kept in "
+                f"The history of {count} is not in the catalog {self.path}. It is in "
                 f"{self._buffer_file} until the next run of any flow, which writes it."
             )
         else:

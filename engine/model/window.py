@@ -88,11 +88,13 @@ class Window:
             return None
         return replace(self, arrival=(self.arrival[0], moment))
 
-    def fulfils(self, asked: "Window") -> bool:
-        """Return whether a pull of it brings what `asked` requests: the same days, or arrivals."""
-        if self.arrival or asked.arrival:
-            return bool(self.arrival and asked.arrival)
-        return (self.from_date, self.to_date) == (asked.from_date, asked.to_date)
+    def fulfils(self, scheduled: "Window") -> bool:
+        """Return whether a pull of it brings the events of a scheduled window: both are of arrival,
+        or of the same days.
+        """
+        if self.arrival or scheduled.arrival:
+            return bool(self.arrival and scheduled.arrival)
+        return (self.from_date, self.to_date) == (scheduled.from_date, scheduled.to_date)
 
     def __str__(self) -> str:
         if self.arrival:

@@ -162,7 +162,7 @@ class IncrementalSync:
         awake = (window for window in windows if not window.arrival or hurry)
         urgent = next(awake, None)
         if len(asked) > len(days) and not (urgent and urgent.arrival):
-            run_records.nothing_left(self._catalog, self._flow, now)
+            run_records.complete_arrivals(self._catalog, self._flow, now)
         if urgent and urgent.arrival and self._arrived:
             other = next(awake, None)
             return other if other and not self._has_to_wait(other, now) else urgent

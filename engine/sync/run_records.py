@@ -39,14 +39,14 @@ def withdraw(catalog: Catalog, flow: str, at: int, why: str) -> None:
         catalog.save(record.abandoned(at, why))
 
 
-def nothing_left(catalog: Catalog, flow: Flow, at: int) -> None:
+def complete_arrivals(catalog: Catalog, flow: Flow, at: int) -> None:
     """Record that the requested arrival windows succeeded: all of their events are here already."""
-    for asked in catalog.history(flow.name, SCHEDULED, limit=-1):
-        if asked.window.arrival:
-            run = Run(asked.id, flow.name, asked.window, "", at)
+    for requested in catalog.history(flow.name, SCHEDULED, limit=-1):
+        if requested.window.arrival:
+            run = Run(requested.id, flow.name, requested.window, "", at)
             moments = dict.fromkeys(_MOMENTS, at)
-            record = _record(flow, asked.dataset, run, SUCCESS, at, tally=Tally(), **moments)
-            catalog.save(replace(record, started_at=asked.started_at, params=asked.params))
+            record = _record(flow, requested.dataset, run, SUCCESS, at, tally=Tally(), **moments)
+            catalog.save(replace(record, started_at=requested.started_at, params=requested.params))
 
 
 def started(flow: Flow, dataset: "Dataset", run: Run, now: int) -> RunRecord:

@@ -1,4 +1,4 @@
-"""The history of runs, as Flow Service lists it: read off the catalog's indexes, page by page."""
+"""The history of runs, as Flow Service lists it: read from the catalog's indexes, page by page."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ COLUMNS = {
     "metrics.durationSummary.completedAtUTC": "promotion_completed",
 }
 FIELDS = f"Runs are filtered and ordered by {', '.join(COLUMNS)}."
-# Where the planner would sort all that pass a filter, it is told to walk in the order instead.
+# SQLite would sort all runs that pass a filter; with these indexes it reads them in order.
 _WALKS = {
     "updated_at": "INDEXED BY runs_by_update",
     "copy_started": "INDEXED BY runs_by_begin",
@@ -42,7 +42,7 @@ _WALKS = {
 
 @router.get("/runs", openapi_extra=listing.documented(COLUMNS))
 def list_runs(request: Request, plane: Shared) -> Response:
-    """The runs, the newest first: those that are over, that are running and that are to come."""
+    """List runs, the newest first: ended, running and scheduled ones."""
     wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
     if wanted.count:
         return JSONResponse({"count": count(plane.catalog, wanted)})
@@ -54,7 +54,7 @@ def list_runs(request: Request, plane: Shared) -> Response:
 
 @router.get("/runs/{run_id}")
 def get_run(run_id: str, request: Request, plane: Shared) -> Response:
-    """One run."""
+    """Return one run."""
     record = plane.catalog.run(run_id)
     if record is None:
         raise NotFound("runs", run_id)
@@ -69,14 +69,14 @@ class Found(NamedTuple):
 
 
 def count(catalog: Catalog, wanted: Listing) -> int:
-    """How many runs a listing has on all its pages."""
+    """Return the number of runs on all pages of a listing."""
     where, values = _where(wanted.conditions)
     number: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
     return number
 
 
 def find(catalog: Catalog, wanted: Listing) -> list[Found]:
-    """A page of runs; and one more, if there is one."""
+    """Return a page of runs, and the first run of the next page, if there is one."""
     columns = [(COLUMNS[field], down) for field, down in wanted.order]
     columns.append(("id", columns[-1][1]))
     where, values = _where(wanted.conditions)
@@ -96,7 +96,7 @@ def find(catalog: Catalog, wanted: Listing) -> list[Found]:
 
 
 def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
-    """Conditions as SQL: names of ours, and the values apart from it."""
+    """Return conditions as SQL with column names of our own, and their values."""
     where, values = list[str](), list[Any]()
     for each in conditions:
         column = COLUMNS[each.field]
@@ -111,10 +111,10 @@ def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
 
 
 def _beyond(columns: Sequence[tuple[str, bool]], after: Key) -> tuple[str, list[Any]]:
-    """What comes after a place: further in one column, and the same in those before it.
+    """Return the SQL condition for runs after a place in the order, and its values.
 
-    That it is not before the place in the first column says nothing new, but lets SQLite begin
-    there instead of at the beginning.
+    They are further in one column and equal in those before it. The condition on the first column
+    alone follows from that; with it SQLite starts at the place instead of at the first row.
     """
     places = [rank[1] if len(rank) > 1 else NONE for rank in after]
     first, down = columns[0]
