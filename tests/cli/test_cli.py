@@ -29,7 +29,7 @@ from engine.cli.console import listen_to_signals
 from engine.cli.main import PROGRAM, main
 from engine.config import file
 from engine.dataset.dataset import Dataset
-from engine.model import retry, schedule
+from engine.model import retry
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow, sample
 from engine.sync.pull import table_schema
@@ -523,7 +523,7 @@ def test_who_reaches_nobody_keeps_the_budget(
 ) -> None:
     """A request that never left is none of the sixty an hour: else a lost network would cost it."""
     monkeypatch.setattr(
-        schedule, "DEFAULT_RETRY_POLICY", retry.RetryPolicy(tries=3, first=0.01, longest=0.01)
+        retry, "DEFAULT_RETRY_POLICY", retry.RetryPolicy(tries=3, first=0.01, longest=0.01)
     )
     monkeypatch.setattr(
         "engine.sync.runner.Options", partial(Options, patience=retry.DEFAULT_RETRY_POLICY)
@@ -722,7 +722,7 @@ def test_the_hours_of_nothing(run: Run) -> None:
 
 def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the budget is the budget that holds."""
-    monkeypatch.setattr(schedule, "DEFAULT_RATE_LIMIT", retry.RateLimit(per_hour=2))
+    monkeypatch.setattr(retry, "DEFAULT_RATE_LIMIT", retry.RateLimit(per_hour=2))
     said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
     assert "At 2 an hour" in said.out
     assert "in 2 hours." in said.out
