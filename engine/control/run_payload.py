@@ -44,8 +44,8 @@ def payload(record: RunRecord) -> Json:
     no event had. The copy's duration has `extensions.clockAheadMs`, by how much this machine's
     clock is ahead of Mixpanel's.
     """
-    activities = [] if record.activities_at is None else [_copy(record), _promotion(record)]
-    culprit = _culprit(record)
+    promotion, culprit = _promotion(record), _culprit(record)
+    files = promotion["fileSummary"]
     item = {
         **signed(record.started_at, record.updated_at),
         "id": record.id,
@@ -53,14 +53,11 @@ def payload(record: RunRecord) -> Json:
         "etag": _etag(record),
         "metrics": {
             "durationSummary": _duration(record.copy_started, record.promotion_completed),
-            "sizeSummary": {
-                "inputBytes": _read(record),
-                "outputBytes": _known(record, record.result.bytes_written),
-            },
-            "recordSummary": _records(record),
+            "sizeSummary": promotion["sizeSummary"],
+            "recordSummary": promotion["recordSummary"],
             "fileSummary": {
-                "inputFileCount": _known(record, 1),
-                "outputFileCount": _known(record, record.result.files),
+                "inputFileCount": files["inputFileCount"],
+                "outputFileCount": files["outputFileCount"],
                 "activityRefs": [PROMOTION],
             },
             "statusSummary": {
@@ -69,7 +66,7 @@ def payload(record: RunRecord) -> Json:
                 **({"activityRefs": [culprit]} if culprit else {}),
             },
         },
-        "activities": activities,
+        "activities": [] if record.activities_at is None else [_copy(record), promotion],
     }
     return item if record.params is None else item | {"params": record.params}
 
@@ -119,10 +116,9 @@ def _read(record: RunRecord) -> int:
 
 def _copy(record: RunRecord) -> Json:
     """Render the request to Mixpanel: one response, its bytes counted after decompression."""
-    culprit = _culprit(record)
     ahead = {"clockAheadMs": record.clock_ahead} if record.clock_ahead else {}
     # A copy that was completed succeeded, even where its run failed later.
-    succeeded = culprit != COPY and record.copy_completed is not None
+    succeeded = _culprit(record) != COPY and record.copy_completed is not None
     return {
         "id": COPY,
         "updatedAtUTC": record.copy_completed or record.activities_at,
@@ -142,7 +138,7 @@ def _copy(record: RunRecord) -> Json:
         },
         "statusSummary": {
             "status": SUCCESS if succeeded else record.status,
-            **(_errors(record, culprit) if culprit == COPY else {}),
+            **_errors(record, COPY),
             "extensions": {"type": "one-time"},
         },
         "sourceInfo": [
@@ -157,7 +153,6 @@ def _copy(record: RunRecord) -> Json:
 
 def _promotion(record: RunRecord) -> Json:
     """Render everything from the bytes to the commit."""
-    culprit = _culprit(record)
     files: Json = {}
     extensions: Json = {}
     has_files = record.rejected > 0 and record.diagnostics
@@ -185,7 +180,7 @@ def _promotion(record: RunRecord) -> Json:
         },
         "statusSummary": {
             "status": record.status,
-            **(_errors(record, culprit) if culprit == PROMOTION else {}),
+            **_errors(record, PROMOTION),
             **({"extensions": extensions} if extensions else {}),
         },
         "targetInfo": [
@@ -239,9 +234,9 @@ def _diagnostics(record: RunRecord, *, has_files: bool) -> list[Json]:
     ]
 
 
-def _errors(record: RunRecord, culprit: str | None) -> Json:
-    """Render the key `errors`, where an activity has any."""
-    if culprit is None:
+def _errors(record: RunRecord, activity: str | None) -> Json:
+    """Render the key `errors`, which only the activity that has errors gets."""
+    if activity is None or activity != _culprit(record):
         return {}
     code, message = record.failure or (CODE_PROCESS, "Error occurred at promotion activity.")
     return {"errors": [{"code": code, "message": message}]}

@@ -152,7 +152,7 @@ def test_a_clean_success_has_no_errors_anywhere() -> None:
     assert item["metrics"]["statusSummary"] == {"status": "success"}
 
 
-def test_reject_codes_are_told_one_by_one_with_their_documented_sentence() -> None:
+def test_each_reject_code_has_its_documented_sentence() -> None:
     """First the total, then an entry for each code with its count, in a fixed order."""
     codes = Counter({REQUIRED: 2, CORRUPT: 3, INVALID: 1})
     tally = Tally(lines=10, rows=4, rejected=6, reject_codes=codes)
@@ -227,7 +227,7 @@ def test_the_numbers_always_come_out(record: RunRecord) -> None:
 
 
 def test_a_failed_run_put_nothing_into_the_table() -> None:
-    """P2: every record that came counts as failed, and there is no output, whatever was staged."""
+    """P2: every event counts as failed, and there is no output, whatever was staged."""
     failed = replace(DONE, status=FAILED, tally=ONE_REJECT, failure=(CODE_BATCH, "Full."))
     metrics = payload(failed)["metrics"]
     records = metrics["recordSummary"]
@@ -237,7 +237,7 @@ def test_a_failed_run_put_nothing_into_the_table() -> None:
 
 
 def test_a_success_whose_lines_do_not_balance_shows_it() -> None:
-    """P3: a lost line is never hidden by summing up what is left."""
+    """P3: `inputRecordCount` is what was read, not the sum of the other counts."""
     lost = replace(DONE, tally=replace(ONE_REJECT, lines=101))
     records = payload(lost)["metrics"]["recordSummary"]
     assert records["inputRecordCount"] == 101
@@ -253,7 +253,7 @@ def test_a_success_whose_lines_do_not_balance_shows_it() -> None:
         (CODE_BATCH, 2_000, ["success", "failed"], "promotionActivity"),
     ],
 )
-def test_a_failure_is_told_where_it_happened(
+def test_the_activity_that_failed_has_the_error(
     code: str, copied: int | None, statuses: list[str], culprit: str
 ) -> None:
     """The failed activity and the run carry the sentence; the other activity carries none."""
@@ -302,7 +302,7 @@ def test_a_run_with_too_many_rejects_shows_them_and_no_ingested_row() -> None:
 
 
 def test_only_a_batch_has_files_to_review() -> None:
-    """Where nothing was kept, nobody is sent to look for it."""
+    """A run without a batch folder names no file."""
     words = "Review the associated diagnostic files"
     assert words in json.dumps(payload(DONE))
     assert words not in json.dumps(payload(replace(DONE, batch_folder=None)))
@@ -347,7 +347,7 @@ def test_an_abandoned_run_becomes_a_failed_one(copied: int | None) -> None:
     assert activities(item)[0]["statusSummary"]["status"] == ("success" if copied else "failed")
 
 
-def test_the_window_is_told_in_the_projects_calendar() -> None:
+def test_the_window_is_in_the_projects_calendar() -> None:
     """windowStart and windowEnd are the day's first ms and the ms after its last."""
     copy, _ = activities(payload(DONE))
     assert copy["durationSummary"]["extensions"] == {
