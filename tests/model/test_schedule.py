@@ -137,7 +137,7 @@ ODD = "2024-03-01T10:07:23"
 def test_ticks(
     frequency: str, interval: int | None, now: str, last: str | None, following: str | None
 ) -> None:
-    """Ticks are whole intervals from `start_time` on, in UTC: daylight saving does not move them."""
+    """Ticks are whole intervals from `start_time` on, in UTC, also through daylight saving."""
     ticks = schedule(frequency, interval, ODD)
     assert last_tick(ticks, ms(now)) == (ms(last) if last else None)
     assert next_tick(ticks, ms(now)) == (ms(following) if following else None)
