@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import orjson
+
 from engine.catalog import metrics
 from engine.model.flow import flow_id
 from engine.model.run_record import FIELDS, RunRecord
@@ -34,7 +36,7 @@ SET value = CASE WHEN value > ?4 THEN excluded.value ELSE max(value, excluded.va
 def from_row(row: Sequence[Any]) -> RunRecord:
     """Return the record of a row of `COLUMNS`."""
     found = dict(zip(FIELDS, row, strict=True))
-    found |= {name: json.loads(found[name]) for name in _JSON}
+    found |= {name: orjson.loads(found[name]) for name in _JSON}
     found |= {name: None for name in _MOMENTS if found[name] == NONE}
     return RunRecord.from_fields(found | {"diagnostics": bool(found["diagnostics"])})
 

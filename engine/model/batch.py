@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import date
 from itertools import compress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from engine.model.window import Window
@@ -102,25 +103,23 @@ class Tally:
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts as JSON can hold them; `from_json` reads them."""
-        counts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         days = {day.isoformat(): count for day, count in self.reject_days.items()}
+        counts: dict[str, Any] = dict(zip(_COUNTS, _counts(self), strict=True))
         return counts | {"reject_codes": dict(self.reject_codes), "reject_days": days}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Tally":
         """Return what `as_json` wrote; KeyError, TypeError or ValueError for anything else."""
+        codes = Counter(value["reject_codes"])
         days = Counter({date.fromisoformat(day): n for day, n in value["reject_days"].items()})
-        read = {"reject_codes": Counter(value["reject_codes"]), "reject_days": days}
-        found = cls(**value | read)
-        if not all(type(count) is int for count in _counts(found)):
+        found = cls(**value | {"reject_codes": codes, "reject_days": days})
+        if set(map(type, (*_counts(found), *codes.values(), *days.values()))) != {int}:
             raise ValueError("not the counts of a run")
         return found
 
 
-def _counts(tally: Tally) -> Iterator[Any]:
-    for each in fields(tally):
-        value = getattr(tally, each.name)
-        yield from value.values() if isinstance(value, Counter) else [value]
+_COUNTS = [each.name for each in fields(Tally) if each.type is int]
+_counts = attrgetter(*_COUNTS)
 
 
 @dataclass(slots=True)
