@@ -124,6 +124,7 @@ class Flow:
         }
 
 
+@lru_cache(maxsize=1 << 10)
 def flow_id(name: str) -> str:
     """Return the `flowId` of the flow `name`: the name, where that is a UUID already."""
     with suppress(ValueError):

@@ -18,6 +18,7 @@ from engine.errors import NotFound
 from engine.model.run_record import RunRecord
 
 router = APIRouter(tags=["runs"])
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 # What a list of runs can be filtered and ordered by: columns of the catalog.
 COLUMNS = {
@@ -137,10 +138,7 @@ def _joined(where: Sequence[str]) -> str:
 
 
 def _answer(request: Request, records: Iterable[RunRecord], more: Json) -> Response:
-    texts = (
-        (json.dumps(payload(each), separators=(",", ":")), each.dataset, each.batch_id)
-        for each in records
-    )
+    texts = ((_encode(payload(each)), each.dataset, each.batch_id) for each in records)
     items = ",".join(batches.addressed(request, texts))
     rest = json.dumps(more)[1:]  # without its brace
     return Response(
