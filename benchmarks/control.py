@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
@@ -30,7 +31,9 @@ PAGES, REQUESTS = "a page of runs", "requests for runs"
 MADE_BY = (
     "engine/catalog/database.py",
     "engine/catalog/metrics.py",
-    "engine/model/run_payload.py",
+    "engine/catalog/runs.py",
+    "engine/catalog/schema.py",
+    "engine/model/run_record.py",
     "benchmarks/control.py",
 )
 RUNS = "/data/foundation/flowservice/runs"
@@ -148,12 +151,14 @@ def serving(history: int) -> Iterator[tuple[str, int]]:
 
 def fill(home: Path, history: int) -> None:
     """Fill a catalog with runs: three of each hundred failed, and the last one is in progress."""
-    from engine.catalog.database import Catalog, keep
+    from engine.catalog import runs
+    from engine.catalog.database import Catalog
     from engine.errors import CODE_COPY
     from engine.model.batch import Tally
     from engine.model.flow import Connection, Flow, Run, Secret
-    from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, payload
+    from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS
     from engine.model.window import Window
+    from engine.sync import run_records
 
     random = Random(7)
     project = Connection("http://127.0.0.1", "", Secret(""), 1)
@@ -167,14 +172,21 @@ def fill(home: Path, history: int) -> None:
             run = Run(run_id, flow.name, Window(day, day, (at - EVERY, at)), f"{number:026}", at)
             status = IN_PROGRESS if number == history - 1 else SUCCESS
             status = FAILED if number % 100 in (3, 33, 66) else status
-            outcome = Outcome(
-                run, status, at, at + 900, at + 900, None if status == IN_PROGRESS else end,
-                Tally(1000, 999, 1, reject_codes=Counter({"MAPPER-3700-400": 1})),
-                (CODE_COPY, "Mixpanel did not answer.") if status == FAILED else None,
-                f"/data/events/_batches/{run.batch_id}",
-            )  # fmt: skip
-            item = payload(outcome, flow, end)
-            keep(connection, item, flow.name, flow.dataset, run.window)
+            record = replace(
+                run_records.scheduled(flow, flow.dataset, run, {}),
+                status=status,
+                updated_at=end,
+                activities_at=end,
+                params=None,
+                copy_started=at,
+                copy_completed=at + 900,
+                promotion_started=at + 900,
+                promotion_completed=None if status == IN_PROGRESS else end,
+                tally=Tally(1000, 999, 1, reject_codes=Counter({"MAPPER-3700-400": 1})),
+                failure=(CODE_COPY, "Mixpanel did not answer.") if status == FAILED else None,
+                batch_folder=f"/data/events/_batches/{run.batch_id}",
+            )
+            runs.save(connection, record)
 
 
 def main(argument: str) -> None:

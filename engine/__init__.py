@@ -3,7 +3,7 @@
 A room each, and who may import whom, from the bottom up:
 
     errors, log    the error tree; one line an event of the program
-    model          windows, flows, schedules, batches, the payload of a run
+    model          windows, flows, schedules, retries, batches, run records
     mixpanel       requests, responses, proxies: the only room with a network
     transform      bytes to rows: decode, cast, validate, infer
     mapping        mapping sets and their evaluation
@@ -11,7 +11,7 @@ A room each, and who may import whom, from the bottom up:
     config         the configuration file and the environment
     catalog        run history, request ledger, resources: one SQLite file
     sync           one flow: `pull` is an event's whole way; `runner` brings windows into the table
-    control        the control plane: what clients declare, and the calls that they make
+    control        the control plane: what clients declare, their calls, the runs payload
     daemon         ticks, turns, one process a tick
     cli            the commands
     sandbox        a stand-in for Mixpanel, for the demo, its own command and tests

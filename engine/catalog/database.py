@@ -1,111 +1,35 @@
-"""The history of runs, the ledger of requests and what the control plane keeps, in one SQLite file
-that any number of processes read and write. The only importer of sqlite3. The data's truth is never
-here: it is in the table.
+"""The catalog: run history, request ledger and control plane resources, in one SQLite file.
+
+Any number of processes read and write it. The only importer of sqlite3. How far a flow is stands in
+its table, and never here.
 """
 
-import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock, RLock, get_ident
 from types import TracebackType
 from typing import Any, Self
 
-from engine.catalog import metrics as figures
+from engine.catalog import runs, schema
+from engine.catalog.schema import VERSION
 from engine.dataset.storage.local import can_share_memory, make_folder
 from engine.errors import EtlError, InputError, disk_error
-from engine.model.run_payload import (
-    IN_PROGRESS,
-    SCHEDULED,
-    Json,
-    abandoned,
-    batch_id,
-    flow_id,
-    is_stopped,
-)
+from engine.model.flow import flow_id
+from engine.model.run_record import IN_PROGRESS, SCHEDULED, RunRecord
 from engine.model.schedule import HOUR, SECOND
-from engine.model.window import Window
 
-VERSION = 3
 NAME = "catalog.sqlite3"
 
 _DAY_MS = 24 * HOUR
 _BUSY_SECONDS = 30
-_ROOM = 1 << 16  # bytes, more than a change takes
+_ROOM = 1 << 16  # bytes, more than a transaction takes
 
-_TABLES = """
-CREATE TABLE runs (
-    id         TEXT PRIMARY KEY,
-    flow       TEXT NOT NULL,
-    dataset    TEXT NOT NULL,
-    status     TEXT NOT NULL COLLATE NOCASE,
-    started_at INTEGER NOT NULL,
-    "window"   TEXT NOT NULL,
-    item       TEXT NOT NULL
-);
-CREATE INDEX runs_by_time ON runs (started_at);
-CREATE INDEX runs_by_flow ON runs (flow, started_at);
-CREATE INDEX runs_by_status ON runs (status, started_at);
-CREATE INDEX runs_by_flow_and_status ON runs (flow, status, started_at);
-CREATE TABLE requests (project TEXT NOT NULL, at INTEGER NOT NULL);
-CREATE INDEX requests_by_project ON requests (project, at);
-"""
-_RESOURCES = """
-CREATE TABLE resources (
-    id         TEXT PRIMARY KEY,
-    kind       TEXT NOT NULL,
-    etag       TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    body       TEXT NOT NULL,
-    secret     BLOB,
-    origin     TEXT
-);
-CREATE INDEX resources_by_kind ON resources (kind, created_at);
-CREATE TABLE uses (user TEXT NOT NULL, used TEXT NOT NULL, PRIMARY KEY (user, used));
-CREATE INDEX uses_by_used ON uses (used);
-"""
-# -1: there is none. Each index has all that lists are filtered and ordered by, so that a run's item
-# is read only where it is shown.
-_COLUMNS = """
-ALTER TABLE runs ADD COLUMN flow_id TEXT NOT NULL DEFAULT '' COLLATE NOCASE;
-ALTER TABLE runs ADD COLUMN batch_id TEXT NOT NULL DEFAULT '';
-ALTER TABLE runs ADD COLUMN updated_at INTEGER NOT NULL DEFAULT -1;
-ALTER TABLE runs ADD COLUMN begun_at INTEGER NOT NULL DEFAULT -1;
-ALTER TABLE runs ADD COLUMN ended_at INTEGER NOT NULL DEFAULT -1;
-CREATE TABLE totals (
-    flow  TEXT NOT NULL,
-    what  TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (flow, what)
-) WITHOUT ROWID
-"""
-_INDEXES = """
-DROP INDEX runs_by_time;
-DROP INDEX runs_by_flow;
-DROP INDEX runs_by_status;
-DROP INDEX runs_by_flow_and_status;
-CREATE INDEX runs_by_time ON runs
-    (started_at, id, flow_id, status, updated_at, begun_at, ended_at);
-CREATE INDEX runs_by_flow ON runs
-    (flow_id, started_at, id, status, updated_at, begun_at, ended_at);
-CREATE INDEX runs_by_status ON runs
-    (status, started_at, id, flow_id, updated_at, begun_at, ended_at);
-CREATE INDEX runs_by_update ON runs
-    (updated_at, id, flow_id, status, started_at, begun_at, ended_at);
-CREATE INDEX runs_by_begin ON runs
-    (begun_at, id, flow_id, status, started_at, updated_at, ended_at);
-CREATE INDEX runs_by_end ON runs
-    (ended_at, id, flow_id, status, started_at, updated_at, begun_at);
-CREATE INDEX runs_by_batch ON runs (batch_id)
-"""
-
-# SQLite's codes for a file that others hold, or that cannot be written or read at this moment.
+# SQLite's codes for a file that is locked, or that cannot be written or read at this moment.
 _NOT_NOW = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -116,57 +40,21 @@ _NOT_NOW = (
     sqlite3.SQLITE_CANTOPEN,
 )
 
-_KEEP = """
-INSERT INTO runs (id, flow, dataset, status, started_at, "window", item,
-    flow_id, batch_id, updated_at, begun_at, ended_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET flow = excluded.flow, dataset = excluded.dataset,
-    status = excluded.status, started_at = excluded.started_at, "window" = excluded."window",
-    item = excluded.item, flow_id = excluded.flow_id, batch_id = excluded.batch_id,
-    updated_at = excluded.updated_at, begun_at = excluded.begun_at, ended_at = excluded.ended_at
-"""
-_ADD = """
-INSERT INTO totals (flow, what, value) VALUES (?, ?, ?)
-ON CONFLICT (flow, what) DO UPDATE SET value = value + excluded.value
-"""
-_REACH = """
-INSERT INTO totals (flow, what, value) VALUES (?1, ?2, ?3)
-ON CONFLICT (flow, what) DO UPDATE
-SET value = CASE WHEN value > ?4 THEN excluded.value ELSE max(value, excluded.value) END
-"""
-
 
 class CatalogUnavailable(EtlError):
     """The file is locked, or cannot be written or read at this moment; it may be later."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One run of the history: what it was, and its item of the runs payload."""
-
-    flow: str
-    dataset: str
-    status: str
-    started_at: int  # ms since the epoch
-    window: Window
-    item: Json
-
-    @property
-    def told(self) -> str:
-        """The status as people read it."""
-        return "stopped" if is_stopped(self.item) else self.status
-
-
 class Catalog:
     """`<home>/catalog.sqlite3`, made where it is missing, readable by its owner only.
 
-    Safe to share between threads: they write one after another, and read without waiting for that.
-    InputError where the file cannot be used as it is, EtlError
-    where a later read or write fails. Nothing that is saved here may hold a secret (P7).
+    Threads may share it: they write one after another, and reads do not wait for writes.
+    InputError where the file cannot be used as it is, EtlError where a later read or write fails.
+    Nothing that is saved here may contain a secret (P7).
     """
 
     def __init__(self, home: Path, busy: float = _BUSY_SECONDS) -> None:
-        """`busy`: for how many seconds to wait while another process holds the file."""
+        """`busy`: how many seconds to wait while another process has the file locked."""
         self.path = home / NAME
         self._busy = busy
         self._lock, self._read_lock = RLock(), Lock()
@@ -192,7 +80,7 @@ class Catalog:
             self._prepare()
             self._file = _file(self.path)
         except sqlite3.OperationalError as error:  # busy, the disk is full, …
-            self._let_go()
+            self._close()
             if self._journal != "WAL" and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise InputError(
                     f"The catalog {self.path} was made on another file system, and this one has no "
@@ -200,20 +88,17 @@ class Catalog:
                     "without; or give MIXPANEL_ETL_HOME a folder on a local disk."
                 ) from error
             raise _error(error, f"The catalog {self.path} cannot be opened ({error}).") from error
-        except sqlite3.DatabaseError as error:
-            self._let_go()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            self._close()
             raise InputError(
-                f"The catalog {self.path} cannot be read ({error}). It holds only the history of "
-                "runs: move it away, and a new one is made."
+                f"The catalog {self.path} cannot be read ({error}). Put a copy back, or move it "
+                "away: a new one is made, without the history of runs and what clients declared."
             ) from error
 
-    def save(self, item: Json, *, flow: str, dataset: str, window: Window) -> None:
-        """Keep a run, in place of what was kept under its id.
-
-        `item` is its item of the runs payload, which also tells its status and its start.
-        """
+    def save(self, record: RunRecord) -> None:
+        """Store a run in place of its last record."""
         with self.transaction() as connection:
-            keep(connection, item, flow, dataset, window)
+            runs.save(connection, record)
 
     def history(
         self,
@@ -222,11 +107,11 @@ class Catalog:
         dataset: str | None = None,
         limit: int = 100,
         until: int | None = None,
-    ) -> list[Entry]:
-        """The newest runs first. Upper and lower case of `status` are the same.
+    ) -> list[RunRecord]:
+        """Return the newest runs first; `status` in any case, `limit` -1 for all.
 
-        `until`: without those that began later, in ms. A run that began later than now was noted
-        by a clock that was ahead; it would hide all that came after it.
+        `until`: leave out runs that started later, in ms. A run that started later than now was
+        saved by a clock that was ahead, and would hide all runs after it.
         """
         id_ = flow and flow_id(flow)
         where, values = _filter(flow_id=id_, status=status, dataset=dataset)
@@ -234,46 +119,45 @@ class Catalog:
             where += f"{' AND' if where else ' WHERE'} started_at <= ?"
             values.append(until)
         rows = self.read(
-            f'SELECT flow, dataset, status, started_at, "window", item FROM runs{where}'  # noqa: S608  # our own names only
+            f"SELECT {runs.COLUMNS} FROM runs{where}"  # noqa: S608  # our own names only
             " ORDER BY started_at DESC, rowid DESC LIMIT ?",
             [*values, limit],
         )
-        return [_entry(*row) for row in rows]
+        return [runs.from_row(row) for row in rows]
 
-    def run(self, id_: str) -> Entry | None:
-        """The run with that id; None if there is none."""
-        query = 'SELECT flow, dataset, status, started_at, "window", item FROM runs WHERE id = ?'
+    def run(self, id_: str) -> RunRecord | None:
+        """Return the run with that id; None if the catalog has no such run."""
+        query = f"SELECT {runs.COLUMNS} FROM runs WHERE id = ?"  # noqa: S608  # our own names only
         rows = self.read(query, [id_])
-        return _entry(*rows[0]) if rows else None
+        return runs.from_row(rows[0]) if rows else None
 
-    def asked_for(self) -> set[str]:
-        """The flows of which runs are scheduled."""
+    def scheduled_flows(self) -> set[str]:
+        """Return the names of the flows that have scheduled runs."""
         query = "SELECT DISTINCT flow FROM runs WHERE status = ?"
         return {flow for (flow,) in self.read(query, [SCHEDULED])}
 
     def abandon(self, dataset: str, at: int) -> int:
-        """Mark what is still `inProgress` on `dataset` as failed; how many those were.
+        """Mark runs still `inProgress` on `dataset` as failed; return how many there were.
 
-        To be called by who holds the dataset's lock: then no other process can be running them.
+        The caller holds the dataset's lock, so that no other process can be running them.
         """
-        left = 'SELECT item, flow, dataset, "window" FROM runs WHERE status = ? AND dataset = ?'
+        left = f"SELECT {runs.COLUMNS} FROM runs WHERE status = ? AND dataset = ?"  # noqa: S608  # our own names only
         with self.transaction() as connection:
             rows = connection.execute(left, (IN_PROGRESS, dataset)).fetchall()
-            for item, flow, place, window in rows:
-                failed = abandoned(json.loads(item), at)
-                keep(connection, failed, flow, place, Window.from_json(json.loads(window)))
+            for row in rows:
+                runs.save(connection, runs.from_row(row).abandoned(at))
         return len(rows)
 
-    def ask(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
-        """Take a slot in the budget of `project`; 0, or the ms until there may be one.
+    def acquire(self, project: str, now: int, wait: Callable[[Sequence[int]], int]) -> int:
+        """Take a slot of the rate limit of `project`; return 0, or the ms until one may be free.
 
-        `wait` is given when the project was asked in the hour before `now`, in ms, the oldest
-        first, and decides: if it returns 0, a request at `now` is noted. No other process comes in
-        between, so that a last slot is given once. What is older than a day is forgotten.
+        `wait` gets the moments (ms) of the project's requests in the hour before `now`, the oldest
+        first, and decides: if it returns 0, a request at `now` is stored. This is one transaction,
+        so that two processes never get the same slot. Requests older than a day are deleted.
         """
         query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
-        # Who was let in while we waited for the file noted a moment after our `now`. Moments still
-        # later were noted before the clock was set back: they would block for as long as that.
+        # A process that got a slot while this one waited for the lock stored a moment after `now`.
+        # Later moments were stored before the clock was set back, and would block for that long.
         latest = now + _BUSY_SECONDS * SECOND
         with self.transaction() as connection:
             rows = connection.execute(query, (project, now - HOUR, latest))
@@ -287,24 +171,26 @@ class Catalog:
                 )
         return pause
 
-    def asked(self, project: str, now: int) -> list[int]:
-        """When the project was asked in the hour before `now`, in ms, the oldest first."""
+    def recent_requests(self, project: str, now: int) -> list[int]:
+        """Return the moments (ms) of requests in the hour before `now`, the oldest first."""
         query = "SELECT at FROM requests WHERE project = ? AND at > ? AND at <= ? ORDER BY at"
         return [at for (at,) in self.read(query, [project, now - HOUR, now])]
 
     def release(self, project: str, at: int) -> None:
-        """Free the slot that `ask` gave at that moment, in ms, for a request that never left."""
+        """Free the slot that `acquire` gave at `at` (ms), for a request that was not sent."""
         one = "SELECT rowid FROM requests WHERE project = ? AND at = ? LIMIT 1"
         with self.transaction() as connection:
             connection.execute(f"DELETE FROM requests WHERE rowid IN ({one})", (project, at))  # noqa: S608  # our own text only
 
     def close(self, seconds: float = -1) -> None:
-        """Let go of the file. Who still writes after so many seconds does so until the program
-        ends, as at a kill: every change is one transaction.
-        """
-        self._let_go(seconds)
+        """Close the file; wait up to `seconds` for a thread that writes (-1: until it is done).
 
-    def _let_go(self, seconds: float = -1) -> None:
+        After that the thread writes until the program ends. Like a kill, that loses at most its
+        transaction.
+        """
+        self._close(seconds)
+
+    def _close(self, seconds: float = -1) -> None:
         if not self._lock.acquire(timeout=seconds):
             return
         try:
@@ -326,7 +212,7 @@ class Catalog:
         self.close()
 
     def _write_ahead(self) -> None:
-        """SQLite waits for others, but not here, where two processes make a catalog at once."""
+        """Set the journal mode. SQLite does not wait for another process that does the same."""
         until = time.monotonic() + self._busy
         while True:
             try:
@@ -340,33 +226,27 @@ class Catalog:
                 return
 
     def _prepare(self) -> None:
-        """Write-ahead logging, so that no reader ever waits for a writer; tables where missing.
+        """Turn write-ahead logging on and bring the tables to this version; InputError if newer.
 
-        Where a file system cannot do that, readers and writers wait for each other.
+        Readers then never wait for writers. Where the file system has no shared memory, they do.
         """
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if self._version() < VERSION:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for step in _STEPS[self._version() :]:  # none if another process was faster
-                for part in step:
-                    part(self._connection)
-            self._connection.execute(f"PRAGMA user_version = {max(VERSION, self._version())}")
-            self._connection.execute("COMMIT")
+            schema.migrate(self._connection)
         version = self._version()
         if version > VERSION:
-            self._let_go()
+            self._close()
             raise InputError(
                 f"The catalog {self.path} was written by a newer mixpanel-etl (its version is "
                 f"{version}, this program knows {VERSION}). Update mixpanel-etl."
             )
 
     def _version(self) -> int:
-        version: int = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        return version
+        return schema.version_of(self._connection)
 
     def check(self) -> None:
-        """EtlError where nothing could be written now, as far as that shows without waiting."""
+        """Raise EtlError where nothing can be written now, as far as it shows without waiting."""
         self._check_file()
         with (
             disk_error(f"write in {self.path.parent}"),
@@ -376,7 +256,10 @@ class Catalog:
         self.read("SELECT id FROM runs LIMIT 1")
 
     def _check_file(self) -> None:
-        """What is written to a file that was deleted is lost. (To open it would free its locks.)"""
+        """Raise EtlError if the file was deleted or replaced: writes to it would be lost.
+
+        The file is not opened for this: to close it again would free its locks.
+        """
         if _file(self.path) != self._file:
             raise EtlError(
                 f"The catalog {self.path} was deleted or replaced while it was in use. Bring it "
@@ -384,14 +267,14 @@ class Catalog:
             )
 
     def wait_for_others(self, seconds: float) -> None:
-        """For how long to wait, from now on, while another process holds the file."""
+        """Set how many seconds to wait from now on while another process has the file locked."""
         self._busy = seconds
         for connection in (self._connection, self._reading):
             connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything in it is kept, or nothing; no other process writes in between."""
+        """Commit all that is done in the block, or nothing; no other process writes meanwhile."""
         with self._lock, self._translated("written"):
             self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -405,7 +288,7 @@ class Catalog:
                     self._connection.execute("ROLLBACK")
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """The rows that a query has; in a transaction of this thread, as that has left them."""
+        """Return the rows of a query; in a transaction of this thread, with its changes."""
         writing = self._writer == get_ident()
         connection = self._connection if writing else self._reading
         with self._lock if writing else self._read_lock, self._translated("read"):
@@ -426,7 +309,7 @@ def _error(error: sqlite3.Error, message: str) -> EtlError:
 
 
 def _file(path: Path) -> tuple[int, int] | None:
-    """Which file is there; None for none."""
+    """Return the device and inode of the file at `path`; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -434,97 +317,8 @@ def _file(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def keep(
-    connection: sqlite3.Connection, item: Json, flow: str, dataset: str, window: Window
-) -> None:
-    """Keep a run, and add what it counts now, and did not before, to the totals of its flow.
-
-    A run that failed may turn out to be committed. Its flow has one more success then, and the
-    failure stays: a total never falls.
-    """
-    query = "SELECT item FROM runs WHERE id = ?"
-    before = connection.execute(query, [item["id"]]).fetchone()
-    counted = figures.counts(json.loads(before[0])) if before else {}
-    _count(connection, item, flow, window, counted)
-    connection.execute(_KEEP, _row(item, flow, dataset, window))
-
-
-def add(
-    connection: sqlite3.Connection, runs: Sequence[Entry], requests: Sequence[tuple[str, int]]
-) -> None:
-    """Keep runs and requests (project, moment), unless they, or newer records, are there."""
-    newer = "SELECT 1 FROM runs WHERE id = ? AND updated_at > ?"
-    for entry in runs:
-        item = entry.item
-        if not connection.execute(newer, (item["id"], item["updatedAt"])).fetchone():
-            keep(connection, item, entry.flow, entry.dataset, entry.window)
-    connection.executemany(
-        "INSERT INTO requests (project, at) SELECT ?1, ?2"
-        " WHERE NOT EXISTS (SELECT 1 FROM requests WHERE project = ?1 AND at = ?2)",
-        requests,
-    )
-
-
-def _count(
-    connection: sqlite3.Connection, item: Json, flow: str, window: Window, counted: dict[str, int]
-) -> None:
-    for what, value in figures.counts(item).items():
-        connection.execute(_ADD, (flow, what, max(0, value - counted.get(what, 0))))
-    if moment := figures.reached(item, window):
-        # What is later than now was reached by a clock that was ahead.
-        connection.execute(_REACH, (flow, figures.REACHED, moment, item["updatedAt"]))
-
-
-def _row(item: Json, flow: str, dataset: str, window: Window) -> tuple[Any, ...]:
-    metrics = item["metrics"]
-    took = metrics.get("durationSummary", {})  # nothing of the kind in a run that is to come
-    return (
-        item["id"],
-        flow,
-        dataset,
-        metrics["statusSummary"]["status"],
-        item["createdAt"],
-        json.dumps(window.as_json()),
-        json.dumps(item, separators=(",", ":")),
-        item["flowId"],
-        batch_id(item) or "",
-        item["updatedAt"],
-        took.get("startedAtUTC", -1),
-        took.get("completedAtUTC", -1),
-    )
-
-
-def _sql(script: str) -> Callable[[sqlite3.Connection], None]:
-    def run(connection: sqlite3.Connection) -> None:
-        for statement in script.split(";"):
-            connection.execute(statement)
-
-    return run
-
-
-def _fill(connection: sqlite3.Connection) -> None:
-    """What version 3 keeps of runs, for those that are there: a thousand at a time."""
-    query = 'SELECT rowid, item, flow, dataset, "window" FROM runs WHERE rowid > ? LIMIT 1000'
-    last = 0
-    while rows := connection.execute(query, [last]).fetchall():
-        for last, text, flow, dataset, window_text in rows:  # noqa: B007  # the next ones come after it
-            item, window = json.loads(text), Window.from_json(json.loads(window_text))
-            _count(connection, item, flow, window, {})
-            connection.execute(_KEEP, _row(item, flow, dataset, window))
-
-
-# What every version adds to the one before it.
-_STEPS = ((_sql(_TABLES),), (_sql(_RESOURCES),), (_sql(_COLUMNS), _fill, _sql(_INDEXES)))
-
-
-def _entry(flow: str, dataset: str, status: str, started_at: int, window: str, item: str) -> Entry:
-    return Entry(
-        flow, dataset, status, started_at, Window.from_json(json.loads(window)), json.loads(item)
-    )
-
-
 def _filter(**columns: str | None) -> tuple[str, list[Any]]:
-    """A WHERE clause of our own column names, and the values for it."""
+    """Return a WHERE clause for the columns that are not None, and its values."""
     given = {column: value for column, value in columns.items() if value is not None}
     clause = " AND ".join(f"{column} = ?" for column in given)
     return (f" WHERE {clause}" if clause else ""), list(given.values())

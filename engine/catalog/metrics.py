@@ -1,50 +1,44 @@
-"""What a run adds to the totals of its flow: these only grow, whatever becomes of the history."""
+"""What a run adds to the totals of its flow. They only grow, whatever becomes of the history."""
 
-from typing import Any
+from engine.model.run_record import FAILED, SUCCESS, RunRecord
 
-from engine.model.run_payload import COPY, FAILED, PROMOTION, SUCCESS, is_stopped
-from engine.model.window import Window
-
-Json = dict[str, Any]
-
-RUNS = {status: f"runs {status}" for status in (SUCCESS, FAILED)}
-RECORDS = {
-    "inputRecordCount": "events in",
-    "outputRecordCount": "events out",
-    "failedRecordCount": "events rejected",
-    "skippedRecordCount": "events duplicate",
-}
-BYTES = {"inputBytes": "bytes in", "outputBytes": "bytes out"}
-MS = {COPY: "ms copy", PROMOTION: "ms promotion"}
+RUNS: dict[str, str] = {status: f"runs {status}" for status in (SUCCESS, FAILED)}
+MS = {"copyActivity": "ms copy", "promotionActivity": "ms promotion"}
 REACHED = "reached"  # no count: until when the flow has its events, in ms since the epoch
 
 
-def counts(item: Json) -> dict[str, int]:
-    """What a run counts, by name; nothing before it has ended, nor of one that
-    somebody stopped; 0 for what nobody knows.
+def counts(record: RunRecord) -> dict[str, int]:
+    """Return what a run counts, by name: 0 for what is not known of it.
+
+    Nothing of a run that has not ended, and nothing of one that a person stopped.
     """
-    metrics = item["metrics"]
-    status = metrics["statusSummary"]["status"]
-    if status not in RUNS or is_stopped(item):
+    if record.status not in RUNS or record.is_stopped:
         return {}
-    found = {RUNS[status]: 1}
-    for names, summary in ((RECORDS, "recordSummary"), (BYTES, "sizeSummary")):
-        found |= {name: max(0, metrics[summary].get(key, 0)) for key, name in names.items()}
-    for activity in item["activities"]:
-        took = activity["durationSummary"]
-        begun = took.get("startedAtUTC")
-        ended = took.get("completedAtUTC", begun)
-        found[MS[activity["id"]]] = 0 if begun is None else max(0, ended - begun)
-    return found
+    tally = record.result
+    return {
+        RUNS[record.status]: 1,
+        "events in": tally.lines,
+        "events out": tally.rows,
+        "events rejected": tally.rejected,
+        "events duplicate": tally.duplicates,
+        "bytes in": tally.bytes_read,
+        "bytes out": tally.bytes_written,
+        MS["copyActivity"]: _ms(record.copy_started, record.copy_completed),
+        MS["promotionActivity"]: _ms(record.promotion_started, record.promotion_completed),
+    }
 
 
-def reached(item: Json, window: Window) -> int:
-    """Until when a run brought what there was; 0 if it brought nothing.
+def _ms(started: int | None, completed: int | None) -> int:
+    return 0 if started is None or completed is None else max(0, completed - started)
+
+
+def reached(record: RunRecord) -> int:
+    """Return until when a run brought all events, in ms; 0 if it brought nothing.
 
     A window may end in the future, and beside arrival windows it has only what came `before`.
     """
-    if item["metrics"]["statusSummary"]["status"] != SUCCESS:
+    if record.status != SUCCESS or record.window_end is None:
         return 0
-    end: int = item["activities"][0]["durationSummary"]["extensions"]["windowEnd"]
-    before = end if window.before is None else window.before
-    return min(end, before, int(item["createdAt"]))
+    before = record.window.before
+    end = record.window_end if before is None else min(record.window_end, before)
+    return min(end, record.started_at)

@@ -1,7 +1,7 @@
-"""What the control plane keeps: every resource one JSON document with an etag, in the catalog.
+"""The control plane's resources in the catalog: JSON documents, each with an etag.
 
-A resource is tied to those that it names: none of them can be deleted while it is there. Every
-change is one transaction of SQLite's, so that a kill leaves the whole of it or nothing.
+A resource that another one uses cannot be deleted. Every change is one SQLite transaction, which a
+kill leaves whole or undone.
 """
 
 import json
@@ -20,12 +20,12 @@ _COLUMNS = "kind, id, etag, created_at, updated_at, body, secret, origin"
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One of them. `body` is what it says of itself; the rest is kept beside it.
+    """A document `body` of the control plane, and what is stored beside it.
 
     kind    the last part of its collection's path, as "sourceConnections"
-    etag    changes with every change; without the quotes that it has in an answer
-    secret  what no answer shows, encrypted; None where there is none (P7)
-    origin  the configuration file that it was applied from; None if a client made it
+    etag    another one after each change; without the quotes that it has in a response
+    secret  encrypted values that no response shows; None if it has none (P7)
+    origin  the configuration file that it was applied from; None if a client created it
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Resources:
         self._catalog = catalog
 
     def create(self, resource: Resource, uses: Iterable[str] = ()) -> None:
-        """Keep a new one. NotFound if one of the ids that it `uses` is not there."""
+        """Store a new resource; NotFound if one of the ids in `uses` does not exist."""
         with self._catalog.transaction() as connection:
             connection.execute(
                 f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own names only
@@ -54,7 +54,7 @@ class Resources:
             _tie(connection, resource, uses)
 
     def get(self, kind: str, id_: str) -> Resource:
-        """The one of that kind and id; NotFound if there is none."""
+        """Return the resource of that kind and id; NotFound if it does not exist."""
         query = f"SELECT {_COLUMNS} FROM resources WHERE id = ? AND kind = ?"  # noqa: S608  # our own names only
         rows = self._catalog.read(query, [id_, kind])
         if not rows:
@@ -62,12 +62,12 @@ class Resources:
         return _resource(*rows[0])
 
     def all(self, kind: str) -> list[Resource]:
-        """All of that kind, the oldest first."""
+        """Return all resources of that kind, the oldest first."""
         query = f"SELECT {_COLUMNS} FROM resources WHERE kind = ? ORDER BY created_at, rowid"  # noqa: S608  # our own names only
         return [_resource(*row) for row in self._catalog.read(query, [kind])]
 
     def users(self, id_: str) -> list[tuple[str, str]]:
-        """The kinds and ids of the resources that use this one."""
+        """Return the kinds and ids of the resources that use the one with this id."""
         query = "SELECT kind, id FROM uses JOIN resources ON id = user WHERE used = ?"
         return [(kind, user) for kind, user in self._catalog.read(query, [id_])]
 
@@ -79,11 +79,11 @@ class Resources:
         now: int,
         edit: Callable[[Resource], tuple[Resource, Iterable[str]]],
     ) -> Resource:
-        """Put what `edit` makes of a resource, and the ids that it uses then, in its place.
+        """Replace a resource by what `edit` returns: the resource, and the ids that it uses.
 
-        Whatever `edit` raises leaves it as it was. Stale unless its etag is this one (None: any).
-        The answer has a new etag, and `now`, in ms, as the time of its change. No other change
-        comes in between: of two writers with one etag, one wins.
+        What `edit` raises leaves it unchanged. EtagMismatch unless its etag is `etag` (None: any).
+        The result has a new etag, and `now` (ms) as the time of its change. This is one
+        transaction: of two writers with the same etag, one succeeds.
         """
         with self._catalog.transaction() as connection:
             before = self.get(kind, id_)
@@ -103,7 +103,7 @@ class Resources:
     def delete(
         self, kind: str, id_: str, check: Callable[[Resource], None] = lambda _: None
     ) -> None:
-        """Delete one. ResourceInUse while another one uses it; what `check` raises keeps it."""
+        """Delete a resource; ResourceInUse while another one uses it, or what `check` raises."""
         with self._catalog.transaction() as connection:
             check(self.get(kind, id_))
             if users := self.users(id_):
@@ -121,7 +121,7 @@ def new(
     secret: bytes | None = None,
     origin: str | None = None,
 ) -> Resource:
-    """A resource that is not kept yet, with an id of its own unless it is given one."""
+    """Return a resource that is not stored yet, with a new id unless `id_` is given."""
     return Resource(kind, id_ or str(uuid4()), str(uuid4()), now, now, body, secret, origin)
 
 

@@ -17,10 +17,11 @@ from engine.cli.console import (
 )
 from engine.cli.lazy import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, DatasetUri, FlowName, MappingName, SchemaName
-from engine.control import declared_flows
+from engine.control import declared_flows, run_payload
 from engine.errors import InputError
-from engine.model import run_payload, schedule
+from engine.model import run_record, schedule
 from engine.model.flow import Flow, superseded_in_words
+from engine.model.retry import DEFAULT_RATE_LIMIT
 from engine.model.window import Window, consecutive, each_day
 from engine.sync import open_flow
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from engine.sync.runner import Options
 
 with lazy_imports():
-    from engine.catalog import run_history
+    from engine.catalog import buffered
     from engine.cli import progress
     from engine.dataset import positions, single_days
     from engine.mixpanel import client
@@ -127,11 +128,11 @@ def _backfill(
     callback = with_tracebacks(bar) if invocation.debug else bar
     if flow.keep_superseded_hours and table.exists:
         print_message(f"In {flow.dataset}, {superseded_in_words(flow.keep_superseded_hours)}.")
-    with run_history.RunHistory(home, print_message) as catalog:
+    with buffered.BufferedCatalog(home, print_message) as catalog:
         job = day_backfill.Backfill(flow, rules, table, catalog, settings, callback)
         try:
             with bar:
-                items = job.run(days)
+                records = job.run(days)
         except KeyboardInterrupt:
             return print_message(
                 f"Stopped. {job.committed} of {len(days)} days are committed and stay; nothing "
@@ -139,11 +140,10 @@ def _backfill(
                 1,
             )
     if as_json:
-        print_json(run_payload.envelope(items))
+        print_json(run_payload.envelope(records))
     else:
-        print_result(progress.summary(items, len(days), flow.dataset, job.otherwise))
-    statuses = {item["metrics"]["statusSummary"]["status"] for item in items}
-    return 1 if run_payload.FAILED in statuses else 0
+        print_result(progress.summary(records, len(days), flow.dataset, job.otherwise))
+    return 1 if any(record.status == run_record.FAILED for record in records) else 0
 
 
 def _report_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
@@ -196,7 +196,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
 
 def _duration(fewest: int, most: int) -> str:
     """Return how many requests are needed and how many hours the rate limit makes of them."""
-    per_hour = schedule.DEFAULT_RATE_LIMIT.per_hour
+    per_hour = DEFAULT_RATE_LIMIT.per_hour
     if most == 0:
         return "Requests: 0."
     requests = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"

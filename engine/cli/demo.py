@@ -9,9 +9,10 @@ from engine.cli.console import closed_stdout_allowed, print_message, print_resul
 from engine.cli.lazy import lazy_imports
 from engine.config import environment
 from engine.config.shipped import find
+from engine.control.run_payload import envelope
 from engine.dataset import layout
 from engine.model.flow import Connection, Flow, Secret
-from engine.model.run_payload import FAILED, envelope
+from engine.model.run_record import FAILED
 from engine.model.window import each_day
 
 with lazy_imports():
@@ -50,11 +51,11 @@ def demo() -> int:
         with database.Catalog(environment.home(os.environ)) as catalog, bar as callback:
             # P4: a second demo pulls every day again and changes nothing.
             settings = runner.Options(force=True)
-            items = backfill.Backfill(flow, rules, dataset, catalog, settings, callback).run(DAYS)
+            records = backfill.Backfill(flow, rules, dataset, catalog, settings, callback).run(DAYS)
     print_result("The last run, as `mixpanel-etl runs --json` shows it:")
-    print_result(json.dumps(envelope(items[-1:]), indent=2))
-    print_result(progress.summary(items, len(DAYS), str(ROOT)))
-    if any(item["metrics"]["statusSummary"]["status"] == FAILED for item in items):
+    print_result(json.dumps(envelope(records[-1:]), indent=2))
+    print_result(progress.summary(records, len(DAYS), str(ROOT)))
+    if any(record.status == FAILED for record in records):
         return 1
     files = [str(path) for path in sorted(ROOT.glob(layout.DATA_FILES))]
     rows = arrow_dataset.dataset(files).head(10).to_pylist()

@@ -5,7 +5,7 @@ from engine.cli.flow_selection import statuses_of
 from engine.cli.lazy import lazy_imports
 from engine.cli.options import AsJson, OnlyFlow, RequiredConfig
 from engine.model.clock import duration
-from engine.model.schedule import DEFAULT_RATE_LIMIT
+from engine.model.retry import DEFAULT_RATE_LIMIT
 
 with lazy_imports():
     from engine.cli import progress
@@ -33,7 +33,7 @@ def plan(config_file: RequiredConfig, flow: OnlyFlow = None, as_json: AsJson = F
             why = each.problem or "it has no schedule: the daemon leaves it alone."
             print_message(f"{name}: {why}")
             continue
-        left = DEFAULT_RATE_LIMIT.per_hour - each.asked
+        left = DEFAULT_RATE_LIMIT.per_hour - each.requests_last_hour
         when = "at once" if each.hours == 0 else f"in {duration(each.hours * 3600)}"
         requests = "1 request" if each.requests == 1 else f"{each.requests:,} requests"
         print_message(

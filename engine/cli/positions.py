@@ -86,7 +86,7 @@ def reset(
     if current.problem:
         raise InputError(current.problem)
     planned = status.Reset(current, first, last)
-    days, others = planned.days, len(planned.asked) - len(planned.days)
+    days, others = planned.days, len(planned.pulled) - len(planned.days)
     rest = f" {others} more would not be due then: for those, backfill --force." if others else ""
     if not days:
         return print_message(
@@ -102,7 +102,7 @@ def reset(
     dataset = open_flow.dataset_of(chosen, open_flow.rules_of(chosen))
     with dataset.locked():
         dataset.forget(str(ULID()), planned.names)
-    if not found.next_tick:
+    if not current.next_tick:
         return print_message(f"Done. {chosen.name} has no next tick: backfill pulls them.")
     return print_message(
         f"Done. {chosen.name} pulls them as its budget allows, from its next tick on."

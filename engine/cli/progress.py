@@ -1,31 +1,27 @@
-"""What a person sees: a bar on a terminal, a line a window elsewhere, tables.
+"""Show a person the progress of runs, as a bar on a terminal or as lines, and tables of results.
 
-Progress goes to stderr, answers to stdout. It decides nothing.
+Progress goes to stderr, results to stdout.
 """
 
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.catalog.database import Entry
+from engine.model.batch import Tally
 from engine.model.clock import duration
-from engine.model.run_payload import FAILED, SUCCESS, remarks
+from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS, RunRecord
 from engine.sync.empty_days import sentence
 from engine.sync.runner import Advanced, Ended, Event, GaveUp, NoEvents, Noticed, Split, Waiting
 
-Json = dict[str, Any]
-
 
 class Lines:
-    """One line a window that ended, one when something must be waited for."""
+    """Prints a line for each run that ends and for each wait."""
 
     def __enter__(self) -> "Lines":
         return self
@@ -34,10 +30,10 @@ class Lines:
         pass
 
     def __call__(self, event: Event) -> None:
-        """Show `event`, if it is worth a line."""
+        """Print the line of `event`, if it has one."""
         line = describe(event)
         if line:
-            with suppress(OSError):  # nobody looks any more: no reason to stop the work
+            with suppress(OSError):  # stderr was closed: no reason to stop the work
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
 
@@ -51,7 +47,7 @@ class Bar:
             MofNCompleteColumn(),
             TextColumn("days  {task.fields[events]:,} events  {task.fields[rate]:.1f} MB/s"),
             TimeRemainingColumn(),
-            # Takes texts as they are: rich sees markup and emoji in other people's words.
+            # Mixpanel's texts may look like markup or emoji to rich: it prints them as they are.
             console=Console(stderr=True, highlight=False, markup=False, emoji=False),
         )
         self._task = self._progress.add_task("pulling", total=days, events=0, rate=0.0)
@@ -71,22 +67,22 @@ class Bar:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
-        """Move the bar; failures and waits are also written above it."""
+        """Move the bar, and print failures, waits and remarks above it."""
         if isinstance(event, Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
         elif isinstance(event, Split):
             self._running.pop(event.run.id, None)
         elif isinstance(event, Ended):
-            self._running.pop(event.run.id, None)
-            tally = event.tally
-            # What a failed run read was read, but none of its events is in the table.
+            self._running.pop(event.record.id, None)
+            tally = event.record.tally or Tally()
+            # The bytes of a failed run count, but no event of it is in the table.
             events = 0 if event.error else tally.lines
             self._done = (self._done[0] + events, self._done[1] + tally.bytes_read)
-            if not (event.error or event.run.window.arrival):
-                self._progress.advance(self._task, len(event.run.window.days))
+            if not (event.error or event.record.window.arrival):
+                self._progress.advance(self._task, len(event.record.window.days))
         line = describe(event)
         if isinstance(event, Ended) and not event.error:
-            line = "\n".join(remarks(event.item, event.run.window))
+            line = "\n".join(event.record.remarks())
         if line:
             self._progress.console.print(line)
         counts = [self._done, *self._running.values()]
@@ -99,7 +95,7 @@ class Bar:
 
 
 def describe(event: Event) -> str:
-    """An event as a line; empty where it is not worth one."""
+    """Return the line of a progress event; empty if it has none."""
     if isinstance(event, GaveUp):
         return f"{event.days} more days were not tried: what failed would fail for them too."
     if isinstance(event, Waiting):
@@ -111,34 +107,23 @@ def describe(event: Event) -> str:
     if isinstance(event, NoEvents):
         return sentence(event.flow, event.days, all_=event.all)
     if isinstance(event, Ended):
+        record = event.record
         if event.error:
-            return f"{event.run.window}  failed: {event.error}"
-        metrics = event.item["metrics"]
-        took = metrics["durationSummary"]
-        line = (
-            f"{event.run.window}  {counted(event.item)}"
-            f"  {duration((took['completedAtUTC'] - took['startedAtUTC']) / 1000)}"
-        )
-        return "\n".join([line, *remarks(event.item, event.run.window)])
+            return f"{record.window}  failed: {event.error}"
+        line = f"{record.window}  {counted(record.result)}  {duration(record.seconds or 0)}"
+        return "\n".join([line, *record.remarks()])
     return ""
 
 
-def counted(item: Json) -> str:
-    """A run's rows, rejects and duplicates, and its bytes, as people read them."""
-    records = item["metrics"]["recordSummary"]
-    parts = [f"{records.get('outputRecordCount', 0):,} rows"]
-    if records.get("failedRecordCount"):
-        parts.append(f"{records['failedRecordCount']:,} rejected")
-    if records.get("skippedRecordCount"):
-        parts.append(f"{records['skippedRecordCount']:,} duplicates")
-    if records.get("warningRecordCount"):
-        parts.append(f"{records['warningRecordCount']:,} with a value not cast")
-    return "  ".join([*parts, megabytes(item["metrics"]["sizeSummary"]["inputBytes"])])
-
-
-def megabytes(size: int) -> str:
-    """Bytes as MB; nothing is known of a negative number."""
-    return "- MB" if size < 0 else f"{size / 1e6:,.1f} MB"
+def counted(tally: Tally) -> str:
+    """Return rows, rejects, duplicates and bytes of a run as people read them."""
+    counts = {
+        "rejected": tally.rejected,
+        "duplicates": tally.duplicates,
+        "with a value not cast": tally.warnings,
+    }
+    more = [f"{count:,} {words}" for words, count in counts.items() if count]
+    return "  ".join([f"{tally.rows:,} rows", *more, f"{tally.bytes_read / 1e6:,.1f} MB"])
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -157,72 +142,66 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 
 def by_another_mapping(days: int) -> str:
-    """The sentence about complete days that a mended mapping does not reach."""
+    """Return the sentence on complete days that were pulled with another mapping."""
     if days == 1:
         return "1 complete day was pulled with another mapping; --force pulls it again."
     return f"{days:,} complete days were pulled with another mapping; --force pulls them again."
 
 
-def summary(items: list[Json], days: int, dataset: str, otherwise: int = 0) -> str:
-    """What all runs of a command came to, in one line.
+def summary(records: list[RunRecord], days: int, dataset: str, otherwise: int = 0) -> str:
+    """Return the counts of all runs of a command, in one line.
 
-    `otherwise`: how many complete days were pulled with another mapping set or schema.
+    `otherwise`: number of complete days that were pulled with another mapping set or schema.
     """
     more = f" {by_another_mapping(otherwise)}" if otherwise else ""
-    return f"{_summary(items, days, dataset)}{more}"
+    return f"{_summary(records, days, dataset)}{more}"
 
 
-def _summary(items: list[Json], days: int, dataset: str) -> str:
-    good = [item for item in items if item["metrics"]["statusSummary"]["status"] == SUCCESS]
-    totals = Counter[str]()
-    for item in good:
-        records = item["metrics"]["recordSummary"]
-        totals.update({name: n for name, n in records.items() if isinstance(n, int)})
-    if not items:
+def _summary(records: list[RunRecord], days: int, dataset: str) -> str:
+    good = [record for record in records if record.status == SUCCESS]
+    total = sum((record.result for record in good), Tally())
+    if not records:
         all_ = "the day is" if days == 1 else f"all {days} days are"
         again = "it" if days == 1 else "them"
         return f"Nothing to do: {all_} complete in {dataset}. --force pulls {again} again."
     if not good:
-        runs = "1 run" if len(items) == 1 else f"{len(items)} runs"
+        runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
         return f"Nothing was committed to {dataset}: {runs} failed."
     runs = "1 run" if len(good) == 1 else f"{len(good)} runs"
-    failed = f", {len(items) - len(good)} failed" if len(items) > len(good) else ""
+    failed = f", {len(records) - len(good)} failed" if len(records) > len(good) else ""
     return (
-        f"{totals['inputRecordCount']:,} events in: {totals['outputRecordCount']:,} rows, "
-        f"{totals['failedRecordCount']:,} rejected, {totals['skippedRecordCount']:,} duplicates; "
+        f"{total.lines:,} events in: {total.rows:,} rows, "
+        f"{total.rejected:,} rejected, {total.duplicates:,} duplicates; "
         f"{runs} committed to {dataset}{failed}."
     )
 
 
-def history(entries: list[Entry]) -> None:
-    """Runs as a table."""
+def history(records: list[RunRecord]) -> None:
+    """Print runs as a table."""
     columns = [
         "started (UTC)", "flow", "window", "status", "rows", "rejected", "duplicates", "took",
         "error",
     ]  # fmt: skip
-    table(columns, map(_told, entries))
+    table(columns, map(_row, records))
 
 
-def _told(entry: Entry) -> list[str]:
-    metrics = entry.item["metrics"]
-    records, took = metrics["recordSummary"], metrics["durationSummary"]
-    counts = ("outputRecordCount", "failedRecordCount", "skippedRecordCount")
-    seconds = (took.get("completedAtUTC", 0) - took.get("startedAtUTC", 0)) / 1000
-    errors = metrics["statusSummary"].get("errors", [])
-    if entry.status == FAILED:  # nothing of it is in the table: no count is a result
-        records = {}
+def _row(record: RunRecord) -> list[str]:
+    tally = record.result
+    # Of a failed run nothing is in the table: no count is a result.
+    known = record.tally is not None and record.status not in (FAILED, IN_PROGRESS)
+    seconds = record.seconds
     return [
-        datetime.fromtimestamp(entry.started_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
-        entry.flow,
-        str(entry.window),
-        entry.told,
-        *(f"{records[name]:,}" if name in records else "-" for name in counts),
-        duration(seconds) if seconds >= 0 else "-",
-        errors[0]["message"] if errors and entry.status == FAILED else "",
+        datetime.fromtimestamp(record.started_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        record.flow,
+        str(record.window),
+        record.status_label,
+        *(f"{n:,}" if known else "-" for n in (tally.rows, tally.rejected, tally.duplicates)),
+        "-" if seconds is None else duration(seconds),
+        record.error,
     ]
 
 
 def progress(days: int) -> Lines | Bar:
-    """A bar where a person watches and there is something to wait for, lines elsewhere."""
+    """Return a bar, if stderr is a terminal and there are days to pull, else lines."""
     watched = days and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     return Bar(days) if watched else Lines()

@@ -20,8 +20,9 @@ from engine.cli.console import (
 from engine.cli.lazy import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, FlowName, MappingName, SchemaName
 from engine.control import declared_flows
+from engine.control.run_payload import envelope
 from engine.errors import InputError
-from engine.model.run_payload import FAILED, envelope
+from engine.model.run_record import FAILED
 from engine.sync import open_flow
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from engine.sync.replay import Rejected
 
 with lazy_imports():
-    from engine.catalog import run_history
+    from engine.catalog import buffered
     from engine.cli import progress
     from engine.dataset import dataset as delta_dataset
     from engine.dataset.storage import local
@@ -126,10 +127,10 @@ def replay(
     lines = progress.Lines()
     callback = with_tracebacks(lines) if context.obj.debug else lines
     table = open_flow.dataset_of(chosen, rules)
-    with run_history.RunHistory(home, print_message) as catalog:
+    with buffered.BufferedCatalog(home, print_message) as catalog:
         job = batch_replay.Replay(chosen, rules, table, catalog, callback)
         try:
-            item = job.run(batch)
+            record = job.run(batch)
         except KeyboardInterrupt:
             return print_message(
                 f"Stopped. Nothing is half done. To go on: {context.obj.command_line}", 1
@@ -137,10 +138,10 @@ def replay(
     if job.left_out:
         print_message(f"{job.left_out:,} lines were left out: their days were pulled again since.")
     if as_json:
-        print_json(envelope([item]))
+        print_json(envelope([record]))
     else:
-        print_result(progress.summary([item], 1, chosen.dataset))
-    return 1 if item["metrics"]["statusSummary"]["status"] == FAILED else 0
+        print_result(progress.summary([record], 1, chosen.dataset))
+    return 1 if record.status == FAILED else 0
 
 
 def _dataset_uri(dataset: str | None, config_file: Path | None, flow: str | None) -> str:

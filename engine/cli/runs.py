@@ -9,7 +9,8 @@ from engine.cli.console import closed_stdout_allowed, print_json, print_message
 from engine.cli.lazy import lazy_imports
 from engine.cli.options import AsJson, parse_choice
 from engine.config import environment
-from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, envelope
+from engine.control.run_payload import envelope
+from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS
 
 with lazy_imports():
     from engine.catalog import database
@@ -33,15 +34,15 @@ def runs(
         status = parse_choice("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
     home = environment.home(os.environ)
     path = home / database.NAME
-    entries = []
+    records = []
     if path.exists():  # listing creates no catalog
         with database.Catalog(home) as catalog:
-            entries = catalog.history(flow, status, limit=limit)
+            records = catalog.history(flow, status, limit=limit)
     if as_json:
-        print_json(envelope([entry.item for entry in entries]))
-    elif entries:
+        print_json(envelope(records))
+    elif records:
         with closed_stdout_allowed():
-            progress.history(entries)
+            progress.history(records)
     else:
         where = f"{path}" if home.exists() else f"{path}: {home} does not exist"
         print_message(f"No such runs in {where}. MIXPANEL_ETL_HOME says where to look.")

@@ -68,7 +68,7 @@ def _row(flow: "FlowStatus") -> tuple[object, ...]:
         len(flow.days),
         flow.to_fill,
         flow.rejected,
-        flow.asked,
+        flow.requests_last_hour,
     )
 
 
@@ -77,7 +77,7 @@ def _daemon_of(home: Path) -> str:
     last = None
     if (home / declared_flows.CATALOG).exists():
         with database.Catalog(home) as catalog:
-            last = next((run.item["updatedAt"] for run in catalog.history(limit=1)), None)
+            last = next((run.updated_at for run in catalog.history(limit=1)), None)
     history = f"Its last run was at {utc_minute(last)} UTC." if last else "There was no run yet."
     if process := local.holder(home / declared_flows.LOCK):
         return f"A daemon runs with the home {home}, process {process}: see its log. {history}"

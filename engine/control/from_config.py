@@ -14,8 +14,7 @@ from engine.control.to_flow import is_left, uses
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL
 from engine.dataset.storage.local import local_path
 from engine.errors import InputError, NotFound, ResourceInUse
-from engine.model.flow import Connection, Flow, Schedule
-from engine.model.run_payload import flow_id, id_of, source_id, target_id
+from engine.model.flow import Connection, Flow, Schedule, flow_id, id_of, source_id, target_id
 
 KINDS = (
     *("connections", "schemas", "dataSets", "mappingSets"),

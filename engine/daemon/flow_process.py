@@ -29,7 +29,7 @@ from engine.errors import EtlError, sentence_of, status_of
 from engine.log import configure, log
 from engine.model.clock import Clock
 from engine.model.flow import Flow, Run
-from engine.model.run_payload import remarks
+from engine.model.run_record import FAILED, RunRecord
 from engine.sync.empty_days import sentence
 from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.runner import Ended, Event, Noticed, Options, Split, Waiting
@@ -60,7 +60,7 @@ def work(
     options = replace(options or Options(), now=clock.now)
     try:
         _obey_signals(turn, drain)
-        items = sync_flow(flow, home, options, RunLogger(flow), turn, _warn)
+        records = sync_flow(flow, home, options, RunLogger(flow), turn, _warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -70,7 +70,7 @@ def work(
     except Exception as error:  # noqa: BLE001 - P7: its text may hold anything
         log.error("failed", error=sentence_of(error))
         return 1
-    failed = [item for item in items if item["metrics"]["statusSummary"]["status"] == "failed"]
+    failed = any(record.status == FAILED for record in records)
     if turn.more or turn.later:
         return MORE if turn.more else LATER
     return 1 if failed else 0
@@ -99,32 +99,32 @@ class RunLogger:
         elif isinstance(event, Ended):
             self._waited = ""
             if event.error:
-                lines = {"after_lines": event.tally.lines} if event.tally.lines else {}
-                log.error("run failed", **_of(event.run), **lines, error=str(event.error))
+                count = event.record.result.lines
+                lines = {"after_lines": count} if count else {}
+                log.error("run failed", **_of(event.record), **lines, error=str(event.error))
                 return
-            metrics = event.item["metrics"]
-            records, took = metrics["recordSummary"], metrics["durationSummary"]
+            tally = event.record.result
             told = {
-                "rows": records.get("outputRecordCount", 0),
-                "rejected": records.get("failedRecordCount", 0),
-                "duplicates": records.get("skippedRecordCount", 0),
-                "seconds": (took["completedAtUTC"] - took["startedAtUTC"]) / 1000,
+                "rows": tally.rows,
+                "rejected": tally.rejected,
+                "duplicates": tally.duplicates,
+                "seconds": event.record.seconds,
             }
-            if known := records.get("extensions", {}).get("knownRecordCount"):
-                told["known"] = known
-            log.info("run", **_of(event.run), **told)
-            for remark in remarks(event.item, event.run.window):
-                log.warning("noticed", **_of(event.run), what=remark)
+            if tally.known:
+                told["known"] = tally.known
+            log.info("run", **_of(event.record), **told)
+            for remark in event.record.remarks():
+                log.warning("noticed", **_of(event.record), what=remark)
             if event.empty:
-                all_ = len(event.empty) == len(event.run.window.days)
+                all_ = len(event.empty) == len(event.record.window.days)
                 why = sentence(self._flow, list(event.empty), all_=all_)
-                log.warning("no events", **_of(event.run), why=why)
+                log.warning("no events", **_of(event.record), why=why)
         elif isinstance(event, Split):
             error = str(event.error)
             log.warning("asked for in smaller requests", **_of(event.run), error=error)
 
 
-def _of(run: Run) -> dict[str, str]:
+def _of(run: Run | RunRecord) -> dict[str, str]:
     return {"run": run.id, "window": str(run.window)}
 
 

@@ -82,7 +82,7 @@ def params(
     clauses = [where] if where else []
     if window.arrival:
         arrived = 'number(properties["mp_processing_time_ms"])'
-        start, end = window.asked or window.arrival
+        start, end = window.requested or window.arrival
         clauses.insert(0, f"{arrived} >= {start} and {arrived} < {end}")
     if clauses:
         query["where"] = clauses[0] if len(clauses) == 1 else f"({clauses[0]}) and ({clauses[1]})"

@@ -1,4 +1,4 @@
-"""What time it is: as the machine says or, for a trial of months, by a clock that runs faster."""
+"""The time: that of the machine or, to simulate months, of a clock that runs faster."""
 
 import time
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """From the machine's `began` on it runs `speed` times as fast, from `first`; both in ms."""
+    """Runs `speed` times as fast as the machine's clock and shows `first` at its `began`, in ms."""
 
     began: int = 0
     first: int = 0
     speed: float = 1
 
     def now(self) -> int:
-        """The time, in ms since the epoch."""
+        """Return the time, in ms since the epoch."""
         return self.first + int((time.time_ns() // 1_000_000 - self.began) * self.speed)
 
     def machine(self, moment: int) -> int:
-        """What the machine's own clock shows at `moment`, both in ms since the epoch."""
+        """Return what the machine's clock shows at `moment`, both in ms since the epoch."""
         return self.began + int((moment - self.first) / self.speed)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Format a duration."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

@@ -1,9 +1,8 @@
-"""Whether the days under which Mixpanel exports events are UTC days of their `time`. Pure.
+"""Detect from the rows of one request whether a project's days are UTC days of `time`. Pure.
 
-Seen in what one request for days brings: where a project's days begin at another moment, all of its
-rows lie within as many times 24 hours as it has days, some of them in the UTC day before or after.
-A row that is years off, or one that lies just outside while the days are filled to both their UTC
-ends, says nothing of that: a clock somewhere was wrong.
+Where the days of a project begin at another moment, the rows of n days lie within n times 24 hours,
+some of them in the UTC day before the first or after the last. A row that is years off, or one just
+outside while the days are filled to both their UTC ends, is no evidence: a clock was wrong.
 """
 
 from dataclasses import dataclass
@@ -11,25 +10,25 @@ from typing import Any
 
 SECONDS = 86_400
 CHANGE = 3_600  # seconds that a day may be longer, where clocks are put back
-FEW = 10  # rows in a neighbouring UTC day that are no accident, …
-PERCENT = 1.0  # … if they are also this share of all
-UTC = 0  # seconds after the begin of a UTC day at which days begin: with it
+FEW = 10  # rows in neighbouring UTC days from which they are evidence, …
+PERCENT = 1.0  # … if they are also this share of all rows
+UTC = 0  # seconds from the begin of a UTC day to that of a project's day
 
 
 @dataclass(slots=True)
 class Borders:
-    """What the rows of one request tell of its days; days and times count from the epoch."""
+    """How the rows of one request lie around its days; days and seconds count from the epoch."""
 
     first: int
     last: int
     rows: int = 0
     before: int = 0  # rows in the UTC day before the first
     after: int = 0  # … and after the last
-    low: int | None = None  # the earliest and the latest second of the rows within these
-    high: int | None = None
+    low: int | None = None  # earliest second of the rows in these days and beside them
+    high: int | None = None  # latest second of them
 
     def add(self, days: Any, seconds: Any) -> None:
-        """Take rows by the UTC day of each `time`, and by its second."""
+        """Count rows, given the UTC day and the second of each `time`, as arrays."""
         self.rows += len(days)
         near = (days >= self.first - 1) & (days <= self.last + 1)
         if not near.any():
@@ -42,21 +41,21 @@ class Borders:
         self.high = high if self.high is None else max(high, self.high)
 
     @property
-    def existing_keys(self) -> int:
-        """The rows of the UTC days beside those that were asked for."""
+    def rows_beside(self) -> int:
+        """Return the number of rows in the UTC days just before and after the request's."""
         return self.before + self.after
 
     def begin(self, *, over: bool) -> int:
-        """How many seconds after a UTC day the project's begin; negative: before; or UTC.
+        """Return the seconds from the begin of a UTC day to that of a project's day, or UTC.
 
-        It is as near as the rows tell. `over`: all days have ended. Of a day that goes on it
-        cannot be said what lies within 24 hours.
+        Negative: the project's days begin earlier. As exact as the rows are dense. `over`: whether
+        all days have ended; of a day that goes on it is unknown what lies within 24 hours.
         """
-        if not self.existing_keys or self.low is None or self.high is None:
+        if not self.rows_beside or self.low is None or self.high is None:
             return UTC
         longest = (self.last - self.first + 1) * SECONDS + CHANGE
         fits = over and self.high - self.low < longest
-        many = self.existing_keys >= FEW and self.existing_keys >= self.rows * PERCENT / 100
+        many = self.rows_beside >= FEW and self.rows_beside >= self.rows * PERCENT / 100
         if not (fits or many):
             return UTC
         if self.before >= self.after:

@@ -1,8 +1,11 @@
 """What a person declares (Connection, Flow) and one attempt at it (Run). Pure data."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import lru_cache
 from typing import Any
+from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
 from engine.model.window import Window
@@ -12,11 +15,12 @@ DocumentSource = str | tuple[str, Any]  # a name or a path; or a name and the do
 DELAY_MINUTES = 10
 MOST_NAMES = 5  # of events, in a sentence
 LONGEST_WORDS = 200  # characters of a sentence that describes a source
+_IDS = UUID("8f2c0f3e-52a5-4b0e-9d0c-6c9c3c6a4b51")  # never changes: every derived id has it
 FREQUENCIES = ("once", "minute", "hour", "day", "week")
 
 
 class Secret:
-    """A text that shows itself to nobody who did not ask (P7)."""
+    """A text that neither `repr` nor `str` shows: only `reveal` returns it (P7)."""
 
     __slots__ = ("_value",)
 
@@ -24,7 +28,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The text itself: for the one line that sends it."""
+        """Return the text itself: for the one line that sends it."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -43,7 +47,7 @@ class Secret:
 class Connection:
     """A Mixpanel project and the service account that reads it. `timezone` is an IANA name.
 
-    `files`: which of its credentials stand in files, as field and path: those may change.
+    `files`: (field, path) of credentials that were read from files, whose contents may change.
     """
 
     host: str
@@ -56,15 +60,15 @@ class Connection:
 
     @property
     def zone(self) -> ZoneInfo:
-        """The project's calendar."""
+        """Return the time zone of the project's calendar."""
         return ZoneInfo(self.timezone)
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The tutorial's schedule; no `interval` for `once`.
+    """The tutorial's schedule; `interval` is None for `once`.
 
-    `start_time` is in epoch seconds; 0: none was given, and ticks are counted from 1970 on.
+    `start_time` is in epoch seconds; 0: not set, and ticks are counted from 1970 on.
     """
 
     frequency: str
@@ -77,8 +81,9 @@ class Flow:
     """What to copy from where to where.
 
     mapping, schema       a shipped name, a path, or a name and the JSON document itself
-    source_id, target_id  the connections that its runs name; "": some that grow from its name
-    diagnostics           whether a run record tells where its rejected rows are; kept they are (P3)
+    source_id, target_id  ids of the connections that its runs name; "": derived from its name
+    diagnostics           whether run records name the files of rejected rows; these are always
+                          written (P3)
     """
 
     name: str
@@ -106,12 +111,12 @@ class Flow:
 
     @property
     def project(self) -> str:
-        """Whose budget its requests use."""
+        """Return the project whose rate limit its requests use, as host and id."""
         return f"{self.connection.host}/{self.connection.project_id}"
 
     @property
     def source(self) -> dict[str, Any]:
-        """What the rows of its table are: two flows that differ here cannot share a table."""
+        """Return what decides which events it copies: only equal ones can share a table."""
         return {
             "project_id": self.connection.project_id,
             "events": sorted(self.events),
@@ -119,8 +124,33 @@ class Flow:
         }
 
 
+@lru_cache(maxsize=1 << 10)
+def flow_id(name: str) -> str:
+    """Return the `flowId` of the flow `name`: the name, where that is a UUID already."""
+    with suppress(ValueError):
+        if str(UUID(name)) == name:
+            return name
+    return id_of("flow", name)
+
+
+def source_id(flow: Flow) -> str:
+    """Return the id of the source connection that the runs of `flow` name."""
+    return flow.source_id or id_of("source", flow.name)
+
+
+def target_id(flow: Flow) -> str:
+    """Return the id of the target connection that the runs of `flow` name."""
+    return flow.target_id or id_of("target", flow.name)
+
+
+@lru_cache(maxsize=1 << 10)
+def id_of(kind: str, name: str) -> str:
+    """Return the UUID derived from a kind of thing and its name, the same on every machine."""
+    return str(uuid5(_IDS, f"{kind}/{name}"))
+
+
 def source_in_words(source: Any) -> str:
-    """What the rows of a table are, as a person says it: of what `Flow.source` describes."""
+    """Describe in a few words which events a table holds, from what `Flow.source` returned."""
     if not isinstance(source, dict):
         return "another source"
     events = source.get("events")
@@ -135,7 +165,7 @@ def source_in_words(source: Any) -> str:
 
 
 def superseded_in_words(hours: float) -> str:
-    """What `keep_superseded_hours` means to whoever reads the table: both sides of it."""
+    """Describe what `keep_superseded_hours` means to readers of the table: by glob and by Delta."""
     if not hours:
         return (
             "replaced files go at once: a glob counts nothing twice, and a query that is reading "

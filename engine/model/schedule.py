@@ -1,14 +1,13 @@
-"""What to ask for next, when, and what to do about a failure. Pure: clock and dice are arguments.
+"""Plan which windows of a flow are due, and how many days go into one request. Pure.
 
-It decides and does nothing: another piece waits, asks and gives up.
+The clock is an argument. A plan is carried out elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 
-from engine.errors import EtlError, RateLimited, RetryableError
 from engine.model.day_borders import UTC
 from engine.model.flow import Flow, Schedule
 from engine.model.window import (
@@ -27,99 +26,10 @@ UNITS = {"minute": MINUTE, "hour": HOUR, "day": FULL_DAY, "week": 7 * FULL_DAY}
 EVENTS_PER_REQUEST = 1_000_000  # Mixpanel's own advice: keep a request under one to two million
 DAYS_PER_REQUEST = 31
 NOTHING: Mapping[date, int] = MappingProxyType({})
-TOLERANCE = MINUTE  # how much later than now another process, or a clock that is trimmed, may note
-AHEAD = 14 * HOUR  # by which the clocks of a project can be ahead of UTC
-SINGLE_REQUESTS = 40  # an hour, for arrival windows that ask for each day by itself
-UNKNOWN = 1  # ms: a day's position, where the clock that noted it was wrong
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """What Mixpanel allows a project: requests an hour (rolling), a second, and at a time."""
-
-    per_hour: int = 60
-    per_second: int = 3
-    at_once: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How long to go on with a window that fails; times in seconds.
-
-    tries       pulls of a window that may fail before it is given up
-    first       wait after the first failure; it doubles each time, up to `longest`
-    limited     answers 429 in a row that are put up with: they cost a wait, not a try
-    pause       wait after a first 429 without `Retry-After`; it doubles, up to `longest_pause`
-    obeyed      the longest `Retry-After` that is believed
-    """
-
-    tries: int = 5
-    first: float = 5
-    longest: float = 300
-    limited: int = 24
-    pause: float = 60
-    longest_pause: float = 900
-    obeyed: float = 3600
-
-
-DEFAULT_RATE_LIMIT = RateLimit()
-DEFAULT_RETRY_POLICY = RetryPolicy()
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Pull the window again, in so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Give the window up."""
-
-
-def decide(
-    failure: EtlError,
-    failures: int,
-    uniform: Callable[[], float],
-    patience: RetryPolicy = DEFAULT_RETRY_POLICY,
-) -> Wait | Stop:
-    """What to do after the `failures`-th failure of a window (from 1 on).
-
-    Answers 429 are counted apart from other failures. Half of every wait is jitter, by `uniform`
-    (0 to 1), so that workers that failed together do not come back together.
-    """
-    if not isinstance(failure, RetryableError):
-        return Stop()
-    limited = isinstance(failure, RateLimited)
-    if failures >= (patience.limited if limited else patience.tries):
-        return Stop()
-    first, longest = (
-        (patience.pause, patience.longest_pause) if limited else (patience.first, patience.longest)
-    )
-    wait = min(longest, first * 2.0 ** min(failures - 1, 60))
-    wait *= 0.5 + uniform() / 2
-    if failure.retry_after is not None:
-        asked = min(failure.retry_after, patience.obeyed)
-        wait = asked + uniform() if limited else max(wait, asked)
-    return Wait(wait)
-
-
-def wait_for_slot(asked: Sequence[int], in_flight: int, now: int, budget: RateLimit) -> int:
-    """Ms until one more request fits into the budget; 0: now.
-
-    `asked`: when requests were made, in ms. Moments that lie in the future were noted before the
-    clock was set back: they do not count, or they would block for as long as it was set back.
-    """
-    if in_flight >= budget.at_once:
-        return SECOND
-    past = sorted(moment for moment in asked if moment <= now)
-    waits = [0]
-    for most, span in ((budget.per_hour, HOUR), (budget.per_second, SECOND)):
-        recent = [moment for moment in past if moment > now - span]
-        if len(recent) >= most:
-            waits.append(recent[-most] + span - now)
-    return max(waits)
+TOLERANCE = MINUTE  # how far ahead of now a moment may be: other processes, clock adjustments
+AHEAD = 14 * HOUR  # the most by which a time zone is ahead of UTC
+SINGLE_REQUESTS = 40  # an hour, for arrival windows that take a request for each day
+UNKNOWN = 1  # ms: a day's position, where the clock that set it was wrong
 
 
 def next_window(
@@ -129,10 +39,10 @@ def next_window(
     bounds: Mapping[date, int] = NOTHING,
     cap: int | None = None,
 ) -> Window:
-    """The first window that `days` (not empty) make: neighbouring days in one request.
+    """Return the first window of `days` (not empty): neighbouring days for one request.
 
-    How many: `days_per_request`, or where that is None as many as `fitting_days` says; never more
-    than `cap`, nor than any of the days has in `bounds`.
+    It has at most `days_per_request` days, or if that is None `fitting_days` of them; never more
+    than `cap`, nor than `bounds` has for any of its days.
     """
     most = days_per_request or fitting_days(events_per_day)
     first = next(_parts(days, min(most, cap or most), bounds))
@@ -140,14 +50,14 @@ def next_window(
 
 
 def fitting_days(events_per_day: float | None) -> int:
-    """How many days keep to EVENTS_PER_REQUEST, at most DAYS_PER_REQUEST; one if none is known."""
+    """Return how many days stay within EVENTS_PER_REQUEST and DAYS_PER_REQUEST; 1 if unknown."""
     if events_per_day is None:
         return 1
     return max(1, min(DAYS_PER_REQUEST, int(EVENTS_PER_REQUEST / max(events_per_day, 1))))
 
 
 def request_range(days: Sequence[date], days_per_request: int | None) -> tuple[int, int]:
-    """The fewest and the most requests that `days` can take; equal where the size is fixed."""
+    """Return the fewest and the most requests for `days`; equal where the size is fixed."""
     runs = consecutive(days)
     if days_per_request is not None:
         count = sum(-(-len(run) // days_per_request) for run in runs)
@@ -160,17 +70,17 @@ def request_range(days: Sequence[date], days_per_request: int | None) -> tuple[i
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What the table says of a flow; moments in ms since the epoch.
+    """How far a flow is, as its table stores it; moments in ms since the epoch.
 
-    start       where its arrival windows began; None before the first
-    arrival     M, the end of the last arrival window; None before the first
-    pulled      up to which moment each day was last pulled whole: a window's `before`, or where
-                it has none the moment of the pull; UNKNOWN where a clock that was ahead noted it
-    doubtful    up to which moment the table may hold events beyond M; 0: M is as far as it goes
-    undone      days that the table does not hold any more as they were brought (P10)
-    begin       how many seconds after a UTC day the project's begin: if not UTC, each day is asked
-                for by itself
-    misfiled    days with rows that are filed by their UTC days, the first to be pulled again first
+    start       begin of its first arrival window; None before the first
+    arrival     the high watermark: end of the last arrival window; None before the first
+    pulled      for each day the moment up to which its last whole pull has its events: `before` of
+                that window, else the moment of the pull; UNKNOWN where a clock was ahead
+    doubtful    moment up to which the table may have events beyond the high watermark; 0: none
+    undone      days of which another program changed or removed rows (P10)
+    begin       seconds from the begin of a UTC day to that of a project's day; if not UTC, each
+                day takes a request
+    misfiled    days with rows stored under their UTC days, in the order of their next pulls
     """
 
     start: int | None
@@ -183,7 +93,7 @@ class Positions:
 
     def __post_init__(self) -> None:
         if (self.start is None) != (self.arrival is None):
-            raise ValueError("arrival windows have a start and an end, or there were none")
+            raise ValueError("arrival windows have a start and an end, or neither")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,19 +108,19 @@ class Due:
 
 
 def is_later(moment: int, now: int) -> bool:
-    """Whether `moment` (ms) was noted by a clock that was ahead, or `now` is by one behind."""
+    """Return whether `moment` (ms) is in the future: a clock was ahead then or is behind now."""
     return moment > latest(now)
 
 
 def latest(now: int) -> int:
-    """The last moment (ms) that counts as past at `now`."""
+    """Return the last moment (ms) that counts as past at `now`."""
     return now + TOLERANCE
 
 
 def last_tick(schedule: Schedule, now: int) -> int | None:
-    """The latest tick up to `now`, in ms since the epoch; None before the first.
+    """Return the latest tick up to `now`, in ms since the epoch; None before the first.
 
-    Ticks are `start_time` and every whole interval after it, in UTC; `once` has the first alone.
+    Ticks are `start_time` and every whole interval after it, in UTC; `once` has only the first.
     """
     start = schedule.start_time * SECOND
     if now < start:
@@ -220,7 +130,7 @@ def last_tick(schedule: Schedule, now: int) -> int | None:
 
 
 def next_tick(schedule: Schedule, now: int) -> int | None:
-    """The first tick after `now`, in ms since the epoch; None when there is none to come."""
+    """Return the first tick after `now`, in ms since the epoch; None after the last."""
     last, every = last_tick(schedule, now), _interval(schedule)
     if last is None:
         return schedule.start_time * SECOND
@@ -228,37 +138,39 @@ def next_tick(schedule: Schedule, now: int) -> int | None:
 
 
 def spaced(flow: Flow) -> Flow:
-    """`flow` with its ticks so far apart that the hour's budget allows arrival windows of single
-    days: a request for each day.
+    """Return `flow` with an interval so long that the hourly rate limit allows arrival windows
+    that take a request for each day.
     """
     every = _interval(flow.schedule) if flow.schedule else None
     if flow.windows != "arrival" or not flow.schedule or not every:
         return flow
     requests = flow.lookback_days + 3
-    least = -(-requests * HOUR // SINGLE_REQUESTS)
-    interval = (flow.schedule.interval or 1) * -(-least // every)
+    shortest = -(-requests * HOUR // SINGLE_REQUESTS)
+    interval = (flow.schedule.interval or 1) * -(-shortest // every)
     return replace(flow, schedule=replace(flow.schedule, interval=interval))
 
 
 def stale_after(schedule: Schedule, delay_minutes: int) -> int:
-    """Ms behind which a flow is stale: two intervals and its delay, the least ones for `once`."""
+    """Return the lag in ms from which a flow is stale: two intervals (15 minutes if it has none)
+    and its delay.
+    """
     return 2 * (_interval(schedule) or 15 * MINUTE) + delay_minutes * MINUTE
 
 
 def is_once(schedule: Schedule | None) -> bool:
-    """Whether there is a single tick."""
+    """Return whether a schedule has only one tick."""
     return schedule is not None and schedule.frequency == "once"
 
 
 def _interval(schedule: Schedule) -> int | None:
-    """Ms from tick to tick; None for `once`."""
+    """Return the ms from tick to tick; None for `once`."""
     if is_once(schedule):
         return None
     return (schedule.interval or 1) * UNITS[schedule.frequency]
 
 
-def rest(failures: int) -> int:
-    """Ms for which a day that failed so often in a row is left alone: 15 minutes to a day."""
+def backoff(failures: int) -> int:
+    """Return the ms for which a day waits after `failures` in a row: 15 minutes to a day."""
     return min(FULL_DAY, 15 * MINUTE << min(failures - 1, 10)) if failures > 0 else 0
 
 
@@ -268,16 +180,17 @@ def due(
     now: int,
     *,
     events_per_day: float | None = None,
-    rests: Mapping[date, int] = NOTHING,
+    backoffs: Mapping[date, int] = NOTHING,
     bounds: Mapping[date, int] = NOTHING,
     cap: int | None = None,
 ) -> Iterator[Due]:
-    """What to pull now, the most urgent first: arrival, undone, day, misfiled, settle, backfill.
+    """Yield the windows to pull now, the most urgent first: arrival, undone, day, misfiled, settle,
+    backfill.
 
-    It is a plan for these positions only: a commit makes another. `rests`: until when a day that
-    failed is left alone; after that it travels alone, so that it holds up none of its neighbours.
-    A rest that lasts longer than any was noted by a clock that was ahead.
-    `bounds`, `cap`: the most days of a request that has this day, and of any.
+    The plan holds for these positions only: after a commit it has to be made again.
+    `backoffs`: until when a failed day waits; then it is pulled in a request of its own (P9). One
+    that is longer than the longest was set by a clock that was ahead, and is ignored.
+    `bounds`, `cap`: the most days of a request with this day, and of any request.
     """
     if positions.begin != UTC:
         flow, cap = spaced(flow), 1
@@ -293,22 +206,22 @@ def due(
         before = None
         wanted = _by_days(flow, positions, tick)
     most = min(fitting_days(events_per_day), cap or DAYS_PER_REQUEST)
-    bounds = {**bounds, **dict.fromkeys(rests, 1)}
+    bounds = {**bounds, **dict.fromkeys(backoffs, 1)}
     for why, days in _with_undone(flow, positions, wanted, now).items():
-        resting = [day for day in days if now < rests.get(day, now) <= now + FULL_DAY]
-        if why == "misfiled" and any(rests[day] <= now + HOUR for day in resting):
+        waiting = [day for day in days if now < backoffs.get(day, now) <= now + FULL_DAY]
+        if why == "misfiled" and any(backoffs[day] <= now + HOUR for day in waiting):
             return  # in another order events would be doubled: they wait, but not for ever
-        awake = [day for day in days if day not in resting]
-        first = positions.begin > UTC if why == "misfiled" else why == "backfill"
-        for part in _parts(awake, most, bounds, newest_first=first):
+        ready = [day for day in days if day not in waiting]
+        newest_first = positions.begin > UTC if why == "misfiled" else why == "backfill"
+        for part in _parts(ready, most, bounds, newest_first=newest_first):
             yield Due(Window(part[0], part[-1], before=before), why)
 
 
 def _arrival(flow: Flow, positions: Positions, tick: int, now: int) -> Window | None:
-    """The arrival window that is due at `tick`, if one is.
+    """Return the arrival window that is due at `tick`; None if none is.
 
-    An M later than now was noted by a clock that was ahead. When it was noted nobody knows, so all
-    that days which have not settled may lack is asked for once more, and M is put back.
+    A high watermark later than now was set by a clock that was ahead, at an unknown moment: the
+    window then covers all that days which have not settled may lack, and sets it back.
     """
     zone, again = flow.connection.zone, False
     if positions.arrival is not None and is_later(positions.arrival, now):
@@ -331,12 +244,12 @@ def _arrival(flow: Flow, positions: Positions, tick: int, now: int) -> Window | 
 
 
 def _overlap(flow: Flow, positions: Positions, begin: int) -> int:
-    """How far before `begin` the next arrival window asks as well, in ms.
+    """Return how many ms before `begin` the next arrival window requests as well.
 
-    Not before the first one began, unless all that is asked for then was pulled whole: what came
-    before that is no part of the table.
+    The overlap ends where the first arrival window began, unless all of its days were pulled whole:
+    what arrived before is not in the table.
     """
-    if positions.misfiled:  # what comes again would not be found where the table has it
+    if positions.misfiled:  # duplicates would not be found: the table has them under another day
         return 0
     overlap, start, zone = flow.overlap_minutes * MINUTE, positions.start, flow.connection.zone
     if start is None or start <= begin - overlap:
@@ -348,25 +261,25 @@ def _overlap(flow: Flow, positions: Positions, begin: int) -> int:
 
 
 def _span(flow: Flow, positions: Positions, tick: int) -> tuple[int, int] | None:
-    """The span of arrival time that is due: from the end of the last one to `delay` before `tick`.
+    """Return the span of arrival time that is due: from the high watermark to the flow's delay
+    before `tick`; None if it is empty.
 
-    The first begins at `start_time`, or `lookback_days` before its end if that is later (before
-    its end and not before now: while it fails, it loses no ground). Where an interval is longer
-    than that it reaches back one interval, for the tick at `start_time` has nothing to bring.
-    `once` has that tick alone, and reaches back from it.
+    The first span begins at `start_time`, or `lookback_days` (one interval, where that is longer)
+    before its end if that is later. Counted from its end and not from now, so that nothing is lost
+    while it fails. `once` has only the tick at `start_time`, and counts from that.
     """
     end = tick - flow.delay_minutes * MINUTE
     begin = positions.arrival
     if begin is None:
         begin = _first(flow, end)
-        # P4: days that were pulled before there were arrival windows hold what arrived until then.
+        # P4: days pulled before the first arrival window have what arrived until then.
         touched = last_over(begin - _lookback(flow), flow.connection.zone)
         begin = max([begin, *(at for day, at in positions.pulled.items() if day > touched)])
     return (begin, end) if begin < end else None
 
 
 def _first(flow: Flow, end: int) -> int:
-    """Where the first arrival window begins, if it ends there."""
+    """Return the begin of the first arrival window, if it ends at `end`; both in ms."""
     every = _interval(flow.schedule) if flow.schedule else None
     begin = end - max(_lookback(flow), every or 0)
     if flow.schedule and every:
@@ -374,12 +287,11 @@ def _first(flow: Flow, end: int) -> int:
     return begin
 
 
-def reach(flow: Flow, arrival: int | None, now: int) -> int | None:
-    """Up to which arrival a day that is pulled now may hold events; None: all there are (P4).
+def advance_to(flow: Flow, arrival: int | None, now: int) -> int | None:
+    """Return up to which arrival (ms) a day that is pulled now may have events; None: any (P4).
 
-    M, where there are arrival windows. Where the first one is yet to come, a day may not go
-    further than where that will begin: it goes on from there, and what arrived of other days
-    between would be lost.
+    This is the high watermark `arrival`, or before the first arrival window the begin of that: it
+    begins after the days that were pulled, and what arrived of other days in between would be lost.
     """
     if arrival is not None or flow.windows == "day":
         return arrival
@@ -391,17 +303,18 @@ def reach(flow: Flow, arrival: int | None, now: int) -> int | None:
 
 
 def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, list[date]]:
-    """The days to pull whole beside arrival windows, by why.
+    """Return the days to pull whole beside arrival windows, by reason.
 
-    Only once there are such windows: M tells how much of a day to keep, and when it has settled.
+    None before the first such window: the high watermark limits what is pulled of a day, and says
+    when a day has settled.
     """
     start, arrival, pulled = positions.start, positions.arrival, positions.pulled
     if start is None or arrival is None or is_later(arrival, now):
         return {}
     zone = flow.connection.zone
     began = latest_day(start, zone)  # the last day of which arrival windows may lack something
-    # By M: a pull before M reaches that moment would leave out what is late. By `now` too: if the
-    # clock was ahead when M was written and has been set right, what is late is yet to come.
+    # Not after the high watermark, or late events would be left out; nor after `now`: if the clock
+    # was ahead when the watermark was set and is right again, late events are yet to come.
     settled_up_to = last_over(min(arrival, now) - _lookback(flow), zone)
     backfill: list[date] = []
     if flow.backfill_from:
@@ -413,9 +326,9 @@ def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, li
 def _with_undone(
     flow: Flow, positions: Positions, wanted: Mapping[str, list[date]], now: int
 ) -> dict[str, list[date]]:
-    """`wanted`, after the days that were undone: they are due whole, each once (P10).
+    """Put the days that were undone before `wanted`: each is due whole, once (P10).
 
-    Beside arrival windows up to M, and so once there is one.
+    Beside arrival windows only after the first: those days end at the high watermark.
     """
     if flow.windows == "arrival" and (
         positions.arrival is None or is_later(positions.arrival, now)
@@ -426,18 +339,17 @@ def _with_undone(
     first = {
         "undone": sorted(positions.undone),
         "day": rest.pop("day", []),
-        # Before any other: between a day that is filed rightly and one that is not, an event may
-        # be in both.
+        # Before any other: an event may be in a day that is filed rightly and in one that is not.
         "misfiled": list(positions.misfiled),
     }
     return first | rest
 
 
 def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date]]:
-    """The days that a flow with day windows pulls at `tick`, by why.
+    """Return the days that a flow with day windows pulls at `tick`, by reason.
 
-    Without `backfill_from` it begins with the day of its `start_time`. Without that, with
-    yesterday, or with the first day that it has pulled: what was missed since is due.
+    The first day is `backfill_from`, else that of `start_time`, else yesterday or the first day
+    that was pulled: what was missed since is due.
     """
     zone = flow.connection.zone
     pulled = {day: at for day, at in positions.pulled.items() if day not in positions.undone}
@@ -467,7 +379,7 @@ def _never(pulled: Mapping[date, int], first: date, last: date) -> list[date]:
 
 
 def _unsettled(flow: Flow, pulled: Mapping[date, int], settled_up_to: date) -> list[date]:
-    """The days up to `settled_up_to` that were not pulled since they were `lookback_days` old."""
+    """Return the days up to `settled_up_to` not pulled since they were `lookback_days` old."""
     zone, lookback = flow.connection.zone, _lookback(flow)
     return [
         day
@@ -477,14 +389,14 @@ def _unsettled(flow: Flow, pulled: Mapping[date, int], settled_up_to: date) -> l
 
 
 def _lookback(flow: Flow) -> int:
-    """How late an event may arrive, in ms."""
+    """Return how late an event may arrive, in ms."""
     return flow.lookback_days * FULL_DAY
 
 
 def _parts(
     days: Sequence[date], most: int, bounds: Mapping[date, int], *, newest_first: bool = False
 ) -> Iterator[list[date]]:
-    """`days` as requests: at most `most` neighbours in one, or what `bounds` has of any of them."""
+    """Split `days` into requests: of at most `most` neighbours, or of what `bounds` has for any."""
     for run in sorted(consecutive(days), reverse=newest_first):
         part: list[date] = []
         limit = most

@@ -1,4 +1,4 @@
-"""What one request asks for, and the calendar arithmetic around it.
+"""The window of a request, and the calendar arithmetic of its days.
 
 Pure: the clock and the time zone are arguments.
 """
@@ -16,17 +16,17 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """Whole days of the project's calendar, both ends inclusive, as Mixpanel counts.
+    """Whole days of the project's calendar, both ends inclusive, as Mixpanel counts them.
 
-    One of two may narrow it by `mp_processing_time_ms`, in ms since the epoch: `arrival` to the
-    half-open span `[start, end)`; `before` to what Mixpanel processed before that moment, and to
-    what has no processing time.
+    `mp_processing_time_ms`, in ms since the epoch, may narrow it in one of two ways: `arrival` to
+    the half-open span `[start, end)`; `before` to events that Mixpanel processed before that
+    moment, or that have no processing time.
 
-    overlap   ms before `arrival` that are asked for as well: what was seen late, in the span of a
-              window before, is in the table or is brought now
-    doubtful  a moment up to which the table may hold events of `arrival` already; 0: none
-    again     whether all of `arrival` was asked for before, by a clock that was wrong
-    alone     whether each of its days is asked for by itself, and its rows are filed under it
+    overlap   ms before `arrival` that are requested as well: Mixpanel may show an event later than
+              its processing time says
+    doubtful  moment up to which the table may have events of `arrival` already; 0: it has none
+    again     whether all of `arrival` was requested before, by a clock that was wrong
+    alone     whether each day takes a request, and its rows are stored under that day
     """
 
     from_date: date
@@ -46,40 +46,39 @@ class Window:
 
     @property
     def days(self) -> list[date]:
-        """Every day of the window, in order."""
+        """Return every day of the window, in order."""
         return list(each_day(self.from_date, self.to_date))
 
     @property
     def requests(self) -> "list[Window]":
-        """What it asks for, a request each."""
+        """Return a window for each request that this one takes."""
         if not self.alone:
             return [self]
         return [replace(self, from_date=day, to_date=day) for day in self.days]
 
     @property
     def without_last_day(self) -> "Window | None":
-        """The same, a day shorter; None where there is but one."""
+        """Return the window without its last day; None if it has one day."""
         if self.from_date == self.to_date:
             return None
         return replace(self, to_date=self.to_date - DAY)
 
     @property
-    def asked(self) -> tuple[int, int] | None:
-        """The span of arrival that the request names, in ms: with the overlap."""
+    def requested(self) -> tuple[int, int] | None:
+        """Return the span of arrival that the request names, with its overlap, in ms."""
         return self.arrival and (self.arrival[0] - self.overlap, self.arrival[1])
 
     @property
-    def known(self) -> int:
-        """Up to which arrival, in ms, the table may hold what comes; 0 for a window of days."""
+    def known_until(self) -> int:
+        """Return up to which arrival (ms) the table may have its events; 0 for one of days."""
         if not self.arrival:
             return 0
         return self.arrival[1] if self.again else max(self.arrival[0], self.doubtful)
 
     def until(self, moment: int) -> "Window | None":
-        """The same with nothing that is processed from `moment` (ms) on; None: nothing is left.
+        """Return the window without what is processed from `moment` (ms) on; None if that is all.
 
-        A window of whole days that is not narrowed stays as it is: its position says how far it
-        goes.
+        A window of whole days stays as it is: its position says up to which moment it has events.
         """
         if self.before is not None:
             return replace(self, before=min(self.before, moment))
@@ -89,11 +88,13 @@ class Window:
             return None
         return replace(self, arrival=(self.arrival[0], moment))
 
-    def fulfils(self, asked: "Window") -> bool:
-        """Whether it is what somebody asked for: the same days, or what arrived, up to now."""
-        if self.arrival or asked.arrival:
-            return bool(self.arrival and asked.arrival)
-        return (self.from_date, self.to_date) == (asked.from_date, asked.to_date)
+    def fulfils(self, scheduled: "Window") -> bool:
+        """Return whether a pull of it brings the events of a scheduled window: both are of arrival,
+        or of the same days.
+        """
+        if self.arrival or scheduled.arrival:
+            return bool(self.arrival and scheduled.arrival)
+        return (self.from_date, self.to_date) == (scheduled.from_date, scheduled.to_date)
 
     def __str__(self) -> str:
         if self.arrival:
@@ -103,7 +104,7 @@ class Window:
         return str(self.from_date) if len(self.days) == 1 else f"{self.from_date}..{self.to_date}"
 
     def as_json(self) -> dict[str, Any]:
-        """The window as JSON can hold it; `from_json` is the way back."""
+        """Return the window as JSON can hold it; `from_json` reads it."""
         names = ("overlap", "doubtful", "again", "alone")
         more = {name: getattr(self, name) for name in names}
         return {
@@ -116,7 +117,7 @@ class Window:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Window":
-        """The window that `as_json` wrote."""
+        """Return what `as_json` wrote; LookupError, TypeError or ValueError for others."""
         arrival = value.get("arrival")
         return cls(
             date.fromisoformat(value["from_date"]),
@@ -130,14 +131,14 @@ class Window:
         )
 
     def bounds(self, zone: ZoneInfo) -> tuple[int, int]:
-        """First ms and the ms after the last, of the arrival span or of the days in `zone`."""
+        """Return the first ms and the ms after the last, of `arrival` or of the days in `zone`."""
         if self.arrival:
             return self.arrival
         return day_start(self.from_date, zone), day_start(self.to_date + DAY, zone)
 
 
 def utc(ms: int) -> str:
-    """A moment as people read it, in UTC."""
+    """Format a moment in UTC."""
     try:
         return f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R} UTC"
     except (ValueError, OverflowError, OSError):  # beyond any calendar
@@ -145,38 +146,38 @@ def utc(ms: int) -> str:
 
 
 def each_day(first: date, last: date) -> Iterator[date]:
-    """Every day from `first` to `last`, both inclusive."""
+    """Yield every day from `first` to `last`, both inclusive."""
     for offset in range((last - first).days + 1):
         yield first + offset * DAY
 
 
 def is_day(text: str) -> bool:
-    """Whether `text` is a day as positions name it: 2024-01-31."""
+    """Return whether `text` is a day as positions write it: 2024-01-31."""
     return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
 
 
 def day_start(day: date, zone: ZoneInfo) -> int:
-    """The first instant of `day` in `zone`, in ms since the epoch."""
+    """Return the first instant of `day` in `zone`, in ms since the epoch."""
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp() * 1000)
 
 
 def day_begin(day: date, zone: ZoneInfo) -> int:
-    """When `day` has begun by the project's clock or by UTC, the earlier one, in ms."""
+    """Return when `day` begins in `zone` or in UTC, whichever is earlier, in ms."""
     return min(day_start(day, zone), day_start(day, ZoneInfo("UTC")))
 
 
-@lru_cache(maxsize=1 << 14)  # a plan asks it of every day of a table, after every commit
+@lru_cache(maxsize=1 << 14)  # called for every day of a table, after every commit
 def day_over(day: date, zone: ZoneInfo) -> int:
-    """When `day` has ended by the project's clock and by UTC, in ms since the epoch.
+    """Return when `day` has ended both in `zone` and in UTC, in ms since the epoch.
 
-    Mixpanel reads dates in UTC for newer projects and in the project's zone for older ones, and
-    nothing tells which from outside: a day is over when it is over by both.
+    Mixpanel reads dates in UTC for newer projects and in the project's zone for older ones, which
+    cannot be distinguished from outside.
     """
     return max(day_start(day + DAY, zone), day_start(day + DAY, ZoneInfo("UTC")))
 
 
 def last_over(now_ms: int, zone: ZoneInfo) -> date:
-    """The last day that has ended by the project's clock and by UTC; the next one is today."""
+    """Return the last day that has ended both in `zone` and in UTC."""
     day = latest_day(now_ms, zone)
     while day_over(day, zone) > now_ms:
         day -= DAY
@@ -184,13 +185,13 @@ def last_over(now_ms: int, zone: ZoneInfo) -> date:
 
 
 def latest_day(now_ms: int, zone: ZoneInfo) -> date:
-    """The last day that may be asked for: today by the project's clock or by UTC, the later one."""
+    """Return the last day that can be requested: today in `zone` or in UTC, whichever is later."""
     moment = datetime.fromtimestamp(now_ms / 1000, UTC)
     return max(moment.date(), moment.astimezone(zone).date())
 
 
 def consecutive(days: Iterable[date]) -> list[list[date]]:
-    """`days` as runs of neighbouring days, in order."""
+    """Group `days` into runs of neighbouring days, in order."""
     runs: list[list[date]] = []
     for day in sorted(set(days)):
         if runs and day - runs[-1][-1] == DAY:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from engine.catalog.database import Catalog
 from engine.dataset import positions, single_days
@@ -12,6 +11,7 @@ from engine.dataset.positions import ARRIVAL, app_id
 from engine.errors import EtlError
 from engine.model import schedule
 from engine.model.flow import Flow
+from engine.model.run_record import RunRecord
 from engine.model.window import Window, day_over, latest_day
 from engine.sync import day_marks, splitting
 from engine.sync.pull import Rules
@@ -86,10 +86,10 @@ class Backfill:
         self.committed = 0  # days
         self.otherwise = 0  # days that are complete by another mapping set or schema
 
-    def run(self, days: Sequence[date]) -> list[dict[str, Any]]:
-        """Pull and commit every one of `days` that is due; the items of the runs that ended.
+    def run(self, days: Sequence[date]) -> list[RunRecord]:
+        """Pull and commit every one of `days` that is due; the records of the runs that ended.
 
-        Raises nothing for a run that fails: its item says so. On KeyboardInterrupt what runs is
+        Raises nothing for a run that fails: its record says so. On KeyboardInterrupt what runs is
         thrown away, and what is committed stays (P8).
         """
         with self._runs.prepared():
@@ -110,11 +110,11 @@ class Backfill:
                 self._tell(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
             history = self._catalog.history(self._flow.name)
             self._sizes = splitting.from_history(history, self._options.now())
-            items = self._runs.run(self)
+            records = self._runs.run(self)
         if self._empty:
             all_ = len(self._empty) == self.committed - complete
             self._tell(NoEvents(self._flow, sorted(self._empty), all_))
-        return items
+        return records
 
     def _note(self, event: Event) -> None:
         if isinstance(event, Ended):
@@ -174,7 +174,7 @@ class Backfill:
     def _reach(self) -> int | None:
         """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        return schedule.reach(self._flow, arrived, self._options.now())
+        return schedule.advance_to(self._flow, arrived, self._options.now())
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Learn how many events a day has; without the first arrival window there are no days."""

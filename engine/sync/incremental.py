@@ -11,37 +11,27 @@ from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from ulid import ULID
 
+from engine.catalog.buffered import BufferedCatalog
 from engine.catalog.database import Catalog
-from engine.catalog.run_history import RunHistory
 from engine.dataset import positions
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
 from engine.dataset.storage.local import canonical
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, RateLimited, Refused
+from engine.model import retry
 from engine.model import schedule as plan
 from engine.model.flow import Flow, Run
-from engine.model.run_payload import (
-    FAILED,
-    KILLED,
-    SCHEDULED,
-    SUCCESS,
-    Outcome,
-    ahead_of,
-    is_stopped,
-    payload,
-)
+from engine.model.run_record import FAILED, KILLED, SCHEDULED, SUCCESS, RunRecord
 from engine.model.schedule import Due
 from engine.model.window import DAY, Window, each_day, latest_day
 from engine.sync import open_flow, run_records, splitting
 from engine.sync.pull import Rules
 from engine.sync.runner import Event, Options, Runs, Waiting
 
-Json = dict[str, Any]
 REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
 RESERVE = 10  # requests of an hour that only arrival windows may take
 RECENT = 7  # days that tell how many events a day has
@@ -73,13 +63,13 @@ def sync_flow(
     tell: Callable[[Event], None] = lambda _: None,
     turn: RunContext | None = None,
     warn: Callable[[str], None] = lambda _: None,
-) -> list[Json]:
-    """Bring `flow` up to date as far as that goes now; the items of the runs that ended.
+) -> list[RunRecord]:
+    """Bring `flow` up to date as far as that goes now; the records of the runs that ended.
 
     `warn` gets a sentence where the history cannot be written.
     Raises EtlError where it cannot even begin: that leaves a record of its own.
     """
-    with RunHistory(home, warn) as catalog:
+    with BufferedCatalog(home, warn) as catalog:
         try:
             rules = open_flow.rules_of(flow)
             flow = comparable(flow, rules)
@@ -132,8 +122,8 @@ class IncrementalSync:
         self._sizes = splitting.from_history(history, now)
         self._counts: list[float] = []
 
-    def run(self) -> list[Json]:
-        """Go on until nothing is due, or an end is asked for; the items of the runs that ended."""
+    def run(self) -> list[RunRecord]:
+        """Go on until nothing is due or an end is requested; the records of runs that ended."""
         with self._runs.prepared():
             self._counts = counts(self._flow, self._dataset, self._now())
             return self._runs.run(self)
@@ -166,13 +156,13 @@ class IncrementalSync:
         first = next(due, None)
         arrives = first and first.window.arrival
         if days and not (arrives and first and (arrived is None or first.window.again)):
-            return replace(days[-1], before=plan.reach(self._flow, arrived, now))
+            return replace(days[-1], before=plan.advance_to(self._flow, arrived, now))
         hurry = len(asked) > len(days) or now >= self._again
         windows = (each.window for each in chain([first] if first else [], due))
         awake = (window for window in windows if not window.arrival or hurry)
         urgent = next(awake, None)
         if len(asked) > len(days) and not (urgent and urgent.arrival):
-            run_records.nothing_left(self._catalog, self._flow, now)
+            run_records.complete_arrivals(self._catalog, self._flow, now)
         if urgent and urgent.arrival and self._arrived:
             other = next(awake, None)
             return other if other and not self._has_to_wait(other, now) else urgent
@@ -186,8 +176,8 @@ class IncrementalSync:
         budget = self._budget
         if not window.arrival:
             budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
-        asked = self._catalog.asked(self._flow.project, now)
-        return plan.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
+        asked = self._catalog.recent_requests(self._flow.project, now)
+        return retry.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
 
     def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
         """Remember how it went: a day that failed by its own fault is left alone for a while."""
@@ -211,7 +201,7 @@ class IncrementalSync:
                     self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
             elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
-                self._rests[day] = now + plan.rest(self._failures[day])
+                self._rests[day] = now + plan.backoff(self._failures[day])
                 self._sizes.failed(window)
 
     def split(self, window: Window, bad: Collection[date]) -> None:
@@ -272,7 +262,7 @@ def due_now(
         found,
         now,
         events_per_day=events_per_day,
-        rests=rests,
+        backoffs=rests,
         bounds=sizes.bounds,
         cap=sizes.cap,
     )
@@ -301,19 +291,14 @@ def failed_days(
         if run.status == SUCCESS:
             good.update(days)
         elif run.status == FAILED and len(run.window.days) == 1:
-            own = _by_own_fault(run.item)
-            if _was_killed(run.item):  # once may be anything; twice, a day too large for memory
+            own = _by_own_fault(run)
+            if run.error == KILLED:  # once may be anything; twice, a day too large for memory
                 own = bool(killed.intersection(days))
                 killed.update(days)
             if own:
                 failures.update(days)
                 last = dict.fromkeys(days, run.started_at) | last
-    return failures, {day: last[day] + plan.rest(count) for day, count in failures.items()}
-
-
-def _was_killed(item: Json) -> bool:
-    errors = item["metrics"]["statusSummary"].get("errors", [])
-    return any(error["message"] == KILLED for error in errors)
+    return failures, {day: last[day] + plan.backoff(count) for day, count in failures.items()}
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
@@ -326,19 +311,17 @@ def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | 
     for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
         if run.started_at < since:
             break
-        if run.window.arrival and not is_stopped(run.item):
-            in_vain = run.status == FAILED or ahead_of(run.item)
+        if run.window.arrival and not run.is_stopped:
+            in_vain = run.status == FAILED or run.clock_ahead
             return run.started_at if in_vain else None
     return None
 
 
-def _by_own_fault(item: Json) -> bool:
+def _by_own_fault(run: RunRecord) -> bool:
     """Whether a run failed by the events that came, or by what was done with them."""
-    metrics = item["metrics"]
-    codes = {error["code"] for error in metrics["statusSummary"].get("errors", [])}
-    if CODE_COPY in codes:  # the answer began, and was cut off
-        return bool(metrics["sizeSummary"]["inputBytes"] > 0)
-    return bool(metrics["recordSummary"].get("inputRecordCount"))
+    if run.failure and run.failure[0] == CODE_COPY:  # the answer began, and was cut off
+        return run.result.bytes_read > 0
+    return run.result.lines > 0
 
 
 def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
@@ -366,10 +349,6 @@ def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     # An empty span: it is no failure of that day, which must not rest for it.
     id_, window = str(uuid4()), Window(today, today, (now, now))
     if asked := catalog.history(flow.name, SCHEDULED):
-        id_, window = asked[-1].item["id"], asked[-1].window
+        id_, window = asked[-1].id, asked[-1].window
     run = Run(id_, flow.name, window, str(ULID()), now)
-    outcome = Outcome(
-        run, FAILED, copy_started=now, promotion_completed=now, failure=(error.code, str(error))
-    )
-    dataset = canonical(flow.dataset)
-    catalog.save(payload(outcome, flow, now), flow=flow.name, dataset=dataset, window=run.window)
+    catalog.save(run_records.not_started(flow, canonical(flow.dataset), run, error, now))

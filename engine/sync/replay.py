@@ -22,8 +22,9 @@ from engine.dataset import layout
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
 from engine.errors import DatasetError, EtlError, InputError, TooManyRejects, disk_error
-from engine.model.batch import BatchManifest, Tally
+from engine.model.batch import BatchManifest
 from engine.model.flow import Flow, Run
+from engine.model.run_record import RunRecord
 from engine.sync.pull import ReplayInput, Rules, StagedRun, pull
 from engine.sync.run_records import failed, started, succeeded, why_ended
 from engine.sync.runner import Ended, Event, Options, Runs, wall_clock
@@ -175,11 +176,11 @@ class Replay:
         self._prepared = Runs(flow, rules, dataset, catalog, Options()).prepared
         self.left_out = 0  # lines of days that were pulled again
 
-    def run(self, batch_id: str) -> Json:
-        """Replay a batch, once and never again; the item of the run.
+    def run(self, batch_id: str) -> RunRecord:
+        """Replay a batch, once and never again; the record of the run.
 
         What fails again becomes the rejects of the run's own batch. Raises InputError for a batch
-        that cannot be replayed, nothing for a run that fails: its item says so. What ends the
+        that cannot be replayed, nothing for a run that fails: its record says so. What ends the
         program leaves everything as it was, or is committed (P2, P8).
         """
         look(self._dataset, batch_id)  # before a lock leaves its trace where no table is
@@ -187,29 +188,29 @@ class Replay:
             rejected = self._opened(batch_id)
             run = self._new_run(rejected.note)
             try:
-                self._save(started(self._flow, run, wall_clock()), run)
+                self._catalog.save(started(self._flow, self._dataset, run, wall_clock()))
                 staged = self._pull(run, rejected)
                 self._commit(run, rejected, staged)
-                item = succeeded(self._flow, self._dataset, run, staged, wall_clock())
-                self._save(item, run)
+                record = succeeded(self._flow, self._dataset, run, staged, wall_clock())
+                self._catalog.save(record)
             except BaseException as error:
                 if self._dataset.is_committed(run.batch_id):
                     raise  # it could not be told of; the next start does
                 return self._fail(run, error)
             self._dataset.discard(run.batch_id)
-            self._tell(Ended(run, item, staged.tally, None))
-            return item
+            self._tell(Ended(record, None))
+            return record
 
-    def _fail(self, run: Run, error: BaseException) -> Json:
+    def _fail(self, run: Run, error: BaseException) -> RunRecord:
         """Leave nothing but the record of a run that failed; raises what ends the program."""
         self._dataset.discard(run.batch_id)
         told = error if isinstance(error, EtlError) else EtlError(why_ended(error))
-        item = failed(self._flow, self._dataset, run, told, wall_clock())
-        self._save(item, run)
+        record = failed(self._flow, self._dataset, run, told, wall_clock())
+        self._catalog.save(record)
         if told is not error:
             raise error
-        self._tell(Ended(run, item, told.tally or Tally(), told))
-        return item
+        self._tell(Ended(record, told))
+        return record
 
     def _opened(self, batch_id: str) -> "_Replayable":
         """A batch that can be replayed; InputError for any other, with the way on."""
@@ -280,18 +281,14 @@ class Replay:
         if tally.rejected:
             left = replace(note, rejected=tally.rejected, codes=codes)
             self._dataset.describe(run.batch_id, left.as_json())
-        item = succeeded(self._flow, self._dataset, run, staged, wall_clock())
+        record = succeeded(self._flow, self._dataset, run, staged, wall_clock())
         self._dataset.commit(
             run.batch_id,
             staged.files,
             {},
             {_app_id(note, rejected.batch_id): run.started_at},
-            (self._flow.name, item, run.window.as_json()),
+            record.as_json(),
         )
-
-    def _save(self, item: Json, run: Run) -> None:
-        root = str(self._dataset.root)
-        self._catalog.save(item, flow=self._flow.name, dataset=root, window=run.window)
 
 
 @dataclass(frozen=True, slots=True)

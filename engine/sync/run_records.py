@@ -1,21 +1,24 @@
-"""The record of a run at each of its turns, as the catalog keeps it."""
+"""Make the record of a run at each of its turns: requested, started, ended."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from engine.catalog import version_0_1
 from engine.catalog.database import Catalog
 from engine.errors import EtlError
 from engine.model.batch import Tally
-from engine.model.flow import Flow, Run
-from engine.model.run_payload import (
+from engine.model.flow import Flow, Run, source_id, target_id
+from engine.model.run_record import (
     FAILED,
     IN_PROGRESS,
     SCHEDULED,
     STOPPED,
     SUCCESS,
-    Outcome,
-    abandoned,
-    payload,
+    RunRecord,
+    Status,
 )
+from engine.model.schedule import TOLERANCE
+from engine.model.window import Window
 
 if TYPE_CHECKING:  # the control plane lists runs without what pulls them
     from engine.dataset.dataset import Dataset
@@ -24,78 +27,137 @@ if TYPE_CHECKING:  # the control plane lists runs without what pulls them
 Json = dict[str, Any]
 
 
-def scheduled(flow: Flow, run: Run, params: Json) -> Json:
-    """The record of a run that was asked for, and begins as soon as its flow has a turn."""
-    item = payload(Outcome(run, SCHEDULED), flow, run.started_at)
-    return item | {"params": params, "activities": []}
+def scheduled(flow: Flow, dataset: str, run: Run, params: Json) -> RunRecord:
+    """Return the record of a run that was requested, and starts as soon as its flow has a turn."""
+    record = _record(flow, dataset, run, SCHEDULED, run.started_at, params=params)
+    return replace(record, activities_at=None)
 
 
 def withdraw(catalog: Catalog, flow: str, at: int, why: str) -> None:
-    """Tell of the runs that were asked for of a flow that there will be none."""
-    for entry in catalog.history(flow, SCHEDULED, limit=-1):  # all
-        item = abandoned(entry.item, at, why)
-        catalog.save(item, flow=entry.flow, dataset=entry.dataset, window=entry.window)
+    """Record that the requested runs of a flow failed: they will never start."""
+    for record in catalog.history(flow, SCHEDULED, limit=-1):  # all
+        catalog.save(record.abandoned(at, why))
 
 
-def nothing_left(catalog: Catalog, flow: Flow, at: int) -> None:
-    """Tell of the arrival windows that were asked for that all of it has come by now."""
-    for entry in catalog.history(flow.name, SCHEDULED, limit=-1):
-        if entry.window.arrival:
-            run = Run(entry.item["id"], flow.name, entry.window, "", at)
-            item = payload(Outcome(run, SUCCESS, at, at, at, at, Tally()), flow, at)
-            item |= {key: entry.item[key] for key in ("createdAt", "params")}
-            catalog.save(item, flow=flow.name, dataset=entry.dataset, window=entry.window)
+def complete_arrivals(catalog: Catalog, flow: Flow, at: int) -> None:
+    """Record that the requested arrival windows succeeded: all of their events are here already."""
+    for requested in catalog.history(flow.name, SCHEDULED, limit=-1):
+        if requested.window.arrival:
+            run = Run(requested.id, flow.name, requested.window, "", at)
+            moments = dict.fromkeys(_MOMENTS, at)
+            record = _record(flow, requested.dataset, run, SUCCESS, at, tally=Tally(), **moments)
+            catalog.save(replace(record, started_at=requested.started_at, params=requested.params))
 
 
-def started(flow: Flow, run: Run, now: int) -> Json:
-    """The record of a run that begins; `now` in ms."""
-    return payload(Outcome(run, IN_PROGRESS, copy_started=now), flow, now)
+def started(flow: Flow, dataset: "Dataset", run: Run, now: int) -> RunRecord:
+    """Return the record of a run that starts; `now` in ms."""
+    return _record(flow, str(dataset.root), run, IN_PROGRESS, now, copy_started=now)
 
 
-def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "StagedRun", now: int) -> Json:
-    """The record of a run that is committed, or is about to be."""
-    outcome = Outcome(
+def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "StagedRun", now: int) -> RunRecord:
+    """Return the record of a run that is committed, or is about to be."""
+    ahead = 0 if staged.answered_at is None else run.started_at - staged.answered_at
+    return _record(
+        flow,
+        str(dataset.root),
         run,
         SUCCESS,
-        staged.copy_started,
-        staged.copy_completed,
-        staged.copy_completed,
         now,
-        staged.tally,
-        batch=str(dataset.batch_directory(run.batch_id)),
-        answered_at=staged.answered_at,
+        copy_started=staged.copy_started,
+        copy_completed=staged.copy_completed,
+        promotion_started=staged.copy_completed,
+        promotion_completed=now,
+        tally=staged.tally,
+        batch_folder=str(dataset.batch_directory(run.batch_id)),
+        clock_ahead=ahead if ahead > TOLERANCE else 0,  # a response comes late, and never early
         unfound=tuple(staged.unfound),
     )
-    return payload(outcome, flow, now)
 
 
 def failed(
     flow: Flow, dataset: "Dataset", run: Run, error: EtlError, now: int, more: str = ""
-) -> Json:
-    """The record of a run that ended with `error`; its diagnostics are kept by now, if any are.
+) -> RunRecord:
+    """Return the record of a run that ended with `error`; its diagnostics are written already.
 
     `more`: a sentence to end the error's with.
     """
     batch = dataset.batch_directory(run.batch_id)
-    outcome = Outcome(
+    return _record(
+        flow,
+        str(dataset.root),
         run,
         FAILED,
+        now,
         copy_started=run.started_at,
         copy_completed=error.copied,
         promotion_started=error.copied,
         promotion_completed=now,
         tally=error.tally,
         failure=(error.code, f"{error} {more}".rstrip()),
-        batch=str(batch) if batch.exists() else None,
+        batch_folder=str(batch) if batch.exists() else None,
     )
-    return payload(outcome, flow, now)
+
+
+def not_started(flow: Flow, dataset: str, run: Run, error: EtlError, now: int) -> RunRecord:
+    """Return the record of a run that failed before it could read its table."""
+    return _record(
+        flow,
+        dataset,
+        run,
+        FAILED,
+        now,
+        copy_started=now,
+        promotion_completed=now,
+        failure=(error.code, str(error)),
+    )
 
 
 def why_ended(error: BaseException | None) -> str:
-    """What a run's record says of `error`, which ended the program before the run."""
+    """Return what the record of a run says of `error`, which ended the program before the run."""
     if isinstance(error, EtlError):
         return str(error)
     if isinstance(error, Exception):  # P7: nobody knows what its text holds
         name = type(error).__name__
         return f"A defect of mixpanel-etl ended the program ({name}); nothing changed."
     return STOPPED
+
+
+def unreported(found: Any, dataset: str) -> RunRecord | None:
+    """Return the record of a run that a crash hit between its commit and the catalog.
+
+    `found` is what its commit wrote beside its batch: a record, or the flow, payload and window of
+    version 0.1. None if it is of no run, as that of a commit that resets positions, or is damaged.
+    """
+    try:
+        if isinstance(found, dict):
+            return RunRecord.from_json(found)
+        flow, item, window = found
+        return version_0_1.record_of(item, str(flow), dataset, Window.from_json(window))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+_MOMENTS = ("copy_started", "copy_completed", "promotion_started", "promotion_completed")
+
+
+def _record(
+    flow: Flow, dataset: str, run: Run, status: Status, now: int, **known: Any
+) -> RunRecord:
+    start, end = run.window.bounds(flow.connection.zone)
+    return RunRecord(
+        run.id,
+        flow.name,
+        dataset,
+        run.window,
+        run.batch_id,
+        status,
+        run.started_at,
+        now,
+        now,
+        start,
+        end,
+        source_id(flow),
+        target_id(flow),
+        diagnostics=flow.diagnostics,
+        **known,
+    )

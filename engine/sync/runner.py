@@ -35,17 +35,16 @@ from engine.errors import (
     WorkerKilled,
 )
 from engine.mixpanel.client import DEFAULT_TIMEOUTS, Timeouts
-from engine.model import schedule
+from engine.model import retry, schedule
 from engine.model.batch import BatchManifest, Tally
 from engine.model.day_borders import UTC
 from engine.model.flow import Connection, Flow, Run
-from engine.model.run_payload import SCHEDULED
+from engine.model.run_record import SCHEDULED, RunRecord
 from engine.model.window import Window, day_over
 from engine.sync import day_marks, run_records, settling, splitting
 from engine.sync.executors import Executor, pulls
 from engine.sync.pull import Rules, StagedRun
 
-Json = dict[str, Any]
 SPLIT_AFTER = 2  # failures of a window that its size or one of its days can cause
 LOST = 3  # windows in a row that failed without an answer: nobody would get one
 
@@ -75,9 +74,7 @@ class Ended:
     `empty`: the days, over by now, of which Mixpanel sent no event at all.
     """
 
-    run: Run
-    item: Json
-    tally: Tally
+    record: RunRecord
     error: EtlError | None
     empty: tuple[date, ...] = ()
 
@@ -129,8 +126,8 @@ class Options:
     days_per_request: int | None = None  # None: learned from the counts seen
     force: bool = False
     allow_shrink: bool = False
-    patience: schedule.RetryPolicy = schedule.DEFAULT_RETRY_POLICY
-    budget: schedule.RateLimit = schedule.DEFAULT_RATE_LIMIT
+    patience: retry.RetryPolicy = retry.DEFAULT_RETRY_POLICY
+    budget: retry.RateLimit = retry.DEFAULT_RATE_LIMIT
     limits: Timeouts = DEFAULT_TIMEOUTS
     now: Callable[[], int] = wall_clock
 
@@ -190,7 +187,7 @@ class Runs:
         self._later: list[_Attempt] = []
         self._running: dict[Future[StagedRun], _Attempt] = {}
         self._ending: list[_Attempt] = []
-        self._ended: list[Json] = []
+        self._ended: list[RunRecord] = []
         self._rules_mark = day_marks.of_rules(rules)
         self._failures = Counter[date]()  # of windows that were split: a day's share in them
         self._resume = 0.0  # when the parts of such a window may begin
@@ -206,11 +203,12 @@ class Runs:
             self._dataset.clean_up_batches(self._flow.keep_batches_days, self._now())
             yield
 
-    def run(self, windows: Windows) -> list[Json]:
-        """Pull and commit every one of `windows`; the items of the runs that ended.
+    def run(self, windows: Windows) -> list[RunRecord]:
+        """Pull and commit every one of `windows`; the records of the runs that ended.
 
-        To be called while the dataset is `prepared`. Raises nothing for a run that fails: its item
-        says so. On KeyboardInterrupt what runs is thrown away, and what is committed stays (P8).
+        To be called while the dataset is `prepared`. Raises nothing for a run that fails: its
+        record says so. On KeyboardInterrupt what runs is thrown away, and what is committed
+        stays (P8).
         """
         self._windows = windows
         with ExitStack() as stack:
@@ -224,9 +222,8 @@ class Runs:
         """Tell of commits whose process died before it could; other open runs died before."""
         self._show_notices()
         for batch_id, told in self._dataset.unreported:
-            if found := _told(told):
-                flow, item, window = found
-                self._save(item, window, flow)
+            if record := run_records.unreported(told, str(self._dataset.root)):
+                self._catalog.save(record)
             self._dataset.discard(batch_id)
         self._catalog.abandon(str(self._dataset.root), self._now())
 
@@ -266,7 +263,7 @@ class Runs:
             budget = (
                 0
                 if held_up > 0
-                else self._catalog.ask(self._project, now, partial(self._wait, now))
+                else self._catalog.acquire(self._project, now, partial(self._wait, now))
             )
             if max(held_up, budget) > 0:
                 self._later.append(attempt)
@@ -296,7 +293,7 @@ class Runs:
         told = False
         while True:
             now = self._now()
-            pause = self._catalog.ask(self._project, now, partial(self._wait, now))
+            pause = self._catalog.acquire(self._project, now, partial(self._wait, now))
             if pause == 0:
                 return
             if pause > schedule.SECOND and not told:
@@ -306,7 +303,7 @@ class Runs:
             time.sleep(min(pause / 1000, 0.5))
 
     def _wait(self, now: int, asked: Sequence[int]) -> int:
-        return schedule.wait_for_slot(asked, len(self._running), now, self._options.budget)
+        return retry.wait_for_slot(asked, len(self._running), now, self._options.budget)
 
     def _next(self) -> _Attempt | None:
         """What to ask for next: a run that waits and is due, else a new window, else who waits."""
@@ -338,7 +335,7 @@ class Runs:
         """That of a run that was asked for, and that `window` is."""
         for entry in reversed(self._catalog.history(self._flow.name, SCHEDULED)):
             if window.fulfils(entry.window):
-                return str(entry.item["id"])
+                return entry.id
         return None
 
     # What came -----------------------------------------------------------------------------
@@ -424,8 +421,8 @@ class Runs:
         error = EtlError(f"{_beside(staged)}{single_days.SENTENCE}.")
         error.tally, error.copied = staged.tally, staged.copy_completed
         self._dataset.discard(run.batch_id)
-        item = run_records.failed(flow, self._dataset, run, error, self._now(), splitting.AGAIN)
-        self._save(item, run.window)
+        record = run_records.failed(flow, self._dataset, run, error, self._now(), splitting.AGAIN)
+        self._catalog.save(record)
         self._ending = []  # its record is there
         if attempt.ordered:
             self._order([Window(day, day) for day in run.window.days])
@@ -454,7 +451,7 @@ class Runs:
             (attempt.limited + 1, attempt.tries) if limited else (0, attempt.tries + 1)
         )
         patience = self._options.patience
-        decision = schedule.decide(
+        decision = retry.decide(
             error, attempt.limited if limited else attempt.tries, random.random, patience
         )
         silent = _is_silent(error)
@@ -464,11 +461,11 @@ class Runs:
         given_up = silent and self._lost > 0  # others had no answer either: no more tries
         if splits and not given_up and _may_be_split(attempt.run.window, error):
             tries = min(attempt.tries, patience.tries - 1)
-            last = schedule.decide(error, tries, random.random, patience)
-            waits = silent and isinstance(last, schedule.Wait)
+            last = retry.decide(error, tries, random.random, patience)
+            waits = silent and isinstance(last, retry.Wait)
             self._split(attempt, error, getattr(last, "seconds", 0) if waits else 0)
             return
-        if isinstance(decision, schedule.Wait) and not given_up:
+        if isinstance(decision, retry.Wait) and not given_up:
             attempt.due = time.monotonic() + decision.seconds
             attempt.run = replace(attempt.run, batch_id=str(ULID()))  # each try has its own
             self._later.append(attempt)
@@ -487,10 +484,10 @@ class Runs:
             for day in run.window.days:
                 self._failures[day] = max(self._failures[day], attempt.tries)
         self._resume = time.monotonic() + wait
-        item = run_records.failed(
+        record = run_records.failed(
             self._flow, self._dataset, run, error, self._now(), splitting.AGAIN
         )
-        self._save(item, run.window)
+        self._catalog.save(record)
         self._ending = []  # its record is there
         if attempt.ordered:
             self._order(splitting.parts(run.window, bad))
@@ -501,7 +498,8 @@ class Runs:
         """Schedule the parts of a window that a client requested, in place of that window."""
         for window in reversed(windows):  # the last one that was asked for comes first
             run = Run(str(uuid4()), self._flow.name, window, "", self._now())
-            self._save(run_records.scheduled(self._flow, run, {}), window)
+            root = str(self._dataset.root)
+            self._catalog.save(run_records.scheduled(self._flow, root, run, {}))
 
     def _give_up(self) -> None:
         """What stopped this window would stop every other one."""
@@ -522,25 +520,25 @@ class Runs:
         empty = _empty_days(run, staged, self._flow)
         self._note(run, staged.tally, becomes)
         marked = single_days.MARK in becomes
-        item = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
+        record = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._dataset.commit(
             run.batch_id,
             staged.files,
             held,
             becomes,
-            (self._flow.name, item, run.window.as_json()),
+            record.as_json(),
             self._flow.keep_superseded_hours,
             planned,
         )
-        item = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
-        self._save(item, run.window)
+        record = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
+        self._catalog.save(record)
         self._ending = []  # told of: `_abandon` has nothing to add
         self._dataset.discard(run.batch_id)
-        self._ended.append(item)
+        self._ended.append(record)
         self._lost = 0
         self._forget(run.window)
         self._windows.ended(run.window, staged.tally.lines)
-        self._tell(Ended(run, item, staged.tally, None, tuple(empty)))
+        self._tell(Ended(record, None, tuple(empty)))
         self._show_notices()
         if marked:
             self._tell(Noticed(f"{_beside(staged)}{single_days.SENTENCE}."))
@@ -587,37 +585,18 @@ class Runs:
         self._tell(Advanced(run_id, lines, size))
 
     def _report_start(self, attempt: _Attempt) -> None:
-        self._save(run_records.started(self._flow, attempt.run, self._now()), attempt.run.window)
+        self._catalog.save(run_records.started(self._flow, self._dataset, attempt.run, self._now()))
 
     def _fail(self, attempt: _Attempt, error: EtlError) -> None:
         self._forget(attempt.run.window)
         self._windows.ended(attempt.run.window, 0, error)
-        item = self._record_failure(attempt, error)
-        self._tell(Ended(attempt.run, item, error.tally or Tally(), error))
+        self._tell(Ended(self._record_failure(attempt, error), error))
 
-    def _record_failure(self, attempt: _Attempt, error: EtlError) -> Json:
-        item = run_records.failed(self._flow, self._dataset, attempt.run, error, self._now())
-        self._save(item, attempt.run.window)
-        self._ended.append(item)
-        return item
-
-    def _save(self, item: Json, window: Window, flow: str | None = None) -> None:
-        self._catalog.save(
-            item, flow=flow or self._flow.name, dataset=str(self._dataset.root), window=window
-        )
-
-
-def _told(record: Any) -> tuple[str, Json, Window] | None:
-    """Parse an unreported record into flow, item and window; None if it describes no run.
-
-    A commit that only resets positions is no run, and a crash may have damaged the record.
-    """
-    try:
-        flow, item, window = record
-        item["metrics"]["statusSummary"]["status"]
-        return str(flow), item, Window.from_json(window)
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return None
+    def _record_failure(self, attempt: _Attempt, error: EtlError) -> RunRecord:
+        record = run_records.failed(self._flow, self._dataset, attempt.run, error, self._now())
+        self._catalog.save(record)
+        self._ended.append(record)
+        return record
 
 
 def _may_be_split(window: Window, error: EtlError) -> bool:
@@ -641,7 +620,7 @@ def _begin(run: Run, staged: StagedRun, flow: Flow) -> int:
 
 def _beside(staged: StagedRun) -> str:
     """How many rows of a pull lie in the UTC days beside its own, to begin a sentence with."""
-    count = staged.borders.existing_keys if staged.borders else 0
+    count = staged.borders.rows_beside if staged.borders else 0
     rows = "1 row lies" if count == 1 else f"{count:,} rows lie"
     return f"{rows} outside the UTC days that were asked for: " if count else ""
 

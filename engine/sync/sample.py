@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.catalog.buffered import BufferedCatalog
 from engine.catalog.database import Catalog
-from engine.catalog.run_history import RunHistory
 from engine.dataset import layout
 from engine.dataset.storage.local import check_writable, local_path
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
-from engine.model import schedule
+from engine.model import retry, schedule
 from engine.model.clock import duration
 from engine.model.flow import Flow
 from engine.model.window import Window
@@ -38,7 +38,7 @@ def sample(
     RateLimited, with the moment when there is room for it, if the hour has none left.
     """
     client.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
-    with RunHistory(home) as catalog:
+    with BufferedCatalog(home) as catalog:
         asked_at = _take_slot(catalog, flow.project, now)
         try:
             with client.stream(
@@ -60,11 +60,11 @@ def sample(
 
 def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     """When the slot was given, in ms."""
-    budget = schedule.DEFAULT_RATE_LIMIT
+    budget = retry.DEFAULT_RATE_LIMIT
     while True:
         at = now()
-        pause = catalog.ask(
-            project, at, partial(schedule.wait_for_slot, in_flight=0, now=at, budget=budget)
+        pause = catalog.acquire(
+            project, at, partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
         )
         if not pause:
             return at

@@ -7,8 +7,7 @@ in halves, down to single days, so that one bad day holds back none of its neigh
 from collections.abc import Collection, Iterable
 from datetime import date
 
-from engine.catalog.database import Entry
-from engine.model.run_payload import FAILED, KILLED, SUCCESS
+from engine.model.run_record import FAILED, KILLED, SUCCESS, RunRecord
 from engine.model.window import Window, consecutive
 
 AGAIN = "Its days are asked for again in smaller requests."
@@ -50,7 +49,7 @@ class Sizes:
         self.cap = min([*proven, *([self.cap] if self.cap else [])], default=None)
 
 
-def from_history(entries: Iterable[Entry], now: int) -> Sizes:
+def from_history(entries: Iterable[RunRecord], now: int) -> Sizes:
     """What the runs of a flow, the newest first, teach a process that begins `now` (in ms)."""
     sizes = Sizes()
     recent = [run for run in entries if now - REMEMBERED < run.started_at <= now]
@@ -64,13 +63,11 @@ def from_history(entries: Iterable[Entry], now: int) -> Sizes:
     return sizes
 
 
-def _teaches(run: Entry) -> bool:
+def _teaches(run: RunRecord) -> bool:
     """Whether a failed run tells something of its size or of its day."""
-    metrics = run.item["metrics"]
     if len(run.window.days) == 1:
-        return bool(metrics["sizeSummary"]["inputBytes"] > 0)
-    said = [error["message"] for error in metrics["statusSummary"].get("errors", [])]
-    return any(message == KILLED or message.endswith(AGAIN) for message in said)
+        return run.result.bytes_read > 0
+    return run.error == KILLED or run.error.endswith(AGAIN)
 
 
 def parts(window: Window, bad: Collection[date] = ()) -> list[Window]:

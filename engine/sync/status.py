@@ -1,6 +1,6 @@
-"""What people ask about a flow: how far it is, what is due, when it will be done.
+"""The status of a flow: how far it is, what is due, how long that takes, what is wrong.
 
-It reads the table, the catalog and the clock, and changes none of them.
+Reads the table, the catalog and the clock, and changes none of them.
 """
 
 from collections.abc import Iterable
@@ -9,17 +9,18 @@ from datetime import date
 from functools import cached_property, partial
 from typing import Any
 
-from engine.catalog.database import Catalog, Entry
+from engine.catalog.database import Catalog
 from engine.dataset import layout, positions, single_days
 from engine.dataset.dataset import Dataset
 from engine.dataset.day_changes import Change
 from engine.dataset.storage.local import holder
 from engine.errors import EtlError
+from engine.model import retry
 from engine.model import schedule as plan
 from engine.model.clock import duration
 from engine.model.day_borders import UTC
 from engine.model.flow import Flow
-from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, is_stopped, remarks
+from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, RunRecord
 from engine.model.schedule import Due, Positions
 from engine.model.window import utc
 from engine.sync import open_flow
@@ -27,7 +28,7 @@ from engine.sync.incremental import check_kind, check_still_there, comparable, c
 
 Json = dict[str, Any]
 MOST_RUNS = 1000  # of the last day
-NOTED = 7 * plan.FULL_DAY  # ms for which what a run has to tell is repeated
+NOTED = 7 * plan.FULL_DAY  # ms for which the remarks of a run are repeated
 NO_OVERLAP = (
     "its mapping set does not keep event, distinct_id, time and $insert_id in columns, by which an "
     "event is known again: overlap_minutes counts as 0, and what Mixpanel shows late comes when "
@@ -36,29 +37,31 @@ NO_OVERLAP = (
 
 
 class FlowStatus:
-    """A flow as it is at `now`, in ms since the epoch. `problem` is why it cannot be told.
+    """A flow as it is at `now`, in ms since the epoch. `problem`: why that cannot be determined.
 
-    `declared`: since when there is such a flow, as far as that is known.
+    `declared`: the moment (ms) since which the flow is declared; 0 if unknown.
     """
 
     def __init__(self, flow: Flow, catalog: Catalog | None, now: int, declared: int = 0) -> None:
         self.flow = flow
-        # A moment later than now was noted by another clock: it does not count.
+        # A moment later than now was set by another clock, and does not count.
         self._declared = declared if declared <= now else 0
         self.now = now
         self.problem = ""
-        self.undone = ""  # which days are due again since another program changed them
-        self.changed = ""  # which others it changed, that stay as they are
+        self.undone = ""  # sentence on days that are due again, since another program changed them
+        self.changed = (
+            ""  # sentence on days that another program changed, and that stay as they are
+        )
         self.positions = Positions(None, None, {})
         self.days: set[date] = set()
         self.due: list[Due] = []
-        self.last: Entry | None = None  # run
+        self.last: RunRecord | None = None
         self.is_interrupted = False  # whether the process of the last run was killed
-        self.notes: list[str] = []  # what is worth knowing, and is no failure
+        self.notes: list[str] = []  # sentences that are no failures
         self.wrong = ""  # why the last arrival window, or the last run of all, failed
-        self.rejected = 0  # records, in the runs of the last day
-        self.asked = 0  # requests in the last hour, of all flows of the project
-        self._rests: dict[date, int] = {}
+        self.rejected = 0  # events, in the runs of the last day
+        self.requests_last_hour = 0  # of all flows of the project
+        self._backoffs: dict[date, int] = {}
         self._catalog = catalog
         if catalog:
             self._read_catalog(catalog)
@@ -72,39 +75,38 @@ class FlowStatus:
             self.problem = str(error)
 
     def _read_catalog(self, catalog: Catalog) -> None:
-        self._rests = failed_days(self.flow, catalog, self.now)[1]
-        # A run that began later than now was noted by a clock that was ahead.
+        self._backoffs = failed_days(self.flow, catalog, self.now)[1]
+        # A run that started later than now was saved by a clock that was ahead.
         until = plan.latest(self.now)
         history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
         self.last = history[0] if history else None
-        # One that somebody stopped says nothing of the flow.
+        # A stopped run says nothing of the flow.
         open_ = (IN_PROGRESS, SCHEDULED)
-        ended = [run for run in history if run.status not in open_ and not is_stopped(run.item)]
-        # A day that came well does not hide that nothing arrives any more.
+        ended = [run for run in history if run.status not in open_ and not run.is_stopped]
+        # The success of a day does not hide that arrival windows fail.
         arrivals = [run for run in ended if run.window.arrival and self.flow.windows == "arrival"]
         failed = [run for run in (*arrivals[:1], *ended[:1]) if run.status == FAILED]
         self.wrong = error_of(failed[0]) if failed else ""
-        self.asked = len(catalog.asked(self.flow.project, self.now))
+        self.requests_last_hour = len(catalog.recent_requests(self.flow.project, self.now))
         self._remark(run for run in ended if run.started_at > self.now - NOTED)
         for run in catalog.history(self.flow.name, SUCCESS, limit=MOST_RUNS, until=until):
             if run.started_at > self.now - plan.FULL_DAY:
-                records = run.item["metrics"]["recordSummary"]
-                self.rejected += records.get("failedRecordCount", 0)
+                self.rejected += run.rejected
 
-    def _remark(self, runs: Iterable[Entry]) -> None:
-        """Note the remarks of the newest run of whole days that has any."""
+    def _remark(self, runs: Iterable[RunRecord]) -> None:
+        """Add the remarks of the newest run of whole days that has any to the notes."""
         missed = (run for run in runs if run.window.arrival is None)
-        found = (remarks(run.item, run.window, self.flow) for run in missed)
+        found = (run.remarks(self.flow) for run in missed)
         self.notes += next(filter(None, found), [])
 
     def _read(self, dataset: Dataset) -> None:
-        if dataset.damage:  # and the rest is told of what can be read
+        if dataset.damage:  # what can be read is reported all the same
             self.problem = dataset.damage
         self.is_interrupted = self._was_killed(dataset)
         self.days = dataset.days()
-        self._hold_against(dataset)
+        self._read_changes(dataset)
         self.positions = positions.read(self.flow, dataset, self.now)
-        self._tell_of_single_days()
+        self._note_single_days()
         if self._catalog:
             check_still_there(self.flow, dataset, self._catalog)
         check_kind(self.flow, dataset)
@@ -125,8 +127,8 @@ class FlowStatus:
         until = plan.latest(self.now)
         return self._catalog.history(self.flow.name, limit=1, until=until) == [self.last]
 
-    def _tell_of_single_days(self) -> None:
-        """Note what it means to the flow that the project's days are not UTC days."""
+    def _note_single_days(self) -> None:
+        """Add a note on what it means to the flow that the project's days are not UTC days."""
         if self.positions.begin == UTC:
             return
         note, spaced = single_days.SAID, plan.spaced(self.flow)
@@ -142,11 +144,11 @@ class FlowStatus:
         self.flow = spaced
         self.notes.append(note)
 
-    def _hold_against(self, dataset: Dataset) -> None:
-        """P10: what another program did to the days of the flow."""
+    def _read_changes(self, dataset: Dataset) -> None:
+        """Describe what another program changed in the days of the flow (P10)."""
         undone = positions.undone(self.flow, dataset)
-        kept = [each for each in dataset.changes().values() if not each.undone]
-        if not undone and not kept:
+        others = [each for each in dataset.changes().values() if not each.undone]
+        if not undone and not others:
             return
         last = dataset.last_change()
         by = f" ({last.operation}, {utc(last.moment)})" if last else ""
@@ -158,18 +160,22 @@ class FlowStatus:
                 + ("The next tick pulls" if self.next_tick else "backfill pulls")
                 + (" it." if len(undone) == 1 else " them.")
             )
-        if kept:
+        if others:
             self.changed = (
-                f"another program wrote to the table{by}: {listed(kept)}. That is left as it is; "
+                f"another program wrote to the table{by}: {listed(others)}. That is left as it is; "
                 "backfill --force pulls a day again."
             )
 
     def _due(self, events_per_day: float | None) -> list[Due]:
-        """What the daemon would pull now, one after another: nothing without a schedule."""
+        """Return what the daemon would pull now, in order; nothing without a schedule."""
         if not self.flow.schedule:
             return []
         plan_ = partial(
-            plan.due, self.flow, now=self.now, events_per_day=events_per_day, rests=self._rests
+            plan.due,
+            self.flow,
+            now=self.now,
+            events_per_day=events_per_day,
+            backoffs=self._backoffs,
         )
         found = list(plan_(self.positions))
         if found and (span := found[0].window.arrival):  # and what is due once that has come
@@ -182,24 +188,24 @@ class FlowStatus:
         """The status of the last run as people read it; "-" where there was no run."""
         if self.is_interrupted:
             return "interrupted"
-        return self.last.told if self.last else "-"
+        return self.last.status_label if self.last else "-"
 
     @property
     def next_tick(self) -> int | None:
-        """In ms since the epoch."""
+        """Return the next tick, in ms since the epoch; None if there is none."""
         return plan.next_tick(self.flow.schedule, self.now) if self.flow.schedule else None
 
     @property
     def behind(self) -> int | None:
-        """Ms between the end of the last arrival window and now."""
+        """Return the ms between the end of the last arrival window and now."""
         arrival = self.positions.arrival
         return None if arrival is None else self.now - arrival
 
     @property
     def stale_since(self) -> int | None:
-        """Since when the flow has brought nothing though it should, in ms; None where all is well.
+        """Return since when (ms) the flow brings nothing though it should; None if it is on time.
 
-        Whoever should run it: more than two intervals and its delay are gone by since.
+        It is late when more than two intervals and its delay are over.
         """
         schedule = self.flow.schedule
         if schedule is None or self.problem:
@@ -216,7 +222,7 @@ class FlowStatus:
 
     @property
     def faults(self) -> list[str]:
-        """All that is wrong with the flow, a sentence or two each."""
+        """Return all that is wrong with the flow, a sentence or two each."""
         if self.problem:
             return [self.problem]
         found = [text for text in (self.undone, self.wrong) if text]
@@ -231,22 +237,22 @@ class FlowStatus:
 
     @property
     def to_fill(self) -> int:
-        """Days that are still to be pulled whole."""
+        """Return the number of days that are still to be pulled whole."""
         return sum(len(due.window.days) for due in self.due if not due.window.arrival)
 
     @property
     def requests(self) -> int:
-        """How many requests what is due takes."""
+        """Return the number of requests for all that is due."""
         return sum(len(due.window.requests) for due in self.due)
 
     @property
     def hours(self) -> float:
-        """How many hours the budget makes of what is due."""
-        left = max(self.requests - (plan.DEFAULT_RATE_LIMIT.per_hour - self.asked), 0)
-        return left / plan.DEFAULT_RATE_LIMIT.per_hour
+        """Return how many hours these requests take within the rate limit."""
+        left = max(self.requests - (retry.DEFAULT_RATE_LIMIT.per_hour - self.requests_last_hour), 0)
+        return left / retry.DEFAULT_RATE_LIMIT.per_hour
 
     def as_json(self) -> Json:
-        """All of it; moments in ms since the epoch."""
+        """Return the status as `--json` prints it; moments in ms since the epoch."""
         last = self.last
         return {
             "flow": self.flow.name,
@@ -255,7 +261,7 @@ class FlowStatus:
             "arrivedUntil": self.positions.arrival,
             "behindMs": self.behind,
             "lastRun": last and {
-                "id": last.item["id"],
+                "id": last.id,
                 "status": self.last_status,
                 "startedAt": last.started_at,
                 "error": error_of(last) or None,
@@ -264,8 +270,8 @@ class FlowStatus:
             "daysHeld": len(self.days),
             "daysToFill": self.to_fill,
             "rejectedLastDay": self.rejected,
-            "requestsLastHour": self.asked,
-            "requestsAnHour": plan.DEFAULT_RATE_LIMIT.per_hour,
+            "requestsLastHour": self.requests_last_hour,
+            "requestsAnHour": retry.DEFAULT_RATE_LIMIT.per_hour,
             "changed": self.changed or None,
             "notes": self.notes,
             "problem": " ".join(self.faults) or None,
@@ -274,14 +280,14 @@ class FlowStatus:
 
 
 def listed(changes: Iterable[Change], most: int = 3) -> str:
-    """The first of `changes`, and how many more there are."""
+    """Format the first of `changes`, and how many more there are."""
     found = list(changes)
     more = f"; and {len(found) - most:,} more" if len(found) > most else ""
     return "; ".join(map(str, found[:most])) + more
 
 
 def wrong_position(found: Positions, now: int) -> str:
-    """What is wrong with an M that is later than now; empty where it is not."""
+    """Return what is wrong with a high watermark later than now; empty if it is not later."""
     if found.arrival is None or not plan.is_later(found.arrival, now):
         return ""
     return (
@@ -291,43 +297,40 @@ def wrong_position(found: Positions, now: int) -> str:
     )
 
 
-def error_of(run: Entry) -> str:
-    """Why a run failed; empty for one that did not, or that somebody stopped."""
-    errors = run.item["metrics"]["statusSummary"].get("errors", [])
-    failed = run.status == FAILED and not is_stopped(run.item)
-    return str(errors[0]["message"]) if errors and failed else ""
+def error_of(run: RunRecord) -> str:
+    """Return why a run failed; empty for one that did not, or that a person stopped."""
+    return "" if run.is_stopped else run.error
 
 
 @dataclass(frozen=True)
 class Reset:
-    """Days of a flow whose positions are to be forgotten, and what that would pull again."""
+    """Days of a flow whose positions are to be deleted, and what would be pulled again then."""
 
     status: FlowStatus
     first: date | None
     last: date | None
 
     @cached_property
-    def asked(self) -> list[date]:
-        """Those of the span that were pulled, in order."""
+    def pulled(self) -> list[date]:
+        """Return the days from `first` to `last` that were pulled, in order."""
         first, last = self.first or date.min, self.last or date.max
         return sorted(day for day in self.status.positions.pulled if first <= day <= last)
 
     @cached_property
     def due(self) -> list[Due]:
-        """What would be due then, beside the arrival window."""
-        found, asked = self.status.positions, set(self.asked)
-        kept = {day: at for day, at in found.pulled.items() if day not in asked}
-        then = replace(found, pulled=kept)
-        due = plan.due(self.status.flow, then, self.status.now)
+        """Return what would be due then, beside the arrival window."""
+        found, deleted = self.status.positions, set(self.pulled)
+        left = {day: at for day, at in found.pulled.items() if day not in deleted}
+        due = plan.due(self.status.flow, replace(found, pulled=left), self.status.now)
         return [each for each in due if not each.window.arrival]
 
     @property
     def days(self) -> list[date]:
-        """Those of `asked` that are pulled again then: to forget the others would do nothing."""
+        """Return the days of `pulled` that would be pulled again: the others would not change."""
         again = {day for each in self.due for day in each.window.days}
-        return [day for day in self.asked if day in again]
+        return [day for day in self.pulled if day in again]
 
     @property
     def names(self) -> list[str]:
-        """The app ids of the positions of `days`."""
+        """Return the app ids of the positions of `days`."""
         return [positions.app_id(self.status.flow, day) for day in self.days]

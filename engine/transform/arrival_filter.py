@@ -26,7 +26,7 @@ def filter_by_arrival(batch: Batch, window: Window) -> int:
 
     Notes which of the others are `early`.
     """
-    start, end = window.asked or (-np.inf, window.before)
+    start, end = window.requested or (-np.inf, window.before)
     if end is None:
         return 0
     moments = _moments(batch)
@@ -36,8 +36,8 @@ def filter_by_arrival(batch: Batch, window: Window) -> int:
     outside = len(within) - int(np.count_nonzero(within))
     if outside:
         batch.keep(within)
-    if start < window.known:
-        batch.early = moments[within] < window.known
+    if start < window.known_until:
+        batch.early = moments[within] < window.known_until
     return outside
 
 
@@ -77,7 +77,7 @@ def is_early(reject: Reject, window: Window) -> bool:
 
     That of a line which nobody can decode is what stands behind the property's name in it.
     """
-    if not window.arrival or (window.asked or (0, 0))[0] >= window.known:
+    if not window.arrival or (window.requested or (0, 0))[0] >= window.known_until:
         return False
     try:
         moment = _moment(orjson.loads(reject.raw)["properties"][NAME])
@@ -85,7 +85,7 @@ def is_early(reject: Reject, window: Window) -> bool:
         behind = reject.raw.partition(_MARK)[2][: 2 * DIGITS].lstrip(b' \t:"')
         digits = behind[: len(behind) - len(behind.lstrip(b"0123456789"))]
         moment = _moment(digits.decode())
-    return moment < window.known
+    return moment < window.known_until
 
 
 def _moments(batch: Batch) -> Any:

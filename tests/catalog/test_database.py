@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
@@ -17,114 +18,108 @@ from typing import Any
 
 import pytest
 
-from engine.catalog.database import NAME, VERSION, Catalog
+from engine.catalog import version_0_1
+from engine.catalog.database import NAME, Catalog
+from engine.catalog.schema import VERSION
+from engine.control.run_payload import payload
 from engine.errors import EtlError, InputError
-from engine.model.batch import Tally
-from engine.model.flow import Connection, Flow, Run, Secret
-from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.model.batch import INVALID, Tally
+from engine.model.flow import Connection, Flow, Run, Secret, flow_id
+from engine.model.run_record import (
+    FAILED,
+    FIELDS,
+    IN_PROGRESS,
+    KILLED,
+    SUCCESS,
+    RunRecord,
+    Status,
+)
 from engine.model.window import Window
+from engine.sync import run_records
 from tests.support.commands import mounted
+from tests.support.records import DAY, record
 
-DAY = Window(date(2024, 3, 1), date(2024, 3, 2), (5, 9))
 HOUR = 3_600_000
 ROOT = Path(__file__).parents[2]
 FLOW = Flow("events", Connection("https://h", "reader", Secret("s3cret"), 1), "data/events")
 
 
-def item(
-    run: str, status: str = SUCCESS, started_at: int = 1_000, flow: str = "events"
-) -> dict[str, Any]:
-    """The payload of a run of that status."""
-    outcome = Outcome(Run(run, flow, DAY, "batch", started_at), status, copy_started=started_at)
-    return payload(outcome, replace(FLOW, name=flow), started_at)
+def save(catalog: Catalog, run: str, status: Status = SUCCESS, **other: Any) -> None:
+    """Store a run; `other`: fields of its record."""
+    catalog.save(record(run, status, **other))
 
 
-def save(catalog: Catalog, run: str, status: str = SUCCESS, **other: Any) -> None:
-    """Keep a run; `other`: flow, dataset, started_at."""
-    started_at = other.pop("started_at", 1_000)
-    kept: dict[str, Any] = {"flow": "events", "dataset": "data/events", "window": DAY} | other
-    catalog.save(item(run, status, started_at, kept["flow"]), **kept)
-
-
-def runs(catalog: Catalog, *wanted: Any, **more: Any) -> list[dict[str, Any]]:
-    """The items of the history."""
-    return [entry.item for entry in catalog.history(*wanted, **more)]
-
-
-def ids(items: list[dict[str, Any]]) -> list[str]:
-    return [each["id"] for each in items]
+def ids(records: list[RunRecord]) -> list[str]:
+    return [each.id for each in records]
 
 
 def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
-    """What was kept is read back whole, by another process or after a restart."""
+    """A record is read back whole, by another process or after a restart."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", started_at=7)
     with Catalog(tmp_path) as catalog:
-        assert runs(catalog) == [item("a", started_at=7)]
+        assert catalog.history() == [record("a", started_at=7)]
         (entry,) = catalog.history()
     assert (entry.flow, entry.dataset, entry.status) == ("events", "data/events", "success")
     assert (entry.started_at, entry.window) == (7, DAY)
 
 
-def test_a_run_that_ends_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
-    """One run is one row: first inProgress, then what became of it."""
+def test_a_run_has_one_row(tmp_path: Path) -> None:
+    """First it is inProgress, then replaced by its end."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
-        assert runs(catalog, status="inProgress") == [item("a", IN_PROGRESS)]
+        assert catalog.history(status="inProgress") == [record("a", IN_PROGRESS)]
         save(catalog, "a", SUCCESS)
-        assert runs(catalog) == [item("a", SUCCESS)]
-        assert len(runs(catalog)) == 1
+        assert catalog.history() == [record("a", SUCCESS)]
+        assert len(catalog.history()) == 1
 
 
 def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
-    """Order is by start, then by saving; a status is found in any case; a limit cuts the oldest."""
+    """Order is by start, then by saving; status in any case; a limit leaves out the oldest."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "old", FAILED, started_at=1)
         save(catalog, "other", SUCCESS, started_at=2, flow="other")
         save(catalog, "first", SUCCESS, started_at=3)
         save(catalog, "second", FAILED, started_at=3)
-        assert ids(runs(catalog)) == ["second", "first", "other", "old"]
-        assert ids(runs(catalog, limit=1)) == ["second"]
-        assert ids(runs(catalog, flow="events")) == ["second", "first", "old"]
-        assert ids(runs(catalog, status="Failed")) == ["second", "old"]
-        assert ids(runs(catalog, flow="events", status="SUCCESS")) == ["first"]
-        assert runs(catalog, flow="nobody") == []
-        assert (len(runs(catalog)), len(runs(catalog, status="FAILED"))) == (4, 2)
+        assert ids(catalog.history()) == ["second", "first", "other", "old"]
+        assert ids(catalog.history(limit=1)) == ["second"]
+        assert ids(catalog.history(flow="events")) == ["second", "first", "old"]
+        assert ids(catalog.history(status="Failed")) == ["second", "old"]
+        assert ids(catalog.history(flow="events", status="SUCCESS")) == ["first"]
+        assert catalog.history(flow="nobody") == []
+        assert (len(catalog.history()), len(catalog.history(status="FAILED"))) == (4, 2)
 
 
-def test_what_a_dead_process_left_running_is_failed(tmp_path: Path) -> None:
-    """Only the running runs of that dataset become failed, in the list and in their payload."""
+def test_runs_that_a_dead_process_left_in_progress_fail(tmp_path: Path) -> None:
+    """Only those of the given dataset become failed."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "killed", IN_PROGRESS)
         save(catalog, "done", SUCCESS)
         save(catalog, "elsewhere", IN_PROGRESS, dataset="data/other")
-        assert [e.item["id"] for e in catalog.history(None, IN_PROGRESS, "data/events")] == [
-            "killed"
-        ]
+        assert ids(catalog.history(None, IN_PROGRESS, "data/events")) == ["killed"]
         assert catalog.abandon("data/events", 9_000) == 1
-        assert ids(runs(catalog, status=IN_PROGRESS)) == ["elsewhere"]
-        (killed,) = runs(catalog, status=FAILED)
-        assert killed["id"] == "killed"
-        assert killed["updatedAt"] == 9_000
-        assert killed["metrics"]["statusSummary"]["status"] == "failed"
+        assert ids(catalog.history(status=IN_PROGRESS)) == ["elsewhere"]
+        (killed,) = catalog.history(status=FAILED)
+        assert killed == record("killed", IN_PROGRESS).abandoned(9_000)
+        assert (killed.status, killed.updated_at, killed.error) == (FAILED, 9_000, KILLED)
         assert catalog.abandon("data/events", 9_000) == 0
 
 
 def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
-    """Ask for a slot, which there is unless `pause`; what the budget was told."""
+    """Acquire a slot, which is free unless `pause`; the moments that the decision was given."""
     told: list[Sequence[int]] = []
 
     def wait(moments: Sequence[int]) -> int:
         told.append(moments)
         return pause
 
-    assert catalog.ask(project, now, wait) == pause
+    assert catalog.acquire(project, now, wait) == pause
     (moments,) = told
     return list(moments)
 
 
-def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> None:
-    """Requests are counted by project, in order, also those of an earlier process."""
+def test_requests_survive_a_restart_and_are_counted_by_project(tmp_path: Path) -> None:
+    """In order, also those of an earlier process."""
     with Catalog(tmp_path) as catalog:
         for project, at in (("1", 30), ("1", 10), ("2", 20)):
             ask(catalog, project, at)
@@ -133,19 +128,19 @@ def test_the_ledger_survives_a_restart_and_knows_its_project(tmp_path: Path) -> 
         assert ask(catalog, "2", 30, pause=1) == [20]
 
 
-def test_only_a_request_that_may_go_out_is_noted(tmp_path: Path) -> None:
-    """Who must wait has not asked: nothing is noted, and nothing if the decision itself fails."""
+def test_only_a_request_that_may_be_sent_is_stored(tmp_path: Path) -> None:
+    """A process that has to wait stores nothing, and nothing is stored if the decision fails."""
     with Catalog(tmp_path) as catalog:
         ask(catalog, "1", 10, pause=700)
         with pytest.raises(ZeroDivisionError):
-            catalog.ask("1", 10, lambda moments: 1 // len(moments))
+            catalog.acquire("1", 10, lambda moments: 1 // len(moments))
         assert ask(catalog, "1", 10) == []
         assert ask(catalog, "1", 20) == [10]
 
 
-def test_the_ledger_knows_the_last_hour(tmp_path: Path) -> None:
-    """A request counts for an hour, and one of a moment ago by another process's clock counts too;
-    one from far ahead was noted before the clock was set back.
+def test_requests_count_for_an_hour(tmp_path: Path) -> None:
+    """So does one that another process stored while this one waited; one that is far in the future
+    was stored before the clock was set back, and does not count.
     """
     now = 9 * HOUR
     with Catalog(tmp_path) as catalog:
@@ -154,8 +149,8 @@ def test_the_ledger_knows_the_last_hour(tmp_path: Path) -> None:
         assert ask(catalog, "1", now, pause=1) == [now - HOUR + 1, now, now]
 
 
-def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
-    """It never grows beyond a day of requests."""
+def test_requests_older_than_a_day_are_deleted(tmp_path: Path) -> None:
+    """The ledger never has more than a day of them."""
     with Catalog(tmp_path) as catalog:
         for at in (0, HOUR, 24 * HOUR + 1):
             ask(catalog, "1", at)
@@ -163,14 +158,14 @@ def test_the_ledger_forgets_what_is_older_than_a_day(tmp_path: Path) -> None:
 
 
 def noted(home: Path, project: str) -> list[int]:
-    """Every moment in the file's ledger."""
+    """Every moment of the project's requests in the file."""
     with closing(sqlite3.connect(home / NAME)) as file:
         query = "SELECT at FROM requests WHERE project = ? ORDER BY at"
         return [at for (at,) in file.execute(query, [project])]
 
 
-def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
-    """While one decides, no other process can note a request, and so take the same slot."""
+def test_deciding_and_storing_a_request_is_one_transaction(tmp_path: Path) -> None:
+    """Meanwhile no other process can store a request, and so take the same slot."""
 
     def wait(moments: Sequence[int]) -> int:
         other = stack.enter_context(closing(sqlite3.connect(tmp_path / NAME, timeout=0)))
@@ -179,23 +174,23 @@ def test_nobody_comes_between_the_decision_and_its_note(tmp_path: Path) -> None:
         return 0
 
     with Catalog(tmp_path) as catalog, ExitStack() as stack:
-        assert catalog.ask("1", 1, wait) == 0
+        assert catalog.acquire("1", 1, wait) == 0
     assert noted(tmp_path, "1") == [1]
 
 
-def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
-    """Processes that ask as fast as they can get what there is together, and not one more."""
+def test_processes_never_exceed_the_rate_limit(tmp_path: Path) -> None:
+    """Two that acquire slots as fast as they can get all of them together, and not one more."""
     code = (
         "import sys, time; from pathlib import Path\n"
         "from engine.catalog.database import Catalog\n"
-        "from engine.model.schedule import RateLimit, wait_for_slot\n"
+        "from engine.model.retry import RateLimit, wait_for_slot\n"
         "budget = RateLimit(per_hour=30, per_second=1000)\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
         "    print('ready', flush=True); sys.stdin.readline(); got = 0\n"
         "    for _ in range(40):\n"
         "        now = time.time_ns() // 1_000_000\n"
         "        wait = lambda moments: wait_for_slot(moments, 0, now, budget)\n"
-        "        got += catalog.ask('1', now, wait) == 0\n"
+        "        got += catalog.acquire('1', now, wait) == 0\n"
         "    print(got)\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
@@ -214,8 +209,8 @@ def test_the_last_slot_goes_to_one(tmp_path: Path) -> None:
     assert len(noted(tmp_path, "1")) == 30
 
 
-def test_it_is_its_owners_alone(tmp_path: Path) -> None:
-    """The folder is 700; the file and what SQLite lays beside it are 600."""
+def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
+    """The folder is 700; the file and what SQLite writes beside it are 600."""
     home = tmp_path / "home"
     with Catalog(home) as catalog:
         save(catalog, "a")
@@ -228,16 +223,16 @@ def test_it_is_its_owners_alone(tmp_path: Path) -> None:
 def test_no_credential_is_in_the_file(tmp_path: Path) -> None:
     """P7: neither the password nor the account's name is anywhere in its bytes."""
     with Catalog(tmp_path) as catalog:
-        save(catalog, "a")
+        run = Run("a", "events", DAY, "", 1_000)
+        catalog.save(run_records.scheduled(FLOW, "data/events", run, {}))
     text = (tmp_path / NAME).read_bytes()
-    assert b"CONNECTOR" not in text
-    assert b"copyActivity" in text
+    assert b"data/events" in text
     assert b"s3cret" not in text
     assert b"reader" not in text
 
 
 def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
-    """While another connection has a write open, the history opens and reads as it was before."""
+    """While another connection has a write open, the catalog opens and reads what was before."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a")
     writer = sqlite3.connect(tmp_path / NAME, isolation_level=None)
@@ -245,14 +240,14 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
     writer.execute("DELETE FROM runs")
     started = perf_counter()
     with Catalog(tmp_path) as reader:
-        assert ids(runs(reader)) == ["a"]
+        assert ids(reader.history()) == ["a"]
     assert perf_counter() - started < 10  # a writer's lock is waited for much longer
     writer.execute("ROLLBACK")
     writer.close()
 
 
-def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path) -> None:
-    """Nor from closing the catalog in its time, while another process writes for long."""
+def test_a_thread_that_waits_to_write_blocks_no_reader(tmp_path: Path) -> None:
+    """Nor does it block `close`, while another process writes for long."""
     catalog = Catalog(tmp_path)
     save(catalog, "a")
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
@@ -262,30 +257,30 @@ def test_a_thread_that_waits_to_write_keeps_no_other_from_reading(tmp_path: Path
             while catalog._lock.acquire(blocking=False):  # it is not that far yet
                 catalog._lock.release()
             started = perf_counter()
-            assert ids(runs(catalog)) == ["a"]
+            assert ids(catalog.history()) == ["a"]
             catalog.close(0)
             assert perf_counter() - started < 5
             assert not waiting.done()
             other.execute("ROLLBACK")
             waiting.result()
-    assert sorted(ids(runs(catalog))) == ["a", "b"]
+    assert sorted(ids(catalog.history())) == ["a", "b"]
     catalog.close()
 
 
 def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
-    """Its own thread reads what it has changed, and others what was there before."""
+    """Its own thread reads its changes, and other threads what was before."""
     with Catalog(tmp_path) as catalog, ThreadPoolExecutor(1) as pool:
         save(catalog, "a")
         with catalog.transaction() as connection:
             connection.execute("DELETE FROM runs")
-            assert ids(runs(catalog)) == []
-            assert ids(pool.submit(runs, catalog).result()) == ["a"]
-        assert ids(runs(catalog)) == []
+            assert ids(catalog.history()) == []
+            assert ids(pool.submit(catalog.history).result()) == ["a"]
+        assert ids(catalog.history()) == []
 
 
 @pytest.mark.parametrize("other", [False, True])
 def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
-    """Nothing is written into what nobody can read again; nor where another took its place."""
+    """Nothing is written to a file that was deleted or replaced: it could not be read again."""
     with Catalog(tmp_path / "home") as catalog:
         save(catalog, "a")
         catalog.check()
@@ -298,7 +293,7 @@ def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    """It is told before anything is to be written; what is there is read all the same."""
+    """`check` says so before anything has to be written, and reading works all the same."""
     home = tmp_path / "home"
     with mounted(home, "1m"), Catalog(home) as catalog:
         save(catalog, "a")
@@ -308,15 +303,15 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
                 pass
         with pytest.raises(EtlError, match="the disk is full"):
             catalog.check()
-        assert ids(runs(catalog)) == ["a"]
+        assert ids(catalog.history()) == ["a"]
 
 
 def test_processes_share_one_file(tmp_path: Path) -> None:
-    """Several processes make the file at once and write to it; not one write is lost."""
+    """Several processes create the file at once and write to it; no write is lost."""
     code = (
         "import sys; from pathlib import Path; from engine.catalog.database import Catalog\n"
         "with Catalog(Path(sys.argv[1])) as catalog:\n"
-        "    for number in range(20): catalog.ask(sys.argv[2], number, lambda _: 0)\n"
+        "    for number in range(20): catalog.acquire(sys.argv[2], number, lambda _: 0)\n"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", code, str(tmp_path), project], cwd=ROOT)
@@ -328,7 +323,7 @@ def test_processes_share_one_file(tmp_path: Path) -> None:
 
 
 def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> None:
-    """The slower one of the two, having seen no tables, finds those that the faster one made."""
+    """The slower one, which saw no tables, finds those that the faster one created."""
 
     class Slower(Catalog):
         overtaken = False
@@ -343,11 +338,11 @@ def test_two_processes_that_make_the_file_at_once_make_one(tmp_path: Path) -> No
 
     with Slower(tmp_path) as catalog:
         assert catalog.overtaken
-        assert ids(runs(catalog)) == ["a"]
+        assert ids(catalog.history()) == ["a"]
 
 
 def test_it_waits_for_who_is_making_the_file(tmp_path: Path) -> None:
-    """Where two processes turn a new file to write-ahead logging at once, SQLite refuses one."""
+    """SQLite refuses one of two processes that set the journal mode at once: it tries again."""
     left = 3
 
     def execute(statement: str) -> None:
@@ -369,12 +364,12 @@ def test_threads_share_one_catalog(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda number: save(catalog, str(number)), range(60)))
             list(pool.map(lambda number: ask(catalog, "1", number), range(60)))
-        assert len(runs(catalog)) == 60
+        assert len(catalog.history()) == 60
     assert noted(tmp_path, "1") == list(range(60))
 
 
 def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
-    """A write is one transaction: if its second half fails, its first half never was."""
+    """A write is one transaction: if its second half fails, its first half is undone."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         save(catalog, "b", IN_PROGRESS)
@@ -386,9 +381,9 @@ def test_a_write_that_breaks_changes_nothing(tmp_path: Path) -> None:
         breaking.close()
         with pytest.raises(EtlError, match=r"catalog .* cannot be written .*no room"):
             catalog.abandon("data/events", 9_000)
-        assert len(runs(catalog, status=IN_PROGRESS)) == 2
+        assert len(catalog.history(status=IN_PROGRESS)) == 2
         save(catalog, "c")
-        assert len(runs(catalog)) == 3
+        assert len(catalog.history()) == 3
 
 
 # The tables of version 1, as that version made them.
@@ -413,7 +408,7 @@ PRAGMA user_version = 1;
 
 
 def whole(home: Path) -> dict[str, Any]:
-    """Every table's rows and every index, as they are in the file."""
+    """The rows of every table, and every definition, as they are in the file."""
     with closing(sqlite3.connect(home / NAME)) as file:
         tables = [name for (name,) in file.execute("SELECT name FROM sqlite_master "
                   "WHERE type = 'table' ORDER BY name")]  # fmt: skip
@@ -424,35 +419,41 @@ def whole(home: Path) -> dict[str, Any]:
     return found
 
 
-def done(run: str, status: str = SUCCESS, **other: Any) -> dict[str, Any]:
-    """A run that is over, with everything in its record."""
-    tally = Tally(lines=10, rows=7, rejected=2, duplicates=1, bytes_read=100, bytes_written=40)
-    failure = ("CONNECTOR-1001-500", "It failed.") if status == FAILED else None
-    made = Run(run, "events", DAY, f"batch-{run}", 1_000)
-    times = (1_000, 3_000, 3_000, 3_500)
-    return payload(Outcome(made, status, *times, tally, failure, **other), FLOW, 4_000)
+def done(run: str, status: Status = SUCCESS, **other: Any) -> RunRecord:
+    """The record of a run that has ended, with all of its counts."""
+    known: dict[str, Any] = {
+        "batch_id": f"batch-{run}", "dataset": "d", "updated_at": 4_000, "activities_at": 4_000,
+        "copy_completed": 3_000, "promotion_started": 3_000, "promotion_completed": 3_500,
+        "tally": Tally(lines=10, rows=7, rejected=2, duplicates=1, bytes_read=100,
+                       bytes_written=40, files=1, reject_codes=Counter({INVALID: 2})),
+        "failure": ("CONNECTOR-1001-500", "It failed.") if status == FAILED else None,
+    }  # fmt: skip
+    return record(run, status, **known | other)
 
 
-def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
-    """With more rows than are done at once, running and failed ones: as if each was saved now."""
+def test_a_file_of_schema_version_1_becomes_as_a_new_one(tmp_path: Path) -> None:
+    """With more rows than are read at a time, running and failed ones: as if each was saved now."""
     (tmp_path / "old").mkdir()
-    items = [done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)]
-    items += [item("running", IN_PROGRESS), item("other", SUCCESS, flow="other")]
-    names = ["events"] * 1501 + ["other"]
+    records = [
+        done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)
+    ]
+    records += [record("running", IN_PROGRESS), record("other", flow="other")]
     with closing(sqlite3.connect(tmp_path / "old" / NAME)) as old, old:
         old.executescript(VERSION_1)
-        for name, each in zip(names, items, strict=True):
-            status = each["metrics"]["statusSummary"]["status"]
-            row = (each["id"], name, "d", status, each["createdAt"], json.dumps(DAY.as_json()),
-                   json.dumps(each, separators=(",", ":")))  # fmt: skip
+        for each in records:
+            row = (each.id, each.flow, each.dataset, each.status, each.started_at,
+                   json.dumps(DAY.as_json()), json.dumps(payload(each)))  # fmt: skip
             old.execute("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         old.execute("INSERT INTO requests VALUES ('1', 5)")
     with Catalog(tmp_path / "old") as catalog, Catalog(tmp_path / "new") as fresh:
-        assert len(runs(catalog, limit=2000)) == 1502
+        assert len(catalog.history(limit=2000)) == 1502
         assert asked_once(catalog)
-        for name, each in zip(names, items, strict=True):
-            fresh.save(each, flow=name, dataset="d", window=DAY)
-        fresh.ask("1", 5, lambda _: 0)
+        for each in records:
+            read = version_0_1.record_of(payload(each), each.flow, each.dataset, each.window)
+            assert payload(read) == payload(each)
+            assert read == each or each.status == FAILED  # of which the payload has less
+            fresh.save(read)
+        fresh.acquire("1", 5, lambda _: 0)
     assert whole(tmp_path / "old") == whole(tmp_path / "new")
     with Catalog(tmp_path / "old") as again:
         assert totals(again)["events", "runs success"] == 1500 - 214
@@ -460,7 +461,7 @@ def test_a_file_of_version_1_becomes_what_it_would_be(tmp_path: Path) -> None:
 
 
 def asked_once(catalog: Catalog) -> bool:
-    return catalog.asked("1", 5) == [5]
+    return catalog.recent_requests("1", 5) == [5]
 
 
 def totals(catalog: Catalog) -> dict[tuple[str, str], int]:
@@ -468,12 +469,12 @@ def totals(catalog: Catalog) -> dict[tuple[str, str], int]:
 
 
 def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
-    """All that a run counts, once, however often it is saved."""
+    """What a run counts is added once, however often it is saved."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         assert totals(catalog) == {}
         for each in (done("a"), done("a"), done("b")):
-            catalog.save(each, flow="events", dataset="d", window=DAY)
+            catalog.save(each)
         expected = {
             "runs success": 2, "events in": 20, "events out": 14, "events rejected": 4,
             "events duplicate": 2, "bytes in": 200, "bytes out": 80, "ms copy": 4000,
@@ -483,14 +484,14 @@ def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
 
 
 def test_totals_never_fall(tmp_path: Path) -> None:
-    """Not when the history is cut, and not when a failed run turns out to be committed."""
+    """Not when runs are deleted, and not when a failed run turns out to be committed."""
     with Catalog(tmp_path) as catalog:
         before: dict[tuple[str, str], int] = {}
         save(catalog, "left", IN_PROGRESS)
         for step in (
-            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
-            lambda: catalog.save(done("a"), flow="events", dataset="d", window=DAY),
-            lambda: catalog.save(done("a", FAILED), flow="events", dataset="d", window=DAY),
+            lambda: catalog.save(done("a", FAILED)),
+            lambda: catalog.save(done("a")),
+            lambda: catalog.save(done("a", FAILED)),
             lambda: catalog.abandon("data/events", 9_000),
             lambda: catalog.read("DELETE FROM runs"),
         ):
@@ -501,7 +502,7 @@ def test_totals_never_fall(tmp_path: Path) -> None:
         assert before["events", "runs success"] == 1
         assert before["events", "runs failed"] == 3
         assert before["events", "events out"] == 7
-        assert runs(catalog) == []
+        assert catalog.history() == []
 
 
 @pytest.mark.parametrize(
@@ -515,16 +516,14 @@ def test_totals_never_fall(tmp_path: Path) -> None:
 def test_how_far_a_flow_has_come_is_where_its_windows_end(
     tmp_path: Path, window: Window, reached: int
 ) -> None:
-    """A day's end may be yet to come, and beside arrival windows it holds what came before."""
-    made = Run("a", "events", window, "batch", 1_000)
+    """The end of a day may be in the future, and beside arrival windows it has what came before."""
     with Catalog(tmp_path) as catalog:
         for status in (FAILED, SUCCESS):
-            done_ = payload(Outcome(made, status, 1, 2, 3, 4), FLOW, 4)
-            catalog.save(done_, flow="events", dataset="d", window=window)
+            save(catalog, "a", status, window=window)
             assert totals(catalog).get(("events", "reached")) == (
                 reached if status == SUCCESS else None
             )
-        catalog.save(item("b"), flow="events", dataset="d", window=replace(DAY, arrival=(1, 2)))
+        save(catalog, "b", window=replace(DAY, arrival=(1, 2)))
         assert totals(catalog)["events", "reached"] == reached
 
 
@@ -540,7 +539,7 @@ def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_corrupt_file_is_an_error_in_a_sentence(tmp_path: Path) -> None:
-    """What is no catalog is named, kept as it is, and the way out is told."""
+    """The message names the file and the remedy, and the file stays as it is."""
     content = b"not a database, and long enough to be read as one" * 40
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(InputError, match=r"catalog.sqlite3 cannot be read .*move it away"):
@@ -563,17 +562,22 @@ def test_a_place_that_cannot_be_written_is_an_error_in_a_sentence(
 
 
 def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
-    """Every list is read off an index, in well under 50 ms, however long the history is."""
+    """Every list is read from an index, in well under 50 ms, however long the history is."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "seed")
         filling = sqlite3.connect(tmp_path / NAME)
         filling.create_function("flow_id", 1, flow_id)
+        values = {f'"{name}"': f'"{name}"' for name in (*FIELDS, "flow_id")} | {
+            '"id"': "'run-' || i",
+            '"flow"': "'flow-' || (i % 7)",
+            '"flow_id"': "flow_id('flow-' || (i % 7))",
+            '"status"': "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END",
+            '"started_at"': "i",
+        }
         filling.execute(
-            'INSERT INTO runs (id, flow, dataset, status, started_at, "window", item, flow_id) '
+            f"INSERT INTO runs ({', '.join(values)}) "
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
-            "SELECT 'run-' || i, 'flow-' || (i % 7), dataset, "
-            "CASE i % 100 WHEN 0 THEN 'failed' ELSE 'success' END, i, \"window\", "
-            "json_object('id', 'run-' || i), flow_id('flow-' || (i % 7)) FROM n JOIN runs"
+            f"SELECT {', '.join(values.values())} FROM n JOIN runs"
         )
         filling.commit()
         filling.close()
@@ -588,11 +592,11 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
             queries: list[str] = []
             for _ in range(3):
                 started = perf_counter()
-                assert len(runs(catalog, wanted[0], wanted[1], limit=100)) == 100
+                assert len(catalog.history(wanted[0], wanted[1], limit=100)) == 100
                 took.append(perf_counter() - started)
             assert min(took) < 0.05, took
             catalog._reading.set_trace_callback(queries.append)
-            runs(catalog, *wanted)
+            catalog.history(*wanted)
             catalog._reading.set_trace_callback(None)
             steps = catalog._connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
             assert [step[3] for step in steps] == [
@@ -602,7 +606,7 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
 
 
 def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
-    """To close a file frees all locks that a process has on it: others would take it for unused.
+    """Closing a file frees all locks that a process has on it: others would take it for unused.
 
     They tidy an unused catalog up, and what is written to it afterwards would be gone.
     """
@@ -613,4 +617,4 @@ def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
         save(catalog, "b")
         with Catalog(tmp_path) as other:
-            assert sorted(ids(runs(other))) == ["a", "b"]
+            assert sorted(ids(other.history())) == ["a", "b"]

@@ -29,7 +29,7 @@ from engine.cli.console import PROGRAM, listen_to_signals
 from engine.cli.main import main
 from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
-from engine.model import schedule
+from engine.model import retry
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow, sample
 from engine.sync.pull import table_schema
@@ -515,10 +515,10 @@ def test_who_reaches_nobody_keeps_the_budget(
 ) -> None:
     """A request that never left is none of the sixty an hour: else a lost network would cost it."""
     monkeypatch.setattr(
-        schedule, "DEFAULT_RETRY_POLICY", schedule.RetryPolicy(tries=3, first=0.01, longest=0.01)
+        retry, "DEFAULT_RETRY_POLICY", retry.RetryPolicy(tries=3, first=0.01, longest=0.01)
     )
     monkeypatch.setattr(
-        "engine.sync.runner.Options", partial(Options, patience=schedule.DEFAULT_RETRY_POLICY)
+        "engine.sync.runner.Options", partial(Options, patience=retry.DEFAULT_RETRY_POLICY)
     )
     with socket.socket() as unused:  # bound, and nobody listens
         unused.bind(("127.0.0.1", 0))
@@ -714,7 +714,7 @@ def test_the_hours_of_nothing(run: Run) -> None:
 
 def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the budget is the budget that holds."""
-    monkeypatch.setattr(schedule, "DEFAULT_RATE_LIMIT", schedule.RateLimit(per_hour=2))
+    monkeypatch.setattr(retry, "DEFAULT_RATE_LIMIT", retry.RateLimit(per_hour=2))
     said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
     assert "At 2 an hour" in said.out
     assert "in 2 hours." in said.out
@@ -823,7 +823,7 @@ def ask(sandbox: Sandbox, folder: Path, moments: list[int]) -> None:
     """Note requests at these moments, in ms, at home in `folder`."""
     with Catalog(folder / ".mixpanel-etl") as catalog:
         for moment in moments:
-            catalog.ask(flow_of(sandbox.url, folder).project, moment, lambda _: 0)
+            catalog.acquire(flow_of(sandbox.url, folder).project, moment, lambda _: 0)
 
 
 def test_stop_while_the_budget_is_used_up(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from engine.control import declared_flows
 from engine.dataset import positions
 from engine.dataset.storage.local import lock_file
 from engine.errors import InputError
-from engine.model.schedule import RateLimit
+from engine.model.retry import RateLimit
+from engine.model.run_record import RunRecord
 from engine.model.window import Window
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
@@ -43,7 +44,7 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def keep(name: str, now: int = NOON) -> list[dict[str, Any]]:
+def keep(name: str, now: int = NOON) -> list[RunRecord]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: now, budget=FAST))
@@ -258,7 +259,7 @@ def test_a_defect_leaves_a_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     with Catalog(home) as catalog:
         (run_,) = catalog.history("events")
     assert run_.status == "failed"
-    assert "ZeroDivisionError" in json.dumps(run_.item)
+    assert "ZeroDivisionError" in run_.error
 
 
 def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandbox) -> None:

@@ -11,7 +11,7 @@ from cryptography.fernet import Fernet
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resources
-from engine.model.run_payload import flow_id
+from engine.model.flow import flow_id
 from tests.support.commands import Run, here, put
 
 CONNECTION = """

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from engine.catalog.database import Catalog
 from engine.control.api import explore
 from engine.control.api.explore import decode_source_params
-from engine.model import schedule
+from engine.model import retry, schedule
 from engine.sandbox import PASSWORD, PROJECT_ID, Sandbox
 from engine.sync import sample
 from engine.transform.infer import LONG, infer
@@ -184,7 +184,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
         keep_source(state, connection)
         said = problem(client.get(f"{CONNECTIONS}/{connection}/test"), "1400-503")
         assert "cannot be reached" in said
-        assert not state.catalog.asked(f"http://127.0.0.1:1/{PROJECT_ID}", state.now())
+        assert not state.catalog.recent_requests(f"http://127.0.0.1:1/{PROJECT_ID}", state.now())
 
 
 def test_mixpanel_takes_too_long(
@@ -257,10 +257,10 @@ def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:
         keep_source(state, connection)
         path = f"{CONNECTIONS}/{connection}/test"
         assert client.get(path).json() == {"result": True}
-        assert other.asked(project, moment[0]) == moment
-        for _ in range(schedule.DEFAULT_RATE_LIMIT.per_hour - 1):  # by a flow, say
+        assert other.recent_requests(project, moment[0]) == moment
+        for _ in range(retry.DEFAULT_RATE_LIMIT.per_hour - 1):  # by a flow, say
             moment[0] += schedule.SECOND
-            assert other.ask(project, moment[0], lambda _: 0) == 0
+            assert other.acquire(project, moment[0], lambda _: 0) == 0
         moment[0] += schedule.SECOND
         before = len(sandbox.requests)
         said = problem(client.get(path), "1400-429")

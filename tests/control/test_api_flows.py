@@ -15,8 +15,9 @@ from engine.catalog.database import Catalog
 from engine.catalog.resources import Resource, new
 from engine.config.shipped import find
 from engine.control import to_flow
+from engine.control.run_payload import payload
 from engine.model.flow import Flow, Schedule, Secret
-from engine.model.run_payload import SCHEDULED
+from engine.model.run_record import SCHEDULED
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
 from engine.sync.runner import Ended, Event
@@ -395,7 +396,8 @@ def flow_on(api: Served, sandbox: Sandbox, start: int = NOON // 1000 - 86_400, *
 
 def turn(api: Served, id_: str, now: int = NOON) -> list[Json]:
     """One turn of a flow, as the daemon gives it."""
-    return sync_flow(flow_of(api, id_), api.state.home, replace(QUICK, now=lambda: now))
+    records = sync_flow(flow_of(api, id_), api.state.home, replace(QUICK, now=lambda: now))
+    return [payload(record) for record in records]
 
 
 def ask(api: Served, id_: str, first: int, last: int) -> Any:
@@ -414,7 +416,7 @@ def demanding() -> Json:
 def status_of(api: Served, run: str) -> str:
     entry = api.state.catalog.run(run)
     assert entry
-    assert entry.item["metrics"]["statusSummary"]["status"] == entry.status
+    assert payload(entry)["metrics"]["statusSummary"]["status"] == entry.status
     return entry.status
 
 
@@ -465,7 +467,7 @@ def test_a_day_is_asked_for_before_anything_has_come(api: Served, sandbox: Sandb
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Secret, "reveal", lambda _: "wrong")
             (failed,) = sync_flow(flow, api.state.home, replace(QUICK, now=lambda: NOON))
-        assert status_of(api, failed["id"]) == "failed"
+        assert status_of(api, failed.id) == "failed"
     asked = ask(api, made[0], NOON // 1000, NOON // 1000).body["id"]
     assert turn(api, made[0]) == []  # of the same tick
     assert status_of(api, asked) == SCHEDULED
@@ -515,7 +517,7 @@ def test_a_failed_run_once_more(
     ]
     assert set(statuses) == {"failed"}
     arrival = next(
-        run.item["id"] for run in api.state.catalog.history(running, "failed") if run.window.arrival
+        run.id for run in api.state.catalog.history(running, "failed") if run.window.arrival
     )
     assert status_of(api, asked) == "failed"
     put(find("schema", "mixpanel-events")[1])
@@ -531,7 +533,7 @@ def test_a_failed_run_once_more(
     entry = api.state.catalog.run(late)
     assert entry
     assert entry.status == "success"  # all of it has come by now
-    assert entry.item["metrics"]["recordSummary"]["inputRecordCount"] == 0
+    assert entry.result.lines == 0
 
 
 def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str) -> None:
@@ -540,12 +542,12 @@ def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str)
 
     def listen(event: Event) -> None:
         if isinstance(event, Ended) and event.error and not asked:
-            again = api.call("POST", f"/runs/{event.run.id}/action?op=RE_TRIGGER")
+            again = api.call("POST", f"/runs/{event.record.id}/action?op=RE_TRIGGER")
             asked.append(again.body["id"])
 
     flow = replace(flow_of(api, running), schema=("s", demanding()))
     ran = sync_flow(flow, api.state.home, replace(QUICK, now=lambda: NOON), listen)
-    assert asked[0] in [run["id"] for run in ran]
+    assert asked[0] in [run.id for run in ran]
     assert status_of(api, asked[0]) == "failed"
 
 

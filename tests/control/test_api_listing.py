@@ -22,9 +22,11 @@ from engine.control.api import listing, runs
 from engine.control.api.listing_filter import is_number, matches
 from engine.control.api.listing_order import compare_keys, sort_key
 from engine.control.api.problems import Problem
-from engine.model.flow import Connection, Flow, Run, Secret
-from engine.model.run_payload import FAILED, IN_PROGRESS, SUCCESS, Outcome, flow_id, payload
+from engine.control.run_payload import payload
+from engine.model.flow import Connection, Secret, flow_id
+from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS
 from engine.model.window import Window
+from tests.support.records import record
 
 Json = dict[str, Any]
 QUICK = settings(max_examples=40, deadline=None)
@@ -436,17 +438,22 @@ RUN_ORDERS = st.lists(
 ).map(lambda made: ",".join(sign + name for name, sign in made))
 
 
-def run_item(number: int, made: tuple[str, str, int, int | None, int | None, int]) -> Json:
+def save(catalog: Catalog, number: int, made: tuple[Any, ...]) -> Json:
+    """Store a run; its item of the payload."""
     flow, status, created, begun, ended, updated = made
-    run = Run(f"r{number:02}", flow, WINDOW, f"B{number}", created)
-    outcome = Outcome(run, status, copy_started=begun, promotion_completed=ended)
-    return payload(outcome, Flow(flow, CONNECTION, "d"), updated)
-
-
-def save(catalog: Catalog, number: int, made: Any) -> Json:
-    item = run_item(number, made)
-    catalog.save(item, flow=made[0], dataset="d", window=WINDOW)
-    return item
+    saved = record(
+        f"r{number:02}",
+        status,
+        created,
+        flow=flow,
+        window=WINDOW,
+        batch_id=f"B{number}",
+        updated_at=updated,
+        copy_started=begun,
+        promotion_completed=ended,
+    )
+    catalog.save(saved)
+    return payload(saved)
 
 
 def wanted_of(query: str) -> listing.Listing:
@@ -459,7 +466,7 @@ def walk(catalog: Catalog, query: str) -> tuple[list[str], str]:
     found = runs.find(catalog, wanted)
     last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
     href = listing.links("runs", wanted, last).get("next", {"href": ""})["href"]
-    ids = [json.loads(each.kept[0])["id"] for each in found[: wanted.limit]]
+    ids = [each.record.id for each in found[: wanted.limit]]
     return ids, urlsplit(href).query
 
 

@@ -23,8 +23,7 @@ from engine.config.file import Api, load
 from engine.control.api import server
 from engine.control.api.app import FLOWSERVICE
 from engine.control.api.server import Server
-from engine.model.flow import Run, Secret
-from engine.model.run_payload import flow_id
+from engine.model.flow import Run, Secret, flow_id
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow
@@ -405,10 +404,9 @@ def test_a_requested_run_of_a_flow_that_is_gone(tried: Trial) -> None:
         day = Window(date(2024, 1, 1), date(2024, 1, 1))
         for name in ("events", "off", "broken", "gone", flow_id("deleted")):
             run = Run(flow_id(f"run of {name}"), name, day, "", 0)
-            item = scheduled(replace(flow, name=name), run, {})
-            catalog.save(item, flow=name, dataset="data", window=day)
+            catalog.save(scheduled(replace(flow, name=name), "data", run, {}))
         assert server.asked({"events"}) == {"events"}
-        assert catalog.asked_for() == {"events", "off", "broken"}
+        assert catalog.scheduled_flows() == {"events", "off", "broken"}
         withdrawn = {run.flow for run in catalog.history(status="failed")}
         assert withdrawn == {"gone", flow_id("deleted")}
     server.stop()

@@ -18,16 +18,17 @@ from engine.catalog.database import Catalog
 from engine.catalog.resources import new
 from engine.control.api.app import app_of
 from engine.control.api.app_state import AppState
+from engine.control.run_payload import payload
 from engine.control.secrets import secret_store_of
 from engine.errors import EtlError
 from engine.model.batch import CORRUPT, INVALID, REQUIRED
-from engine.model.flow import Run
-from engine.model.run_payload import IN_PROGRESS, Outcome, payload
+from engine.model.run_record import IN_PROGRESS, SCHEDULED
 from engine.model.schedule import HOUR, SECOND
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from tests.support.api_client import keep_connection, keep_source, served
-from tests.support.pulling import flow_of, pull
+from tests.support.pulling import pull
+from tests.support.records import record
 from tests.support.serving import serving
 
 Json = dict[str, Any]
@@ -145,15 +146,12 @@ def test_a_run_that_is_not_there_and_a_filter_that_is_none(control: Control) -> 
 
 def test_running_and_scheduled_runs_are_listed_too(control: Control) -> None:
     """One has no end yet, the other not even activities."""
-    flow = replace(flow_of("http://h", control.root), name="other")
-    window = Window(DAYS[0], DAYS[0])
-    run = Run("running", "other", window, "NOBATCH", NOW)
-    running = payload(Outcome(run, IN_PROGRESS, copy_started=NOW), flow, NOW)
-    scheduled = json.loads(json.dumps(running)) | {"id": "scheduled", "activities": []}
-    scheduled["metrics"] = {"statusSummary": {"status": "scheduled"}}
+    known = {"flow": "other", "dataset": str(control.root), "window": Window(DAYS[0], DAYS[0])}
+    records = [record(status, status, NOW, **known) for status in (IN_PROGRESS, SCHEDULED)]
     catalog = control.state.catalog
-    for item in (running, scheduled):
-        catalog.save(item, flow="other", dataset=str(control.root), window=window)
+    for each in records:
+        catalog.save(each)
+    running, scheduled = map(payload, records)
     try:
         for status, item in (("inProgress", running), ("SCHEDULED", scheduled)):
             assert control.get(f"{SERVICE}/runs?property=state=={status}")["items"] == [item]
@@ -542,8 +540,8 @@ def test_requests_and_their_budget(control: Control) -> None:
     try:
         assert samples(control, "requests_last_hour") == {("https://h/7",): 0}
         for at in (NOW - HOUR, NOW - HOUR + 1, NOW):
-            state.catalog.ask("https://h/7", at, lambda _: 0)
-            state.catalog.ask("https://elsewhere/8", at, lambda _: 0)
+            state.catalog.acquire("https://h/7", at, lambda _: 0)
+            state.catalog.acquire("https://elsewhere/8", at, lambda _: 0)
         assert samples(control, "requests_last_hour") == {("https://h/7",): 2}
     finally:
         for each in made:
@@ -585,13 +583,11 @@ def test_how_far_a_flow_is_behind(control: Control) -> None:
 def test_a_flow_that_was_deleted_is_no_label(control: Control) -> None:
     """Its id would be one forever."""
     id_ = "6f1fbe2c-4bd9-4d4c-9a5e-3a1b8f3f0b60"
-    item = json.loads(json.dumps(control.items[0])) | {"id": "x", "flowId": id_}
-    window = Window(DAYS[0], DAYS[0])
     flow = new("flows", {"name": "mine"}, NOW, id_=id_)
     catalog = control.state.catalog
     control.state.resources.create(flow)
     try:
-        catalog.save(item, flow=id_, dataset=str(control.root), window=window)
+        catalog.save(record("x", flow=id_, dataset=str(control.root)))
         assert samples(control, "runs_total")[(id_, "success")] == 1
         control.state.resources.delete("flows", id_)
         assert id_ not in control.client.get("/metrics").text

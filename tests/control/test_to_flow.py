@@ -20,8 +20,16 @@ from engine.config.value_types import LAST_SECOND, MAX_WHOLE
 from engine.control import from_config, to_flow
 from engine.control.secrets import SecretStore, secret_store_of
 from engine.errors import InputError
-from engine.model.flow import HOST, Connection, Flow, Schedule, Secret
-from engine.model.run_payload import flow_id, source_id, target_id
+from engine.model.flow import (
+    HOST,
+    Connection,
+    Flow,
+    Schedule,
+    Secret,
+    flow_id,
+    source_id,
+    target_id,
+)
 
 NOW = 1_700_000_000_000
 PASSWORD = "8iQbnjuk5-secret"

@@ -178,7 +178,7 @@ def test_stop_while_a_window_runs(sandbox: Sandbox, tmp_path: Path, sign: signal
     assert tried.reached() == 0
     (run,) = tried.runs()
     assert run.status == "failed"
-    assert "Stopped" in json.dumps(run.item)
+    assert "Stopped" in str(run.failure)
 
 
 def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> None:

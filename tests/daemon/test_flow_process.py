@@ -35,8 +35,8 @@ def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         tried = Trial(tmp_path, sandbox, clock_of(1), timezone="America/Los_Angeles")
         tried.write(more='windows = "day"\nbackfill_from = "2024-01-10"')
         flow, home = declared_flows.flow_of(tried.config, "events")
-        items = sync_flow(flow, home, Options(now=lambda: evening))
-    statuses = [item["metrics"]["statusSummary"]["status"] for item in items]
+        records = sync_flow(flow, home, Options(now=lambda: evening))
+    statuses = [record.status for record in records]
     assert set(statuses) == {"success"}
     assert held_keys(tried.table(), date(2024, 1, 10)) == expected(
         spec, date(2024, 1, 10), date(2024, 1, 10), evening

@@ -140,12 +140,12 @@ def test_a_catalog_without_shared_memory(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("engine.catalog.database.can_share_memory", lambda _: False)
     for _ in range(2):
         with Catalog(tmp_path / "new") as catalog:
-            assert catalog.ask("p", 1000, lambda _: 0) == 0
+            assert catalog.acquire("p", 1000, lambda _: 0) == 0
     assert not list((tmp_path / "new").glob("*-wal"))
     monkeypatch.undo()
     for _ in range(2):
         with Catalog(tmp_path / "new") as catalog:
-            assert catalog.asked("p", 1000) == [1000, 1000]
+            assert catalog.recent_requests("p", 1000) == [1000, 1000]
 
 
 def test_a_catalog_that_needs_shared_memory(shim: Path, tmp_path: Path) -> None:

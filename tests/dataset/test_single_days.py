@@ -300,7 +300,7 @@ def test_the_order_of_misfiled_days(begin: int, first: date) -> None:
     now = NOON + 96 * HOUR
     due = [each.window.days for each in plan.due(flow, found, now) if each.why == "misfiled"]
     assert due == [[day] for day in order]
-    resting = list(plan.due(flow, found, now, rests={first: now + HOUR // 2}))
+    resting = list(plan.due(flow, found, now, backoffs={first: now + HOUR // 2}))
     assert not [each for each in resting if each.why in ("misfiled", "settle", "backfill")]
-    long = list(plan.due(flow, found, now, rests={first: now + 2 * HOUR}))
+    long = list(plan.due(flow, found, now, backoffs={first: now + 2 * HOUR}))
     assert len([each for each in long if each.why == "misfiled"]) == 2

@@ -9,10 +9,9 @@ import pytest
 
 from engine.catalog.database import Catalog
 from engine.cli.progress import describe
+from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.mapping.unfound_sources import MOST_NAMES, Names, unfound
-from engine.model.batch import Tally
-from engine.model.run_payload import remarks
 from engine.sandbox import Sandbox
 from engine.sync.backfill import Backfill
 from engine.sync.pull import Rules, table_schema
@@ -98,17 +97,17 @@ def test_a_run_says_it_and_its_record_has_it(sandbox: Sandbox, tmp_path: Path) -
     dataset = Dataset(tmp_path / "table", table_schema(changed), flow.source)
     with Catalog(tmp_path / "home") as catalog:
         items = Backfill(flow, changed, dataset, catalog, QUICK, told.append).run(DAYS)
-        kept: list[Any] = [run.item for run in catalog.history(flow.name)]
+        kept: list[Any] = [payload(run) for run in catalog.history(flow.name)]
     number = [mapping["source"] for mapping in mappings].index("properties.$item_name") + 1
     ended = [event for event in told if isinstance(event, Ended)]
     assert len(items) == len(kept) == len(ended) > 0
     for event in ended:
-        assert isinstance(event.tally, Tally)
+        lines = event.record.result.lines
         expected = (
-            f"Rule {number} (properties.$item_name) found nothing in {event.tally.lines:,} events; "
+            f"Rule {number} (properties.$item_name) found nothing in {lines:,} events; "
             "there is item_name."
         )
-        assert expected in remarks(event.item, event.run.window)
+        assert expected in event.record.remarks()
         assert expected in describe(event)
     assert all("there is item_name." in json.dumps(item) for item in kept)
 
@@ -121,4 +120,4 @@ def test_the_mapping_that_is_shipped_is_silent(sandbox: Sandbox, tmp_path: Path)
         Backfill(flow, RULES, dataset, catalog, QUICK, told.append).run(DAYS)
     ended = [event for event in told if isinstance(event, Ended)]
     assert ended
-    assert not any(remarks(event.item, event.run.window) for event in ended)
+    assert not any(event.record.remarks() for event in ended)

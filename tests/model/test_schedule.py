@@ -1,4 +1,4 @@
-"""Decisions, as tables: what is tried again, when, and how much is asked for at a time."""
+"""Which windows are due, and how many days go into one request, as tables."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,131 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import (
-    DatasetError,
-    EtlError,
-    InputError,
-    RateLimited,
-    Refused,
-    ShrinkDetected,
-    TooManyRejects,
-    Truncated,
-    Unavailable,
-)
 from engine.model.flow import Connection, Flow, Schedule, Secret
 from engine.model.schedule import (
     Due,
     Positions,
-    RateLimit,
-    RetryPolicy,
-    Stop,
-    Wait,
-    decide,
+    backoff,
     due,
     last_tick,
     next_tick,
     next_window,
     request_range,
-    rest,
-    wait_for_slot,
 )
 from engine.model.window import Window, day_over, last_over
-
-NOW = 1_700_000_000_000
-BUDGET = RateLimit()
 
 
 def days(first: str, count: int) -> list[date]:
     return [date.fromisoformat(first) + timedelta(days=n) for n in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("failure", "failures", "shortest", "longest"),
-    [
-        (Truncated("cut"), 1, 2.5, 5),
-        (Unavailable("down"), 2, 5, 10),
-        (Truncated("cut"), 4, 20, 40),
-        (Truncated("cut", retry_after=50), 1, 50, 50),
-        (Unavailable("down", retry_after=1e9), 1, 3600, 3600),
-        (RateLimited("slow"), 1, 30, 60),
-        (RateLimited("slow"), 10, 450, 900),
-        (RateLimited("slow", retry_after=7), 1, 7, 8),
-        (RateLimited("slow", retry_after=1e9), 20, 3600, 3601),
-    ],
-)
-def test_waits(failure: EtlError, failures: int, shortest: float, longest: float) -> None:
-    """A failure that may pass is waited out: longer each time, by half at random, bounded."""
-    assert decide(failure, failures, lambda: 0.0) == Wait(shortest)
-    assert decide(failure, failures, lambda: 1.0) == Wait(longest)
-
-
-@pytest.mark.parametrize(
-    ("failure", "failures"),
-    [
-        (Truncated("cut"), 5),
-        (Unavailable("down"), 5),
-        (RateLimited("slow"), 24),
-        (Refused("no"), 1),
-        (TooManyRejects("many"), 1),
-        (ShrinkDetected("few"), 1),
-        (DatasetError("full"), 1),
-        (InputError("wrong"), 1),
-    ],
-)
-def test_gives_up(failure: EtlError, failures: int) -> None:
-    """In the end every window is given up, and at once where trying again cannot help."""
-    assert decide(failure, failures, lambda: 0.5) == Stop()
-
-
-def test_rate_limits_do_not_use_up_tries() -> None:
-    """A 429 costs a wait, not one of the five tries."""
-    assert isinstance(decide(RateLimited("slow"), 6, lambda: 0.5), Wait)
-
-
-def test_no_wait_overflows() -> None:
-    """However patient, the doubling stays bounded."""
-    patience = RetryPolicy(tries=10_000)
-    assert decide(Truncated("cut"), 9_999, lambda: 1.0, patience) == Wait(300)
-
-
-@pytest.mark.parametrize(
-    ("asked", "in_flight", "wait"),
-    [
-        ([], 0, 0),
-        ([NOW - 10, NOW - 5], 2, 0),
-        ([NOW - 900, NOW - 500, NOW - 100], 0, 100),
-        ([NOW - n * 1000 for n in range(1, 61)], 0, 3_540_000),
-        ([NOW - n * 1000 for n in range(1, 60)], 0, 0),
-        ([NOW - 3_600_000 + n for n in range(1, 61)], 0, 1),
-        ([NOW + 5_000] * 60, 0, 0),
-        ([], 100, 1000),
-    ],
-)
-def test_the_budget(asked: list[int], in_flight: int, wait: int) -> None:
-    """60 an hour, 3 a second, 100 at a time; moments in the future do not count."""
-    assert wait_for_slot(asked, in_flight, NOW, BUDGET) == wait
-
-
-@given(st.lists(st.integers(0, 30_000), max_size=400), st.integers(1, 9), st.integers(1, 3))
-def test_the_budget_is_never_exceeded(gaps: list[int], per_hour: int, per_second: int) -> None:
-    """Asking whenever allowed never makes more requests in any hour, or second, than allowed."""
-    budget = RateLimit(per_hour, per_second)
-    now, asked = NOW, list[int]()
-    for gap in gaps:
-        now += gap
-        if wait_for_slot(asked, 0, now, budget) == 0:
-            asked.append(now)
-    for moment in asked:
-        assert sum(moment <= other < moment + 3_600_000 for other in asked) <= per_hour
-        assert sum(moment <= other < moment + 1000 for other in asked) <= per_second
-
-
-@given(st.lists(st.integers(0, 100_000), max_size=100))
-def test_waiting_is_enough(ago: list[int]) -> None:
-    """After the wait that it names, one request may go."""
-    asked = [NOW - moment for moment in ago]
-    wait = wait_for_slot(asked, 0, NOW, BUDGET)
-    assert wait_for_slot(asked, 0, NOW + wait, BUDGET) == 0
 
 
 @pytest.mark.parametrize(
@@ -151,7 +42,7 @@ def test_waiting_is_enough(ago: list[int]) -> None:
 def test_days_in_one_request(
     left: list[date], events_per_day: float | None, size: int | None, expected: tuple[str, str]
 ) -> None:
-    """Quiet days travel together: about a million events, 31 days, never across a gap."""
+    """Neighbouring days share a request of about a million events and at most 31 days."""
     first, last = (date.fromisoformat(text) for text in expected)
     assert next_window(left, events_per_day, size) == Window(first, last)
 
@@ -167,7 +58,7 @@ def test_days_in_one_request(
     ],
 )
 def test_how_many_requests(asked: list[date], size: int | None, expected: tuple[int, int]) -> None:
-    """The dry run's figures: the fewest and the most requests."""
+    """The numbers of a dry run: the fewest and the most requests."""
     assert request_range(asked, size) == expected
 
 
@@ -212,7 +103,7 @@ def pulled(first: str, count: int, at: str) -> dict[date, int]:
 
 
 def told(found: list[Due]) -> list[str]:
-    """What is due, as a test can spell it: why and the days."""
+    """What is due, as texts of the reason and the days."""
     return [f"{item.why} {replace(item.window, arrival=None)}" for item in found]
 
 
@@ -246,7 +137,7 @@ ODD = "2024-03-01T10:07:23"
 def test_ticks(
     frequency: str, interval: int | None, now: str, last: str | None, following: str | None
 ) -> None:
-    """Ticks are whole intervals from `start_time` on, by UTC: no summer time moves them."""
+    """Ticks are whole intervals from `start_time` on, in UTC, also through daylight saving."""
     ticks = schedule(frequency, interval, ODD)
     assert last_tick(ticks, ms(now)) == (ms(last) if last else None)
     assert next_tick(ticks, ms(now)) == (ms(following) if following else None)
@@ -254,7 +145,7 @@ def test_ticks(
 
 @given(st.integers(0, 4 * 10**12), st.sampled_from(["minute", "hour", "day", "week"]))
 def test_a_tick_is_followed_by_the_next(now: int, frequency: str) -> None:
-    """`now` lies between two neighbours, and a tick is its own last one."""
+    """`now` lies between two neighbouring ticks, and at a tick the last one is that tick."""
     ticks = Schedule(frequency, 15, 7)
     last, following = last_tick(ticks, now), next_tick(ticks, now)
     assert following is not None
@@ -271,9 +162,9 @@ def test_a_tick_is_followed_by_the_next(now: int, frequency: str) -> None:
 @pytest.mark.parametrize(
     ("failures", "minutes"), [(0, 0), (1, 15), (2, 30), (3, 60), (7, 960), (8, 1440), (10**6, 1440)]
 )
-def test_a_day_that_fails_rests(failures: int, minutes: int) -> None:
-    """Longer each time, a day at most."""
-    assert rest(failures) == minutes * 60_000
+def test_the_backoff_of_a_day_that_fails(failures: int, minutes: int) -> None:
+    """It is longer each time, and a day at most."""
+    assert backoff(failures) == minutes * 60_000
 
 
 @pytest.mark.parametrize(
@@ -291,8 +182,8 @@ def test_a_day_that_fails_rests(failures: int, minutes: int) -> None:
         ("Asia/Kolkata", "2024-03-02T00:00", "2024-03-01"),
     ],
 )
-def test_the_last_day_that_is_over(timezone: str, now: str, expected: str) -> None:
-    """A day is over when it is so by both clocks that Mixpanel may count by."""
+def test_the_last_day_that_has_ended(timezone: str, now: str, expected: str) -> None:
+    """A day has ended when it has in UTC and in the project's time zone."""
     assert last_over(ms(now), ZoneInfo(timezone)) == date.fromisoformat(expected)
 
 
@@ -300,15 +191,15 @@ def test_the_last_day_that_is_over(timezone: str, now: str, expected: str) -> No
     st.integers(0, 4 * 10**12),
     st.sampled_from(["UTC", "Pacific/Kiritimati", "Pacific/Apia", "America/Havana", "Asia/Beirut"]),
 )
-def test_the_day_after_the_last_that_is_over_is_not(now: int, timezone: str) -> None:
-    """Wherever the zone lies and whenever its clocks are changed."""
+def test_the_day_after_the_last_that_has_ended_has_not(now: int, timezone: str) -> None:
+    """In every time zone, also on days when its clocks are changed."""
     zone = ZoneInfo(timezone)
     day = last_over(now, zone)
     assert day_over(day, zone) <= now < day_over(day + timedelta(days=1), zone)
 
 
-def test_a_window_keeps_what_narrows_it() -> None:
-    """As JSON and back; JSON from before there was `before` still reads; never both."""
+def test_a_window_is_read_back_from_json() -> None:
+    """With what narrows it; JSON without `before` is read too; both at once are refused."""
     day = date(2024, 3, 1)
     for window in (Window(day, day), Window(day, day, (1, 2)), Window(day, day, before=0)):
         assert Window.from_json(window.as_json()) == window
@@ -357,7 +248,9 @@ def test_a_window_keeps_what_narrows_it() -> None:
 def test_the_first_arrival_window(
     ticks: Schedule | None, now: str, expected: tuple[str, str, str] | None
 ) -> None:
-    """It begins at `start_time` or `lookback_days` before its end, and its days as long before."""
+    """Its span begins at `start_time` or `lookback_days` before its end; its days begin as long
+    before that.
+    """
     found = arrival(list(due(flow(ticks=ticks), NEW, ms(now))))
     assert found == (
         expected and (expected[0], ms(f"2024-{expected[1]}"), ms(f"2024-{expected[2]}"))
@@ -428,8 +321,8 @@ def test_how_far_a_window_overlaps(start: str, pulled: list[int], expected: int)
     assert first.window.arrival == (at, ms("2024-03-20T01:50"))
 
 
-def test_an_m_later_than_now() -> None:
-    """All that days which have not settled may lack is asked for once more, and no day before."""
+def test_a_high_watermark_later_than_now() -> None:
+    """All that days which have not settled may lack is requested again, and no day before."""
     positions = Positions(ms("2024-03-01T00:00"), ms("2024-03-20T20:00"), {})
     (only,) = due(flow(), positions, ms("2024-03-20T12:00"))
     assert only.window.again
@@ -439,20 +332,20 @@ def test_an_m_later_than_now() -> None:
     assert only.window.arrival == (ms("2024-03-18T07:00"), ms("2024-03-20T11:50"))
 
 
-def test_a_rest_that_a_wrong_clock_noted() -> None:
-    """A day is left alone for a day at most: what would last longer does not count."""
+def test_a_backoff_that_a_wrong_clock_set() -> None:
+    """A day waits for a day at most: a longer backoff is ignored."""
     now = ms("2024-03-10T00:10")
     daily = flow(windows="day")
     fresh = Positions(None, None, {})
     far = {date(2024, 3, 9): now + 400 * 86_400_000}
     near = {date(2024, 3, 9): now + 1}
-    assert date(2024, 3, 9) in days_of(due(daily, fresh, now, rests=far))
-    assert date(2024, 3, 9) not in days_of(due(daily, fresh, now, rests=near))
+    assert date(2024, 3, 9) in days_of(due(daily, fresh, now, backoffs=far))
+    assert date(2024, 3, 9) not in days_of(due(daily, fresh, now, backoffs=near))
 
 
 @pytest.mark.parametrize("windows", ["day", "arrival"])
 def test_days_that_were_undone(windows: str) -> None:
-    """P10: a day of which rows were taken away is due again, though it was pulled."""
+    """P10: a day of which rows were removed is due again, though it was pulled."""
     now, day = ms("2024-03-20T12:00"), date(2024, 3, 3)
     at = ms("2024-03-19T00:00")
     pulled = {date(2024, 3, n): at for n in range(1, 21)}
@@ -470,7 +363,7 @@ def days_of(found: Iterable[Due]) -> set[date]:
 
 
 def test_arrival_windows_begin_after_what_was_pulled_before() -> None:
-    """P4: days that were pulled by hand hold what arrived until then, and get nothing twice."""
+    """P4: days that `backfill` pulled have what arrived until then, and get no event twice."""
     by_hand = pulled("2024-02-28", 2, "2024-03-01T00:20") | pulled("2024-02-20", 1, "2024-03-01")
     found = arrival(list(due(flow(), Positions(None, None, by_hand), ms("2024-03-01T02:00"))))
     assert found == ("2024-02-25..2024-03-01", ms("2024-03-01T00:20"), ms("2024-03-01T01:50"))
@@ -480,7 +373,7 @@ def test_arrival_windows_begin_after_what_was_pulled_before() -> None:
 
 
 def test_the_start_and_the_end_of_arrival_windows_are_known_together() -> None:
-    """A table that has one and not the other was written by nobody."""
+    """Positions with only one of them are refused."""
     with pytest.raises(ValueError, match="a start and an end"):
         Positions(None, 1, {})
 
@@ -499,7 +392,9 @@ def test_the_start_and_the_end_of_arrival_windows_are_known_together() -> None:
 def test_a_day_settles_when_nothing_late_can_come(
     timezone: str, m: str, settled: str | None
 ) -> None:
-    """`lookback_days` after it is over by both clocks, by M: whatever `now` is."""
+    """`lookback_days` after it has ended in both time zones, by the high watermark and not by
+    `now`.
+    """
     positions = Positions(ms("2024-03-01T12:00"), ms(m), {})
     found = [
         item
@@ -515,7 +410,7 @@ def test_a_day_settles_when_nothing_late_can_come(
     [("2024-03-07T23:59:59.999", True), ("2024-03-08T00:00", False), ("2024-03-10", False)],
 )
 def test_a_day_settles_once(at: str, again: bool) -> None:
-    """A pull counts when it reached to the moment at which the day had settled."""
+    """A pull counts when it has the events up to the moment at which the day had settled."""
     m = ms("2024-03-08T23:00")
     held = pulled("2024-03-02", 1, at)
     found = list(due(flow(), Positions(ms("2024-03-01T12:00"), m, held), m + DELAY))
@@ -523,7 +418,7 @@ def test_a_day_settles_once(at: str, again: bool) -> None:
 
 
 def test_settling_waits_for_a_clock_that_was_set_back() -> None:
-    """M says that the day has settled, but what is late may be yet to come."""
+    """The high watermark says that the day has settled, but late events may be yet to come."""
     positions = Positions(ms("2024-03-01T12:00"), ms("2024-03-08T00:00"), {})
     assert not list(due(flow(), positions, ms("2024-03-07T23:59")))
     assert told(list(due(flow(), positions, ms("2024-03-08T00:00")))) == ["settle 2024-03-02"]
@@ -583,7 +478,9 @@ def test_the_days_beside_arrival_windows(
     held: dict[date, int],
     expected: list[str],
 ) -> None:
-    """What settles goes first, oldest first; then history, newest first; all up to M alone."""
+    """Settling days first, the oldest first; then the backfill, the newest first; all of them up
+    to the high watermark.
+    """
     m = ms("2024-03-08T08:00")
     positions = Positions(ms(began), m, held)
     found = list(due(flow(timezone, backfill_from=backfill_from), positions, m + DELAY))
@@ -592,13 +489,13 @@ def test_the_days_beside_arrival_windows(
 
 
 def test_no_day_is_pulled_before_the_first_arrival_window() -> None:
-    """Without M nobody knows how much of a day to keep."""
+    """Without a high watermark it is unknown how much of a day belongs to it."""
     found = list(due(flow(backfill_from="2024-01-01"), NEW, ms("2024-03-01T02:00")))
     assert told(found) == ["arrival 2024-02-25..2024-03-01"]
 
 
-def test_arrival_goes_first() -> None:
-    """What is new is wanted most; what follows is planned again after it."""
+def test_arrival_windows_come_first() -> None:
+    """The rest is planned again after the arrival window."""
     m = ms("2024-03-08T00:00")
     positions = Positions(ms("2024-03-01T12:00"), m, {})
     found = list(due(flow(backfill_from="2024-03-01"), positions, m + HOUR + DELAY))
@@ -613,10 +510,10 @@ def test_arrival_goes_first() -> None:
         (10.0, 1, ["2024-02-09..2024-03-10", "2024-01-09..2024-02-08"]),
     ],
 )
-def test_neighbouring_days_travel_together(
+def test_neighbouring_days_share_a_request(
     events_per_day: float | None, settle: int, backfill: list[str]
 ) -> None:
-    """About a million events a request; history is cut from its new end."""
+    """Of about a million events; the backfill is split from its newest day on."""
     m = ms("2024-03-24T00:00")
     positions = Positions(ms("2024-03-10T12:00"), m, {})
     found = list(
@@ -633,8 +530,8 @@ def test_neighbouring_days_travel_together(
     assert sorted(everything) == days("2023-01-01", len(everything))
 
 
-def test_a_day_that_failed_rests_and_then_travels_alone() -> None:
-    """It is left out until its rest is over, and holds up none of its neighbours after that."""
+def test_a_day_that_failed_waits_and_then_takes_a_request() -> None:
+    """It is left out until its backoff is over, and then delays no neighbour (P9)."""
     m = ms("2024-03-24T00:00")
     positions, now, bad = Positions(ms("2024-03-10T12:00"), m, {}), m + DELAY, date(2024, 3, 13)
     for until, expected in (
@@ -644,7 +541,7 @@ def test_a_day_that_failed_rests_and_then_travels_alone() -> None:
             ["settle 2024-03-11..2024-03-12", "settle 2024-03-13", "settle 2024-03-14..2024-03-18"],
         ),
     ):
-        found = due(flow(), positions, now, events_per_day=10, rests={bad: until})
+        found = due(flow(), positions, now, events_per_day=10, backoffs={bad: until})
         assert told(list(found)) == expected
 
 
@@ -767,7 +664,7 @@ def test_day_windows(
     now: str,
     expected: list[str],
 ) -> None:
-    """Whole days at every tick: what has not been pulled since it was over, settled, or ever."""
+    """At every tick: days not pulled since they ended, since they settled, or at all."""
     asked = flow(windows="day", ticks=ticks, backfill_from=backfill_from)
     found = list(due(asked, Positions(None, None, held), ms(now), events_per_day=10))
     assert told(found) == expected
@@ -777,7 +674,7 @@ def test_day_windows(
 @pytest.mark.parametrize("ticks", [HOURLY, DAILY, schedule("minute", 15, "2024-03-01T00:00")])
 @pytest.mark.parametrize("events_per_day", [None, 10.0])
 def test_an_outage_costs_few_requests(ticks: Schedule, events_per_day: float | None) -> None:
-    """30 days away: one arrival window, and as many requests as the days that settled fill."""
+    """After 30 days: one arrival window, and the fewest requests for the days that settled."""
     m = ms("2024-03-20T06:00")
     settled = pulled("2024-03-02", 13, "2024-03-20T06:00")
     positions = Positions(ms("2024-03-01T12:00"), m, settled)
@@ -798,8 +695,8 @@ def test_an_outage_costs_few_requests(ticks: Schedule, events_per_day: float | N
         ("Asia/Kolkata", "2024-03-01T19:00", "day 2024-03-01..2024-03-02"),
     ],
 )
-def test_day_windows_fit_both_clocks(timezone: str, now: str, expected: str) -> None:
-    """From the earlier reading of the first tick's day to the later reading of the last one's."""
+def test_day_windows_fit_both_time_zones(timezone: str, now: str, expected: str) -> None:
+    """From the earlier day of the first tick to the later day of the last tick."""
     found = due(
         flow(timezone, windows="day", ticks=schedule("hour", 1, "2024-03-01T06:00")),
         NEW,

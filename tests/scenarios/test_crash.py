@@ -20,6 +20,7 @@ import pytest
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
+from engine.control.run_payload import payload
 from engine.sandbox import Sandbox, Spec
 from tests.support import crashes
 from tests.support.crashes import Crasher, Cut, Disk, Step, build
@@ -218,7 +219,7 @@ def _check_table(case: Case, what: str) -> None:
 def _check_history(case: Case) -> None:
     """P3: no run stays open, and the newest run records add up to what is in the table."""
     with Catalog(case.base / "home") as catalog:
-        items = [(entry.window.days, entry.item["metrics"]) for entry in catalog.history()]
+        items = [(entry.window.days, payload(entry)["metrics"]) for entry in catalog.history()]
     rows = rejects = 0
     told = set[Any]()
     for days, metrics in items:

@@ -22,13 +22,13 @@ from engine.model.schedule import (
     UNKNOWN,
     Due,
     Positions,
+    backoff,
     due,
     fitting_days,
     is_later,
     last_tick,
     latest,
     next_tick,
-    rest,
 )
 from engine.model.window import Window, consecutive, day_over, day_start
 
@@ -186,7 +186,7 @@ class Table:
 
     def append(self, window: Window, events: list[Event]) -> None:
         for item in events:
-            early = item.processed is not None and item.processed < window.known
+            early = item.processed is not None and item.processed < window.known_until
             if not early or (item.keyed and item.id not in self.rows[item.day]):
                 self.rows[item.day].append(item.id)
                 lived["late"] += early
@@ -213,8 +213,8 @@ def export(events: list[Event], window: Window, now: int) -> list[Event]:
 
 
 def wanted(window: Window, processed: int | None) -> bool:
-    if window.asked:
-        return processed is not None and window.asked[0] <= processed < window.asked[1]
+    if window.requested:
+        return processed is not None and window.requested[0] <= processed < window.requested[1]
     return window.before is None or processed is None or processed < window.before
 
 
@@ -251,7 +251,7 @@ class Life:
         for day, moments in self.failures.items():
             past = [at for at in moments if at <= latest(self.clock)]
             if past:
-                found[day] = max(past) + rest(len(past))
+                found[day] = max(past) + backoff(len(past))
         return found | self.vain
 
     def pull_by_hand(self, hours: int) -> None:
@@ -311,7 +311,7 @@ class Life:
             self.table.positions(self.clock),
             self.clock,
             events_per_day=self.world.events_per_day,
-            rests=self.rests,
+            backoffs=self.rests,
         )
 
     def work(self, failing: float) -> None:

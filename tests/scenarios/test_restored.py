@@ -17,6 +17,7 @@ from engine.dataset.dataset import Dataset
 from engine.dataset.day_changes import Change, DaySummary, compare, figures_after
 from engine.dataset.positions import pulled
 from engine.model import schedule
+from engine.model.run_record import RunRecord
 from engine.model.schedule import Positions
 from engine.model.window import day_over, each_day
 from engine.sandbox import Sandbox, Spec
@@ -203,7 +204,7 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def sync(name: str) -> list[dict[str, Any]]:
+def sync(name: str) -> list[RunRecord]:
     """Sync the flow once, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
@@ -244,7 +245,7 @@ def test_the_daemon_pulls_undone_days_again(
         )
     }
     assert set(lost) <= undone
-    assert {item["metrics"]["statusSummary"]["status"] for item in sync(name)} == {"success"}
+    assert {record.status for record in sync(name)} == {"success"}
     assert all_rows(root) == right
     assert run("status", "--config=flows.toml", f"--flow={name}").status == 0
     assert sync(name) == []
@@ -307,8 +308,8 @@ def test_a_missing_file(run: Run, harm: Callable[[Path], None], name: str) -> No
     assert "2024-01-09 lacks 1 file on the disk" in said.err
     (due,) = json.loads(run("plan", *options, "--json").out)[0]["due"]
     assert (due["why"], due["window"]["from_date"]) == ("undone", "2024-01-09")
-    (item,) = sync(name)
-    assert item["metrics"]["statusSummary"]["status"] == "success"
+    (record,) = sync(name)
+    assert record.status == "success"
     assert rows(root.absolute()) == right
     assert run("status", *options).status == 0
     assert run("check", "--config=flows.toml").status == 0

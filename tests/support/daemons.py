@@ -16,9 +16,10 @@ from typing import Any
 
 from deltalake import DeltaTable
 
-from engine.catalog.database import Catalog, Entry
+from engine.catalog.database import Catalog
 from engine.daemon.signals import DRAIN
 from engine.model.clock import Clock
+from engine.model.run_record import RunRecord
 from engine.model.window import each_day
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sandbox.events import truth
@@ -133,7 +134,7 @@ class Trial:
         """Whether every day from `backfill_from` on is there: the newest come first."""
         return self._position(name, str(first)) > 0
 
-    def runs(self, flow: str = "events") -> list[Entry]:
+    def runs(self, flow: str = "events") -> list[RunRecord]:
         """The history of a flow, the newest first."""
         with Catalog(self.home) as catalog:
             return list(catalog.history(flow, limit=1000))
@@ -227,7 +228,7 @@ def main() -> int:
     from engine.daemon.daemon import Daemon
     from engine.log import configure
     from engine.mixpanel.client import Timeouts
-    from engine.model.schedule import RateLimit, RetryPolicy
+    from engine.model.retry import RateLimit, RetryPolicy
     from engine.sync.runner import Options
 
     given = json.loads(sys.argv[1])

@@ -1,6 +1,6 @@
 """Two flows in a configuration file, at a clock that stands still."""
 
-from engine.model.schedule import RateLimit
+from engine.model.retry import RateLimit
 
 NOON = 1_704_888_000_000  # 2024-01-10, 12:00 UTC
 HOUR = 3_600_000

@@ -12,10 +12,11 @@ from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
 from engine.config.shipped import find
+from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.mixpanel.client import Timeouts
 from engine.model.flow import Connection, Flow, Secret
-from engine.model.schedule import RateLimit, RetryPolicy
+from engine.model.retry import RateLimit, RetryPolicy
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
 from engine.sync.backfill import Backfill
 from engine.sync.pull import Rules, table_schema
@@ -87,8 +88,8 @@ def pull(
 
     with Catalog(home or root.parent / "home") as catalog:
         dataset = Dataset(root, table_schema(RULES), flow.source)
-        items = Backfill(flow, RULES, dataset, catalog, options, listen).run(days)
-    return Pull(items, told)
+        records = Backfill(flow, RULES, dataset, catalog, options, listen).run(days)
+    return Pull([payload(record) for record in records], told)
 
 
 def rows(root: Path) -> list[str]:

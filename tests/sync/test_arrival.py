@@ -20,7 +20,7 @@ from engine.dataset.positions import pulled
 from engine.errors import EtlError, InputError
 from engine.mixpanel import client
 from engine.model.flow import Connection, Schedule
-from engine.model.run_payload import remarks
+from engine.model.run_record import RunRecord
 from engine.model.window import Window, each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
@@ -76,8 +76,8 @@ def bring(sandbox: Sandbox, root: Path, *windows: Window, **changes: Any) -> lis
         dataset = Dataset(root, table_schema(RULES), flow.source)
         runs = Runs(flow, RULES, dataset, catalog, QUICK)
         with runs.prepared():
-            items = runs.run(Given(*windows))
-    return [item["metrics"]["statusSummary"]["status"] for item in items]
+            records = runs.run(Given(*windows))
+    return [record.status for record in records]
 
 
 def arrived(start: int, end: int) -> Window:
@@ -171,8 +171,8 @@ def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> list[str]:
     options = replace(QUICK, now=lambda: NOON + HOUR, force=True)
     with Catalog(root.parent / "home") as catalog:
         dataset = Dataset(root, table_schema(RULES), flow.source)
-        items = Backfill(flow, RULES, dataset, catalog, options).run(DAYS)
-    return [item["metrics"]["statusSummary"]["status"] for item in items]
+        records = Backfill(flow, RULES, dataset, catalog, options).run(DAYS)
+    return [record.status for record in records]
 
 
 @pytest.mark.parametrize("windows", ["arrival", "day"])
@@ -222,7 +222,7 @@ def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) 
         dataset = Dataset(tmp_path / "table", table_schema(RULES), flow.source)
         (run,) = Backfill(flow, RULES, dataset, catalog, options, told.append).run(DAYS)
     sandbox.reset()
-    assert run["metrics"]["statusSummary"]["status"] == "failed"
+    assert run.status == "failed"
     assert GaveUp(len(DAYS)) in told
     assert not dataset.exists
 
@@ -279,29 +279,21 @@ def late(sandbox: Sandbox) -> Iterator[Sandbox]:
 
 def follow(
     sandbox: Sandbox, root: Path, moments: Sequence[int], ahead: int = 0, **changes: Any
-) -> list[dict[str, Any]]:
-    """Ticks at these moments of Mixpanel's clock; the items of all runs."""
+) -> list[RunRecord]:
+    """Ticks at these moments of Mixpanel's clock; the records of all runs."""
     schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
     values: dict[str, Any] = {"windows": "arrival", "schedule": schedule} | changes
     flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **values)
-    items = []
+    records = []
     for moment in moments:
         sandbox.project.clock_ms = moment
         options = replace(QUICK, now=partial(int, moment + ahead))
-        items += sync_flow(flow, root.parent / "home", options)
-    return items
+        records += sync_flow(flow, root.parent / "home", options)
+    return records
 
 
 def ticks(first: int, last: int) -> range:
     return range(first, last + 1, 15 * 60_000)
-
-
-def records(item: dict[str, Any]) -> dict[str, Any]:
-    return dict(item["metrics"]["recordSummary"])
-
-
-def more(item: dict[str, Any], name: str) -> int:
-    return int(records(item).get("extensions", {}).get(name, 0))
 
 
 def arriving(before: int, since: int, *, known: bool = False) -> list[int]:
@@ -328,12 +320,10 @@ def test_what_is_seen_late_comes_with_the_overlap(late: Sandbox, root: Path, min
     assert not Counter(held(root)) - Counter(arriving(NOON, start))
     assert arriving(seen, start, known=True)
     for item in items:
-        counts = records(item)
-        assert counts["inputRecordCount"] == sum(
-            counts[f"{name}RecordCount"] for name in ("output", "failed", "skipped")
-        )
-        assert counts["skippedRecordCount"] == 0  # the sandbox has no duplicates
-    assert any(more(item, "knownRecordCount") for item in items)
+        tally = item.result
+        assert tally.lines == tally.rows + tally.rejected + tally.duplicates
+        assert tally.duplicates == 0  # the sandbox has no duplicates
+    assert any(item.result.known for item in items)
 
 
 def test_without_an_overlap_settling_tells_what_it_found(
@@ -350,15 +340,15 @@ def test_without_an_overlap_settling_tells_what_it_found(
     follow(late, root, ticks(midnight - HOUR, midnight + 2 * HOUR), **changes)
     brought = held(root)
     done = follow(late, root, [midnight + 48 * HOUR + 15 * 60_000], **changes)
-    (settled,) = [item for item in done if more(item, "missedRecordCount")]
+    (settled,) = [item for item in done if item.result.missed]
     lost = Counter(held(root)) - Counter(brought)
     due = Counter(m for m in arriving(M(root), midnight, known=True) if m in lost)
-    assert 0 < more(settled, "missedRecordCount") <= due.total()
+    assert 0 < settled.result.missed <= due.total()
     flow = flow_of(late.url, root, windows="arrival", **changes)
     with Catalog(root.parent / "home") as catalog:
         (note,) = FlowStatus(flow, catalog, midnight + 49 * HOUR).notes
     assert note == (
-        f"settling {DAY} found {more(settled, 'missedRecordCount')} events that arrival windows "
+        f"settling {DAY} found {settled.result.missed} events that arrival windows "
         "did not bring: overlap_minutes 0 is too short for this project."
     )
 
@@ -371,8 +361,8 @@ def test_settling_finds_nothing_where_the_overlap_is_long_enough(late: Sandbox, 
     changes: dict[str, Any] = {"schedule": schedule, "lookback_days": 1, "backfill_from": DAYS[0]}
     moments = [*ticks(midnight - HOUR, midnight + 2 * HOUR), midnight + 48 * HOUR + 15 * 60_000]
     done = follow(late, root, moments, **changes)
-    assert not [item for item in done if more(item, "missedRecordCount")]
-    assert any(records(item)["outputRecordCount"] for item in done[-3:])
+    assert not [item for item in done if item.result.missed]
+    assert any(item.result.rows for item in done[-3:])
 
 
 def test_a_bad_line_is_rejected_once(late: Sandbox, root: Path) -> None:
@@ -383,18 +373,18 @@ def test_a_bad_line_is_rejected_once(late: Sandbox, root: Path) -> None:
     body = f"{bad}\n{odd}\n{good_line(NOON + 60_000)}\n"
     late.faults({"fault": "answer", "status": 200, "body": body, "times": None})
     (item,) = follow(late, root, [NOON + 15 * 60_000], overlap_minutes=60)
-    assert records(item)["failedRecordCount"] == 0
-    assert records(item)["outputRecordCount"] == 1
-    assert more(item, "outsideRecordCount") == 2
+    assert item.result.rejected == 0
+    assert item.result.rows == 1
+    assert item.result.outside == 2
     fresh = bad.replace(str(NOON - HOUR // 3), str(NOON + 6 * 60_000))
     body = f"{fresh}\n{good_line(NOON + 6 * 60_000)}\n"
     late.reset()
     late.faults({"fault": "answer", "status": 200, "body": body, "times": None})
     (item,) = follow(late, root, [NOON + 30 * 60_000])
-    assert records(item)["failedRecordCount"] == 1
+    assert item.result.rejected == 1
     (item,) = follow(late, root, [NOON + 45 * 60_000])
-    assert records(item)["failedRecordCount"] == 0
-    assert more(item, "knownRecordCount") == 1
+    assert item.result.rejected == 0
+    assert item.result.known == 1
 
 
 def good_line(moment: int) -> str:
@@ -428,7 +418,7 @@ def test_a_clock_that_is_ahead_for_a_tick(late: Sandbox, root: Path) -> None:
     follow(late, root, [NOON])
     (item,) = follow(late, root, [NOON + HOUR], ahead=8 * HOUR)
     assert M(root) == NOON + HOUR - 10 * 60_000
-    assert remarks(item, Window(DAY, DAY)) == [
+    assert item.remarks() == [
         "this machine's clock is 8 h 00 min ahead of Mixpanel's: set it right."
     ]
     follow(late, root, [NOON + 2 * HOUR])
@@ -470,8 +460,8 @@ def test_a_clock_that_is_behind(late: Sandbox, root: Path) -> None:
     follow(late, root, [NOON + HOUR])
     before, rows = M(root), held(root)
     (item,) = follow(late, root, [NOON + 2 * HOUR], ahead=-8 * HOUR)
-    assert item["metrics"]["statusSummary"]["status"] == "failed"
-    assert "clock is behind" in item["metrics"]["statusSummary"]["errors"][0]["message"]
+    assert item.status == "failed"
+    assert "clock is behind" in item.error
     assert (M(root), held(root)) == (before, rows)
     follow(late, root, [NOON + 2 * HOUR])
     assert held(root) == arriving(NOON + 2 * HOUR - 10 * 60_000, NOON - 6 * HOUR)
@@ -492,16 +482,16 @@ def test_a_failure_400_days_ahead(late: Sandbox, root: Path) -> None:
     follow(late, root, [NOON])
     late.faults({"fault": "answer", "status": 500, "times": None})
     (failed,) = follow(late, root, [NOON + HOUR], ahead=400 * 24 * HOUR)
-    assert failed["metrics"]["statusSummary"]["status"] == "failed"
+    assert failed.status == "failed"
     late.reset()
     (item,) = follow(late, root, [NOON + HOUR])
-    assert item["metrics"]["statusSummary"]["status"] == "success"
+    assert item.status == "success"
     with Catalog(root.parent / "home") as catalog:
         schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
         flow = flow_of(late.url, root, windows="arrival", schedule=schedule)
         status = FlowStatus(flow, catalog, NOON + HOUR)
     assert status.last
-    assert status.last.item["id"] == item["id"]
+    assert status.last.id == item.id
     assert not status.wrong
 
 
@@ -533,9 +523,9 @@ def test_days_that_were_deleted_say_nothing_of_the_overlap(late: Sandbox, root: 
     follow(late, root, ticks(NOON - 2 * HOUR, NOON))
     DeltaTable(root).delete(f"event_date = '{DAY}'")
     done = follow(late, root, [NOON + 15 * 60_000, NOON + 3 * HOUR])
-    whole = [item for item in done if records(item)["outputRecordCount"] > 50]
+    whole = [item for item in done if item.result.rows > 50]
     assert whole
-    assert not [item for item in done if more(item, "missedRecordCount")]
+    assert not [item for item in done if item.result.missed]
 
 
 def test_a_tick_that_comes_while_a_day_is_pulled(late: Sandbox, root: Path) -> None:

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine.catalog.database import Catalog
+from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import Writer
 from engine.dataset.positions import app_id
@@ -26,7 +27,8 @@ from engine.errors import DatasetError, EtlError, InputError
 from engine.mixpanel.client import Timeouts
 from engine.model import schedule
 from engine.model.flow import Connection, Schedule, Secret
-from engine.model.schedule import RateLimit, RetryPolicy
+from engine.model.retry import RateLimit, RetryPolicy
+from engine.model.run_record import RunRecord
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync import runner as module
@@ -484,7 +486,7 @@ def test_one_shrunken_day_of_a_window(sandbox: Sandbox, root: Path) -> None:
     copy, promotion = (one["statusSummary"]["status"] for one in item["activities"])
     assert (copy, promotion) == ("success", "failed")
     # The request that was split left a record as well, and no reject of it is lost.
-    batches = [item, next(e.item for e in history(root) if len(e.window.days) == 3)]
+    batches = [item, next(payload(e) for e in history(root) if len(e.window.days) == 3)]
     for one in batches:
         batch = one["activities"][1]["targetInfo"][0]["reference"]["ids"][0]
         assert (root / "_batches" / batch / "row_errors").is_dir()
@@ -505,8 +507,8 @@ def test_a_bug_is_a_crash(sandbox: Sandbox, root: Path, monkeypatch: pytest.Monk
     assert rows(root) == before
     assert left_in_staging(root) == []
     assert [entry.status for entry in history(root)] == ["failed", "success"]
-    (error,) = history(root)[0].item["metrics"]["statusSummary"]["errors"]
-    assert error["message"].startswith("A defect of mixpanel-etl ended the program (IndexError)")
+    defect = "A defect of mixpanel-etl ended the program (IndexError)"
+    assert history(root)[0].error.startswith(defect)
 
 
 def test_a_line_that_is_nowhere(
@@ -666,10 +668,10 @@ def test_a_commit_nobody_was_told_of(
     """P2: what is committed when its record cannot be kept is told of at the next start."""
     save = Catalog.save
 
-    def dying(self: Catalog, item: dict[str, Any], **more: Any) -> None:
-        if item["metrics"]["statusSummary"]["status"] == "success":
+    def dying(self: Catalog, record: RunRecord) -> None:
+        if record.status == "success":
             raise death
-        save(self, item, **more)
+        save(self, record)
 
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "save", dying)
@@ -681,7 +683,7 @@ def test_a_commit_nobody_was_told_of(
     assert again.statuses == ["success"]  # its own position is another one
     told = [(entry.flow, entry.status) for entry in history(root)]
     assert told == [("another", "success"), ("events", "success")]
-    assert history(root)[1].item["metrics"]["recordSummary"]["outputRecordCount"] == ROWS
+    assert history(root)[1].result.rows == ROWS
     assert left_in_staging(root) == []
 
 

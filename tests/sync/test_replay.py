@@ -428,9 +428,9 @@ def test_an_arrival_window(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
             table = Dataset(tmp_path / TABLE, table_schema(RULES), flow.source)
             runs = Runs(flow, RULES, table, catalog, Options())
             with runs.prepared():
-                (item,) = runs.run(Windows(window))
-        assert item["metrics"]["recordSummary"]["failedRecordCount"]
-        found.append(item["activities"][1]["targetInfo"][0]["reference"]["ids"][0])
+                (record,) = runs.run(Windows(window))
+        assert record.rejected
+        found.append(record.batch_id)
     assert [each[:2] for each in listed(run)] == [(each, "replayable") for each in found[::-1]]
     before = rows(TABLE)
     lines, good, _, _ = counts(run("rejects", "replay", found[0], FIXED, "--json"))
@@ -589,8 +589,8 @@ def test_killed_at_any_step(
 
     def fatal(*arguments: Any, **more: Any) -> Any:
         nonlocal dead
-        begins = step == "told" and '"inProgress"' in json.dumps(arguments[1])
-        if begins or (step == "intent written" and not arguments[1].endswith("intent.json")):
+        begins = step == "told" and arguments[1].status == "inProgress"
+        if begins or (step == "intent written" and arguments[0].name != "intent.json"):
             return real(*arguments, **more)
         if not dead and moment == "after":
             real(*arguments, **more)

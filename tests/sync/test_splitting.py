@@ -127,7 +127,7 @@ def test_one_day_that_never_comes(
     assert held(root) == set(days(31)) - {BAD}
     assert len(sandbox.requests) <= 2 + 2 * 5 + QUICK.patience.tries
     (failed,) = [event for event in done.told if isinstance(event, Ended) and event.error]
-    assert failed.run.window == Window(BAD, BAD)
+    assert failed.record.window == Window(BAD, BAD)
     assert str(BAD) in describe(failed)
 
 
@@ -396,8 +396,8 @@ def turn(sandbox: Sandbox, root: Path, now: int, **changes: Any) -> list[str]:
         **changes,
     )
     options: Options = replace(QUICK, now=lambda: now)
-    items = sync_flow(flow, root.parent / "home", options, turn=RunContext(began=now))
-    return [item["metrics"]["statusSummary"]["status"] for item in items]
+    records = sync_flow(flow, root.parent / "home", options, turn=RunContext(began=now))
+    return [record.status for record in records]
 
 
 @pytest.mark.parametrize("fault", [EARLY, {"fault": "answer", "status": 503}])
@@ -451,8 +451,8 @@ def test_a_window_that_was_asked_for_is_split(
     window = Window(FIRST, days(4)[-1])
     flow = flow_of(sandbox.url, root)
     with Catalog(root.parent / "home") as catalog:
-        item = run_records.scheduled(flow, Run("asked-for", flow.name, window, "", NOW), {})
-        catalog.save(item, flow=flow.name, dataset=str(root), window=window)
+        run = Run("asked-for", flow.name, window, "", NOW)
+        catalog.save(run_records.scheduled(flow, str(root), run, {}))
     disturb(sandbox, monkeypatch, EARLY, large)
     assert set(turn(sandbox, root, NOW + 60_000)) == {"success"}
     spans = [one["params"] for one in sandbox.requests[count:]]
@@ -463,7 +463,7 @@ def test_a_window_that_was_asked_for_is_split(
         entry = catalog.run("asked-for")
         assert entry
         assert entry.status == "failed"
-        assert splitting.AGAIN in json.dumps(entry.item)
+        assert entry.error.endswith(splitting.AGAIN)
         assert not catalog.history(flow.name, "scheduled")
     assert len(rows(root)) == len(set(rows(root)))
 

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.control import declared_flows
 from engine.model.flow import Schedule
-from engine.model.run_payload import IN_PROGRESS
+from engine.model.run_record import IN_PROGRESS
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.incremental import sync_flow

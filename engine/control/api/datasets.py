@@ -22,9 +22,9 @@ from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.api.serializers import quoted
+from engine.control.run_payload import PROGRAM
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
-from engine.model.run_payload import PROGRAM
 
 Json = dict[str, Any]
 

@@ -11,6 +11,7 @@ from engine.control.api.flow_checks import check_flow
 from engine.control.api.problems import invalid, unsupported
 from engine.control.api.resource_routes import ResourceRoutes, changed
 from engine.control.api.serializers import item, made
+from engine.control.run_payload import payload
 from engine.control.validation import DISABLED, ENABLED
 
 _ACTIONS = {"enable": ENABLED, "disable": DISABLED}
@@ -64,7 +65,7 @@ def _last_run(state: AppState, resource: Resource) -> Json:
     history = state.catalog.history(to_flow.name_of(resource), limit=1)
     if not history:
         return {}
-    run = history[0].item
+    run = payload(history[0])
     details = {"id": run["id"], "state": history[0].status}
     return {"lastRunDetails": details | run["metrics"]["durationSummary"]}
 

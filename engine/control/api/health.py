@@ -21,9 +21,10 @@ from engine.control.api.app_state import AppState, State
 from engine.control.to_flow import connection_of, name_of
 from engine.control.validation import DISABLED, only, options_of, schedule_of
 from engine.errors import EtlError
+from engine.model import retry
 from engine.model import schedule as plan
 from engine.model.flow import DELAY_MINUTES, Flow, Schedule
-from engine.model.run_payload import IN_PROGRESS, SCHEDULED
+from engine.model.run_record import IN_PROGRESS, SCHEDULED
 
 router = APIRouter(tags=["health"])
 
@@ -162,12 +163,12 @@ class CatalogMetrics(Collector):
         )
         now = self._state.now()
         for project in sorted(set(self._projects(flows))):
-            requests.add_metric([project], len(self._state.catalog.asked(project, now)))
+            requests.add_metric([project], len(self._state.catalog.recent_requests(project, now)))
         yield requests
         yield GaugeMetricFamily(
             "mixpanel_etl_requests_hourly_budget",
             "Requests that Mixpanel allows a project in an hour.",
-            value=plan.DEFAULT_RATE_LIMIT.per_hour,
+            value=retry.DEFAULT_RATE_LIMIT.per_hour,
         )
 
     def _projects(self, flows: Iterable[Resource]) -> Iterator[str]:

@@ -16,10 +16,10 @@ from engine.control.api.etag_checks import Bound
 from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
+from engine.control.run_payload import PROGRAM
 from engine.control.to_flow import schema_named
 from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set
-from engine.model.run_payload import PROGRAM
 from engine.transform.schema import Schema
 
 Json = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The history of runs, as Flow Service lists it: read off the catalog's indexes, page by page."""
+"""The history of runs, as Flow Service lists it: read from the catalog's indexes, page by page."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,19 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from engine.catalog.database import Catalog
+from engine.catalog.runs import COLUMNS as RECORD
+from engine.catalog.runs import NONE, from_row
 from engine.control.api import batches, listing
 from engine.control.api.app_state import State
 from engine.control.api.listing import Listing
 from engine.control.api.listing_filter import Condition, Json, is_number, number
 from engine.control.api.listing_order import Key
+from engine.control.run_payload import payload
 from engine.errors import NotFound
+from engine.model.run_record import RunRecord
 
 router = APIRouter(tags=["runs"])
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 # What a list of runs can be filtered and ordered by: columns of the catalog.
 COLUMNS = {
@@ -26,57 +31,55 @@ COLUMNS = {
     "metrics.statusSummary.status": "status",
     "createdAt": "started_at",
     "updatedAt": "updated_at",
-    "metrics.durationSummary.startedAtUTC": "begun_at",
-    "metrics.durationSummary.completedAtUTC": "ended_at",
+    "metrics.durationSummary.startedAtUTC": "copy_started",
+    "metrics.durationSummary.completedAtUTC": "promotion_completed",
 }
 FIELDS = f"Runs are filtered and ordered by {', '.join(COLUMNS)}."
-# Where the planner would sort all that pass a filter, it is told to walk in the order instead.
+# SQLite would sort all runs that pass a filter; with these indexes it reads them in order.
 _WALKS = {
     "updated_at": "INDEXED BY runs_by_update",
-    "begun_at": "INDEXED BY runs_by_begin",
-    "ended_at": "INDEXED BY runs_by_end",
+    "copy_started": "INDEXED BY runs_by_begin",
+    "promotion_completed": "INDEXED BY runs_by_end",
 }
-_NONE = -1  # in a column of moments: there is none
 
 
 @router.get("/runs", openapi_extra=listing.documented(COLUMNS))
 def list_runs(request: Request, state: State) -> Response:
-    """The runs, the newest first: those that are over, that are running and that are to come."""
+    """List runs, the newest first: ended, running and scheduled ones."""
     wanted = listing.parse(request.query_params.multi_items(), COLUMNS.__contains__, FIELDS)
     if wanted.count:
         return JSONResponse({"count": count(state.catalog, wanted)})
     found = find(state.catalog, wanted)
     last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
     links = listing.links("runs", wanted, last)
-    return _answer(request, (each.kept for each in found[: wanted.limit]), {"_links": links})
+    return _answer(request, (each.record for each in found[: wanted.limit]), {"_links": links})
 
 
 @router.get("/runs/{run_id}")
 def get_run(run_id: str, request: Request, state: State) -> Response:
-    """One run."""
-    query = "SELECT item, dataset, batch_id FROM runs WHERE id = ?"
-    rows = state.catalog.read(query, [run_id])
-    if not rows:
+    """Return one run."""
+    record = state.catalog.run(run_id)
+    if record is None:
         raise NotFound("runs", run_id)
-    return _answer(request, rows, {})
+    return _answer(request, [record], {})
 
 
 class Found(NamedTuple):
-    """A run in a list: its record as JSON, its table and its batch; and its place."""
+    """A run in a list: its record, and its place in the order."""
 
-    kept: tuple[str, str, str]
+    record: RunRecord
     place: Key
 
 
 def count(catalog: Catalog, wanted: Listing) -> int:
-    """How many runs a listing has on all its pages."""
+    """Return the number of runs on all pages of a listing."""
     where, values = _where(wanted.conditions)
     total: int = catalog.read(f"SELECT count(*) FROM runs{_joined(where)}", values)[0][0]  # noqa: S608  # our own names only
     return total
 
 
 def find(catalog: Catalog, wanted: Listing) -> list[Found]:
-    """A page of runs; and one more, if there is one."""
+    """Return a page of runs, and the first run of the next page, if there is one."""
     columns = [(COLUMNS[field], down) for field, down in wanted.order]
     columns.append(("id", columns[-1][1]))
     where, values = _where(wanted.conditions)
@@ -86,17 +89,17 @@ def find(catalog: Catalog, wanted: Listing) -> list[Found]:
     keys = ", ".join(f"{column} AS k{n}" for n, (column, _) in enumerate(columns))
     order = ", ".join(f"k{n}{' DESC' if down else ''}" for n, (_, down) in enumerate(columns))
     walk = _WALKS.get(columns[0][0], "")
-    # The items are long: they are fetched once it is known which.
+    # Records are long: they are fetched once it is known which.
     page = f"SELECT rowid AS run, {keys} FROM runs {walk}{_joined(where)} ORDER BY {order} LIMIT ?"  # noqa: S608  # our own names only
     names = ", ".join(f"k{n}" for n in range(len(columns)))
-    kept = "item, dataset, batch_id"
-    query = f"SELECT {kept}, {names} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608  # our own names only
+    query = f"SELECT {names}, {RECORD} FROM ({page}) JOIN runs ON runs.rowid = run ORDER BY {order}"  # noqa: S608  # our own names only
     rows = catalog.read(query, [*values, wanted.limit + 1])
-    return [Found(row[:3], [_ranked(value) for value in row[3:]]) for row in rows]
+    split = len(columns)
+    return [Found(from_row(row[split:]), [_ranked(key) for key in row[:split]]) for row in rows]
 
 
 def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
-    """Conditions as SQL: names of ours, and the values apart from it."""
+    """Return conditions as SQL with column names of our own, and their values."""
     where, values = list[str](), list[Any]()
     for each in conditions:
         column = COLUMNS[each.field]
@@ -105,18 +108,18 @@ def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
             where.append(f"{column} IN ({', '.join('?' * len(texts))})")
             values += texts
         else:
-            where.append(f"{column} {each.operator} ? AND {column} <> {_NONE}")
+            where.append(f"{column} {each.operator} ? AND {column} <> {NONE}")
             values.append(number(each.values[0]))
     return where, values
 
 
 def _beyond(columns: Sequence[tuple[str, bool]], after: Key) -> tuple[str, list[Any]]:
-    """What comes after a place: further in one column, and the same in those before it.
+    """Return the SQL condition for runs after a place in the order, and its values.
 
-    That it is not before the place in the first column says nothing new, but lets SQLite begin
-    there instead of at the beginning.
+    They are further in one column and equal in those before it. The condition on the first column
+    alone follows from that; with it SQLite starts at the place instead of at the first row.
     """
-    places = [rank[1] if len(rank) > 1 else _NONE for rank in after]
+    places = [rank[1] if len(rank) > 1 else NONE for rank in after]
     first, down = columns[0]
     parts, values = list[str](), [places[0]]
     for n, (column, falling) in enumerate(columns):
@@ -129,15 +132,16 @@ def _beyond(columns: Sequence[tuple[str, bool]], after: Key) -> tuple[str, list[
 def _ranked(value: str | int) -> list[Any]:
     if isinstance(value, str):
         return [3, value]
-    return [0] if value == _NONE else [2, value]
+    return [0] if value == NONE else [2, value]
 
 
 def _joined(where: Sequence[str]) -> str:
     return f" WHERE {' AND '.join(where)}" if where else ""
 
 
-def _answer(request: Request, kept: Iterable[tuple[str, str, str]], more: Json) -> Response:
-    items = ",".join(batches.addressed(request, kept))
+def _answer(request: Request, records: Iterable[RunRecord], more: Json) -> Response:
+    texts = ((_encode(payload(each)), each.dataset, each.batch_id) for each in records)
+    items = ",".join(batches.addressed(request, texts))
     rest = json.dumps(more)[1:]  # without its brace
     return Response(
         f'{{"items":[{items}]{"," if more else ""}{rest}', media_type="application/json"

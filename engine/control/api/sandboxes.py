@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from engine.control.run_payload import PROGRAM
 from engine.errors import NotFound
-from engine.model.run_payload import PROGRAM
 
 Json = dict[str, Any]
 

@@ -24,9 +24,9 @@ from engine.control.api.listing_order import Key, Order, compare_keys, is_sort_k
 from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
 from engine.control.api.serializers import quoted
+from engine.control.run_payload import PROGRAM
 from engine.control.to_flow import schema_named
 from engine.errors import NotFound
-from engine.model.run_payload import PROGRAM
 from engine.transform.schema import Schema
 
 Json = dict[str, Any]

@@ -1,8 +1,8 @@
 """A resource as an item of a response, in the form of the tutorial's examples."""
 
 from engine.catalog.resources import Json, Resource
+from engine.control.run_payload import PROGRAM, signed
 from engine.control.validation import ENABLED
-from engine.model.run_payload import PROGRAM, signed
 
 
 def item(resource: Resource, **more: object) -> Json:

@@ -80,7 +80,7 @@ class Server:
         Requested runs of flows that were deleted are withdrawn.
         """
         state = self.state
-        requested = state.catalog.asked_for()
+        requested = state.catalog.scheduled_flows()
         if deleted := requested - running:
             deleted -= {to_flow.name_of(each) for each in state.resources.all("flows")}
         for name in deleted:

@@ -12,9 +12,9 @@ from engine.config.fields import ACCOUNT, LEAST_MINUTES, OPTIONS, SCHEDULES, SOU
 from engine.control.api.listing import documented, page
 from engine.control.api.openapi_schemas import BODIES, MAPPING
 from engine.control.api.serializers import single
+from engine.control.run_payload import PROGRAM, signed
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL, PROVIDER
 from engine.errors import NotFound
-from engine.model.run_payload import PROGRAM, signed
 
 Json = dict[str, Any]
 

@@ -16,11 +16,12 @@ from engine.control.api.app_state import AppState, State
 from engine.control.api.connections import without_secrets
 from engine.control.api.problems import cut, invalid, unsupported
 from engine.control.api.resource_routes import Document
+from engine.control.run_payload import payload
 from engine.control.validation import DISABLED, ENABLED
 from engine.dataset.storage.local import canonical
 from engine.errors import NotFound
-from engine.model.flow import Flow, Run
-from engine.model.run_payload import FAILED
+from engine.model.flow import Flow, Run, flow_id
+from engine.model.run_record import FAILED
 from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import Window, latest_day
 from engine.sync import run_records
@@ -63,8 +64,8 @@ def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the
             f"The flowRunId={cut(id)} is in an invalid state={run.status} for re-triggering. "
             "Only a run that failed can be.",
         )
-    flow = _flow(state, state.resources.get("flows", run.item["flowId"]))
-    return _schedule(state, flow, run.window, run.item.get("params", {}))
+    flow = _flow(state, state.resources.get("flows", flow_id(run.flow)))
+    return _schedule(state, flow, run.window, run.params or {})
 
 
 def _flow(state: AppState, resource: Resource) -> Flow:
@@ -89,10 +90,10 @@ def _flow(state: AppState, resource: Resource) -> Flow:
 
 def _schedule(state: AppState, flow: Flow, window: Window, params: Json) -> Json:
     run = Run(str(uuid4()), flow.name, window, "", state.now())
-    item = run_records.scheduled(flow, run, without_secrets(params))
-    dataset = canonical(flow.dataset)
-    state.catalog.save(item, flow=flow.name, dataset=dataset, window=window)
-    return item
+    place = canonical(flow.dataset)
+    record = run_records.scheduled(flow, place, run, without_secrets(params))
+    state.catalog.save(record)
+    return payload(record)
 
 
 def _window(state: AppState, zone: ZoneInfo, params: Json) -> Window:

@@ -1,5 +1,5 @@
-"""History is no reason not to pull: while the catalog cannot be written, runs and requests are kept
-beside it, and counted, until somebody can write them.
+"""Pulling goes on while the catalog cannot be written: runs and requests are buffered
+beside it, and counted, until a process can write them.
 """
 
 import json
@@ -12,36 +12,35 @@ from typing import Any
 
 import pytest
 
-from engine.catalog import run_history
+from engine.catalog import buffered
+from engine.catalog.buffered import UNWRITTEN, BufferedCatalog
 from engine.catalog.database import NAME, Catalog
-from engine.catalog.run_history import UNWRITTEN, RunHistory
+from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.errors import EtlError, InputError
-from engine.model.run_payload import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
-from engine.model.schedule import RateLimit, wait_for_slot
-from engine.model.window import Window
+from engine.model.retry import RateLimit, wait_for_slot
+from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
 from engine.sandbox import PROJECT_ID, Sandbox, Spec
 from engine.sync.backfill import Backfill
 from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
 from engine.sync.runner import Options
-from tests.catalog.test_database import item, noted, save
+from tests.catalog.test_database import noted, save
 from tests.support.commands import DAYS as WORDS
 from tests.support.commands import here, put, variables
 from tests.support.pulling import DAYS, QUICK, RULES, flow_of, rows
-
-DAY = Window(date(2024, 3, 1), date(2024, 3, 2))
+from tests.support.records import record
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PATIENCE", "HURRY", "AT_THE_END"):
-        monkeypatch.setattr(run_history, name, 0.01)
+    for name in ("FIRST_WAIT", "NEXT_WAIT", "LAST_WAIT"):
+        monkeypatch.setattr(buffered, name, 0.01)
 
 
 @contextmanager
 def locked(home: Path, how: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-    """Another process that holds the write lock, or (EXCLUSIVE, not in WAL) every lock."""
+    """Another process that has the write lock, or (EXCLUSIVE, not in WAL) every lock."""
     home.mkdir(exist_ok=True)
     with closing(sqlite3.connect(home / NAME, isolation_level=None)) as other:
         other.execute(f"BEGIN {how}")
@@ -92,9 +91,9 @@ def test_a_backfill_beside_a_locked_catalog(
 
 
 def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
-    """Then nothing is left beside the catalog, and nobody has to look for it."""
+    """Then no file is left beside the catalog."""
     told: list[str] = []
-    with RunHistory(tmp_path, told.append) as catalog:
+    with BufferedCatalog(tmp_path, told.append) as catalog:
         with locked(tmp_path):
             save(catalog, "a", IN_PROGRESS)
             assert len(kept(tmp_path)) == 1
@@ -105,72 +104,83 @@ def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
     assert "cannot be written (database is locked). Pulling goes on" in told[0]
 
 
-def test_what_a_killed_process_kept(tmp_path: Path) -> None:
-    """It is written by the next one, beside what that saves, and counted once in the totals."""
-    first = RunHistory(tmp_path)
+def test_the_buffer_of_a_killed_process(tmp_path: Path) -> None:
+    """The next process writes it to the catalog, and it is counted once in the totals."""
+    first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", SUCCESS)
         save(first, "b", IN_PROGRESS)  # and killed here
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         assert {entry.status for entry in catalog.history()} == {SUCCESS, IN_PROGRESS}
         assert catalog.abandon("data/events", 9_000) == 1
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         assert sorted(entry.status for entry in catalog.history()) == [FAILED, SUCCESS]
         query = "SELECT what, value FROM totals WHERE what LIKE 'runs %'"
         assert dict(catalog.read(query)) == {"runs success": 1, "runs failed": 1}
 
 
-def test_what_is_newer_stays(tmp_path: Path) -> None:
-    """A file that is written late replaces no later record of its run."""
-    first = RunHistory(tmp_path)
+def test_history_that_version_0_1_kept(tmp_path: Path) -> None:
+    """Buffered runs in the payload's shape are written to the catalog like any others."""
+    (tmp_path / UNWRITTEN).mkdir()
+    run = record("a", batch_id="B")
+    old = {"item": payload(run), "flow": run.flow, "dataset": run.dataset}
+    left = {"runs": [old | {"window": run.window.as_json()}], "requests": [["1", 5]]}
+    (tmp_path / UNWRITTEN / "x.json").write_text(json.dumps(left))
+    with BufferedCatalog(tmp_path) as catalog:
+        assert catalog.history() == [run]
+    assert (kept(tmp_path), noted(tmp_path, "1")) == ([], [5])
+
+
+def test_a_newer_record_stays(tmp_path: Path) -> None:
+    """A buffer that is written late does not replace a later record of its run."""
+    first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", IN_PROGRESS, started_at=1_000)
     (path,) = (tmp_path / UNWRITTEN).iterdir()
     text = path.read_text()
     with Catalog(tmp_path) as catalog:
-        later = item("a", SUCCESS, 1_000) | {"updatedAt": 2_000}
-        catalog.save(later, flow="events", dataset="d", window=DAY)
+        save(catalog, "a", SUCCESS, updated_at=2_000)
     path.write_text(text)
-    RunHistory(tmp_path).close()
+    BufferedCatalog(tmp_path).close()
     assert (statuses(tmp_path), kept(tmp_path)) == ([SUCCESS], [])
 
 
 def test_a_damaged_file_beside_the_catalog(tmp_path: Path) -> None:
-    """It stays where it is, for a person to look at, and is in nobody's way."""
+    """It stays where it is, and the catalog is used all the same."""
     (tmp_path / UNWRITTEN).mkdir()
     path = tmp_path / UNWRITTEN / "x.json"
     path.write_text('{"runs": [{}')
-    with RunHistory(tmp_path) as catalog:
+    with BufferedCatalog(tmp_path) as catalog:
         save(catalog, "a")
-        assert catalog.ask("1", 10, lambda _: 0) == 0
+        assert catalog.acquire("1", 10, lambda _: 0) == 0
     assert path.exists()
     assert statuses(tmp_path) == [SUCCESS]
 
 
-def test_the_budget_of_a_locked_catalog(tmp_path: Path) -> None:
-    """What was asked is counted all the same, in the file, in this process and in those before."""
+def test_the_rate_limit_of_a_locked_catalog(tmp_path: Path) -> None:
+    """Requests in the file, of this process and in the buffers of earlier ones count."""
     budget = RateLimit(per_hour=4, per_second=100)
 
     def ask(catalog: Catalog, at: int) -> int:
-        return catalog.ask("1", at, lambda asked: wait_for_slot(asked, 0, at, budget))
+        return catalog.acquire("1", at, lambda asked: wait_for_slot(asked, 0, at, budget))
 
     with Catalog(tmp_path) as catalog:
         assert ask(catalog, 10) == 0
     with locked(tmp_path):
-        with RunHistory(tmp_path) as catalog:
+        with BufferedCatalog(tmp_path) as catalog:
             assert [ask(catalog, at) for at in (20, 30)] == [0, 0]
             catalog.release("1", 20)
-        with RunHistory(tmp_path) as catalog:
+        with BufferedCatalog(tmp_path) as catalog:
             assert [ask(catalog, at) > 0 for at in (40, 50, 60)] == [False, False, True]
-            assert catalog.asked("1", 70) == [10, 30, 40, 50]
-    with RunHistory(tmp_path) as catalog:
-        assert catalog.asked("1", 70) == [10, 30, 40, 50]
+            assert catalog.recent_requests("1", 70) == [10, 30, 40, 50]
+    with BufferedCatalog(tmp_path) as catalog:
+        assert catalog.recent_requests("1", 70) == [10, 30, 40, 50]
     assert noted(tmp_path, "1") == [10, 30, 40, 50]
 
 
-def test_what_was_asked_for_is_not_begun_twice(tmp_path: Path) -> None:
-    """A run that is not scheduled any more is not, whether or not the file knows."""
-    with RunHistory(tmp_path) as catalog:
+def test_a_scheduled_run_starts_once(tmp_path: Path) -> None:
+    """A run that is no longer scheduled is not listed as such, also while the file says so."""
+    with BufferedCatalog(tmp_path) as catalog:
         save(catalog, "a", SCHEDULED)
         with locked(tmp_path):
             assert len(catalog.history("events", SCHEDULED)) == 1
@@ -181,14 +191,14 @@ def test_what_was_asked_for_is_not_begun_twice(tmp_path: Path) -> None:
 
 
 def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
-    """As one that is locked."""
+    """Runs and requests are buffered, as with one that is locked."""
     told: list[str] = []
-    with RunHistory(tmp_path, told.append) as catalog:
+    with BufferedCatalog(tmp_path, told.append) as catalog:
         (pages,) = catalog._connection.execute("PRAGMA page_count").fetchone()
         catalog._connection.execute(f"PRAGMA max_page_count = {pages}")
         for number in range(40):
             save(catalog, str(number))
-            assert catalog.ask("1", number, lambda _: 0) == 0
+            assert catalog.acquire("1", number, lambda _: 0) == 0
         catalog._connection.execute(f"PRAGMA max_page_count = {pages * 10}")
     assert len(told) == 1
     assert "full" in told[0]
@@ -196,49 +206,48 @@ def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_nothing_can_be_written(tmp_path: Path) -> None:
-    """Not even beside the catalog: that is said at the end, and what was pulled is pulled."""
+    """Not even the buffer: a warning at the end says so, and what was pulled is in the table."""
     (tmp_path / UNWRITTEN).touch()
     told: list[str] = []
-    with locked(tmp_path), RunHistory(tmp_path, told.append) as catalog:
+    with locked(tmp_path), BufferedCatalog(tmp_path, told.append) as catalog:
         save(catalog, "a")
-        assert catalog.ask("1", 1, lambda _: 0) == 0
+        assert catalog.acquire("1", 1, lambda _: 0) == 0
     assert len(told) == 2
     assert "The history of 1 run is lost" in told[1]
 
 
-def test_what_is_no_matter_of_time(tmp_path: Path) -> None:
-    """A catalog that is damaged, or was deleted while it was in use, is an error as ever."""
-    with RunHistory(tmp_path / "home") as catalog:
+def test_a_catalog_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    """One that is damaged, or was deleted while it was in use, is no matter of waiting."""
+    with BufferedCatalog(tmp_path / "home") as catalog:
         (tmp_path / "home" / NAME).unlink()
         with pytest.raises(EtlError, match="deleted or replaced"):
             save(catalog, "a")
     (tmp_path / NAME).write_text("junk, and no SQLite at all" * 100)
     with pytest.raises(InputError, match=r"cannot be read .*move it away"):
-        RunHistory(tmp_path)
+        BufferedCatalog(tmp_path)
 
 
 def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
-    """A flow is brought up to date, and whoever asked for that hears of the history."""
+    """A flow is synced, and the caller is warned of the history."""
     told: list[str] = []
     Catalog(tmp_path / "home").close()
     with Sandbox(Spec(events_per_day=20)) as sandbox, locked(tmp_path / "home"):
         flow = flow_of(sandbox.url, tmp_path / "table", backfill_from=date(2024, 1, 1))
         now = 1_704_240_000_000  # 2024-01-03
-        items = sync_flow(flow, tmp_path / "home", Options(now=lambda: now), warn=told.append)
-    assert items
-    assert {each["metrics"]["statusSummary"]["status"] for each in items} == {SUCCESS}
+        records = sync_flow(flow, tmp_path / "home", Options(now=lambda: now), warn=told.append)
+    assert {each.status for each in records} == {SUCCESS}
     assert len(told) == 2
 
 
 def test_a_table_that_was_committed_beside_a_locked_catalog(tmp_path: Path) -> None:
-    """What a crash left of a commit is told of as soon as the file can be written."""
+    """Its runs are in the history as soon as the file can be written."""
     home = tmp_path / "home"
     with Sandbox(Spec(events_per_day=20)) as sandbox:
         flow = flow_of(sandbox.url, tmp_path / "table")
         dataset = Dataset(tmp_path / "table", table_schema(RULES), flow.source)
         Catalog(home).close()
-        with locked(home), RunHistory(home) as catalog:
+        with locked(home), BufferedCatalog(home) as catalog:
             Backfill(flow, RULES, dataset, catalog, QUICK).run(DAYS)
     assert statuses(home) == []
-    RunHistory(home).close()
+    BufferedCatalog(home).close()
     assert set(statuses(home)) == {SUCCESS}
