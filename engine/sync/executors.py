@@ -28,7 +28,7 @@ from signal import (
 from typing import Protocol
 
 from engine.errors import EtlError
-from engine.mixpanel.client import Timeouts
+from engine.mixpanel.timeouts import Timeouts
 from engine.model.batch import Tally
 from engine.model.flow import Flow, Run
 from engine.sync.pull import Beside, Rules, StagedRun, pull

@@ -26,6 +26,7 @@ from engine.mapping.failed_casts import Uncast
 from engine.mapping.unfound_sources import Names, unfound
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
+from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model.batch import Batch, Tally
 from engine.model.day_borders import Borders
 from engine.model.flow import Flow, Run
@@ -136,7 +137,7 @@ def pull(
     run: Run,
     directory: Path,
     advance: Callable[[Tally], None] = lambda _: None,
-    limits: client.Timeouts = client.DEFAULT_TIMEOUTS,
+    limits: Timeouts = DEFAULT_TIMEOUTS,
     *,
     twin: bool = False,
     kept: ReplayInput | None = None,
@@ -241,7 +242,7 @@ def _answers(
     run: Run,
     tally: Tally,
     heard: _Heard,
-    limits: client.Timeouts,
+    limits: Timeouts,
     kept: ReplayInput | None,
     turn: Callable[[], None],
 ) -> Generator[_Answer, None, None]:
@@ -390,7 +391,7 @@ def _counted(kept: ReplayInput, tally: Tally) -> Generator[bytes, None, None]:
 
 
 def _chunks(
-    flow: Flow, run: Run, tally: Tally, heard: _Heard, limits: client.Timeouts
+    flow: Flow, run: Run, tally: Tally, heard: _Heard, limits: Timeouts
 ) -> Generator[bytes, None, None]:
     """The decompressed response, fetched by a thread that stays at most AHEAD chunks ahead."""
     chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(AHEAD)
@@ -408,7 +409,7 @@ def _chunks(
             window,
             events=flow.events,
             where=flow.where,
-            limits=limits,
+            timeouts=limits,
             stopped=left.is_set,
         ) as response:
             # The first of several: what the others bring is cut off where that one is (P4).

@@ -34,7 +34,7 @@ from engine.errors import (
     Unavailable,
     WorkerKilled,
 )
-from engine.mixpanel.client import DEFAULT_TIMEOUTS, Timeouts
+from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model import schedule
 from engine.model.batch import BatchManifest, Tally
 from engine.model.day_borders import UTC

@@ -13,6 +13,7 @@ from engine.dataset.storage.local import local_path, try_out
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
+from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model import schedule
 from engine.model.clock import duration
 from engine.model.flow import Flow
@@ -30,7 +31,7 @@ def sample(
     window: Window,
     limit: int,
     now: Callable[[], int] = open_flow.now,
-    limits: client.Timeouts = client.DEFAULT_TIMEOUTS,
+    limits: Timeouts = DEFAULT_TIMEOUTS,
 ) -> list[dict[str, Any]]:
     """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
 
@@ -46,7 +47,7 @@ def sample(
                 events=flow.events,
                 where=flow.where,
                 limit=limit,
-                limits=limits,
+                timeouts=limits,
             ) as chunks:
                 quoted = partial(quote, connection=flow.connection)
                 batches = decode.read(chunks, quoted=quoted)

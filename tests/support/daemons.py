@@ -177,7 +177,7 @@ def main() -> int:
     """Run a daemon as the first argument says."""
     from engine.daemon.scheduler import Daemon
     from engine.log import configure
-    from engine.mixpanel.client import Timeouts
+    from engine.mixpanel.timeouts import Timeouts
     from engine.model.schedule import RateLimit, RetryPolicy
     from engine.sync.runner import Options
 

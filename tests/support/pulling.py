@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.config import file
 from engine.dataset.dataset import Dataset
-from engine.mixpanel.client import Timeouts
+from engine.mixpanel.timeouts import Timeouts
 from engine.model.flow import Connection, Flow, Secret
 from engine.model.schedule import RateLimit, RetryPolicy
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox

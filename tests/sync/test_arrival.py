@@ -18,7 +18,7 @@ from engine.catalog.database import Catalog
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
 from engine.errors import EtlError, InputError
-from engine.mixpanel import client
+from engine.mixpanel import client, request
 from engine.model.flow import Connection, Schedule
 from engine.model.run_payload import remarks
 from engine.model.window import Window, each_day
@@ -131,7 +131,7 @@ def test_what_the_server_sends_is_not_taken_on_trust(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not filter, or not as asked, adds no event to the window."""
-    asked = client.params
+    asked = request.params
 
     def params(connection: Connection, window: Window, *rest: Any) -> dict[str, str]:
         return asked(connection, replace(window, arrival=None), *rest)

@@ -23,7 +23,7 @@ from engine.dataset.parquet_writer import Writer
 from engine.dataset.positions import app_id
 from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, EtlError, InputError
-from engine.mixpanel.client import Timeouts
+from engine.mixpanel.timeouts import Timeouts
 from engine.model import schedule
 from engine.model.flow import Connection, Schedule, Secret
 from engine.model.schedule import RateLimit, RetryPolicy
