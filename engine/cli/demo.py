@@ -17,8 +17,8 @@ from engine.model.run_payload import FAILED, envelope
 from engine.model.window import each_day
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync.backfill import Backfill
+from engine.sync.options import Options
 from engine.sync.pull import Rules, table_schema
-from engine.sync.runner import Options
 
 DAYS = list(each_day(date(2024, 1, 1), date(2024, 1, 3)))
 COLUMNS = ["event_name", "time", "item_name", "item_price", "distinct_id"]

@@ -199,7 +199,7 @@ def _backfill(
     from engine.mixpanel.client import url
     from engine.model.run_payload import FAILED, envelope
     from engine.sync.backfill import Backfill, missing_days
-    from engine.sync.runner import Options
+    from engine.sync.options import Options
 
     # What nobody can ask is wrong input.
     url(flow.connection, Window(days[0], days[-1]), flow.events, flow.where)

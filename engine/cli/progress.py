@@ -19,7 +19,16 @@ from engine.catalog.database import Entry
 from engine.model.clock import duration
 from engine.model.run_payload import FAILED, SUCCESS, remarks
 from engine.sync.empty_days import sentence
-from engine.sync.runner import Advanced, Ended, Event, GaveUp, NoEvents, Noticed, Split, Waiting
+from engine.sync.run_updates import (
+    Advanced,
+    Ended,
+    GaveUp,
+    NoEvents,
+    Noticed,
+    RunUpdate,
+    Split,
+    Waiting,
+)
 
 Json = dict[str, Any]
 
@@ -33,7 +42,7 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunUpdate) -> None:
         """Show `event`, if it is worth a line."""
         line = describe(event)
         if line:
@@ -70,7 +79,7 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunUpdate) -> None:
         """Move the bar; failures and waits are also written above it."""
         if isinstance(event, Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
@@ -98,7 +107,7 @@ class Bar:
         )
 
 
-def describe(event: Event) -> str:
+def describe(event: RunUpdate) -> str:
     """An event as a line; empty where it is not worth one."""
     if isinstance(event, GaveUp):
         return f"{event.days} more days were not tried: what failed would fail for them too."

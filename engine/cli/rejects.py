@@ -74,10 +74,11 @@ def show(
     --json prints them as they are kept, a JSON object a line.
     """
     from engine.cli.progress import table
-    from engine.sync.replay import entries, look
+    from engine.sync.rejected_lines import entries
+    from engine.sync.replay import find, rejects_folder
 
     place = _opened(_place(dataset, config_file, flow))
-    look(place, batch)
+    find(place, batch)
     lines = 0
 
     def is_within(entry: dict[str, Any]) -> bool:
@@ -85,7 +86,7 @@ def show(
         lines += not entry.get("_part")  # a line in several parts is one line
         return lines <= limit
 
-    found = takewhile(is_within, entries(place, batch))
+    found = takewhile(is_within, entries(rejects_folder(place, batch)))
     with console.answering():
         if as_json:
             for entry in found:
@@ -190,7 +191,7 @@ def _told(rejected: "Rejected") -> list[object]:
 
 def _shown(entry: dict[str, Any]) -> list[str]:
     """A rejected line as a row for people: printable, and not longer than one looks at."""
-    from engine.sync.replay import reason_of
+    from engine.sync.rejected_lines import reason_of
 
     text = "".join(char if char.isprintable() else " " for char in entry["_corrupt_record"][:800])
     short = text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"

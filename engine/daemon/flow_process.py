@@ -28,7 +28,8 @@ from engine.model.flow import Flow, Run
 from engine.model.run_payload import remarks
 from engine.sync.empty_days import sentence
 from engine.sync.incremental import RunContext, sync_flow
-from engine.sync.runner import Ended, Event, Noticed, Options, Split, Waiting
+from engine.sync.options import Options
+from engine.sync.run_updates import Ended, Noticed, RunUpdate, Split, Waiting
 
 SECONDS = 600  # that a turn may take
 LOOK = 1  # seconds between two looks at how much this process works
@@ -83,7 +84,7 @@ class RunLogger:
         self._flow = flow
         self._waited = ""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunUpdate) -> None:
         """Log `event`, if it is worth a line."""
         if isinstance(event, Waiting):
             if event.why != self._waited:

@@ -49,7 +49,7 @@ from engine.model.flow import Flow, Schedule, superseded_in_words
 
 if TYPE_CHECKING:
     from engine.control.api.server import Server
-    from engine.sync.runner import Options
+    from engine.sync.options import Options
 
 GRACE = 10  # seconds that running windows have to end in, once they are asked to (P8)
 MOST_FLOWS = 10_000  # that tick at the same moment: threads, of which most wait for a turn

@@ -42,8 +42,8 @@ class Borders:
         self.high = high if self.high is None else max(high, self.high)
 
     @property
-    def existing_keys(self) -> int:
-        """The rows of the UTC days beside those that were asked for."""
+    def rows_outside(self) -> int:
+        """The number of rows in the UTC days next to those of the request."""
         return self.before + self.after
 
     def begin(self, *, over: bool) -> int:
@@ -52,11 +52,11 @@ class Borders:
         It is as near as the rows tell. `over`: all days have ended. Of a day that goes on it
         cannot be said what lies within 24 hours.
         """
-        if not self.existing_keys or self.low is None or self.high is None:
+        if not self.rows_outside or self.low is None or self.high is None:
             return UTC
         longest = (self.last - self.first + 1) * SECONDS + CHANGE
         fits = over and self.high - self.low < longest
-        many = self.existing_keys >= FEW and self.existing_keys >= self.rows * PERCENT / 100
+        many = self.rows_outside >= FEW and self.rows_outside >= self.rows * PERCENT / 100
         if not (fits or many):
             return UTC
         if self.before >= self.after:

@@ -1,6 +1,6 @@
 """A range of days -> windows, for `runs` to bring into the table."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -9,13 +9,15 @@ from engine.catalog.database import Catalog
 from engine.dataset import positions, single_days
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
-from engine.errors import EtlError
 from engine.model import schedule
 from engine.model.flow import Flow
 from engine.model.window import Window, day_over, latest_day
 from engine.sync import day_marks, splitting
+from engine.sync.options import Options
 from engine.sync.pull import Rules
-from engine.sync.runner import Ended, Event, GaveUp, NoEvents, Noticed, Options, Runs
+from engine.sync.run_updates import Ended, GaveUp, NoEvents, Noticed, RunUpdate
+from engine.sync.runner import Runner
+from engine.sync.window_source import Result
 
 
 def missing_days(
@@ -65,15 +67,15 @@ class Backfill:
         dataset: Dataset,
         catalog: Catalog,
         options: Options,
-        tell: Callable[[Event], None] = lambda _: None,
+        report: Callable[[RunUpdate], None] = lambda _: None,
     ) -> None:
         self._flow = flow
         self._rules = rules
         self._dataset = dataset
         self._catalog = catalog
         self._options = options
-        self._tell = tell
-        self._runs = Runs(flow, rules, dataset, catalog, options, self._note)
+        self._report = report
+        self._runner = Runner(flow, rules, dataset, catalog, options, self._note)
         self._sizes = splitting.Sizes()
         self._empty: list[date] = []  # of the days that came
         self._days: list[date] = []
@@ -92,14 +94,14 @@ class Backfill:
         Raises nothing for a run that fails: its item says so. On KeyboardInterrupt what runs is
         thrown away, and what is committed stays (P8).
         """
-        with self._runs.prepared():
+        with self._runner.prepared():
             now = self._options.now()
             missing = missing_days(self._flow, self._dataset, days, now)
             due = days if self._options.force else missing
             self._days = sorted(due)
             if due:
                 self._first = first_arrival(self._flow, self._dataset, now)
-            self._before = self._reach()
+            self._before = self._high_watermark()
             self.committed = complete = len(days) - len(due)
             rest = sorted(set(days).difference(due))
             self.otherwise = len(
@@ -107,21 +109,21 @@ class Backfill:
             )
             size = self._options.days_per_request
             if due and size and size > 1 and single_days.begin(self._dataset):
-                self._tell(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
+                self._report(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
             history = self._catalog.history(self._flow.name)
             self._sizes = splitting.from_history(history, self._options.now())
-            items = self._runs.run(self)
+            items = self._runner.run(self)
         if self._empty:
             all_ = len(self._empty) == self.committed - complete
-            self._tell(NoEvents(self._flow, sorted(self._empty), all_))
+            self._report(NoEvents(self._flow, sorted(self._empty), all_))
         return items
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, Ended):
-            self._empty += event.empty
-        self._tell(event)
+    def _note(self, update: RunUpdate) -> None:
+        if isinstance(update, Ended):
+            self._empty += update.empty
+        self._report(update)
 
-    def next(self) -> Window | None:
+    def next_window(self) -> Window | None:
         """The first days that are left, as many as one request should ask for."""
         if self._first:
             first, self._first, self._arriving = self._first, None, True
@@ -171,31 +173,34 @@ class Backfill:
     def _has_arrived(self) -> bool:
         return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
 
-    def _reach(self) -> int | None:
+    def _high_watermark(self) -> int | None:
         """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
         return schedule.reach(self._flow, arrived, self._options.now())
 
-    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
-        """Learn how many events a day has; without the first arrival window there are no days."""
-        if self._arriving:
-            self._arriving, self._before = False, self._reach()
+    def on_result(self, result: Result) -> None:
+        """Learn how many events a day has, and put the days of a split window back.
+
+        Without the first arrival window no day is pulled.
+        """
+        window = result.window
         if self._refiling in window.days:
             self._refiling = None
+        if result.split:
+            self._arriving = False  # nothing was committed: where arrival windows begin is open
+            self._sizes.failed(window, result.bad)
+            self._days = sorted({*self._days, *window.days})
+            self._refiling = None
+            return
+        if self._arriving:
+            self._arriving, self._before = False, self._high_watermark()
         if window.arrival:
-            if error and (left := self.give_up()):
-                self._tell(GaveUp(left))
-        elif error is None:
+            if result.error and (left := self.give_up()):
+                self._report(GaveUp(left))
+        elif result.error is None:
             self._sizes.came(window)
-            self._counts.append(lines / len(window.days))
+            self._counts.append(result.lines / len(window.days))
             self.committed += len(window.days)
-
-    def split(self, window: Window, bad: Collection[date]) -> None:
-        """Put the days of a failed window back, to be requested in smaller windows."""
-        self._arriving = False  # nothing was committed: where arrival windows begin is still open
-        self._sizes.failed(window, bad)
-        self._days = sorted({*self._days, *window.days})
-        self._refiling = None
 
     def give_up(self) -> int:
         """The days that were not asked for yet are not asked for at all."""

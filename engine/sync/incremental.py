@@ -6,7 +6,7 @@ It knows no schedule but the flow's and no process: it is told to stop, and tell
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -38,8 +38,11 @@ from engine.model.run_payload import (
 from engine.model.schedule import Due
 from engine.model.window import DAY, Window, each_day, latest_day
 from engine.sync import open_flow, run_records, splitting
+from engine.sync.options import Options
 from engine.sync.pull import Rules
-from engine.sync.runner import Event, Options, Runs, Waiting
+from engine.sync.run_updates import RunUpdate, Waiting
+from engine.sync.runner import Runner
+from engine.sync.window_source import Result
 
 Json = dict[str, Any]
 REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
@@ -70,7 +73,7 @@ def sync_flow(
     flow: Flow,
     home: Path,
     options: Options,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Callable[[RunUpdate], None] = lambda _: None,
     turn: RunContext | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[Json]:
@@ -107,18 +110,18 @@ class IncrementalSync:
         dataset: Dataset,
         catalog: Catalog,
         options: Options,
-        tell: Callable[[Event], None],
+        tell: Callable[[RunUpdate], None],
         turn: RunContext,
     ) -> None:
         self._flow = flow
         self._dataset = dataset
         self._now = options.now
-        self._budget = options.budget
+        self._budget = options.rate_limit
         self._catalog = catalog
         self._turn = turn
         self._until = time.monotonic() + turn.seconds
         self._pass_on = tell
-        self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
+        self._runner = Runner(flow, rules, dataset, catalog, options, self._tell)
         self._out: Window | None = None
         self._planned_at = 0  # when the last window was handed out, in ms
         self._over = False
@@ -134,11 +137,11 @@ class IncrementalSync:
 
     def run(self) -> list[Json]:
         """Go on until nothing is due, or an end is asked for; the items of the runs that ended."""
-        with self._runs.prepared():
+        with self._runner.prepared():
             self._counts = counts(self._flow, self._dataset, self._now())
-            return self._runs.run(self)
+            return self._runner.run(self)
 
-    def next(self) -> Window | None:
+    def next_window(self) -> Window | None:
         """The most urgent window, once the one before it is over: a commit makes another plan."""
         self._turn.idle = False
         if self._out or self._over or self._turn.asked:
@@ -189,36 +192,35 @@ class IncrementalSync:
         asked = self._catalog.asked(self._flow.project, now)
         return plan.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
 
-    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
-        """Remember how it went: a day that failed by its own fault is left alone for a while."""
-        asked, self._out = self._out, None
+    def on_result(self, result: Result) -> None:
+        """Remember how a window ended: a day that failed by its own fault is left for a while."""
+        window = result.window
+        planned, self._out = self._out, None
         self._arrived = window.arrival is not None
+        if result.split:  # its days stay due: the next plan requests them in smaller windows
+            self._arrived = False
+            self._sizes.failed(window, result.bad)
+            return
         now = self._now()
         if window.arrival:
             # Without a schedule it is always a tick: one window is enough. Nor is there more to
             # come where Mixpanel's clock, being behind ours, has put an end to it.
-            if error or not self._flow.schedule or window != asked:
+            if result.error or not self._flow.schedule or window != planned:
                 self._again = self._next_tick(now)
             return
-        if error is None:
-            self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
+        if result.error is None:
+            self._counts = [*self._counts[1 - RECENT :], result.lines / len(window.days)]
             self._sizes.came(window)
         for day in window.days:
-            if error is None:
+            if result.error is None:
                 self._failures.pop(day, None)
                 self._rests.pop(day, None)
                 if self._is_in_vain(day):
                     self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
-            elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
+            elif not isinstance(result.error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
                 self._rests[day] = now + plan.rest(self._failures[day])
                 self._sizes.failed(window)
-
-    def split(self, window: Window, bad: Collection[date]) -> None:
-        """The days of a window stay due: the next plan asks for them in smaller ones."""
-        self._out = None
-        self._arrived = False
-        self._sizes.failed(window, bad)
 
     def _is_in_vain(self, day: date) -> bool:
         """Whether pulling `day` again now would not help: Mixpanel's clock is not ours.
@@ -243,11 +245,11 @@ class IncrementalSync:
         self._over = True
         return 0
 
-    def _tell(self, event: Event) -> None:
-        self._turn.idle = isinstance(event, Waiting)
+    def _tell(self, update: RunUpdate) -> None:
+        self._turn.idle = isinstance(update, Waiting)
         if self._turn.idle and self._turn.asked:
             raise KeyboardInterrupt
-        self._pass_on(event)
+        self._pass_on(update)
 
 
 def comparable(flow: Flow, rules: Rules) -> Flow:

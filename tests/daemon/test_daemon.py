@@ -35,7 +35,7 @@ from engine.log import configure
 from engine.model.flow import Flow
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
-from engine.sync.runner import Options
+from engine.sync.options import Options
 from tests.support.commands import children, mounted, put
 from tests.support.daemons import START, Trial, alive_below, clock_of, expected, held_keys, until
 

@@ -23,8 +23,8 @@ from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow, sample
 from engine.sync.backfill import missing_days
 from engine.sync.incremental import sync_flow
+from engine.sync.options import Options
 from engine.sync.pull import table_schema
-from engine.sync.runner import Options
 from tests.cli.test_flows import FAST, FLOWS, HOUR, NOON
 from tests.support.commands import Run, here, put, variables
 from tests.support.pulling import QUICK, RULES, Pull, flow_of, pull, rows
@@ -218,7 +218,7 @@ def run(
 def keep(name: str) -> list[dict[str, Any]]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
-    return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
+    return sync_flow(flow, home, Options(now=lambda: NOON, rate_limit=FAST))
 
 
 UNDOING = [
