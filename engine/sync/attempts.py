@@ -1,5 +1,6 @@
 """Attempts at a window, and what follows from a failed one: a decision, by pure functions."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
@@ -123,6 +124,14 @@ def _decide_permanent(
         unanswered += 1
         return Fail(error.lasting or unanswered >= UNANSWERED), unanswered
     return Fail(isinstance(error, Refused | InputError)), unanswered
+
+
+def tries_before(window: Window, failures: Counter[date], policy: schedule.RetryPolicy) -> int:
+    """Count failures of larger windows against `window`; leave a single day two tries."""
+    if window.arrival:
+        return 0
+    used = max(failures[day] for day in window.days)
+    return used if len(window.days) > 1 else min(used, max(0, policy.tries - SPLIT_AFTER))
 
 
 def can_be_split(window: Window | None, error: EtlError) -> bool:

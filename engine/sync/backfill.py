@@ -1,4 +1,4 @@
-"""A range of days -> windows, for `runs` to bring into the table."""
+"""A range of days as a source of windows for the runner."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,11 +23,11 @@ from engine.sync.window_source import Result
 def missing_days(
     flow: Flow, dataset: Dataset, days: Sequence[date], now: int | None = None
 ) -> list[date]:
-    """Those of `days` that were never pulled, were pulled before they were over, or were undone.
+    """Return those of `days` that are not complete in the table.
 
-    Also those that came empty when they were young, and were not asked for again since, and those
-    that hold rows by their UTC days where the project has others. One that was pulled later than
-    `now` was so by a clock that was ahead: nobody knows when.
+    A day is missing if it was never pulled, was pulled before it was over, was undone (P10), came
+    empty soon after its end and was not requested again, or holds rows by UTC days that are not the
+    project's. A day pulled later than `now` was pulled by a clock that was ahead, so it is missing.
     """
     zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
@@ -45,9 +45,10 @@ def missing_days(
 
 
 def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
-    """The first arrival window, where the flow has a schedule and that is still to come.
+    """Return the first arrival window of a scheduled flow; None if it is not due any more.
 
-    It would begin where days that were pulled before it end, and leave out all the others (P4).
+    It has to come before every day: pulled later, it would begin where the pulled days end, and
+    leave out all other days (P4).
     """
     arrived = dataset.position(app_id(flow, ARRIVAL))
     wrong = arrived is not None and schedule.is_later(arrived, now)  # it is put back first
@@ -58,7 +59,7 @@ def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
 
 
 class Backfill:
-    """Brings days into a dataset. `run` is the whole of it."""
+    """Brings a range of days into a dataset, by `run`."""
 
     def __init__(
         self,
@@ -77,27 +78,27 @@ class Backfill:
         self._report = report
         self._runner = Runner(flow, rules, dataset, catalog, options, self._note)
         self._sizes = splitting.Sizes()
-        self._empty: list[date] = []  # of the days that came
+        self._empty: list[date] = []  # days without events
         self._days: list[date] = []
         self._first: Window | None = None  # of arrival: it comes before every day
         self._arriving = False
         self._before: int | None = None
         self._counts: list[float] = []  # events a day, of each window that came
-        self._again = set[date]()  # days that were misfiled and are asked for again
-        self._refiling: date | None = None  # that of them which is out
+        self._again = set[date]()  # misfiled days that are requested again
+        self._refiling: date | None = None  # the misfiled day that is being pulled
         self.committed = 0  # days
         self.otherwise = 0  # days that are complete by another mapping set or schema
 
     def run(self, days: Sequence[date]) -> list[dict[str, Any]]:
-        """Pull and commit every one of `days` that is due; the items of the runs that ended.
+        """Pull and commit every one of `days` that is due; return the items of the runs that ended.
 
         Raises nothing for a run that fails: its item says so. On KeyboardInterrupt what runs is
         thrown away, and what is committed stays (P8).
         """
         with self._runner.prepared():
             now = self._options.now()
-            missing = missing_days(self._flow, self._dataset, days, now)
-            due = days if self._options.force else missing
+            force = self._options.force
+            due = days if force else missing_days(self._flow, self._dataset, days, now)
             self._days = sorted(due)
             if due:
                 self._first = first_arrival(self._flow, self._dataset, now)
@@ -124,7 +125,7 @@ class Backfill:
         self._report(update)
 
     def next_window(self) -> Window | None:
-        """The first days that are left, as many as one request should ask for."""
+        """Return a window of the first days that are left, as large as a request should be."""
         if self._first:
             first, self._first, self._arriving = self._first, None, True
             return first
@@ -146,7 +147,7 @@ class Backfill:
         return self._handed_out(window)
 
     def _next_alone(self) -> Window | None:
-        """One day; where any is to come, first all those that are misfiled, one after the other."""
+        """Return a window of one day; misfiled days come first, one after the other."""
         if self._refiling or not (self._days or self._again):
             return None
         last = latest_day(self._options.now(), self._flow.connection.zone)
@@ -162,7 +163,7 @@ class Backfill:
         return self._handed_out(Window(day, day)) if day else None
 
     def _handed_out(self, window: Window) -> Window:
-        """`window` as far as it goes; its days are not to come again."""
+        """Return `window` up to the high watermark, and take its days off the list."""
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
         # The first day that is pulled before any arrival window says where those begin.
@@ -174,7 +175,7 @@ class Backfill:
         return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
 
     def _high_watermark(self) -> int | None:
-        """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
+        """Return the high watermark (ms), to which days beside arrival windows are cut off (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
         return schedule.reach(self._flow, arrived, self._options.now())
 
@@ -203,7 +204,7 @@ class Backfill:
             self.committed += len(window.days)
 
     def give_up(self) -> int:
-        """The days that were not asked for yet are not asked for at all."""
+        """Drop the days that are left, and return their number."""
         left, self._days = len(self._days), []
         self._again.clear()
         return left

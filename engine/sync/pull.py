@@ -120,8 +120,17 @@ class _Stages:
         self.rejects = RejectDays(window)
         self.names = Names()
         self._batch_id = task.run.batch_id
+        self._arrives = window.arrival is not None
         self._tally = tally
         self._clock = clock
+
+    def findings(self) -> dict[str, Any]:
+        """Return what the stages found, as fields of a staged run."""
+        return {
+            "keys": self.mapping.moment_columns,
+            "unfound": unfound(self.mapping.rules, self.names, self._tally.lines),
+            "borders": None if self._arrives else self.columns.borders,
+        }
 
     def writer(self, directory: Path) -> Writer:
         """Return a writer of the rows."""
@@ -195,17 +204,15 @@ def pull(
         error.tally, error.copied = tally, copied
         raise
     return StagedRun(
-        staged.files,
-        tally,
-        started,
-        copied,
-        window,
-        directory,
-        clock.answered_at,
-        stages.mapping.moment_columns,
-        unfound(stages.mapping.rules, stages.names, tally.lines),
-        None if task.run.window.arrival else stages.columns.borders,
-        left_out[0],
+        files=staged.files,
+        tally=tally,
+        copy_started=started,
+        copy_completed=copied,
+        window=window,
+        directory=directory,
+        answered_at=clock.answered_at,
+        left_out=left_out[0],
+        **stages.findings(),
     )
 
 

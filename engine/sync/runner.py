@@ -29,7 +29,7 @@ from engine.model.flow import Flow, Run
 from engine.model.run_payload import SCHEDULED
 from engine.model.window import Window
 from engine.sync import missed_events, run_records, splitting
-from engine.sync.attempts import SPLIT_AFTER, Attempt, Retry, SplitWindow, days_to_blame, decide
+from engine.sync.attempts import Attempt, Retry, SplitWindow, days_to_blame, decide, tries_before
 from engine.sync.executors import open_executor
 from engine.sync.executors.base import Executor
 from engine.sync.options import Options
@@ -185,18 +185,10 @@ class Runner:
             requested = self._requested_id(window)
             id_ = requested or str(uuid4())
             run = Run(id_, self._flow.name, window, str(ULID()), self._now())
-            tries = self._tries_before(window)
+            tries = tries_before(window, self._failures, self._options.retry_policy)
             due = self._parts_due if tries else 0
             return Attempt(run, due, tries, requested=bool(requested))
         return self._waiting.pop(0) if self._waiting else None
-
-    def _tries_before(self, window: Window) -> int:
-        """Count failures of larger windows against `window`; leave a single day two tries."""
-        if window.arrival:
-            return 0
-        failures = max(self._failures[day] for day in window.days)
-        left = self._options.retry_policy.tries - SPLIT_AFTER
-        return failures if len(window.days) > 1 else min(failures, max(0, left))
 
     def _must_run_alone(self, attempt: Attempt) -> bool:
         """Tell whether `attempt` must wait for running pulls, since one killed a worker."""
@@ -266,14 +258,10 @@ class Runner:
             self._waiting.append(attempt)
             return
         failures = attempt.count(error) if isinstance(error, RetryableError) else 0
+        window = None if self._commits.rejects else run.window
         policy = self._options.retry_policy
         decision, self._unanswered = decide(
-            error,
-            failures,
-            None if self._commits.rejects else run.window,
-            self._unanswered,
-            policy,
-            random.random,
+            error, failures, window, self._unanswered, policy, random.random
         )
         if isinstance(decision, Retry):
             attempt.renew(time.monotonic() + decision.seconds)
