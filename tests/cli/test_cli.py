@@ -526,7 +526,7 @@ def test_who_reaches_nobody_keeps_the_budget(
         schedule, "DEFAULT_RETRY_POLICY", schedule.RetryPolicy(tries=3, first=0.01, longest=0.01)
     )
     monkeypatch.setattr(
-        "engine.sync.runner.Options", partial(Options, retry_policy=schedule.DEFAULT_RETRY_POLICY)
+        "engine.sync.options.Options", partial(Options, retry_policy=schedule.DEFAULT_RETRY_POLICY)
     )
     with socket.socket() as unused:  # bound, and nobody listens
         unused.bind(("127.0.0.1", 0))

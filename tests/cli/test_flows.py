@@ -244,7 +244,7 @@ def test_what_came_well_hides_nothing(
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)
     assert events["lastRun"]["status"] == "success"
-    assert "3 of 3 records of 2024-01-09 " in events["problem"]
+    assert "3 of 3 records of 2024-01-10 11:50 to 2024-01-10 12:50 were" in events["problem"]
     assert run("status", "--config=flows.toml", "--flow=events").status == 1
 
 
