@@ -27,8 +27,8 @@ from engine.sync import open_flow
 
 if TYPE_CHECKING:
     from engine.dataset.dataset import Dataset
+    from engine.sync.options import Options
     from engine.sync.pull import Rules
-    from engine.sync.runner import Options
 
 with lazy_imports():
     from engine.catalog import buffered
@@ -36,7 +36,8 @@ with lazy_imports():
     from engine.dataset import positions, single_days
     from engine.mixpanel import client
     from engine.sync import backfill as day_backfill
-    from engine.sync import day_marks, runner
+    from engine.sync import day_marks
+    from engine.sync import options as sync_options
     from engine.sync import status as flow_status
 
 FromDate = Annotated[str, typer.Option(metavar="D", help="The first day, as 2024-01-31.")]
@@ -99,7 +100,7 @@ def backfill(
     client.url(chosen.connection, Window(days[0], days[-1]), chosen.events, chosen.where)
     if dry_run:
         return _dry_run(chosen, rules, days, size, force=force)
-    settings = runner.Options(
+    settings = sync_options.Options(
         workers=workers, days_per_request=size, force=force, allow_shrink=allow_shrink
     )
     return _backfill(context.obj, chosen, rules, home, days, settings, as_json=as_json)

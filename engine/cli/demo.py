@@ -20,7 +20,8 @@ with lazy_imports():
     from engine.catalog import database
     from engine.cli import progress
     from engine.dataset import dataset as delta_dataset
-    from engine.sync import backfill, pull, runner
+    from engine.sync import backfill, pull
+    from engine.sync import options as sync_options
 
 DAYS = list(each_day(date(2024, 1, 1), date(2024, 1, 3)))
 COLUMNS = ["event_name", "time", "item_name", "item_price", "distinct_id"]
@@ -50,7 +51,7 @@ def demo() -> int:
         bar = progress.progress(len(DAYS))
         with database.Catalog(environment.home(os.environ)) as catalog, bar as callback:
             # P4: a second demo pulls every day again and changes nothing.
-            settings = runner.Options(force=True)
+            settings = sync_options.Options(force=True)
             records = backfill.Backfill(flow, rules, dataset, catalog, settings, callback).run(DAYS)
     print_result("The last run, as `mixpanel-etl runs --json` shows it:")
     print_result(json.dumps(envelope(records[-1:]), indent=2))

@@ -17,7 +17,16 @@ from engine.model.batch import Tally
 from engine.model.clock import duration
 from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS, RunRecord
 from engine.sync.empty_days import sentence
-from engine.sync.runner import Advanced, Ended, Event, GaveUp, NoEvents, Noticed, Split, Waiting
+from engine.sync.run_updates import (
+    Advanced,
+    Ended,
+    GaveUp,
+    NoEvents,
+    Noticed,
+    RunUpdate,
+    Split,
+    Waiting,
+)
 
 
 class Lines:
@@ -29,7 +38,7 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunUpdate) -> None:
         """Print the line of `event`, if it has one."""
         line = describe(event)
         if line:
@@ -66,7 +75,7 @@ class Bar:
     ) -> None:
         self._progress.stop()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunUpdate) -> None:
         """Move the bar, and print failures, waits and remarks above it."""
         if isinstance(event, Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
@@ -94,7 +103,7 @@ class Bar:
         )
 
 
-def describe(event: Event) -> str:
+def describe(event: RunUpdate) -> str:
     """Return the line of a progress event; empty if it has none."""
     if isinstance(event, GaveUp):
         return f"{event.days} more days were not tried: what failed would fail for them too."

@@ -34,6 +34,7 @@ with lazy_imports():
     from engine.cli import progress
     from engine.dataset import dataset as delta_dataset
     from engine.dataset.storage import local
+    from engine.sync import rejected_lines
     from engine.sync import replay as batch_replay
 
 LINE_WIDTH = 120  # characters of a rejected line in the table
@@ -85,7 +86,7 @@ def show(
     --json prints them as they are stored, one JSON object a line.
     """
     table = _open_dataset(_dataset_uri(dataset, config_file, flow))
-    batch_replay.look(table, batch)
+    batch_replay.find(table, batch)
     lines = 0
 
     def is_within_limit(entry: dict[str, Any]) -> bool:
@@ -93,7 +94,8 @@ def show(
         lines += not entry.get("_part")  # a line in several parts is one line
         return lines <= limit
 
-    entries = takewhile(is_within_limit, batch_replay.entries(table, batch))
+    folder = batch_replay.rejects_folder(table, batch)
+    entries = takewhile(is_within_limit, rejected_lines.entries(folder))
     with closed_stdout_allowed():
         if as_json:
             for entry in entries:
@@ -187,4 +189,4 @@ def _line_row(entry: dict[str, Any]) -> list[str]:
     line = entry["_corrupt_record"][:800]
     text = "".join(char if char.isprintable() else " " for char in line)
     short = text if len(text) <= LINE_WIDTH else f"{text[: LINE_WIDTH - 1]}…"
-    return [*batch_replay.reason_of(entry), short]
+    return [*rejected_lines.reason_of(entry), short]

@@ -42,7 +42,7 @@ from engine.model.flow import Flow
 
 if TYPE_CHECKING:
     from engine.control.api.server import Server
-    from engine.sync.runner import Options
+    from engine.sync.options import Options
 
 WATCH = 60  # seconds between two comparisons of the ticks with the wall clock
 

@@ -32,7 +32,8 @@ from engine.model.flow import Flow, Run
 from engine.model.run_record import FAILED, RunRecord
 from engine.sync.empty_days import sentence
 from engine.sync.incremental import RunContext, sync_flow
-from engine.sync.runner import Ended, Event, Noticed, Options, Split, Waiting
+from engine.sync.options import Options
+from engine.sync.run_updates import Ended, Noticed, RunUpdate, Split, Waiting
 
 TURN_SECONDS = 600  # after which a turn ends, though more is due
 MEASURE_SECONDS = 1  # between two measurements of the processor time that this process uses
@@ -87,7 +88,7 @@ class RunLogger:
         self._flow = flow
         self._waited = ""
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunUpdate) -> None:
         """Log `event`, if it is worth a line."""
         if isinstance(event, Waiting):
             if event.why != self._waited:

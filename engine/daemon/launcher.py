@@ -19,7 +19,7 @@ from engine.model.clock import Clock
 from engine.model.flow import Flow
 
 if TYPE_CHECKING:
-    from engine.sync.runner import Options
+    from engine.sync.options import Options
 
 
 class FlowProcess:

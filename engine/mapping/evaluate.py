@@ -1,4 +1,4 @@
-"""Decoded records -> destination columns, as the rules of a mapping set say.
+"""Decoded records -> destination columns, by the rules of a mapping set.
 
 Pure: it knows no file, no Arrow and no cast. What no rule reads stays, under its own name (P3).
 """
@@ -29,7 +29,7 @@ It notes in `used` what it read whole: whether all that read it found a place fo
 
 
 def parse(name: str, document: object, schema: Schema) -> "MappingSet":
-    """The mapping set in `document`, made for `schema`; raises InputError listing all problems."""
+    """Compile the mapping set in `document` for `schema`; raise InputError with all problems."""
     return MappingSet(mapping_rules.parse(name, document, schema), schema)
 
 
@@ -77,9 +77,9 @@ class MappingSet:
 
     @property
     def key_columns(self) -> list[tuple[str, ...]]:
-        """Where event, distinct_id, time and `$insert_id` stay as they came; empty if any does not.
+        """The columns of event, distinct_id, time and `$insert_id`; empty if one is missing.
 
-        Of a record that has `insert_id` besides, or `distinct_id` as a number, they may not.
+        A record with `insert_id` besides, or a number as `distinct_id`, may differ in them.
         """
         plain = [rule for rule in self.rules if rule.plain and not rule.source.inner]
 
@@ -98,14 +98,14 @@ class MappingSet:
 
     @property
     def moment_columns(self) -> list[tuple[str, ...]]:
-        """As `key_columns`, and where `mp_processing_time_ms` stays; empty if any does not."""
+        """As `key_columns`, with `mp_processing_time_ms`; empty if one is missing."""
         plain = (rule for rule in self.rules if rule.plain and not rule.source.inner)
         found = (rule.root for rule in plain if "mp_processing_time_ms" in rule.source.names)
         moment, keys = next(found, None), self.key_columns
         return [*keys, moment] if keys and moment else []
 
     def apply(self, batch: Batch) -> None:
-        """Fills `columns`, `rest` and `keys` of a batch of decoded `records`.
+        """Fill `columns`, `rest` and `keys` of a batch of decoded `records`.
 
         `rest` takes over the records' own `properties`, less those that a rule read whole; one that
         a rule read a part of stays. What else a record holds, and its event's name if no rule
@@ -141,7 +141,7 @@ class MappingSet:
         batch.keys = [events, *(keys[key] for key in KEYS)]
 
     def _besides(self, records: list[dict[str, Any]]) -> list[tuple[int, str, dict[str, Any]]]:
-        """(row, a free name, what is kept under it), looked at before anything is taken out."""
+        """Return (row, free name, what `rest` gets under it), before any property is popped."""
         if self._reads_event and set(map(len, records)) <= {2}:
             return []
         mapped = {"properties", "event"} if self._reads_event else {"properties"}
@@ -154,7 +154,7 @@ class MappingSet:
     def _evaluate(
         self, rest: list[Properties], events: list[Any], columns: list[list[Any]]
     ) -> None:
-        """The columns that take more than popping a property that no other rule reads."""
+        """Fill the columns that need more than popping a property that no other rule reads."""
         values = [(value, columns[index].append) for index, value in self._values.items()]
         for properties, event in zip(rest, events, strict=True):
             used: dict[str, bool] = {}
@@ -165,7 +165,7 @@ class MappingSet:
                     del properties[name]
 
     def restore(self, batch: Batch, row: int, column: int) -> None:
-        """Puts what `column` used of the record at `row` back into its `rest`, under its own name.
+        """Put what `column` used of the record at `row` back into its `rest`, under its own name.
 
         A column that is one property has it still. Else the line is decoded once more, exactly,
         since `apply` may have taken the record apart (P3). Doing it again changes nothing.
@@ -186,7 +186,7 @@ class MappingSet:
 
 
 def decoded(line: bytes) -> Any:
-    """The record in `line`, every number and text in it as it came."""
+    """Decode the record in `line` with every number and text unchanged."""
     if not INEXACT.search(line):
         with suppress(orjson.JSONDecodeError):  # half a surrogate pair
             return orjson.loads(line)
@@ -197,7 +197,7 @@ def decoded(line: bytes) -> Any:
 
 
 def _free(properties: Properties) -> str:
-    """`$record`, with as many more `$` as it takes to be no property's name."""
+    """Return `$record`, with more `$` in front until no property has that name."""
     name = "$record"
     while name in properties:
         name = f"${name}"
@@ -205,7 +205,7 @@ def _free(properties: Properties) -> str:
 
 
 def _pop(rest: list[Properties], names: list[str]) -> list[Any]:
-    """The first of the (two at most) `names` in each record, taken out; None where none is."""
+    """Pop the first of the (at most two) `names` from each record; None where both are missing."""
     if not names:
         return [None] * len(rest)
     first, last = names[0], names[-1]
@@ -215,12 +215,12 @@ def _pop(rest: list[Properties], names: list[str]) -> list[Any]:
 
 
 def _are_seconds(times: list[Any]) -> bool:
-    """Whether all of the times are integers of seconds, as Mixpanel exports them."""
+    """Tell whether all times are integers of seconds, as Mixpanel exports them."""
     return set(map(type, times)) == {int} and max(times) <= SECONDS_END
 
 
 def _second(time: Any) -> tuple[Any, bool]:
-    """The second of a raw `time`, and whether that is all of it.
+    """Return the second of a raw `time`, and whether that is all of it.
 
     What is no moment stays as it is, for the cast to refuse; so does what the cast takes whole.
     """
@@ -230,13 +230,13 @@ def _second(time: Any) -> tuple[Any, bool]:
 
 
 def _key_of(time: Any) -> Any:
-    """A raw `time` as a part of the key: its second, as the table has it (P4)."""
+    """Return a raw `time` as a part of the key: its second, as the table has it (P4)."""
     second = whole_second(time)
     return time if second is None else second
 
 
 def _pop_seconds(rest: list[Properties], names: list[str]) -> list[Any]:
-    """As `_pop`, for the event's `time`: its second; what is more than that stays (P3)."""
+    """As `_pop`, for the second of the event's `time`; what is more than that stays (P3)."""
     if names and _are_seconds([properties.get(names[0]) for properties in rest]):
         return _pop(rest, names)
     seconds = []
@@ -250,7 +250,7 @@ def _pop_seconds(rest: list[Properties], names: list[str]) -> list[Any]:
 
 
 def _read(rule: Rule) -> Value:
-    """The value of a plain column. A part of a property does not use it up (P3)."""
+    """Return the reader of a plain column. A part of a property stays in `rest` (P3)."""
     source = rule.source
 
     def whole(properties: Properties, _event: Any, used: dict[str, bool]) -> Any:
@@ -277,7 +277,7 @@ def _read(rule: Rule) -> Value:
 
 
 def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
-    """The value of a column that `rules` build together; `depth` steps lead to its `field`.
+    """Return the reader of a column that `rules` build; `depth` steps lead to its `field`.
 
     Longer destinations come first: an attribute's own rule wins over an object copied around it.
     """
@@ -310,7 +310,7 @@ def _built(field: Field, depth: int, rules: list[Rule]) -> Value:
 
 
 def _wrapper(rule: Rule) -> str | None:
-    """The name that a value read along `[*]` gets in an object that has such an attribute.
+    """Return the attribute for a value read along `[*]` in an object.
 
     Data Prep's own example: `emails[*].name` into the objects `pi[*].names` makes
     `{"names": {"name": …}}`.
@@ -322,13 +322,13 @@ def _wrapper(rule: Rule) -> str | None:
 
 
 def _at(path: tuple[Step, ...], positions: tuple[int, ...]) -> list[str | int]:
-    """`path` with its `[*]` replaced by `positions`."""
+    """Return `path` with its `[*]` replaced by `positions`."""
     given = iter(positions)
     return [next(given) if step is None else step for step in path]
 
 
 def _inside(value: Any, path: tuple[Step, ...]) -> Iterator[tuple[tuple[int, ...], Any]]:
-    """(positions that its `[*]` stand for, value) of all that is at `path` in `value`.
+    """Yield (positions of its `[*]`, value) of all that is at `path` in `value`.
 
     A list's element without the last of it counts as None, so that the others keep their places.
     """
@@ -351,7 +351,7 @@ def _inside(value: Any, path: tuple[Step, ...]) -> Iterator[tuple[tuple[int, ...
 
 
 def _put(field: Field, old: Any, path: list[str | int], value: Any) -> tuple[Any, bool]:
-    """`old` with `value` at `path` inside it, and whether all of `value` found its place.
+    """Return `old` with `value` at `path`, and whether all of `value` is in it.
 
     What there is on the way was put there by paths as long or longer: never a scalar.
     """
@@ -371,7 +371,7 @@ def _put(field: Field, old: Any, path: list[str | int], value: Any) -> tuple[Any
 
 
 def _fill(field: Field, old: Any, value: Any) -> tuple[Any, bool]:
-    """`old`, filled up from `value`, and whether all of `value` is there now.
+    """Return `old` filled up from `value`, and whether all of `value` is in it.
 
     Copying an object takes the attributes that the schema's object has too, at every level.
     """

@@ -1,4 +1,4 @@
-"""Says of one row which values could not be cast, and where they came from. Pure.
+"""The values of a row that could not be cast, and the properties they were read from. Pure.
 
 It is called for rows that are rejected, and looks at them once more: a failed cast leaves a null,
 of which a schema can only tell that something required is missing.
@@ -19,14 +19,14 @@ Place = tuple[str | int, ...]
 
 
 class Uncast:
-    """What the casts of a flow refused, row by row."""
+    """Describes the failed casts of a flow, row by row."""
 
     def __init__(self, schema: Schema, mapping: MappingSet) -> None:
         self._schema = schema
         self._mapping = mapping
 
     def __call__(self, batch: Batch, row: int) -> dict[Place, str]:
-        """A sentence for each place of the row where a value could not be cast."""
+        """Return a sentence for each place of the row where a value could not be cast."""
         found: dict[Place, str] = {}
         for column, root in enumerate(self._mapping.destinations):
             field = self._schema.find(root)
@@ -37,7 +37,7 @@ class Uncast:
         return found
 
     def _source(self, column: int, place: Place, line: bytes) -> str:
-        """What the value at `place` was read from, in the words of a mapping."""
+        """Return the source of the value at `place`, as a mapping names it."""
         rules = [rule for rule in self._mapping.groups[column] if _leads(rule, place)]
         rule = max(rules, key=lambda rule: len(rule.path))
         source = rule.source
@@ -52,7 +52,7 @@ class Uncast:
 def _refused(
     field: Field, value: Any, place: Place, read: Place
 ) -> Iterator[tuple[Place, Place, Field, Any]]:
-    """The values inside `value` that `columns.cast` takes for failed: where each was to be, and is.
+    """Yield the values inside `value` that `columns.cast` fails: their place and their source.
 
     In a row the elements of a list are counted without those that are null.
     """
@@ -79,7 +79,7 @@ def _refused(
 
 
 def _leads(rule: Rule, place: Place) -> bool:
-    """Whether the rule writes `place`, or what that is in."""
+    """Tell whether the rule writes `place` or an object around it."""
     return all(
         step == at or (step is None and isinstance(at, int))
         for step, at in zip(rule.path, place, strict=False)
@@ -87,7 +87,7 @@ def _leads(rule: Rule, place: Place) -> bool:
 
 
 def _named(field: Field, value: Any) -> str:
-    """What a value should have been."""
+    """Name the type that a value should have had."""
     if field.type in BITS and type(value) is int:  # it is one, and too large
         return f"integer of {BITS[field.type]} bits"
     names = {"string": "text", "array": "list"} | dict.fromkeys(BITS, "integer")
@@ -95,7 +95,7 @@ def _named(field: Field, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message, cut to size."""
+    """Return a value for a message, shortened."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, str):

@@ -57,16 +57,16 @@ class Source:
 
     @property
     def is_event(self) -> bool:
-        """Whether it is the event's name."""
+        """Whether the source is the event's name."""
         return not self.names and self.text is None
 
     @property
     def is_time(self) -> bool:
-        """Whether it is the event's `time`: a number of seconds, as Mixpanel exports it."""
+        """Whether the source is the event's `time`, a number of seconds."""
         return self.names[:1] == ("time",) and not self.inner
 
     def name_in(self, properties: dict[str, Any]) -> str | None:
-        """The name of the one property that it reads in this record, if any."""
+        """Return the name of the property that the source reads in this record, if any."""
         for name in self.names:
             if name in properties:
                 return name
@@ -92,17 +92,17 @@ class Rule:
 
     @property
     def plain(self) -> bool:
-        """Whether its value is a column's value as it is."""
+        """Whether the rule fills a whole column by itself."""
         return self.root == self.path and self.field.type not in CONTAINERS
 
     @property
     def is_second(self) -> bool:
-        """Whether it writes the event's second, however its `time` is written."""
+        """Whether the rule writes the event's second, however its `time` is written."""
         return self.source.is_time and self.field.type in INTEGERS
 
 
 def parse(name: str, document: object, schema: Schema) -> list[Rule]:
-    """The rules in `document`, for records of `schema`; raises InputError with all problems.
+    """Parse the rules in `document` for `schema`; raise InputError with all problems.
 
     The form is Data Prep's: `mappings`, a list of `{sourceType, source, destination}`, also under
     the names `sourceAttribute` and `destinationXdmPath`.
@@ -116,7 +116,7 @@ def parse(name: str, document: object, schema: Schema) -> list[Rule]:
 
 
 def verdicts(name: str, document: object, schema: Schema) -> list[list[str]]:
-    """What is wrong with each of the mappings in `document`; InputError if it is no such set."""
+    """Return the problems of each mapping in `document`; InputError if it is no mapping set."""
     problems, _, found = _judged(document, schema)
     if problems:
         raise InputError(f"The mapping set {name} is none: {'; '.join(problems)}")
@@ -126,7 +126,7 @@ def verdicts(name: str, document: object, schema: Schema) -> list[list[str]]:
 def _judged(
     document: object, schema: Schema
 ) -> tuple[list[str], list[Rule], list[tuple[str, list[str]]]]:
-    """What is wrong with the set itself, its good rules, and (label, problems) of each mapping."""
+    """Return the set's own problems, its valid rules, and (label, problems) of each mapping."""
     problems: list[str] = []
     outer = document if isinstance(document, dict) else {}
     entries = outer.get("mappings")
@@ -149,7 +149,7 @@ def _judged(
 
 
 def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list[str]:
-    """The rule that `entry` states, or all that is wrong with it."""
+    """Parse `entry` into a rule, or return all its problems."""
     if not isinstance(entry, dict):
         return ["is not an object; write {sourceType, source, destination}"]
     problems = _unknown(entry, _MAPPING_KEYS)
@@ -201,7 +201,7 @@ def _unknown(entry: dict[str, Any], known: tuple[str, ...]) -> list[str]:
 
 
 def _text(entry: dict[str, Any], *names: str) -> str:
-    """The text that `entry` holds under one of `names`, or under all of them alike."""
+    """Return the text that `entry` has under one of `names`, or the same under several."""
     found = [entry[name] for name in names if entry.get(name) is not None]
     if not found:
         raise ValueError(f"has no {names[0]!r}; write one")
@@ -213,7 +213,7 @@ def _text(entry: dict[str, Any], *names: str) -> str:
 
 
 def _source(entry: dict[str, Any]) -> Source:
-    """What the source of a mapping reads; raises ValueError saying why it can read nothing."""
+    """Parse the source of a mapping; ValueError with the reason if it can read nothing."""
     kind = entry.get("sourceType")
     if kind == "EXPRESSION":
         raise ValueError("EXPRESSION is not supported yet; only ATTRIBUTE and STATIC are")
@@ -241,7 +241,7 @@ def _source(entry: dict[str, Any]) -> Source:
 
 
 def _path(text: str, *, identifiers: bool = False) -> tuple[Step, ...]:
-    r"""The steps of `text`: names split at '.', each with its `[n]` and `[*]`.
+    r"""Split `text` into steps: names between '.', each with its `[n]` and `[*]`.
 
     As Data Prep has it, a backslash takes the next character as it is (`Full\.Name`), and
     `${First Name}` holds names that are no `identifiers`.
@@ -268,7 +268,7 @@ def _path(text: str, *, identifiers: bool = False) -> tuple[Step, ...]:
 
 
 def _target(text: str, schema: Schema, *, guess: bool) -> tuple[tuple[Step, ...], Field, int]:
-    """The path that `text` writes, the field there, and how many steps lead to its column.
+    """Return the path that `text` writes, its field, and the number of steps to its column.
 
     A column holds a scalar, or all of the first object copied, array or map on the way. `guess`:
     name the nearest column where the schema has none at `text`.
@@ -292,7 +292,7 @@ def _target(text: str, schema: Schema, *, guess: bool) -> tuple[tuple[Step, ...]
 
 
 def _nearest(text: str, schema: Schema) -> str:
-    """The end of a sentence on a destination that the schema lacks: what to do about it.
+    """Return the end of a sentence on a destination that the schema lacks: what to do.
 
     What matters is the name: every column of a schema may begin with the same tenant.
     """
@@ -308,7 +308,7 @@ def _nearest(text: str, schema: Schema) -> str:
 
 
 def child_of(field: Field, step: Step) -> Field | None:
-    """What `step` leads to inside `field`; None where it leads nowhere."""
+    """Return the child of `field` at `step`; None if there is no such child."""
     if field.type == "object":
         return next((child for child in field.fields if child.name == step), None)
     if isinstance(step, str) == (field.type == "map"):
@@ -354,7 +354,7 @@ def _overlaps(rules: list[Rule]) -> Iterator[tuple[Rule, str]]:
 
 
 def _clash(first: Rule, second: Rule) -> bool:
-    """Whether two rules, the path of one of which begins like that of the other, clash."""
+    """Tell whether two rules clash, the path of one being the start of the other's."""
     outer, inner = sorted((first, second), key=lambda rule: len(rule.path))
     if not all(a == b or None in (a, b) for a, b in zip(outer.path, inner.path, strict=False)):
         return False

@@ -1,4 +1,4 @@
-"""Which rules found nothing in a whole run, though a property with nearly their name came. Pure."""
+"""Rules that found nothing in a whole run although a property of a near name came. Pure."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ class Names:
     many: bool = False
 
     def note(self, names: Set[str]) -> None:
-        """Take the names of a batch."""
+        """Add the names of a batch."""
         if not self.many:
             self.seen |= names
             self.many = len(self.seen) > MOST_NAMES
 
 
 def unfound(rules: Iterable[Rule], names: Names, events: int) -> list[str]:
-    """A sentence for each rule that reads a property which no event has, while a near one came.
+    """Return a sentence for each rule that reads a missing property while one of a near name came.
 
     A name that another rule reads is near to nobody: it has its place.
     """
@@ -52,7 +52,7 @@ def unfound(rules: Iterable[Rule], names: Names, events: int) -> list[str]:
 
 
 def _near(name: str, free: Set[str]) -> str | None:
-    """The name in `free` that may have been meant."""
+    """Return the name in `free` that was probably meant."""
     if len(name) > LONGEST:
         return None
     for other in (f"${name}", name.removeprefix("$")):

@@ -1,4 +1,4 @@
-"""The source: requests, responses and what they mean, proxies, time-outs.
+"""The source: a module each for requests, connections, time-outs, bodies, error responses, proxies.
 
-The only importer of httpx. It knows neither lines nor events nor tables.
+`client` is the only importer of httpx. The room knows neither lines nor events nor tables.
 """

@@ -1,96 +1,45 @@
-"""Window -> the bytes of Mixpanel's answer, decompressed and whole, or an error of ours.
+"""Window -> a response of Mixpanel, or an error of ours. The only importer of httpx.
 
-The only importer of httpx: its exceptions end here. It knows neither lines nor events.
+Exceptions of httpx are translated here. It knows neither lines nor events.
 
-Requests go through httpx's transport and not its client, which would read more of the environment
-than we do, follow what a server says, and parse cookies with regular expressions that backtrack.
+Requests go through httpx's transport and not its client: the client reads more of the environment
+than wanted, follows any redirect, and parses cookies with regular expressions that backtrack.
 """
 
 import base64
 import ipaddress
-import json
 import os
 import re
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import certifi
 import httpx
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 from socksio.exceptions import SOCKSError
 
 from engine import __version__
 from engine.errors import InputError, Refused, RetryableError, Truncated, Unavailable
 from engine.mixpanel.proxies import Proxy, certificates, proxy_for
-from engine.mixpanel.responses import answered_at, clean, is_page, quote, sentence, verdict
+from engine.mixpanel.request import params
+from engine.mixpanel.response_body import GZIP, Response
+from engine.mixpanel.responses import clean, verdict
+from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts, Watchdog
 from engine.model.flow import Connection
 from engine.model.window import Window
 
 ENDPOINT = "/api/2.0/export"
-MOST_EVENTS = 100_000  # Mixpanel: the value of `limit` cannot be over 100000
-PIECE = 1 << 20  # bytes; what is handed on at a time, and decompressed at a time
-GATHERED = 1 << 18  # bytes on the wire that are decompressed together
 ERROR_BODY = 1 << 16  # bytes of an error's body that are read
-ERROR_SECONDS = 30  # for which an error's body is awaited: its status says enough
+ERROR_SECONDS = 30  # time-out for an error's body: its status says enough
 LONGEST_LOCATION = 1 << 13  # characters of an address to which a server may redirect
-GZIP = ("gzip", "x-gzip")
 REDIRECTS = 5
 HOST_NAME = re.compile(r"(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|[0-9a-f:.]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds that Mixpanel may take. It computes for minutes before anything comes.
-
-    connect     to a connection, with TLS
-    first_byte  to the head of the answer, and from there to the first byte of its body
-    idle        from byte to byte, from then on
-    total       for the whole
-    """
-
-    connect: float = 30
-    first_byte: float = 20 * 60
-    idle: float = 5 * 60
-    total: float = 6 * 3600
-
-
-DEFAULT_TIMEOUTS = Timeouts()
-
-
-def params(
-    connection: Connection,
-    window: Window,
-    events: Sequence[str] = (),
-    where: str | None = None,
-    limit: int | None = None,
-) -> dict[str, str]:
-    """The query of the request. An arrival window becomes a `where` of its own, beside yours."""
-    query = {
-        "from_date": window.from_date.isoformat(),
-        "to_date": window.to_date.isoformat(),
-        "project_id": str(connection.project_id),
-    }
-    if events:
-        query["event"] = json.dumps(list(events), ensure_ascii=False)
-    clauses = [where] if where else []
-    if window.arrival:
-        arrived = 'number(properties["mp_processing_time_ms"])'
-        start, end = window.requested or window.arrival
-        clauses.insert(0, f"{arrived} >= {start} and {arrived} < {end}")
-    if clauses:
-        query["where"] = clauses[0] if len(clauses) == 1 else f"({clauses[0]}) and ({clauses[1]})"
-    if limit is not None:
-        if not 1 <= limit <= MOST_EVENTS:
-            raise InputError(f"limit is {limit}: Mixpanel takes 1 to {MOST_EVENTS:,}.")
-        query["limit"] = str(limit)
-    return query
+Waiting = Callable[[], AbstractContextManager[None]]
 
 
 def url(
@@ -100,11 +49,14 @@ def url(
     where: str | None = None,
     limit: int | None = None,
 ) -> str:
-    """The request as one can print it: it holds no credentials (P7)."""
+    """Build the address of a request, which is safe to print: it holds no credentials (P7).
+
+    Raises InputError for a host that is no address and for an address of more than 64 KiB.
+    """
     query = params(connection, window, events, where, limit)
     try:
         return str(httpx.URL(_endpoint(connection), params=query))
-    except httpx.InvalidURL:  # it has more than 64 KiB
+    except httpx.InvalidURL:  # longer than 64 KiB
         raise InputError(
             "The events and the filter make a request that is too long for an address. "
             "Ask for fewer events, or with a shorter filter."
@@ -112,7 +64,7 @@ def url(
 
 
 def _endpoint(connection: Connection) -> str:
-    """The address to ask. Basic credentials go over TLS, or to this machine itself (P7)."""
+    """Build the export endpoint. Basic credentials go over TLS or to this machine alone (P7)."""
     name = f"The host of connection {connection.name!r} (or MIXPANEL_HOST)"
     try:
         host = httpx.URL(connection.host)
@@ -134,79 +86,6 @@ def _is_loopback(address: httpx.URL) -> bool:
     return address.host == "localhost"
 
 
-class Response:
-    """An answer on its way: iterate over it, once, for its decompressed body.
-
-    A piece has about PIECE bytes. `received` counts those of the body on the wire. `answered_at`
-    is the server's own clock, in ms since the epoch; None where it does not say.
-    """
-
-    def __init__(self, response: httpx.Response, connection: Connection, watch: "_Watch") -> None:
-        self.status = response.status_code
-        self.answered_at = answered_at(response.headers)
-        self.received = 0
-        self.encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        self._begun = False
-        self._response = response
-        self._connection = connection
-        self._watch = watch
-
-    def __iter__(self) -> Iterator[bytes]:
-        """The decompressed body; Truncated unless it ends as it should (P1)."""
-        gathered: list[bytes] = []
-        size = 0
-        for piece in self._body():
-            gathered.append(piece)
-            size += len(piece)
-            if size >= PIECE:
-                yield self._events(b"".join(gathered))
-                gathered, size = [], 0
-        if gathered:
-            yield self._events(b"".join(gathered))
-
-    def _events(self, piece: bytes) -> bytes:
-        """`piece`, unless it begins a page where there should be events."""
-        page = "text/html" in self._response.headers.get("content-type", "").lower()
-        if self.status == httpx.codes.OK and not self._begun and (page or is_page(piece)):
-            said = quote(sentence(piece), self._connection)
-            raise Unavailable(
-                f"{self._connection.host} answered with an HTML page instead of events"
-                + (f": {said}" if said else ".")
-            )
-        self._begun = True
-        return piece
-
-    def _body(self) -> Iterator[bytes]:
-        """The decompressed body as it comes, in pieces of any size, whatever it holds."""
-        headers, encoding = self._response.headers, self.encoding
-        if encoding in GZIP:
-            yield from _gunzipped(self.received_chunks())
-        elif encoding == "identity":
-            framed = "content-length" in headers or "transfer-encoding" in headers
-            if self.status == httpx.codes.OK and not framed:  # P1
-                raise Truncated(
-                    f"{self._connection.host} answered without length, chunks or compression, so"
-                    " nothing tells a whole answer from half of one: check the proxy in between."
-                )
-            yield from self.received_chunks()
-        else:
-            raise Unavailable(
-                f"{self._connection.host} answered in an encoding that nobody asked for:"
-                f" {clean(encoding, self._connection)}"
-            )
-
-    def received_chunks(self) -> Iterator[bytes]:
-        """The body as it comes from the wire."""
-        chunks = self._response.iter_raw()
-        while True:
-            with self._watch.waiting(in_body=True):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            self.received += len(chunk)
-            yield chunk
-
-
 @contextmanager
 def stream(
     connection: Connection,
@@ -215,34 +94,37 @@ def stream(
     events: Sequence[str] = (),
     where: str | None = None,
     limit: int | None = None,
-    limits: Timeouts = DEFAULT_TIMEOUTS,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
     stopped: Callable[[], bool] = lambda: False,
     now: Callable[[], float] = time.time,
 ) -> Iterator[Response]:
-    """The answer to one request; leaving the `with` early closes the connection at once (P8).
+    """Make one request; leaving the `with` block closes the connection at once (P8).
 
-    `stopped` is asked about twice a second, from another thread, while the network is awaited:
-    once it is true, the wait ends with Unavailable. `now`: seconds since the epoch.
+    `stopped` is called about twice a second from another thread while the network is awaited: once
+    it returns true, the wait ends with Unavailable. `now`: seconds since the epoch.
     Raises, here or while the body is read: InputError; Refused, RateLimited, Unavailable; Truncated
     for a body that is not whole (P1).
     """
     address = url(connection, window, events, where, limit)
-    # Credentials in clear go to this machine itself, so not through a proxy of the environment.
+    # Basic credentials over http go to this machine alone, so never through a proxy.
     proxy = proxy_for(address, os.environ) if address.startswith("https:") else None
     with (
         _transport(address, proxy) as transport,
-        _Watch(connection, limits, stopped, proxy) as watch,
-        closing(_answer(transport, connection, address, limits, watch)) as response,
+        Watchdog(connection.host, timeouts, stopped) as watchdog,
     ):
-        answered = Response(response, connection, watch)
-        if answered.status != httpx.codes.OK:
-            body = _start(answered, watch) if answered.status >= httpx.codes.BAD_REQUEST else b""
-            raise verdict(answered.status, response.headers, body, connection, now())
-        yield answered
+        waiting = partial(_waiting, watchdog, connection, proxy)
+        timing = {"timeout": _timeout(timeouts), "trace": watchdog.trace}
+        with closing(_open(transport, connection, address, timing, waiting)) as opened:
+            response = Response(opened, connection, partial(waiting, in_body=True))
+            if response.status != httpx.codes.OK:
+                failed = response.status >= httpx.codes.BAD_REQUEST
+                body = _error_body(response, watchdog) if failed else b""
+                raise verdict(response.status, opened.headers, body, connection, now())
+            yield response
 
 
 def _transport(address: str, proxy: Proxy | None) -> httpx.HTTPTransport:
-    """What makes the connection. All that it takes from the environment is handed to it."""
+    """Make the transport; everything it takes from the environment is passed in here."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unlike Python's default, it logs no keys (P7)
     if address.startswith("https:"):
         _trust(tls, certificates(os.environ))
@@ -255,7 +137,7 @@ def _transport(address: str, proxy: Proxy | None) -> httpx.HTTPTransport:
 
 
 def _trust(tls: ssl.SSLContext, named: Mapping[str, str]) -> None:
-    """Load the certificates that variables of the environment name, or else those of certifi."""
+    """Load the certificates that environment variables name, or those of certifi."""
     if not named:
         tls.load_verify_locations(certifi.where())
     for variable, path in named.items():
@@ -274,14 +156,20 @@ def _trust(tls: ssl.SSLContext, named: Mapping[str, str]) -> None:
             ) from None
 
 
-def _answer(
+def _timeout(timeouts: Timeouts) -> dict[str, float | None]:
+    """Time-outs of httpx, as a second line of defence behind the watchdog's finer ones."""
+    read = timeouts.first_byte + timeouts.idle
+    return httpx.Timeout(timeouts.connect, read=read).as_dict()
+
+
+def _open(
     transport: httpx.HTTPTransport,
     connection: Connection,
     address: str,
-    limits: Timeouts,
-    watch: "_Watch",
+    extensions: Mapping[str, Any],
+    waiting: Waiting,
 ) -> httpx.Response:
-    """The response that has begun, after redirects within the same host."""
+    """Send the request, follow redirects within its host, and return the response's head."""
     own = httpx.URL(address)
     credentials = f"{connection.username}:{connection.password.reveal()}".encode()
     headers = {
@@ -291,13 +179,10 @@ def _answer(
         "User-Agent": f"mixpanel-etl/{__version__}",
         "Authorization": f"Basic {base64.b64encode(credentials).decode()}",
     }
-    # The watch keeps the finer limits; this one stands behind it.
-    timeout = httpx.Timeout(limits.connect, read=limits.first_byte + limits.idle).as_dict()
-    extensions = {"timeout": timeout, "trace": watch.trace}
     target = own
     for _ in range(REDIRECTS):
-        with watch.waiting():
-            request = httpx.Request("GET", target, headers=headers, extensions=extensions)
+        with waiting():
+            request = httpx.Request("GET", target, headers=headers, extensions=dict(extensions))
             response = transport.handle_request(request)
         if not response.has_redirect_location:
             return response
@@ -309,7 +194,7 @@ def _answer(
 def _redirected(
     own: httpx.URL, address: httpx.URL, location: str, connection: Connection
 ) -> httpx.URL:
-    """Where a redirect leads. Credentials stay with their host (P7)."""
+    """Return the target of a redirect. Credentials stay with their host (P7)."""
     unread = Refused(f"{own.host} redirects to an address that cannot be read. Check the host.")
     if len(location) > LONGEST_LOCATION:
         raise unread
@@ -332,147 +217,26 @@ def _origin(address: httpx.URL) -> tuple[str, str, int | None]:
     return address.scheme, address.host, port
 
 
-class _Watch:
-    """Ends a request that takes longer than it may, or is not wanted any more.
-
-    httpx knows one limit for every read. Here the first byte may take longer than the next, all
-    together must end, and a wait can be stopped; so a thread looks on, and shuts the socket down,
-    which wakes whoever reads from it.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        limits: Timeouts,
-        stopped: Callable[[], bool],
-        proxy: Proxy | None = None,
-    ) -> None:
-        self._connection = connection
-        self._limits = limits
-        self._stopped = stopped
-        self._proxy = proxy
-        self._ends = float("inf")
-        self._error: Unavailable | None = None
-        self._socket: socket.socket | None = None
-        self._begun = time.monotonic()
-        self._since: float | None = None  # what we wait for was awaited from then on
-        self._heard = False
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="export-watch", daemon=True)
-
-    def __enter__(self) -> "_Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    @contextmanager
-    def waiting(self, *, in_body: bool = False) -> Iterator[None]:
-        """Around whatever waits for the network: its exceptions become ours here."""
-        self._since = time.monotonic()
-        try:
+@contextmanager
+def _waiting(
+    watchdog: Watchdog, connection: Connection, proxy: Proxy | None, *, in_body: bool = False
+) -> Iterator[None]:
+    """Wait for the network within the time-outs, and translate exceptions of httpx."""
+    try:
+        with watchdog.waiting(in_body=in_body):
             yield
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
-            if isinstance(error, httpx.ProxyError):
-                self._close()
-            # From None: the message of `error` may repeat credentials, or part of an event (P7).
-            raise self._error or translated(
-                error, self._connection, in_body=in_body, proxy=self._proxy
-            ) from None
-        except (SOCKSError, AssertionError):
-            if not (self._proxy and self._proxy.is_socks):
-                raise
-            self._close()
-            raise self._error or _no_socks(self._proxy) from None
-        finally:
-            self._since = None
-        if self._error:
-            raise self._error
-        self._heard = self._heard or in_body
-
-    def hurry(self, seconds: float) -> None:
-        """End the request in so many seconds at the latest."""
-        self._ends = time.monotonic() + seconds
-
-    def trace(self, event: str, info: Mapping[str, Any]) -> None:
-        """Httpcore tells what it does; what we want is the socket, bare or with TLS."""
-        if event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            self._socket = info["return_value"].get_extra_info("socket")
-            if self._error:
-                self._shut_down()
-
-    def _look_on(self) -> None:
-        limits = self._limits
-        pause = min(0.5, limits.first_byte / 4, limits.idle / 4, limits.total / 4)
-        while not self._over.wait(pause):
-            if reason := self._reason(time.monotonic()):
-                self._error = Unavailable(reason)
-                self._shut_down()
-                return
-
-    def _reason(self, now: float) -> str | None:
-        """Why the request must end now."""
-        host, since, limits = self._connection.host, self._since, self._limits
-        patience = limits.idle if self._heard else limits.first_byte
-        if self._stopped():
-            return f"The request to {host} was stopped."
-        if now > self._ends or now - self._begun > limits.total:
-            return f"{host} did not finish its answer within {limits.total:g} seconds."
-        if since is not None and now - since > patience:
-            return f"{host} sent nothing for {patience:g} seconds."
-        return None
-
-    def _close(self) -> None:
-        """Close the connection to a SOCKS proxy, which httpcore leaves open where that refuses."""
-        if self._socket:
-            self._socket.close()
-
-    def _shut_down(self) -> None:
-        if self._socket:
-            with suppress(OSError):  # it is closed already
-                # Not SSLSocket's own: that would let the reader go on without decryption.
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-def _gunzipped(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """What the gzip members in `chunks` hold, PIECE bytes at a time: a bomb cannot fill memory.
-
-    Truncated unless the last one comes to its end, checksum and length included, and nothing else
-    follows it (P1).
-    """
-    member: Any = None
-    ended = False
-    for chunk in _gathered(chunks):
-        data = chunk
-        while data or not (ended or member is None or member.needs_input):
-            if member is None or ended:
-                member, ended = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), False
-            try:
-                piece = member.decompress(data, PIECE)
-            except igzip_lib.error as error:  # type: ignore[misc]  # its stubs declare an instance
-                # A damaged byte, a wrong checksum, or something else after the end
-                raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
-            if piece:
-                yield piece
-            ended = member.eof
-            data = member.unused_data if ended else b""
-    if not ended:
-        raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
-
-
-def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Larger chunks: the fewer, the less do threads wait for one another."""
-    held: list[bytes] = []
-    size = 0
-    for chunk in chunks:
-        held.append(chunk)
-        size += len(chunk)
-        if size >= GATHERED:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
+    except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL) as error:
+        if isinstance(error, httpx.ProxyError):
+            watchdog.close_socket()
+        # From None: the message of `error` may repeat credentials, or part of an event (P7).
+        raise watchdog.error or translated(
+            error, connection, in_body=in_body, proxy=proxy
+        ) from None
+    except (SOCKSError, AssertionError):
+        if not (proxy and proxy.is_socks):
+            raise
+        watchdog.close_socket()
+        raise watchdog.error or _no_socks(proxy) from None
 
 
 def translated(
@@ -482,7 +246,7 @@ def translated(
     in_body: bool = False,
     proxy: Proxy | None = None,
 ) -> Refused | Truncated | Unavailable:
-    """What an exception of httpx means; `in_body`: the answer had begun well."""
+    """Translate an exception of httpx; `in_body`: the response had started well."""
     host = connection.host
     said = clean(_without_bytes(str(error)) or type(error).__name__, connection)
     cause: BaseException | None = error
@@ -512,12 +276,12 @@ def translated(
 
 
 def _without_bytes(message: str) -> str:
-    """A message of h11's without the bytes of the answer that it ends with: they may be events."""
+    """Cut from a message of h11 the bytes of the response that end it: they may be events (P7)."""
     return re.split(r":? ?(?:bytearray\()?b['\"]", message[:ERROR_BODY], maxsplit=1)[0]
 
 
 def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused | Unavailable:
-    """What a proxy answered when it was asked for a connection; its own words are not shown (P7).
+    """Translate a proxy's refusal to connect; its own text is not shown (P7).
 
     Over HTTP the message begins with a status, over SOCKS it is one of httpcore's sentences.
     """
@@ -537,7 +301,7 @@ def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused |
 
 
 def _no_socks(proxy: Proxy) -> Unavailable:
-    """What an answer means that is none of SOCKS."""
+    """Return the error for a proxy that does not answer by SOCKS."""
     unreached = Unavailable(
         f"The proxy of {proxy.variable} does not answer as a SOCKS proxy does: check its scheme"
         " and its port."
@@ -546,17 +310,17 @@ def _no_socks(proxy: Proxy) -> Unavailable:
     return unreached
 
 
-def _start(answered: Response, watch: _Watch) -> bytes:
-    """The beginning of an error's body: as much of it as comes soon."""
+def _error_body(response: Response, watchdog: Watchdog) -> bytes:
+    """Read the start of an error's body, as much as arrives within ERROR_SECONDS."""
     gathered = bytearray()
-    watch.hurry(ERROR_SECONDS)
+    watchdog.end_within(ERROR_SECONDS)
     with suppress(RetryableError):  # the status says more than how its text broke off
-        for chunk in answered.received_chunks():
+        for chunk in response.received_chunks():
             gathered += chunk
             if len(gathered) >= ERROR_BODY:
                 break
     start = bytes(gathered)
-    if answered.encoding in GZIP:
+    if response.encoding in GZIP:
         with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)
-    return start[:ERROR_BODY] if answered.encoding == "identity" else b""
+    return start[:ERROR_BODY] if response.encoding == "identity" else b""

@@ -1,4 +1,4 @@
-"""Which proxy and which certificates the environment wants for one host, as curl reads it. Pure.
+"""The proxy and the certificates that the environment sets for a host, as curl reads it. Pure.
 
 A part of a variable that cannot be read matters only where this host needs it; it is then named by
 its variable and never by its value, which may hold a password (P7).
@@ -28,12 +28,12 @@ class Proxy:
 
     @property
     def is_socks(self) -> bool:
-        """Whether it speaks SOCKS and not HTTP."""
+        """Whether the proxy speaks SOCKS and not HTTP."""
         return self.url.startswith("socks")
 
 
 def proxy_for(address: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy through which the environment wants an https `address` asked; None: directly.
+    """Return the proxy that the environment sets for an https `address`; None: no proxy.
 
     InputError where there should be one and its variable cannot be read.
     """
@@ -51,18 +51,18 @@ def proxy_for(address: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def certificates(environ: Mapping[str, str]) -> dict[str, str]:
-    """SSL_CERT_FILE and SSL_CERT_DIR, as far as they are set, by their names."""
+    """Return SSL_CERT_FILE and SSL_CERT_DIR by name, if they are set."""
     names = ("SSL_CERT_FILE", "SSL_CERT_DIR")
     return {name: value for name in names if (value := environ.get(name, "").strip())}
 
 
 def _first(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
-    """The first variable that is not empty."""
+    """Return the first variable that is not empty."""
     return next((name for name in names if environ.get(name, "").strip()), None)
 
 
 def _parsed(value: str, variable: str) -> Proxy:
-    """The proxy that a variable describes; ValueError if it describes none."""
+    """Parse the proxy in a variable's value; ValueError if there is none in it."""
     value.encode()  # UnicodeEncodeError for bytes that are no UTF-8
     scheme, separator, rest = value.partition("://")
     if not separator:
@@ -84,12 +84,12 @@ def _parsed(value: str, variable: str) -> Proxy:
 
 
 def _is_plain(char: str) -> bool:
-    """Whether a host's name or address may have this character."""
+    """Tell whether a host's name or address may have this character."""
     return char.isascii() and (char.isalnum() or char in "-._:")
 
 
 def _is_excluded(host: str, port: int, environ: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY names this host."""
+    """Tell whether NO_PROXY names this host."""
     variable = _first(("no_proxy", "NO_PROXY"), environ)
     if variable is None:
         return False
@@ -98,7 +98,7 @@ def _is_excluded(host: str, port: int, environ: Mapping[str, str]) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """Whether an entry of NO_PROXY means this host; one that cannot be read means none."""
+    """Tell whether an entry of NO_PROXY means this host; an unreadable entry means no host."""
     if entry == "*":
         return True
     entry = entry.rpartition("://")[2].rstrip("/")

@@ -1,4 +1,4 @@
-"""What an answer other than events means: which error of ours, in which words. Pure.
+"""Responses that are no events -> our errors and their messages; rate-limit headers. Pure.
 
 It knows statuses, headers and bodies, and no connection. Whatever a server sends is cut to a
 bounded length before it is worked on, and no regular expression here can backtrack.
@@ -37,7 +37,7 @@ QUOTES = "\"'`\u201c\u201d\u2018\u2019"
 def verdict(
     status: int, headers: Mapping[str, str], body: bytes, connection: Connection, now: float
 ) -> Refused | RateLimited | Unavailable:
-    """What an answer other than 200 means. Mixpanel documents none; peers have recorded these."""
+    """Return the error for a response other than 200, by what peers recorded of Mixpanel."""
     # Below 400 a body may be events; that of a 407 may repeat the credentials of a proxy.
     readable = status >= 400 and status != 407
     said = clean(hidden_event(sentence(body)), connection) if readable else ""
@@ -70,7 +70,7 @@ def verdict(
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds of `Retry-After`, which is a number or a date; a date counts from the answer's own.
+    """Return the seconds of `Retry-After`; a date counts from the date of the response.
 
     So a wrong clock on this machine does no harm. None where there is none or no sense in it.
     """
@@ -83,13 +83,13 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 
 def answered_at(headers: Mapping[str, str]) -> int | None:
-    """The server's own clock by its `Date`, in ms since the epoch; None without a readable one."""
+    """Return the server's clock by its `Date`, in ms since the epoch; None if unreadable."""
     seconds = _seconds(headers.get("date", "")[:MOST_DATE])
     return None if seconds is None else int(seconds * 1000)
 
 
 def _seconds(date: str) -> float | None:
-    """An HTTP date as seconds since the epoch."""
+    """Return an HTTP date as seconds since the epoch; None if it is none."""
     if len(date) > LONGEST_DATE:
         return None
     try:
@@ -100,12 +100,12 @@ def _seconds(date: str) -> float | None:
 
 
 def is_page(body: bytes) -> bool:
-    """Whether `body` is HTML, whatever its type says."""
+    """Tell whether `body` is HTML, whatever its type says."""
     return body.removeprefix(BOM).lstrip()[:1] == b"<"
 
 
 def sentence(body: bytes) -> str:
-    """What an error's body says: the error in its JSON, the title of its page, its first line.
+    """Return the message of an error's body: its JSON's error, its page's title, or its first line.
 
     Only the first bytes are looked at, but for JSON, which has to be read whole.
     """
@@ -120,9 +120,7 @@ def sentence(body: bytes) -> str:
 
 
 def _error_in(body: bytes) -> str:
-    """The text of the error that JSON describes; the JSON itself if it names none, "" for JSON that
-    is too deep to be written.
-    """
+    """Return the error's text in JSON, or the JSON itself; "" if it is too deep to be encoded."""
     try:
         value = orjson.loads(body)
         while isinstance(value, dict):
@@ -135,13 +133,13 @@ def _error_in(body: bytes) -> str:
 
 
 def hidden_event(text: str) -> str:
-    """`text`, unless an event stands in it."""
+    """Return `text`, or HIDDEN if it may hold an event."""
     plain = _unescaped(text)
     return HIDDEN if any(key in plain for key in EVENT_KEYS) else text
 
 
 def quote(text: str, connection: Connection) -> str:
-    """What one may show of text that stands where events should: a sentence, or JSON of an error.
+    """Return what may be shown of text found in place of events: a sentence, or an error's JSON.
 
     The end of an answer that was cut may be any part of an event.
     """
@@ -154,14 +152,12 @@ def quote(text: str, connection: Connection) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """`text` as plain JSON writes it: no escapes, no space, one kind of quotation mark."""
+    """Return `text` without escapes and spaces, with one kind of quotation mark."""
     return "".join(text[:LOOKED_AT].replace("\\", "").replace("'", '"').split())
 
 
 def _oddities(connection: Connection) -> str:
-    """A hint at quotation marks, spaces and unseen signs that were hardly meant as part of a
-    credential.
-    """
+    """Return a hint at quotation marks, spaces and invisible characters in the credentials."""
     values = {"name": connection.username, "secret": connection.password.reveal()}
     hints = []
     for what, value in values.items():
@@ -210,7 +206,7 @@ def _mask_word(text: str, word: str) -> str:
 
 
 def _begun(text: str, shapes: Iterable[str]) -> Iterator[str]:
-    """The ends of `text` with which one of `shapes` begins, from SOME characters on."""
+    """Yield the ends of `text` that are the start of one of `shapes`, from SOME characters on."""
     for shape in shapes:
         for size in range(SOME, min(len(shape), len(text) + 1)):
             if text.endswith(shape[:size]):
@@ -218,7 +214,7 @@ def _begun(text: str, shapes: Iterable[str]) -> Iterator[str]:
 
 
 def _shapes(secret: str) -> tuple[str, ...]:
-    """How a server may write `secret` when it repeats it: plain, in a URL, in JSON, in HTML."""
+    """Return the ways in which a server may repeat `secret`: plain, in a URL, JSON or HTML."""
     in_json = json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]
     in_url = percent_encoded(secret), percent_encoded(secret, safe="")
     return secret, *in_url, *in_json, html.escape(secret)

@@ -41,7 +41,7 @@ class Borders:
         self.high = high if self.high is None else max(high, self.high)
 
     @property
-    def rows_beside(self) -> int:
+    def rows_outside(self) -> int:
         """Return the number of rows in the UTC days just before and after the request's."""
         return self.before + self.after
 
@@ -51,11 +51,11 @@ class Borders:
         Negative: the project's days begin earlier. As exact as the rows are dense. `over`: whether
         all days have ended; of a day that goes on it is unknown what lies within 24 hours.
         """
-        if not self.rows_beside or self.low is None or self.high is None:
+        if not self.rows_outside or self.low is None or self.high is None:
             return UTC
         longest = (self.last - self.first + 1) * SECONDS + CHANGE
         fits = over and self.high - self.low < longest
-        many = self.rows_beside >= FEW and self.rows_beside >= self.rows * PERCENT / 100
+        many = self.rows_outside >= FEW and self.rows_outside >= self.rows * PERCENT / 100
         if not (fits or many):
             return UTC
         if self.before >= self.after:

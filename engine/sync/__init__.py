@@ -1,4 +1,4 @@
-"""One flow: the stages of a pull, the runner, and the sources of windows.
+"""One flow: `pull` is an event's whole way; `runner` brings the windows of a source into the table.
 
-Those are backfill, incremental and replay. It knows no command line, no HTTP server and no daemon.
+`backfill`, `incremental` and `replay` are the sources of windows; `executors` is where pulls run.
 """

@@ -1,6 +1,6 @@
-"""A range of days -> windows, for `runs` to bring into the table."""
+"""A range of days as a source of windows for the runner."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -8,24 +8,26 @@ from engine.catalog.database import Catalog
 from engine.dataset import positions, single_days
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
-from engine.errors import EtlError
 from engine.model import schedule
 from engine.model.flow import Flow
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, day_over, latest_day
 from engine.sync import day_marks, splitting
+from engine.sync.options import Options
 from engine.sync.pull import Rules
-from engine.sync.runner import Ended, Event, GaveUp, NoEvents, Noticed, Options, Runs
+from engine.sync.run_updates import Ended, GaveUp, NoEvents, Noticed, RunUpdate
+from engine.sync.runner import Runner
+from engine.sync.window_source import Result
 
 
 def missing_days(
     flow: Flow, dataset: Dataset, days: Sequence[date], now: int | None = None
 ) -> list[date]:
-    """Those of `days` that were never pulled, were pulled before they were over, or were undone.
+    """Return those of `days` that are not complete in the table.
 
-    Also those that came empty when they were young, and were not asked for again since, and those
-    that hold rows by their UTC days where the project has others. One that was pulled later than
-    `now` was so by a clock that was ahead: nobody knows when.
+    A day is missing if it was never pulled, was pulled before it was over, was undone (P10), came
+    empty soon after its end and was not requested again, or holds rows by UTC days that are not the
+    project's. A day pulled later than `now` was pulled by a clock that was ahead, so it is missing.
     """
     zone, lost = flow.connection.zone, positions.undone(flow, dataset, days)
     pulled = {day: dataset.position(app_id(flow, day)) for day in days}
@@ -43,9 +45,10 @@ def missing_days(
 
 
 def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
-    """The first arrival window, where the flow has a schedule and that is still to come.
+    """Return the first arrival window of a scheduled flow; None if it is not due any more.
 
-    It would begin where days that were pulled before it end, and leave out all the others (P4).
+    It has to come before every day: pulled later, it would begin where the pulled days end, and
+    leave out all other days (P4).
     """
     arrived = dataset.position(app_id(flow, ARRIVAL))
     wrong = arrived is not None and schedule.is_later(arrived, now)  # it is put back first
@@ -56,7 +59,7 @@ def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
 
 
 class Backfill:
-    """Brings days into a dataset. `run` is the whole of it."""
+    """Brings a range of days into a dataset, by `run`."""
 
     def __init__(
         self,
@@ -65,41 +68,41 @@ class Backfill:
         dataset: Dataset,
         catalog: Catalog,
         options: Options,
-        tell: Callable[[Event], None] = lambda _: None,
+        report: Callable[[RunUpdate], None] = lambda _: None,
     ) -> None:
         self._flow = flow
         self._rules = rules
         self._dataset = dataset
         self._catalog = catalog
         self._options = options
-        self._tell = tell
-        self._runs = Runs(flow, rules, dataset, catalog, options, self._note)
+        self._report = report
+        self._runner = Runner(flow, rules, dataset, catalog, options, self._note)
         self._sizes = splitting.Sizes()
-        self._empty: list[date] = []  # of the days that came
+        self._empty: list[date] = []  # days without events
         self._days: list[date] = []
         self._first: Window | None = None  # of arrival: it comes before every day
         self._arriving = False
         self._before: int | None = None
         self._counts: list[float] = []  # events a day, of each window that came
-        self._again = set[date]()  # days that were misfiled and are asked for again
-        self._refiling: date | None = None  # that of them which is out
+        self._again = set[date]()  # misfiled days that are requested again
+        self._refiling: date | None = None  # the misfiled day that is being pulled
         self.committed = 0  # days
         self.otherwise = 0  # days that are complete by another mapping set or schema
 
     def run(self, days: Sequence[date]) -> list[RunRecord]:
-        """Pull and commit every one of `days` that is due; the records of the runs that ended.
+        """Pull and commit every one of `days` that is due; return the records of ended runs.
 
         Raises nothing for a run that fails: its record says so. On KeyboardInterrupt what runs is
         thrown away, and what is committed stays (P8).
         """
-        with self._runs.prepared():
+        with self._runner.prepared():
             now = self._options.now()
-            missing = missing_days(self._flow, self._dataset, days, now)
-            due = days if self._options.force else missing
+            force = self._options.force
+            due = days if force else missing_days(self._flow, self._dataset, days, now)
             self._days = sorted(due)
             if due:
                 self._first = first_arrival(self._flow, self._dataset, now)
-            self._before = self._reach()
+            self._before = self._high_watermark()
             self.committed = complete = len(days) - len(due)
             rest = sorted(set(days).difference(due))
             self.otherwise = len(
@@ -107,22 +110,22 @@ class Backfill:
             )
             size = self._options.days_per_request
             if due and size and size > 1 and single_days.begin(self._dataset):
-                self._tell(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
+                self._report(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
             history = self._catalog.history(self._flow.name)
             self._sizes = splitting.from_history(history, self._options.now())
-            records = self._runs.run(self)
+            records = self._runner.run(self)
         if self._empty:
             all_ = len(self._empty) == self.committed - complete
-            self._tell(NoEvents(self._flow, sorted(self._empty), all_))
+            self._report(NoEvents(self._flow, sorted(self._empty), all_))
         return records
 
-    def _note(self, event: Event) -> None:
-        if isinstance(event, Ended):
-            self._empty += event.empty
-        self._tell(event)
+    def _note(self, update: RunUpdate) -> None:
+        if isinstance(update, Ended):
+            self._empty += update.empty
+        self._report(update)
 
-    def next(self) -> Window | None:
-        """The first days that are left, as many as one request should ask for."""
+    def next_window(self) -> Window | None:
+        """Return a window of the first days that are left, as large as a request should be."""
         if self._first:
             first, self._first, self._arriving = self._first, None, True
             return first
@@ -144,7 +147,7 @@ class Backfill:
         return self._handed_out(window)
 
     def _next_alone(self) -> Window | None:
-        """One day; where any is to come, first all those that are misfiled, one after the other."""
+        """Return a window of one day; misfiled days come first, one after the other."""
         if self._refiling or not (self._days or self._again):
             return None
         last = latest_day(self._options.now(), self._flow.connection.zone)
@@ -160,7 +163,7 @@ class Backfill:
         return self._handed_out(Window(day, day)) if day else None
 
     def _handed_out(self, window: Window) -> Window:
-        """`window` as far as it goes; its days are not to come again."""
+        """Return `window` up to the high watermark, and take its days off the list."""
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
         # The first day that is pulled before any arrival window says where those begin.
@@ -171,34 +174,37 @@ class Backfill:
     def _has_arrived(self) -> bool:
         return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
 
-    def _reach(self) -> int | None:
-        """Where arrival windows stand: beside them, a day keeps to what they have brought (P4)."""
+    def _high_watermark(self) -> int | None:
+        """Return the high watermark (ms), to which days beside arrival windows are cut off (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
         return schedule.advance_to(self._flow, arrived, self._options.now())
 
-    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
-        """Learn how many events a day has; without the first arrival window there are no days."""
-        if self._arriving:
-            self._arriving, self._before = False, self._reach()
+    def on_result(self, result: Result) -> None:
+        """Learn how many events a day has, and put the days of a split window back.
+
+        Without the first arrival window no day is pulled.
+        """
+        window = result.window
         if self._refiling in window.days:
             self._refiling = None
+        if result.split:
+            self._arriving = False  # nothing was committed: where arrival windows begin is open
+            self._sizes.failed(window, result.bad)
+            self._days = sorted({*self._days, *window.days})
+            self._refiling = None
+            return
+        if self._arriving:
+            self._arriving, self._before = False, self._high_watermark()
         if window.arrival:
-            if error and (left := self.give_up()):
-                self._tell(GaveUp(left))
-        elif error is None:
+            if result.error and (left := self.give_up()):
+                self._report(GaveUp(left))
+        elif result.error is None:
             self._sizes.came(window)
-            self._counts.append(lines / len(window.days))
+            self._counts.append(result.lines / len(window.days))
             self.committed += len(window.days)
 
-    def split(self, window: Window, bad: Collection[date]) -> None:
-        """Put the days of a failed window back, to be requested in smaller windows."""
-        self._arriving = False  # nothing was committed: where arrival windows begin is still open
-        self._sizes.failed(window, bad)
-        self._days = sorted({*self._days, *window.days})
-        self._refiling = None
-
     def give_up(self) -> int:
-        """The days that were not asked for yet are not asked for at all."""
+        """Drop the days that are left, and return their number."""
         left, self._days = len(self._days), []
         self._again.clear()
         return left

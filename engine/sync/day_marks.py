@@ -1,7 +1,6 @@
-"""What the table remembers of a day besides its position: its rules, and whether it came empty.
+"""Notes in the table about a day besides its position: its rules, and whether it came empty.
 
-They are app transactions of the commit that brought the day. A table without them is as good: then
-nothing is known of either.
+They are app transactions of the commit that brought the day. A table without them works as well.
 """
 
 import json
@@ -16,11 +15,11 @@ from engine.model.schedule import FULL_DAY
 from engine.model.window import day_over
 from engine.sync.pull import Rules
 
-YOUNG = 7 * FULL_DAY  # how long after its end a day without events is asked for once more
+YOUNG = 7 * FULL_DAY  # within which an empty day is requested once more
 
 
 def of_rules(rules: Rules) -> int:
-    """A number that stands for a mapping set and a schema, whatever they are called."""
+    """Return a number that identifies a mapping set and a schema by content, not by name."""
     documents = json.dumps([rules.mapping[1], rules.schema[1]], sort_keys=True)
     return int.from_bytes(sha256(documents.encode()).digest()[:6]) + 1  # 0: forgotten
 
@@ -28,7 +27,7 @@ def of_rules(rules: Rules) -> int:
 def after(
     flow: Flow, dataset: Dataset, run: Run, empty: Collection[date], rules: int
 ) -> dict[str, int]:
-    """What the commit of `run` is to note of its days, where that is not what is noted already.
+    """Return the notes that the commit of `run` has to change.
 
     A day that came `empty` while it was young is noted until it is pulled again, once.
     """
@@ -46,14 +45,14 @@ def after(
 
 
 def is_doubtful(flow: Flow, dataset: Dataset, day: date) -> bool:
-    """Whether `day` came empty the only time it was pulled, soon after its end."""
+    """Tell whether `day` came empty the only time it was pulled, soon after its end."""
     return bool(dataset.position(_empty_id(flow, day)))
 
 
 def pulled_otherwise(
     flow: Flow, dataset: Dataset, days: Sequence[date], rules: Rules
 ) -> list[date]:
-    """Those of `days` that are known to have been pulled with another mapping set or schema."""
+    """Return those of `days` known to be pulled with another mapping set or schema."""
     mark = of_rules(rules)
     found = {day: dataset.position(_rules_id(flow, day)) for day in days}
     return [day for day, noted in found.items() if noted and noted != mark]

@@ -1,4 +1,4 @@
-"""What is said of days of which Mixpanel has no event. Pure."""
+"""The sentence about days of which Mixpanel has no event. Pure."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -10,19 +10,19 @@ SHOWN = 3  # spans of days, or names of events
 
 
 def sentence(flow: Flow, days: Sequence[date], *, all_: bool) -> str:
-    """That `days` are empty, and what could be behind it; `all_`: all that were asked for are."""
+    """Say that `days` are empty, and the possible causes; `all_`: no requested day has events."""
     runs = consecutive(days)
     spans = _some([str(Window(run[0], run[-1])) for run in runs], ", ")
-    told = f"Mixpanel has no event of {spans}"
+    said = f"Mixpanel has no event of {spans}"
     if flow.events and all_:
         which = _some([name[:100] for name in flow.events], " or ")
-        told = f"No event is called {which} on {'this day' if len(days) == 1 else 'these days'}."
-        told += f" Mixpanel has none of {spans}"
+        said = f"No event is called {which} on {'this day' if len(days) == 1 else 'these days'}."
+        said += f" Mixpanel has none of {spans}"
     filters = "with your filter" if flow.where else "without a filter"
     if flow.events and not all_:
         filters = f"of your events, {filters}"
     return (
-        f"{told} ({flow.connection.host}, project {flow.connection.project_id}, {filters}). "
+        f"{said} ({flow.connection.host}, project {flow.connection.project_id}, {filters}). "
         "If there should be some, check the region, the project, the filter and the dates."
     )
 

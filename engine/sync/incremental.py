@@ -1,12 +1,12 @@
-"""One flow, brought up to date: what is due by the table's own positions, until nothing is.
+"""Brings one flow up to date: the windows that are due by the table's positions, one by one.
 
-It knows no schedule but the flow's and no process: it is told to stop, and tells what happens.
+It knows the flow's schedule, and no process and no other flow.
 """
 
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
@@ -29,23 +29,26 @@ from engine.model.run_record import FAILED, KILLED, SCHEDULED, SUCCESS, RunRecor
 from engine.model.schedule import Due
 from engine.model.window import DAY, Window, each_day, latest_day
 from engine.sync import open_flow, run_records, splitting
+from engine.sync.options import Options
 from engine.sync.pull import Rules
-from engine.sync.runner import Event, Options, Runs, Waiting
+from engine.sync.run_updates import RunUpdate, Waiting
+from engine.sync.runner import Runner
+from engine.sync.window_source import Result
 
-REMEMBERED = 1000  # runs of the history that tell how often a day has failed in a row
-RESERVE = 10  # requests of an hour that only arrival windows may take
-RECENT = 7  # days that tell how many events a day has
+REMEMBERED = 1000  # runs of the history in which a day's failures in a row are counted
+RESERVE = 10  # requests of an hour that are reserved for arrival windows
+RECENT = 7  # days from which the events of a day are estimated
 
 
 @dataclass(slots=True)
 class RunContext:
-    """One turn of a flow, between who gives it and who has it.
+    """State of one sync that the flow's process and the sync share.
 
-    asked   somebody wants an end
-    idle    there is nothing that an end could cut off
-    seconds how long it may last: what is due then is left to the next turn, and `more` says so
-    later   what is due has to wait for the hour's budget
-    began   the tick that it is a part of, in ms: what fails in it waits for the next one
+    asked    the process has to stop
+    idle     a stop would interrupt nothing
+    seconds  time limit of the sync; `more` is set if windows are still due then
+    later    the windows that are due have to wait for the rate limit
+    began    the tick that the sync is a part of, in ms: what fails in it waits for the next tick
     """
 
     asked: bool = False
@@ -60,14 +63,14 @@ def sync_flow(
     flow: Flow,
     home: Path,
     options: Options,
-    tell: Callable[[Event], None] = lambda _: None,
+    report: Callable[[RunUpdate], None] = lambda _: None,
     turn: RunContext | None = None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> list[RunRecord]:
-    """Bring `flow` up to date as far as that goes now; the records of the runs that ended.
+    """Pull the windows of `flow` that are due; return the records of the runs that ended.
 
-    `warn` gets a sentence where the history cannot be written.
-    Raises EtlError where it cannot even begin: that leaves a record of its own.
+    `warn` gets a sentence if the history cannot be written. Raises EtlError if the sync cannot
+    start, and records that as a failed run.
     """
     with BufferedCatalog(home, warn) as catalog:
         try:
@@ -77,7 +80,7 @@ def sync_flow(
             check_still_there(flow, dataset, catalog)
             check_kind(flow, dataset)
             return IncrementalSync(
-                flow, rules, dataset, catalog, options, tell, turn or RunContext()
+                flow, rules, dataset, catalog, options, report, turn or RunContext()
             ).run()
         except EtlError as error:
             _record(flow, catalog, options.now(), error)
@@ -88,7 +91,7 @@ def sync_flow(
 
 
 class IncrementalSync:
-    """The windows of a flow that are due, one at a time, each planned when its turn comes."""
+    """A source of the windows of a flow that are due, each planned when it is handed out."""
 
     def __init__(
         self,
@@ -97,18 +100,18 @@ class IncrementalSync:
         dataset: Dataset,
         catalog: Catalog,
         options: Options,
-        tell: Callable[[Event], None],
+        report: Callable[[RunUpdate], None],
         turn: RunContext,
     ) -> None:
         self._flow = flow
         self._dataset = dataset
         self._now = options.now
-        self._budget = options.budget
+        self._budget = options.rate_limit
         self._catalog = catalog
         self._turn = turn
         self._until = time.monotonic() + turn.seconds
-        self._pass_on = tell
-        self._runs = Runs(flow, rules, dataset, catalog, options, self._tell)
+        self._report = report
+        self._runner = Runner(flow, rules, dataset, catalog, options, self._on_update)
         self._out: Window | None = None
         self._planned_at = 0  # when the last window was handed out, in ms
         self._over = False
@@ -117,19 +120,19 @@ class IncrementalSync:
         now = options.now()
         if ended := _arrival_ended(flow, catalog, turn.began, now):
             self._again = self._next_tick(ended)
-        self._failures, self._rests = failed_days(flow, catalog, now)
+        self._failures, self._backoffs = failed_days(flow, catalog, now)
         history = catalog.history(flow.name, limit=REMEMBERED, until=plan.latest(now))
         self._sizes = splitting.from_history(history, now)
         self._counts: list[float] = []
 
     def run(self) -> list[RunRecord]:
-        """Go on until nothing is due or an end is requested; the records of runs that ended."""
-        with self._runs.prepared():
+        """Pull until nothing is due or a stop is requested; return the records of ended runs."""
+        with self._runner.prepared():
             self._counts = counts(self._flow, self._dataset, self._now())
-            return self._runs.run(self)
+            return self._runner.run(self)
 
-    def next(self) -> Window | None:
-        """The most urgent window, once the one before it is over: a commit makes another plan."""
+    def next_window(self) -> Window | None:
+        """Return the most urgent window once the one before it ended: a commit changes the plan."""
         self._turn.idle = False
         if self._out or self._over or self._turn.asked:
             return None
@@ -142,16 +145,16 @@ class IncrementalSync:
         return self._out
 
     def _most_urgent(self, now: int) -> Window | None:
-        """The first that is due and not left alone, but no two arrival windows in a row.
+        """Return the first window that is due and in no backoff, but no second arrival window.
 
-        Where one of them takes longer than the interval the next is due at once: the history
-        would never come. What somebody asked for goes before all that, but no day before the
-        first arrival window: that would begin where the day ends, and leave out the other days.
+        Where an arrival window takes longer than the interval the next is due at once, and the
+        history would never be pulled. Windows requested by clients come first, but no day before
+        the first arrival window: that would begin where the day ends and leave out other days.
         """
         asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
         days = [window for window in asked if not window.arrival]
         expected = max(self._counts, default=None)
-        due = due_now(self._flow, self._dataset, now, expected, self._rests, self._sizes)
+        due = due_now(self._flow, self._dataset, now, expected, self._backoffs, self._sizes)
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
         first = next(due, None)
         arrives = first and first.window.arrival
@@ -169,9 +172,9 @@ class IncrementalSync:
         return urgent
 
     def _has_to_wait(self, window: Window, now: int) -> bool:
-        """Whether the budget of the hour is used up: others may have the turn meanwhile.
+        """Tell whether the rate limit makes `window` wait, so that another flow may run meanwhile.
 
-        A part of it is left to what arrives, so that no history holds that up.
+        RESERVE requests an hour are left to arrival windows, so that no history holds them up.
         """
         budget = self._budget
         if not window.arrival:
@@ -179,39 +182,38 @@ class IncrementalSync:
         asked = self._catalog.recent_requests(self._flow.project, now)
         return retry.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
 
-    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
-        """Remember how it went: a day that failed by its own fault is left alone for a while."""
-        asked, self._out = self._out, None
+    def on_result(self, result: Result) -> None:
+        """Learn from how a window ended; put a day that failed by its own events in backoff."""
+        window = result.window
+        planned, self._out = self._out, None
         self._arrived = window.arrival is not None
+        if result.split:  # its days stay due: the next plan requests them in smaller windows
+            self._arrived = False
+            self._sizes.failed(window, result.bad)
+            return
         now = self._now()
         if window.arrival:
-            # Without a schedule it is always a tick: one window is enough. Nor is there more to
-            # come where Mixpanel's clock, being behind ours, has put an end to it.
-            if error or not self._flow.schedule or window != asked:
+            # Without a schedule every moment is a tick: one window is enough. So is one that
+            # Mixpanel's clock cut off because it is behind ours.
+            if result.error or not self._flow.schedule or window != planned:
                 self._again = self._next_tick(now)
             return
-        if error is None:
-            self._counts = [*self._counts[1 - RECENT :], lines / len(window.days)]
+        if result.error is None:
+            self._counts = [*self._counts[1 - RECENT :], result.lines / len(window.days)]
             self._sizes.came(window)
         for day in window.days:
-            if error is None:
+            if result.error is None:
                 self._failures.pop(day, None)
-                self._rests.pop(day, None)
+                self._backoffs.pop(day, None)
                 if self._is_in_vain(day):
-                    self._rests[day] = min(self._next_tick(now), now + plan.FULL_DAY)
-            elif not isinstance(error, RateLimited | Refused) and len(window.days) == 1:
+                    self._backoffs[day] = min(self._next_tick(now), now + plan.FULL_DAY)
+            elif not isinstance(result.error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
-                self._rests[day] = now + plan.backoff(self._failures[day])
+                self._backoffs[day] = now + plan.backoff(self._failures[day])
                 self._sizes.failed(window)
 
-    def split(self, window: Window, bad: Collection[date]) -> None:
-        """The days of a window stay due: the next plan asks for them in smaller ones."""
-        self._out = None
-        self._arrived = False
-        self._sizes.failed(window, bad)
-
     def _is_in_vain(self, day: date) -> bool:
-        """Whether pulling `day` again now would not help: Mixpanel's clock is not ours.
+        """Tell whether another pull of `day` would be in vain, for Mixpanel's clock is not ours.
 
         Judged by the tick at which the pull was planned: a later one makes the day due again.
         Without a schedule every moment is a tick, and one pull is enough.
@@ -224,24 +226,24 @@ class IncrementalSync:
         return reached < tick or plan.is_later(reached, self._now())
 
     def _next_tick(self, moment: int) -> int:
-        """The first one after `moment`; a day later where there is none."""
+        """Return the first tick after `moment` (ms); a day later if there is none."""
         schedule = self._flow.schedule
         return (schedule and plan.next_tick(schedule, moment)) or moment + plan.FULL_DAY
 
     def give_up(self) -> int:
-        """Until the next tick."""
+        """Hand out no window until the next tick; no day is lost by that."""
         self._over = True
         return 0
 
-    def _tell(self, event: Event) -> None:
-        self._turn.idle = isinstance(event, Waiting)
+    def _on_update(self, update: RunUpdate) -> None:
+        self._turn.idle = isinstance(update, Waiting)
         if self._turn.idle and self._turn.asked:
             raise KeyboardInterrupt
-        self._pass_on(event)
+        self._report(update)
 
 
 def comparable(flow: Flow, rules: Rules) -> Flow:
-    """`flow` without an overlap where its mapping set keeps no key to know an event again by."""
+    """Return `flow`, without an overlap if its mapping set has no key to find duplicates by."""
     if not flow.overlap_minutes or rules.compile()[1].key_columns:
         return flow
     return replace(flow, overlap_minutes=0)
@@ -255,7 +257,7 @@ def due_now(
     rests: Mapping[date, int],
     sizes: splitting.Sizes,
 ) -> Iterator[Due]:
-    """What is due by the table as it is, the most urgent first."""
+    """Yield what is due by the table as it is, the most urgent first."""
     found = positions.read(flow, dataset, now)
     return plan.due(
         flow,
@@ -269,7 +271,7 @@ def due_now(
 
 
 def counts(flow: Flow, dataset: Dataset, now: int) -> list[float]:
-    """How many rows the table holds of each of the last days that it has rows of."""
+    """Return the number of rows of each of the last RECENT days that the table has rows of."""
     last = latest_day(now, flow.connection.zone)
     held = dataset.held(list(each_day(last - 2 * RECENT * DAY, last)))
     return [float(day.rows) for day in held.values() if day.rows][-RECENT:]
@@ -278,10 +280,10 @@ def counts(flow: Flow, dataset: Dataset, now: int) -> list[float]:
 def failed_days(
     flow: Flow, catalog: Catalog, now: int | None = None
 ) -> tuple[Counter[date], dict[date, int]]:
-    """How often each day failed in a row, and until when it is left alone for that.
+    """Return the failures in a row of each day, and the end of its backoff in ms.
 
-    From the history: who loses it asks for such a day a little sooner. What failed later than
-    `now` did so by a clock that was ahead, and does not count.
+    Read from the run history; without it such a day is requested a little sooner. A run that
+    failed later than `now` had a clock that was ahead, and does not count.
     """
     failures, last, good = Counter[date](), dict[date, int](), set[date]()
     until = None if now is None else plan.latest(now)
@@ -302,10 +304,10 @@ def failed_days(
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
-    """When the last arrival window began, if it was of a turn since that moment, and another one
-    would be in vain: it failed, or Mixpanel's clock, being behind ours, put an end to it.
+    """Return when the last arrival window since `since` began, if another one would be in vain.
 
-    Turns are processes: what one of them learned, the next one has from the history.
+    So it is if that window failed, or Mixpanel's clock, behind ours, cut it off. Read from the
+    history, since each sync of a flow is a process.
     """
     until = plan.latest(now)
     for run in catalog.history(flow.name, limit=REMEMBERED, until=until):  # the newest first
@@ -318,14 +320,14 @@ def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | 
 
 
 def _by_own_fault(run: RunRecord) -> bool:
-    """Whether a run failed by the events that came, or by what was done with them."""
+    """Tell whether a run failed by its events: those that came, or their processing."""
     if run.failure and run.failure[0] == CODE_COPY:  # the answer began, and was cut off
         return run.result.bytes_read > 0
     return run.result.lines > 0
 
 
 def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
-    """A table that is gone may come back, as a disk that was not mounted does."""
+    """Raise DatasetError if a table with commits is gone: its disk may not be mounted."""
     root = str(dataset.root)
     if not dataset.exists and catalog.history(flow.name, SUCCESS, root, limit=1):
         raise DatasetError(
@@ -335,7 +337,7 @@ def check_still_there(flow: Flow, dataset: Dataset, catalog: Catalog) -> None:
 
 
 def check_kind(flow: Flow, dataset: Dataset) -> None:
-    """Day windows would replace what arrival windows brought, and those would bring it again."""
+    """Raise InputError for day windows on a table of arrival windows: each would undo the other."""
     if flow.windows == "day" and dataset.position(app_id(flow, ARRIVAL)) is not None:
         raise InputError(
             f'The table {dataset.root} was filled by arrival windows: windows = "day" cannot go on '
@@ -344,9 +346,9 @@ def check_kind(flow: Flow, dataset: Dataset) -> None:
 
 
 def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
-    """A tick that could not even begin is a run that failed."""
+    """Record a sync that could not start as a failed run."""
     today = latest_day(now, flow.connection.zone)
-    # An empty span: it is no failure of that day, which must not rest for it.
+    # An empty span: it is no failure of that day, and puts it in no backoff.
     id_, window = str(uuid4()), Window(today, today, (now, now))
     if asked := catalog.history(flow.name, SCHEDULED):
         id_, window = asked[-1].id, asked[-1].window

@@ -1,6 +1,6 @@
-"""What a run would make of a few records, in the words of Data Prep's preview. No I/O.
+"""The rows that a run would make of a few records, as Data Prep's preview shows them. No I/O.
 
-It is a run's own stages, a record at a time, so that what is wrong belongs to its record.
+It runs the stages of a run, a record at a time, so that each problem belongs to its record.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _DAYS = (date.min, date.max)  # of no day in particular
 
 
 def preview(rules: Rules, records: Iterable[bytes]) -> list[Json]:
-    """Of each record, a JSON text, the row in the schema's terms, and why it is not all there.
+    """Return for each record, a JSON text, its row in the schema's terms and what is missing of it.
 
     `data` is None where a run would reject the record; `errors` is None where there are none.
     """
@@ -34,7 +34,7 @@ def _row(schema: Schema, mapping: MappingSet, checker: Checker, record: bytes) -
     errors: list[Json] = []
 
     def lost(batch: Batch, row: int, column: int) -> None:
-        """Where a run restores what a column could not hold, if that is a value it could not."""
+        """Note an error where a run would leave a value out because its column cannot hold it."""
         path = mapping.destinations[column]
         field = schema.find(path)
         failed: list[int] = []
@@ -58,10 +58,10 @@ def _row(schema: Schema, mapping: MappingSet, checker: Checker, record: bytes) -
             data = instance(schema.root, fields.to_pylist()[0]) or {}
         for reject in batch.rejects:
             found = [(v["pointerToViolation"], v["message"]) for v in reject.violations]
-            told = [
+            invalid = [
                 {"destination": place.strip("#/").replace("/", "."), "exception": text}
                 for place, text in found or [("", reject.message)]
             ]
-            places = {each["destination"] for each in told}
-            errors = [each for each in errors if each["destination"] not in places] + told
+            places = {each["destination"] for each in invalid}
+            errors = [each for each in errors if each["destination"] not in places] + invalid
     return {"data": data, "errors": errors or None}

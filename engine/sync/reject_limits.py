@@ -1,11 +1,12 @@
-"""Whether the rejects of a window are within what its flow tolerates, day by day. Pure.
+"""Judge whether the rejects of a window are within its flow's tolerance, day by day. Pure.
 
-A rejected line with a `time` tells its day. Of one without, its neighbours tell between which days
-it stands, as long as the days of a response come one after the other.
+The `time` of a rejected line gives its day. A line without one lies between the days of its
+neighbours, as long as the days of a response are in order.
 """
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -14,18 +15,18 @@ import orjson
 
 from engine.errors import TooManyRejects
 from engine.model.batch import Batch, Reject, Tally
-from engine.model.flow import Flow
 from engine.model.window import Window
 from engine.transform.moments import utc_day
 
 EPOCH = date(1970, 1, 1)
-BLAMED = 3  # days that may be to blame, up to which each of them is asked for alone
+BLAMED = 3  # up to so many doubtful days, each is requested alone
+UNCHANGED = "Nothing was changed; the rejected lines are kept with their reasons."
 
 Span = tuple[date, date]
 
 
 class RejectDays:
-    """Counts the rejects of a window by the days that they can be of, a batch at a time."""
+    """Counts the rejects of a window by the days that they may be of, a batch at a time."""
 
     def __init__(self, window: Window) -> None:
         self._first, self._end = ((day - EPOCH).days for day in (window.from_date, window.to_date))
@@ -33,12 +34,12 @@ class RejectDays:
         self._ordered = True
         # The last day of all batches but one, and of all.
         self._before = self._last = self._first
-        self._open: list[int] = []  # the day before each reject that no row stands behind as yet
+        self._open: list[int] = []  # the day before each reject without a row behind it so far
         self._between = Counter[tuple[int, int]]()
         self.told = Counter[date]()
 
     def add(self, batch: Batch, table: Any) -> None:
-        """Take a batch that was checked; `table` has its rows and those that were rejected."""
+        """Count the rejects of a checked batch; `table` has its rows and its rejected rows."""
         for reject in batch.rejects:
             self._count(reject)
         if not self._several or not table:
@@ -67,7 +68,7 @@ class RejectDays:
             self._before, self._last = self._last, max(self._last, int(days[-1]))
 
     def finish(self) -> dict[Span, int]:
-        """How many rejects that tell no day stand between which days."""
+        """Return the number of rejects without a day, by the days between which they lie."""
         self._between.update((low, self._end) for low in self._open)
         self._open = []
         whole = (self._first, self._end)
@@ -75,7 +76,7 @@ class RejectDays:
         return {(_date(low), _date(high)): count for (low, high), count in spans.items() if count}
 
     def _count(self, reject: Reject) -> None:
-        """Count a reject that tells its day, or of which not even the place is known."""
+        """Count a reject whose day is known, or of which not even the place is known."""
         day = self._day(reject)
         if reject.part:  # a line in several parts is one line
             return
@@ -100,60 +101,83 @@ def _date(number: int) -> date:
     return EPOCH + timedelta(number)
 
 
-def judge(
-    tally: Tally, rows: Mapping[date, int], untold: Mapping[Span, int], window: Window, flow: Flow
-) -> None:
-    """Raise TooManyRejects if a window, or any day of it, has more than the flow tolerates.
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How many rejects a flow tolerates, of a window and of each day: the larger of the two.
 
-    `rows` of each day; `untold` rejects may all be of any day that they may be of.
+    `minimum` holds only where something passed: a day of which nothing passed is not complete,
+    however few its events are. With 0 percent no reject is tolerated.
     """
+
+    percent: float
+    minimum: int
+
+    def allows(self, rejected: int, passed: int) -> bool:
+        """Tell whether `rejected` records beside `passed` ones are tolerated."""
+        if rejected <= (rejected + passed) * self.percent / 100:
+            return True
+        return self.percent > 0 and passed > 0 and rejected <= self.minimum
+
+    def reason(self, rejected: int, passed: int) -> str:
+        """Say why `rejected` records beside `passed` ones are too many, to end a sentence with."""
+        if self.percent <= 0:
+            return "and this flow tolerates no reject"
+        if not passed and rejected <= self.minimum:
+            return "so that none passed"
+        return f"more than the {self.percent:g} % or the {self.minimum:,} that this flow tolerates"
+
+
+def judge(
+    tally: Tally,
+    rows: Mapping[date, int],
+    rejects: RejectDays,
+    window: Window,
+    tolerance: Tolerance,
+) -> None:
+    """Raise TooManyRejects if a window, or any day of it, has more rejects than tolerated.
+
+    `rows`: the number of rows of each day. A reject without a day counts for each day that it may
+    be of. Sets `tally.reject_days`.
+    """
+    told = tally.reject_days = rejects.told
+    spans = rejects.finish()
     if not tally.rejected:
         return
-    if not _tolerated(tally.rejected, tally.lines - tally.rejected, flow):
+    passed = tally.lines - tally.rejected
+    if not tolerance.allows(tally.rejected, passed):
         raise TooManyRejects(
-            f"{tally.rejected:,} of {tally.lines:,} records were rejected ({_codes(tally)}), more "
-            f"than {_limits(flow)}. Nothing was changed; "
-            "the rejected lines are kept with their reasons."
+            f"{tally.rejected:,} of {tally.lines:,} records of {window} were rejected "
+            f"({_codes(tally)}){_worst(told, window)}, {tolerance.reason(tally.rejected, passed)}. "
+            f"{UNCHANGED}"
         )
     if window.arrival or window.from_date == window.to_date:
         return
-    told, spans = tally.reject_days, list(untold.items())
 
     def most(day: date) -> int:
         if not rows.get(day):  # P3: no day without a row is complete while lines may be its own
-            return told[day] + sum(untold.values())
-        return told[day] + sum(count for (low, high), count in spans if low <= day <= high)
+            return told[day] + sum(spans.values())
+        return told[day] + sum(count for (low, high), count in spans.items() if low <= day <= high)
 
-    bad = [day for day in told if not _tolerated(told[day], rows.get(day, 0), flow)]
-    doubtful = [day for day in window.days if not _tolerated(most(day), rows.get(day, 0), flow)]
+    bad = [day for day in told if not tolerance.allows(told[day], rows.get(day, 0))]
+    doubtful = [day for day in window.days if not tolerance.allows(most(day), rows.get(day, 0))]
     if not doubtful:
         return
+    day = (bad or doubtful)[0]
+    count, of_day = (told if bad else {day: most(day)})[day], rows.get(day, 0)
     error = TooManyRejects(
-        f"{tally.rejected:,} records were rejected ({_codes(tally)}), which "
-        f"{'are' if bad else 'may be'} more than {_limits(flow)} of {(bad or doubtful)[0]}. "
-        "Nothing was changed; the rejected lines are kept with their reasons."
+        f"{tally.rejected:,} records were rejected ({_codes(tally)}), and {count:,} of them "
+        f"{'are' if bad else 'may be'} of {day}, {tolerance.reason(count, of_day)}. {UNCHANGED}"
     )
     error.days = frozenset(bad or (doubtful if len(doubtful) <= BLAMED else ()))
     raise error
 
 
-def _tolerated(rejected: int, passed: int, flow: Flow) -> bool:
-    """Whether so many rejects beside so many other records are within what the flow tolerates.
-
-    `partial_ingestion_min` holds only where something passed: a day of which nothing passed is not
-    complete, however few its events are. 0 % tolerates none.
-    """
-    percent = flow.partial_ingestion_percent
-    if rejected <= (rejected + passed) * percent / 100:
-        return True
-    return percent > 0 and passed > 0 and rejected <= flow.partial_ingestion_min
-
-
-def _limits(flow: Flow) -> str:
-    return (
-        f"the {flow.partial_ingestion_percent:g} % or the {flow.partial_ingestion_min:,} "
-        "that this flow tolerates"
-    )
+def _worst(told: Counter[date], window: Window) -> str:
+    """Name the day with the most rejects of a window of several days."""
+    if window.arrival or window.from_date == window.to_date or not told:
+        return ""
+    day, count = told.most_common(1)[0]
+    return f", {count:,} of them of {day}"
 
 
 def _codes(tally: Tally) -> str:

@@ -1,4 +1,4 @@
-"""One small look at a project or at a place, for those who want to know before they pull."""
+"""Small checks before a pull: some events of a project, and whether a table can be used."""
 
 import time
 from collections.abc import Callable, Collection
@@ -14,6 +14,7 @@ from engine.dataset.storage.local import check_writable, local_path
 from engine.errors import DatasetError, RateLimited, RetryableError, disk_error
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
+from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model import retry, schedule
 from engine.model.clock import duration
 from engine.model.flow import Flow
@@ -31,11 +32,11 @@ def sample(
     window: Window,
     limit: int,
     now: Callable[[], int] = open_flow.now,
-    limits: client.Timeouts = client.DEFAULT_TIMEOUTS,
+    limits: Timeouts = DEFAULT_TIMEOUTS,
 ) -> list[dict[str, Any]]:
-    """At most `limit` events of `window`: one request, which the budget counts at `now`, in ms.
+    """Return at most `limit` events of `window`, by one request that the rate limit counts.
 
-    RateLimited, with the moment when there is room for it, if the hour has none left.
+    `now` returns ms. Raises RateLimited, with the time of the next slot, if the hour has none left.
     """
     client.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
     with BufferedCatalog(home) as catalog:
@@ -47,7 +48,7 @@ def sample(
                 events=flow.events,
                 where=flow.where,
                 limit=limit,
-                limits=limits,
+                timeouts=limits,
             ) as chunks:
                 quoted = partial(quote, connection=flow.connection)
                 batches = decode.read(chunks, quoted=quoted)
@@ -59,7 +60,7 @@ def sample(
 
 
 def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
-    """When the slot was given, in ms."""
+    """Acquire a slot of the rate limit; return when, in ms."""
     budget = retry.DEFAULT_RATE_LIMIT
     while True:
         at = now()
@@ -80,7 +81,7 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
 
 
 def has_table(flow: Flow) -> bool:
-    """Whether the table of `flow` was made already."""
+    """Tell whether the table of `flow` exists."""
     with disk_error(f"look for {flow.dataset}"):
         return (local_path(flow.dataset) / layout.LOG).is_dir()
 
@@ -112,7 +113,7 @@ def _some_days(days: Collection[date]) -> str:
 
 
 def probe(flow: Flow, rules: "Rules | None") -> None:
-    """Look whether the table of `flow` can be written and fits, and leave everything as it is."""
+    """Check that the table of `flow` fits and can be written; change nothing."""
     if rules:
         open_flow.dataset_of(flow, rules)
     with disk_error(f"look for {flow.dataset}"):

@@ -1,7 +1,7 @@
-"""How many days one request may ask for, learned from the windows that failed and those that came.
+"""The largest number of days in a request, learned from failed and successful windows. Pure.
 
-Pure. A window that fails because it is too large, or because of one of its days, is asked for again
-in halves, down to single days, so that one bad day holds back none of its neighbours (P9).
+A window that fails by its size or by one of its days is requested again in halves, down to single
+days, so that one bad day holds back no other (P9).
 """
 
 from collections.abc import Collection, Iterable
@@ -15,11 +15,11 @@ REMEMBERED = 86_400_000  # ms for which the size of a window that failed is reme
 
 
 class Sizes:
-    """The largest windows that are still worth asking for.
+    """The largest windows that are worth requesting.
 
     `bounds`  days -> the most days that a request with that day may have
     `cap`     the most days of any request: a larger one failed, and all of its days came since in
-              smaller ones, so that no single day was to blame. None: no such window is known
+              smaller ones, so that its size was the cause. None: no such window is known
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Sizes:
             self._failed.append((len(days), set(days)))
 
     def came(self, window: Window) -> None:
-        """Ask for the days of `window` as for any other from now on."""
+        """Lift the bounds for the days of `window`, which succeeded."""
         for day in window.days:
             self.bounds.pop(day, None)
         for _, left in self._failed:
@@ -50,7 +50,7 @@ class Sizes:
 
 
 def from_history(entries: Iterable[RunRecord], now: int) -> Sizes:
-    """What the runs of a flow, the newest first, teach a process that begins `now` (in ms)."""
+    """Learn the sizes from the runs of a flow, newest first, of the last day before `now` (ms)."""
     sizes = Sizes()
     recent = [run for run in entries if now - REMEMBERED < run.started_at <= now]
     for run in reversed(recent):
@@ -64,14 +64,14 @@ def from_history(entries: Iterable[RunRecord], now: int) -> Sizes:
 
 
 def _teaches(run: RunRecord) -> bool:
-    """Whether a failed run tells something of its size or of its day."""
+    """Tell whether a failed run says something about its size or its day."""
     if len(run.window.days) == 1:
         return run.result.bytes_read > 0
     return run.error == KILLED or run.error.endswith(AGAIN)
 
 
 def parts(window: Window, bad: Collection[date] = ()) -> list[Window]:
-    """`window` in halves; where the `bad` days are known, those alone and what lies between."""
+    """Split `window` in halves, or into its `bad` days, if any, and the days between them."""
     days = window.days
     if bad:
         runs = [*consecutive(day for day in days if day not in bad), *([day] for day in bad)]

@@ -23,8 +23,8 @@ from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS
 from engine.sandbox import PROJECT_ID, Sandbox, Spec
 from engine.sync.backfill import Backfill
 from engine.sync.incremental import sync_flow
+from engine.sync.options import Options
 from engine.sync.pull import table_schema
-from engine.sync.runner import Options
 from tests.catalog.test_database import noted, save
 from tests.support.commands import DAYS as WORDS
 from tests.support.commands import here, put, variables

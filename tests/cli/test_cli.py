@@ -32,8 +32,8 @@ from engine.dataset.dataset import Dataset
 from engine.model import retry
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync import open_flow, sample
+from engine.sync.options import Options
 from engine.sync.pull import table_schema
-from engine.sync.runner import Options
 from tests.support.commands import (
     DAYS,
     Run,
@@ -518,7 +518,7 @@ def test_who_reaches_nobody_keeps_the_budget(
         retry, "DEFAULT_RETRY_POLICY", retry.RetryPolicy(tries=3, first=0.01, longest=0.01)
     )
     monkeypatch.setattr(
-        "engine.sync.runner.Options", partial(Options, patience=retry.DEFAULT_RETRY_POLICY)
+        "engine.sync.options.Options", partial(Options, retry_policy=retry.DEFAULT_RETRY_POLICY)
     )
     with socket.socket() as unused:  # bound, and nobody listens
         unused.bind(("127.0.0.1", 0))

@@ -22,7 +22,8 @@ from engine.model.window import Window
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.incremental import RESERVE, IncrementalSync, RunContext, failed_days, sync_flow
-from engine.sync.runner import Options
+from engine.sync.options import Options
+from engine.sync.window_source import Result
 from tests.support.commands import Run
 from tests.support.flows import FAST, FLOWS, HOUR, NOON
 
@@ -47,7 +48,7 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 def keep(name: str, now: int = NOON) -> list[RunRecord]:
     """What a tick of the flow does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
-    return sync_flow(flow, home, Options(now=lambda: now, budget=FAST))
+    return sync_flow(flow, home, Options(now=lambda: now, rate_limit=FAST))
 
 
 def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
@@ -220,7 +221,7 @@ def test_what_came_well_hides_nothing(
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)
     assert events["lastRun"]["status"] == "success"
-    assert "3 of 3 records were rejected" in events["problem"]
+    assert "3 of 3 records of 2024-01-10 11:50 to 2024-01-10 12:50 were" in events["problem"]
     assert run("status", "--config=flows.toml", "--flow=events").status == 1
 
 
@@ -241,11 +242,11 @@ def test_budget_is_left_to_what_arrives(run: Run, sandbox: Sandbox) -> None:
     """A history that is to be filled takes no more than what arrivals leave, and says so."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
     turn = RunContext()
-    options = Options(now=lambda: NOON, budget=RateLimit(per_hour=RESERVE + 1, per_second=1000))
+    options = Options(now=lambda: NOON, rate_limit=RateLimit(per_hour=RESERVE + 1, per_second=1000))
     assert len(sync_flow(flow, home, options, turn=turn)) == 1
     assert turn.later
     assert "where" in sandbox.requests[-1]["params"]
-    options = Options(now=lambda: NOON, budget=RateLimit(per_hour=RESERVE + 2, per_second=1000))
+    options = Options(now=lambda: NOON, rate_limit=RateLimit(per_hour=RESERVE + 2, per_second=1000))
     assert len(sync_flow(flow, home, options, turn=(again := RunContext()))) == 1
     assert not again.later
 
@@ -270,14 +271,14 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3, "times": None})
     began = NOON + HOUR
     sandbox.project.clock_ms = began + 2 * HOUR
-    options = Options(now=lambda: began + 1000, budget=FAST)
+    options = Options(now=lambda: began + 1000, rate_limit=FAST)
     asked = []
     for of in (began, began, began + 500):
         before = len(sandbox.requests)
         sync_flow(flow, home, options, turn=RunContext(began=of))
         asked.append(len(sandbox.requests) - before)
     assert asked == [1, 0, 0]
-    options = Options(now=lambda: began + HOUR, budget=FAST)
+    options = Options(now=lambda: began + HOUR, rate_limit=FAST)
     sync_flow(flow, home, options, turn=RunContext(began=began))
     assert len(sandbox.requests) == before + 1
     sync_flow(
@@ -308,7 +309,7 @@ def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None
         turn.asked = asked >= 3
         return NOON + asked * 20 * 60_000
 
-    sync_flow(flow, home, Options(now=now, budget=FAST), turn=turn)
+    sync_flow(flow, home, Options(now=now, rate_limit=FAST), turn=turn)
     asked = [request["params"] for request in sandbox.requests[before:]]
     assert ["where" in params for params in asked] == [True, False, True]
 
@@ -323,9 +324,9 @@ def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> 
         upkeep = IncrementalSync(
             flow, open_flow.rules_of(flow), dataset, catalog, options, found.append, RunContext()
         )
-        upkeep.ended(Window(DAY, DAY), 900)
+        upkeep.on_result(Result(Window(DAY, DAY), 900))
         for _ in range(20):
-            upkeep.ended(Window(DAY, DAY, arrival=(1, 2)), 1)
+            upkeep.on_result(Result(Window(DAY, DAY, arrival=(1, 2)), 1))
         assert max(upkeep._counts) == 900
 
 
@@ -453,7 +454,7 @@ def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.sync.executors.pull", stop)
+        patch.setattr("engine.sync.executors.inline.pull", stop)
         for name, now in (("events", NOON + HOUR // 4), ("daily", NOON)):
             with pytest.raises(KeyboardInterrupt):
                 keep(name, now)

@@ -20,7 +20,7 @@ from engine.model.flow import Flow, Schedule, Secret
 from engine.model.run_record import SCHEDULED
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
-from engine.sync.runner import Ended, Event
+from engine.sync.run_updates import Ended, RunUpdate
 from engine.sync.status import FlowStatus
 from tests.support.api_server import Answer, Json, Served, fresh, serving, tutorial
 from tests.support.pulling import QUICK
@@ -540,7 +540,7 @@ def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str)
     """It waits for no tick, though an arrival window that failed does."""
     asked = list[str]()
 
-    def listen(event: Event) -> None:
+    def listen(event: RunUpdate) -> None:
         if isinstance(event, Ended) and event.error and not asked:
             again = api.call("POST", f"/runs/{event.record.id}/action?op=RE_TRIGGER")
             asked.append(again.body["id"])

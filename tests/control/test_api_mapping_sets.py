@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from engine.catalog.resources import new
 from engine.model.flow import Connection, Flow, Run, Secret
 from engine.model.window import Window
-from engine.sync.pull import ReplayInput, Rules, pull
+from engine.sync.pull import pull
+from engine.sync.pull_task import Credentials, PullTask
+from engine.sync.rejected_lines import RejectedLines
 from engine.transform.schema import Schema
 from engine.transform.validate import instance
 from tests.support.api_client import MAPPING_SETS, SCHEMAS, SHIPPED, problem, served
@@ -403,8 +405,14 @@ def test_preview_is_what_a_run_does(
     flow = Flow("typed", connection, "none", partial_ingestion_percent=100)
     window = Window(date(2024, 1, 1), date(2024, 1, 1))
     run = Run("run", "typed", window, "batch", 0)
-    kept = ReplayInput([line + b"\n" for line in lines], "the test")
-    staged = pull(flow, Rules(("m", mapping), ("s", TYPED)), run, directory, kept=kept)
+    folder = tmp_path_factory.mktemp("rejects")
+    why = [{"code": "any", "message": "any"}]
+    entries = [json.dumps({"_corrupt_record": line.decode(), "_errors": why}) for line in lines]
+    (folder / "1.json").write_text("\n".join(entries), encoding="utf-8")
+    days = tuple(window.days)
+    rejects = RejectedLines(str(folder), days, frozenset(days))
+    task = PullTask.of(flow, ("m", mapping), ("s", TYPED), run, directory, rejects=rejects)
+    staged = pull(task, Credentials.of(connection))
 
     root = Schema.parse("typed", TYPED).root
     written = [

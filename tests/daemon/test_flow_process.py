@@ -13,7 +13,7 @@ from engine.daemon.flow_process import Activity, work
 from engine.daemon.turns import WAITS, WORKS
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
-from engine.sync.runner import Options
+from engine.sync.options import Options
 from tests.support.commands import put
 from tests.support.daemons import BACKFILL, START, Trial, clock_of, expected, held_keys, trial
 

@@ -22,7 +22,7 @@ from engine.model.window import each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.events import day_lines
 from engine.sync.incremental import sync_flow
-from engine.sync.runner import Noticed, Split
+from engine.sync.run_updates import Noticed, Split
 from engine.sync.status import FlowStatus
 from tests.support.pulling import QUICK, flow_of, pull
 

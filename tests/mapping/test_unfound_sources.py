@@ -15,7 +15,7 @@ from engine.mapping.unfound_sources import MOST_NAMES, Names, unfound
 from engine.sandbox import Sandbox
 from engine.sync.backfill import Backfill
 from engine.sync.pull import Rules, table_schema
-from engine.sync.runner import Ended, Event
+from engine.sync.run_updates import Ended, RunUpdate
 from tests.support.pulling import DAYS, QUICK, RULES, flow_of
 
 
@@ -93,7 +93,7 @@ def test_a_run_says_it_and_its_record_has_it(sandbox: Sandbox, tmp_path: Path) -
         if mapping["source"] == "data.item_name":
             mapping["source"] = "properties.$item_name"
     changed = Rules((name, {"mappings": mappings}), RULES.schema)
-    flow, told = flow_of(sandbox.url, tmp_path / "table"), list[Event]()
+    flow, told = flow_of(sandbox.url, tmp_path / "table"), list[RunUpdate]()
     dataset = Dataset(tmp_path / "table", table_schema(changed), flow.source)
     with Catalog(tmp_path / "home") as catalog:
         items = Backfill(flow, changed, dataset, catalog, QUICK, told.append).run(DAYS)
@@ -114,7 +114,7 @@ def test_a_run_says_it_and_its_record_has_it(sandbox: Sandbox, tmp_path: Path) -
 
 def test_the_mapping_that_is_shipped_is_silent(sandbox: Sandbox, tmp_path: Path) -> None:
     """What the sandbox sends and the rules of the tutorial fit together."""
-    flow, told = flow_of(sandbox.url, tmp_path / "table"), list[Event]()
+    flow, told = flow_of(sandbox.url, tmp_path / "table"), list[RunUpdate]()
     dataset = Dataset(tmp_path / "table", table_schema(RULES), flow.source)
     with Catalog(tmp_path / "home") as catalog:
         Backfill(flow, RULES, dataset, catalog, QUICK, told.append).run(DAYS)

@@ -33,17 +33,11 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.mixpanel.client import (
-    GATHERED,
-    PIECE,
-    Timeouts,
-    _gunzipped,
-    params,
-    stream,
-    translated,
-    url,
-)
+from engine.mixpanel.client import stream, translated, url
+from engine.mixpanel.request import params
+from engine.mixpanel.response_body import GATHERED, PIECE, gunzip
 from engine.mixpanel.responses import clean, retry_after, verdict
+from engine.mixpanel.timeouts import Timeouts
 from engine.model.flow import Connection, Secret
 from engine.model.window import Window
 
@@ -167,8 +161,11 @@ def zipped(body: bytes) -> bytes:
     return sized(body, "Content-Encoding: gzip")
 
 
-def fetch(*replies: bytes | Reply, limits: Timeouts = CALM) -> bytes:
-    with serving(*replies) as server, stream(connection(server.url), DAY, limits=limits) as answer:
+def fetch(*replies: bytes | Reply, timeouts: Timeouts = CALM) -> bytes:
+    with (
+        serving(*replies) as server,
+        stream(connection(server.url), DAY, timeouts=timeouts) as answer,
+    ):
         return b"".join(answer)
 
 
@@ -224,7 +221,7 @@ def test_what_goes_over_the_wire() -> None:
     """Basic credentials, gzip, our name, HTTP/1.1, and the query as `url` prints it."""
     with serving(sized(EVENT)) as server:
         project = connection(server.url)
-        with stream(project, DAY, events=["a b"], where="x", limit=7, limits=CALM) as answer:
+        with stream(project, DAY, events=["a b"], where="x", limit=7, timeouts=CALM) as answer:
             assert b"".join(answer) == EVENT
         (request,) = server.requests
     line, *headers = request.split("\r\n")
@@ -341,7 +338,7 @@ def test_a_large_body_is_handed_on_while_it_comes() -> None:
             came += 10_000
             yield packed[at : at + 10_000]
 
-    assert next(_gunzipped(chunks()))
+    assert next(gunzip(chunks()))
     assert came < 2 * GATHERED
 
 
@@ -350,7 +347,7 @@ def test_a_bomb_comes_in_pieces_and_is_counted() -> None:
     bomb = gzipped(bytes(64 << 20))
     with (
         serving(zipped(bomb)) as server,
-        stream(connection(server.url), DAY, limits=CALM) as answer,
+        stream(connection(server.url), DAY, timeouts=CALM) as answer,
     ):
         sizes = [len(piece) for piece in answer]
         assert answer.received == len(bomb)
@@ -362,7 +359,7 @@ def test_small_chunks_are_gathered() -> None:
     """A server that sends a line a chunk does not cost a step a line."""
     with (
         serving(chunked(*[EVENT] * 20_000)) as server,
-        stream(connection(server.url), DAY, limits=CALM) as answer,
+        stream(connection(server.url), DAY, timeouts=CALM) as answer,
     ):
         pieces = list(answer)
     assert b"".join(pieces) == EVENT * 20_000
@@ -410,7 +407,7 @@ def test_a_reset_in_the_body_is_a_broken_connection() -> None:
     with serving(broken(sized(BODY, short=9))) as server:
 
         def read() -> None:
-            with stream(connection(server.url), DAY, limits=CALM) as answer:
+            with stream(connection(server.url), DAY, timeouts=CALM) as answer:
                 for _ in answer:
                     server.left.set()
 
@@ -505,7 +502,7 @@ def test_no_more_of_an_error_is_read_than_matters() -> None:
     """P6, P8: the rest of its body is not waited for."""
     begun = time.monotonic()
     with pytest.raises(Unavailable, match="500: x"):
-        fetch(hold(sized(b"x" * 200_000, status="500 x", short=1)), limits=Timeouts(idle=20))
+        fetch(hold(sized(b"x" * 200_000, status="500 x", short=1)), timeouts=Timeouts(idle=20))
     assert time.monotonic() - begun < 10
 
 
@@ -581,7 +578,7 @@ def test_nobody_listens() -> None:
         port = probe.getsockname()[1]
     with (
         pytest.raises(Unavailable, match=rf"127\.0\.0\.1:{port} cannot be reached.*refused"),
-        stream(connection(f"http://127.0.0.1:{port}"), DAY, limits=CALM),
+        stream(connection(f"http://127.0.0.1:{port}"), DAY, timeouts=CALM),
     ):
         pass
 
@@ -598,7 +595,7 @@ def test_a_host_without_tls_is_unavailable() -> None:
     with serving(b"HTTP/1.1 400 what\r\n\r\n") as server:
         with (
             pytest.raises(Unavailable),
-            stream(connection(server.url.replace("http:", "https:")), DAY, limits=CALM),
+            stream(connection(server.url.replace("http:", "https:")), DAY, timeouts=CALM),
         ):
             pass
         server.stop()
@@ -638,7 +635,7 @@ def test_every_exception_of_httpx_becomes_ours(
 
 
 @pytest.mark.parametrize(
-    ("reply", "limits", "words"),
+    ("reply", "timeouts", "words"),
     [
         (hold(b""), Timeouts(first_byte=0.2), r"sent nothing for 0\.2 seconds"),
         (hold(sized(b"", short=9)), Timeouts(first_byte=0.2), r"sent nothing for 0\.2 seconds"),
@@ -656,10 +653,10 @@ def test_every_exception_of_httpx_becomes_ours(
     ],
     ids=["no answer", "no byte", "silence", "endless body", "endless headers"],
 )
-def test_no_wait_is_endless(reply: Reply, limits: Timeouts, words: str) -> None:
+def test_no_wait_is_endless(reply: Reply, timeouts: Timeouts, words: str) -> None:
     """First byte, next byte, the whole: each has its own limit."""
     with pytest.raises(Unavailable, match=words):
-        fetch(reply, limits=limits)
+        fetch(reply, timeouts=timeouts)
 
 
 def test_slow_and_steady_is_no_silence() -> None:
@@ -671,15 +668,15 @@ def test_slow_and_steady_is_no_silence() -> None:
             server.left.wait(0.01)
             peer.sendall(b"x")
 
-    assert fetch(reply, limits=Timeouts(first_byte=0.4, idle=0.4)) == b"x" * 60
+    assert fetch(reply, timeouts=Timeouts(first_byte=0.4, idle=0.4)) == b"x" * 60
 
 
 def test_a_slow_reader_is_no_silent_server() -> None:
     """The time that our own side takes between two pieces does not count as the server's."""
-    limits = Timeouts(first_byte=0.1, idle=0.1)
+    timeouts = Timeouts(first_byte=0.1, idle=0.1)
     with (
         serving(sized(BODY)) as server,
-        stream(connection(server.url), DAY, limits=limits) as answer,
+        stream(connection(server.url), DAY, timeouts=timeouts) as answer,
     ):
         pieces = iter(answer)
         got = [next(pieces)]
@@ -696,7 +693,7 @@ def test_a_wait_can_be_stopped(before: bytes) -> None:
         with (
             pytest.raises(Unavailable, match="stopped"),
             stream(
-                connection(server.url), DAY, limits=CALM, stopped=lambda: bool(server.requests)
+                connection(server.url), DAY, timeouts=CALM, stopped=lambda: bool(server.requests)
             ) as answer,
         ):
             b"".join(answer)
@@ -712,7 +709,7 @@ def test_leaving_closes_the_connection() -> None:
     with serving(hold(sized(BODY, short=1))) as server:
         with (
             pytest.raises(KeyboardInterrupt),
-            stream(connection(server.url), DAY, limits=CALM) as answer,
+            stream(connection(server.url), DAY, timeouts=CALM) as answer,
         ):
             interrupt(next(iter(answer)))
         assert server.left.wait(5)
@@ -727,7 +724,7 @@ def test_a_redirect_on_the_host_is_followed(status: int) -> None:
     """With the credentials, which stay where they were."""
     reply = sized(b"", "Location: /elsewhere?a=b", status=f"{status} x")
     with serving(reply, sized(EVENT)) as server:
-        with stream(connection(server.url), DAY, limits=CALM) as answer:
+        with stream(connection(server.url), DAY, timeouts=CALM) as answer:
             assert b"".join(answer) == EVENT
         assert server.requests[1].startswith("GET /elsewhere?a=b HTTP/1.1")
         assert BASIC in server.requests[1]
@@ -751,7 +748,7 @@ def test_a_redirect_elsewhere_is_refused(target: str) -> None:
         peer.sendall(sized(b"", f"Location: {location}", status="302 x"))
 
     with serving(sized(EVENT)) as elsewhere, serving(reply, sized(EVENT)) as server:
-        with pytest.raises(Refused) as caught, stream(connection(server.url), DAY, limits=CALM):
+        with pytest.raises(Refused) as caught, stream(connection(server.url), DAY, timeouts=CALM):
             pass
         assert elsewhere.requests == []
         assert len(server.requests) == 1
@@ -816,7 +813,7 @@ def test_nothing_shows_the_password() -> None:
     """P7: neither the connection nor the answer, when somebody prints them."""
     with (
         serving(sized(EVENT)) as server,
-        stream(connection(server.url), DAY, limits=CALM) as answer,
+        stream(connection(server.url), DAY, timeouts=CALM) as answer,
     ):
         shown: list[Any] = [connection(server.url), answer, vars(answer)]
         assert b"".join(answer) == EVENT

@@ -266,7 +266,7 @@ def says(answer: bytes) -> Callable[[socket.socket, list[bytes]], None]:
 
 
 def ask(host: str = "https://data.example") -> bytes:
-    with stream(connection(host), DAY, limits=CALM) as answer:
+    with stream(connection(host), DAY, timeouts=CALM) as answer:
         return b"".join(answer)
 
 

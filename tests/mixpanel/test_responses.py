@@ -10,8 +10,10 @@ from functools import partial
 import pytest
 
 from engine.errors import EtlError, Refused, Truncated
-from engine.mixpanel.client import Timeouts, _gunzipped, stream
+from engine.mixpanel.client import stream
+from engine.mixpanel.response_body import gunzip
 from engine.mixpanel.responses import HIDDEN, clean, is_page, quote, retry_after, sentence, verdict
+from engine.mixpanel.timeouts import Timeouts
 from engine.model.flow import Connection, Secret
 from engine.transform.decode import read
 from tests.mixpanel.test_client import CALM, DAY, chunked, connection, fetch, head, serving, sized
@@ -151,7 +153,7 @@ def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.Monkey
     monkeypatch.setattr(client, "ERROR_SECONDS", 0.3)
     begun = time.monotonic()
     with pytest.raises(EtlError, match="500"):
-        fetch(trickle(sized(b"", status="500 x", short=999), b"x"), limits=Timeouts(total=20))
+        fetch(trickle(sized(b"", status="500 x", short=999), b"x"), timeouts=Timeouts(total=20))
     assert time.monotonic() - begun < 5
 
 
@@ -159,7 +161,7 @@ def test_an_answer_in_single_bytes_costs_no_more() -> None:
     """A chunk a byte: what is gathered of them is counted once, and not at each."""
     packed = gzip.compress(random.Random(1).randbytes(200_000), 0)
     begun = time.perf_counter()
-    assert len(b"".join(_gunzipped(bytes([byte]) for byte in packed))) == 200_000
+    assert len(b"".join(gunzip(bytes([byte]) for byte in packed))) == 200_000
     assert time.perf_counter() - begun < SECONDS
 
 
@@ -305,6 +307,6 @@ def test_quotes_are_sent_as_they_are() -> None:
     """Nobody knows better than the person whether they belong to the secret."""
     with serving(sized(b"")) as server:
         quoted = Connection(server.url, "reader", Secret('"secret"'), 1)
-        with stream(quoted, DAY, limits=CALM) as answer:
+        with stream(quoted, DAY, timeouts=CALM) as answer:
             assert b"".join(answer) == b""
         assert "Basic cmVhZGVyOiJzZWNyZXQi" in server.requests[0]

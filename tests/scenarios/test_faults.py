@@ -18,7 +18,8 @@ from engine.dataset.dataset import Dataset
 from engine.dataset.storage.local import LocalStorage
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync.runner import Event, Waiting, wall_clock
+from engine.sync.options import wall_clock
+from engine.sync.run_updates import RunUpdate, Waiting
 from tests.support.commands import environment, mounted
 from tests.support.pulling import DAYS, QUICK, Pull, pull, rows, undisturbed
 
@@ -245,7 +246,7 @@ def test_connection_refused_then_up(tmp_path: Path, expected: list[str]) -> None
         port = probe.getsockname()[1]
     started: list[Sandbox] = []
 
-    def start(event: Event) -> None:
+    def start(event: RunUpdate) -> None:
         if isinstance(event, Waiting) and not started:
             started.append(Sandbox(SPEC, port=port))
 
@@ -272,8 +273,8 @@ def test_connection_always_refused(tmp_path: Path) -> None:
 def test_silence_is_bounded(sandbox: Sandbox, root: Path, fault: Fault, cause: str) -> None:
     """A server that stops sending is given up after the idle limit, every time."""
     sandbox.faults(fault | {"times": ALWAYS})
-    quick = type(QUICK.patience)(tries=2, first=0.01, longest=0.01)
-    assert_failed(pull(sandbox.url, root, [DAY], change(patience=quick)), cause)
+    quick = type(QUICK.retry_policy)(tries=2, first=0.01, longest=0.01)
+    assert_failed(pull(sandbox.url, root, [DAY], change(retry_policy=quick)), cause)
     assert rows(root) == []
 
 
@@ -287,9 +288,9 @@ def test_a_trickle_arrives(sandbox: Sandbox, root: Path, expected: list[str]) ->
 def test_an_endless_trickle_ends(sandbox: Sandbox, root: Path) -> None:
     """A response that never ends meets the limit for the whole of it."""
     sandbox.faults({"fault": "trickle", "bytes": 3, "seconds": 0.2, "times": ALWAYS})
-    limits = type(QUICK.limits)(connect=2, idle=2, total=1)
-    quick = type(QUICK.patience)(tries=2, first=0.01, longest=0.01)
-    done = pull(sandbox.url, root, [DAY], options=change(limits=limits, patience=quick))
+    limits = type(QUICK.timeouts)(connect=2, idle=2, total=1)
+    quick = type(QUICK.retry_policy)(tries=2, first=0.01, longest=0.01)
+    done = pull(sandbox.url, root, [DAY], options=change(timeouts=limits, retry_policy=quick))
     assert_failed(done, "second|minute|hour")
 
 
@@ -335,7 +336,7 @@ def test_too_many_rejects(sandbox: Sandbox, root: Path) -> None:
     """More rejects than tolerated: nothing is committed, and every one of them is kept."""
     few: dict[str, Any] = {"partial_ingestion_percent": 0.1, "partial_ingestion_min": 5}
     done = pull(sandbox.url, root, [DAY], **few)
-    assert_failed(done, r"6 of 1,530 records were rejected .*0.1 %")
+    assert_failed(done, r"6 of 1,530 records of 2024-01-01 were rejected .*0.1 %")
     assert rows(root) == []
     batch = done.items[0]["activities"][1]["targetInfo"][0]["reference"]["ids"][0]
     kept = root / "_batches" / batch / "row_errors" / "conversion_errors_0.json"

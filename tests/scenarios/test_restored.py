@@ -24,8 +24,8 @@ from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow, sample
 from engine.sync.backfill import missing_days
 from engine.sync.incremental import sync_flow
+from engine.sync.options import Options
 from engine.sync.pull import table_schema
-from engine.sync.runner import Options
 from tests.support.commands import Run
 from tests.support.flows import FAST, FLOWS, HOUR, NOON
 from tests.support.pulling import QUICK, RULES, Pull, flow_of, pull, rows
@@ -207,7 +207,7 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 def sync(name: str) -> list[RunRecord]:
     """Sync the flow once, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
-    return sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
+    return sync_flow(flow, home, Options(now=lambda: NOON, rate_limit=FAST))
 
 
 UNDOING = [

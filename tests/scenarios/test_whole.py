@@ -27,6 +27,7 @@ from engine.model.batch import Tally
 from engine.model.flow import Flow, Run
 from engine.model.window import Window
 from engine.sync.pull import Rules, pull, table_schema
+from engine.sync.pull_task import Credentials, PullTask
 from engine.transform import decode as lines_stage
 from engine.transform.decode import Sizes
 from tests.support.pulling import DAYS, RULES, flow_of
@@ -500,7 +501,8 @@ def bring(
         patch.setattr(export_stage, "stream", stream)
         patch.setattr(lines_stage, "read", partial(lines_stage.read, sizes=sizes))
         dataset.create()
-        staged = pull(flow, rules, run, dataset.staging("B"))
+        task = PullTask.of(flow, rules.mapping, rules.schema, run, dataset.staging("B"))
+        staged = pull(task, Credentials.of(flow.connection))
         positions = {f"events/{day}": 1 for day in run.window.days}
         dataset.commit("B", staged.files, dataset.held(DAYS), positions, None)
         dataset.discard("B")

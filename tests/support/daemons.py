@@ -227,16 +227,18 @@ def main() -> int:
     """Run a daemon as the first argument says."""
     from engine.daemon.daemon import Daemon
     from engine.log import configure
-    from engine.mixpanel.client import Timeouts
+    from engine.mixpanel.timeouts import Timeouts
     from engine.model.retry import RateLimit, RetryPolicy
-    from engine.sync.runner import Options
+    from engine.sync.options import Options
 
     given = json.loads(sys.argv[1])
     configure()
     options = Options(
-        patience=RetryPolicy(first=0.05, longest=0.2, pause=0.05, longest_pause=0.2, obeyed=0.2),
-        budget=RateLimit(given["per_hour"], 1000),
-        limits=Timeouts(connect=2, first_byte=5, idle=5, total=60),
+        retry_policy=RetryPolicy(
+            first=0.05, longest=0.2, pause=0.05, longest_pause=0.2, obeyed=0.2
+        ),
+        rate_limit=RateLimit(given["per_hour"], 1000),
+        timeouts=Timeouts(connect=2, first_byte=5, idle=5, total=60),
     )
     clock = Clock(**given["clock"])
     daemon = Daemon(Path(given["config"]), os.environ, clock, options, drain=given["drain"])

@@ -14,22 +14,23 @@ from engine.catalog.database import Catalog
 from engine.config.shipped import find
 from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
-from engine.mixpanel.client import Timeouts
+from engine.mixpanel.timeouts import Timeouts
 from engine.model.flow import Connection, Flow, Secret
 from engine.model.retry import RateLimit, RetryPolicy
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox
 from engine.sync.backfill import Backfill
+from engine.sync.options import Options
 from engine.sync.pull import Rules, table_schema
-from engine.sync.runner import Event, Options, Waiting
+from engine.sync.run_updates import RunUpdate, Waiting
 
 DAYS = [date(2024, 1, 1), date(2024, 1, 2)]
 RULES = Rules(find("mapping", "mixpanel-events"), find("schema", "mixpanel-events"))
 QUICK = Options(
-    patience=RetryPolicy(
+    retry_policy=RetryPolicy(
         first=0.01, longest=0.01, pause=0.01, longest_pause=0.01, limited=6, obeyed=0.05
     ),
-    budget=RateLimit(per_hour=1000, per_second=1000),
-    limits=Timeouts(connect=2, first_byte=1, idle=1, total=20),
+    rate_limit=RateLimit(per_hour=1000, per_second=1000),
+    timeouts=Timeouts(connect=2, first_byte=1, idle=1, total=20),
 )
 
 
@@ -38,7 +39,7 @@ class Pull:
     """A finished backfill: its run items, and everything that it told."""
 
     items: list[dict[str, Any]]
-    told: list[Event] = field(default_factory=list)
+    told: list[RunUpdate] = field(default_factory=list)
 
     @property
     def statuses(self) -> list[str]:
@@ -74,15 +75,15 @@ def pull(
     root: Path,
     days: Sequence[date] = DAYS,
     options: Options = QUICK,
-    tell: Callable[[Event], None] = lambda _: None,
+    tell: Callable[[RunUpdate], None] = lambda _: None,
     home: Path | None = None,
     **changes: Any,
 ) -> Pull:
     """Backfill `days` from `url` into `root`, with its home beside it."""
     flow = flow_of(url, root, **changes)
-    told: list[Event] = []
+    told: list[RunUpdate] = []
 
-    def listen(event: Event) -> None:
+    def listen(event: RunUpdate) -> None:
         told.append(event)
         tell(event)
 

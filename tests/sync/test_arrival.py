@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from functools import partial
@@ -17,8 +17,8 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
-from engine.errors import EtlError, InputError
-from engine.mixpanel import client
+from engine.errors import InputError
+from engine.mixpanel import client, request
 from engine.model.flow import Connection, Schedule
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, each_day
@@ -27,8 +27,10 @@ from engine.sandbox.events import day_lines
 from engine.sync.backfill import Backfill
 from engine.sync.incremental import sync_flow
 from engine.sync.pull import table_schema
-from engine.sync.runner import Event, GaveUp, Runs
+from engine.sync.run_updates import GaveUp, RunUpdate
+from engine.sync.runner import Runner
 from engine.sync.status import FlowStatus
+from engine.sync.window_source import Result
 from tests.support.pulling import QUICK, RULES, flow_of
 
 DAY = date(2024, 1, 2)
@@ -52,17 +54,15 @@ class Given:
         self.lines: list[int | None] = []
         self._out = False
 
-    def next(self) -> Window | None:
+    def next_window(self) -> Window | None:
         if self._out or not self._windows:
             return None
         self._out = True
         return self._windows.pop(0)
 
-    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
+    def on_result(self, result: Result) -> None:
+        assert not result.split  # an arrival window is never split
         self._out = False
-
-    def split(self, window: Window, bad: Collection[date]) -> None:
-        raise AssertionError("an arrival window is never split")
 
     def give_up(self) -> int:
         self._windows = []
@@ -74,7 +74,7 @@ def bring(sandbox: Sandbox, root: Path, *windows: Window, **changes: Any) -> lis
     flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **changes)
     with Catalog(root.parent / "home") as catalog:
         dataset = Dataset(root, table_schema(RULES), flow.source)
-        runs = Runs(flow, RULES, dataset, catalog, QUICK)
+        runs = Runner(flow, RULES, dataset, catalog, QUICK)
         with runs.prepared():
             records = runs.run(Given(*windows))
     return [record.status for record in records]
@@ -126,7 +126,7 @@ def test_what_the_server_sends_is_not_taken_on_trust(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not filter, or not as asked, adds no event to the window."""
-    asked = client.params
+    asked = request.params
 
     def params(connection: Connection, window: Window, *rest: Any) -> dict[str, str]:
         return asked(connection, replace(window, arrival=None), *rest)
@@ -213,7 +213,7 @@ def test_a_backfill_before_the_daemon(sandbox: Sandbox, root: Path) -> None:
 
 def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) -> None:
     """No day is pulled then: it would be where arrival windows begin."""
-    told: list[Event] = []
+    told: list[RunUpdate] = []
     schedule = Schedule("hour", 1, NOON // 1000 - 72 * 3600)
     flow = flow_of(sandbox.url, tmp_path / "table", windows="arrival", schedule=schedule)
     sandbox.faults({"fault": "answer", "status": 200, "body": "[]\n", "times": None})

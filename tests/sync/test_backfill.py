@@ -24,17 +24,18 @@ from engine.dataset.parquet_writer import Writer
 from engine.dataset.positions import app_id
 from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, EtlError, InputError
-from engine.mixpanel.client import Timeouts
+from engine.mixpanel.timeouts import Timeouts
 from engine.model import schedule
 from engine.model.flow import Connection, Schedule, Secret
 from engine.model.retry import RateLimit, RetryPolicy
 from engine.model.run_record import RunRecord
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
+from engine.sync import options, request_slots
 from engine.sync import runner as module
 from engine.sync.backfill import Backfill, missing_days
 from engine.sync.pull import table_schema
-from engine.sync.runner import Advanced, Ended, Event, GaveUp, Waiting
+from engine.sync.run_updates import Advanced, Ended, GaveUp, RunUpdate, Waiting
 from engine.transform.columns import Columns
 from tests.support.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 
@@ -90,7 +91,8 @@ def sandbox(server: Sandbox) -> Iterator[Sandbox]:
 def clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock for the backfill and the sandbox alike, in the afternoon of 2024-03-01."""
     clock = Clock(datetime(2024, 3, 1, 15, tzinfo=UTC))
-    monkeypatch.setattr(module, "time", clock)
+    for each in (module, options, request_slots):
+        monkeypatch.setattr(each, "time", clock)
     monkeypatch.setattr(sandbox.project, "now", clock.now_ms)
     return clock
 
@@ -117,11 +119,11 @@ def answer(body: str = "", status: int = 200, **more: Any) -> dict[str, Any]:
     return {"fault": "answer", "status": status, "body": body, **more}
 
 
-def stopping(kind: type[Event], do: Callable[[], None]) -> Callable[[Event], None]:
+def stopping(kind: type[RunUpdate], do: Callable[[], None]) -> Callable[[RunUpdate], None]:
     """A listener that does something at the first event of a kind."""
-    done: list[Event] = []
+    done: list[RunUpdate] = []
 
-    def tell(event: Event) -> None:
+    def tell(event: RunUpdate) -> None:
         if isinstance(event, kind) and not done:
             done.append(event)
             do()
@@ -183,7 +185,7 @@ def test_two_workers_make_the_same_table(sandbox: Sandbox, tmp_path: Path) -> No
 def test_the_budget_is_kept(sandbox: Sandbox, root: Path, clock: Clock) -> None:
     """No request is made that a project of 5 an hour and 2 a second would refuse; waits show."""
     sandbox.project.per_hour, sandbox.project.per_second = 5, 2
-    budget = replace(ONE_BY_ONE, budget=RateLimit(per_hour=5, per_second=2))
+    budget = replace(ONE_BY_ONE, rate_limit=RateLimit(per_hour=5, per_second=2))
     try:
         first = pull(sandbox.url, root, days(7), budget)
         second = pull(sandbox.url, root, days(12), budget)  # as after a restart: the ledger stays
@@ -200,7 +202,7 @@ def test_the_budget_is_kept(sandbox: Sandbox, root: Path, clock: Clock) -> None:
 
 def test_another_flow_shares_the_budget(sandbox: Sandbox, tmp_path: Path, clock: Clock) -> None:
     """The budget is the project's, whatever flow asks and whatever table it fills."""
-    budget = replace(ONE_BY_ONE, budget=RateLimit(per_hour=2, per_second=9))
+    budget = replace(ONE_BY_ONE, rate_limit=RateLimit(per_hour=2, per_second=9))
     home = tmp_path / "home"
     pull(sandbox.url, tmp_path / "one", days(2), budget, home=home)
     pull(sandbox.url, tmp_path / "two", days(1), budget, home=home, name="other")
@@ -211,7 +213,7 @@ def test_retry_after_is_honoured(sandbox: Sandbox, root: Path, clock: Clock) -> 
     """A 429 is waited for as long as it asks, costs no try, and the window is asked once more."""
     sandbox.faults(answer("slow", 429, headers={"Retry-After": "120"}, times=3))
     patience = RetryPolicy(tries=1, limited=4)
-    done = pull(sandbox.url, root, days(1), replace(QUICK, patience=patience))
+    done = pull(sandbox.url, root, days(1), replace(QUICK, retry_policy=patience))
     assert done.statuses == ["success"]
     at = [request["time"] for request in sandbox.requests]
     assert all(120_000 <= after - before < 122_000 for before, after in pairwise(at))
@@ -221,7 +223,9 @@ def test_retry_after_is_honoured(sandbox: Sandbox, root: Path, clock: Clock) -> 
 def test_429_without_end(sandbox: Sandbox, root: Path, clock: Clock) -> None:
     """Refused for so many times in a row, the backfill ends: another day would fare no better."""
     sandbox.faults(answer("slow", 429, times=ALWAYS))
-    done = pull(sandbox.url, root, days(3), replace(ONE_BY_ONE, patience=RetryPolicy(limited=3)))
+    done = pull(
+        sandbox.url, root, days(3), replace(ONE_BY_ONE, retry_policy=RetryPolicy(limited=3))
+    )
     assert done.statuses == ["failed"] * 3
     assert len(sandbox.requests) == 7
     assert [entry.status for entry in history(root)] == ["failed"] * 3
@@ -231,7 +235,7 @@ def test_other_windows_go_on_meanwhile(sandbox: Sandbox, root: Path, clock: Cloc
     """While a window waits for its next try, the others are pulled."""
     sandbox.faults(answer("no", 500, times=2, day="2024-01-01"))
     patience = RetryPolicy(tries=3, first=60)
-    done = pull(sandbox.url, root, days(3), replace(ONE_BY_ONE, patience=patience))
+    done = pull(sandbox.url, root, days(3), replace(ONE_BY_ONE, retry_policy=patience))
     assert asked(sandbox) == ["1", "2", "3", "1", "1"]
     assert done.statuses == ["success"] * 3
     assert 30 <= clock.slept <= 180
@@ -242,7 +246,7 @@ def test_tries_are_counted(sandbox: Sandbox, root: Path, clock: Clock, tries: in
     """A window is asked for so many times, and not once more."""
     sandbox.faults(answer("no", 500, times=ALWAYS))
     patience = RetryPolicy(tries=tries)
-    done = pull(sandbox.url, root, days(1), replace(QUICK, patience=patience))
+    done = pull(sandbox.url, root, days(1), replace(QUICK, retry_policy=patience))
     assert done.statuses == ["failed"]
     assert asked(sandbox) == ["1"] * tries
     assert [entry.status for entry in history(root)] == ["failed"]
@@ -257,7 +261,7 @@ def test_a_clock_set_back_during_a_wait(sandbox: Sandbox, root: Path, clock: Clo
 
     tell = stopping(Waiting, set_back)
     patience = RetryPolicy(first=10)
-    done = pull(sandbox.url, root, days(1), replace(QUICK, patience=patience), tell)
+    done = pull(sandbox.url, root, days(1), replace(QUICK, retry_policy=patience), tell)
     assert done.statuses == ["success"]
     assert clock.slept <= 11
 
@@ -374,7 +378,9 @@ BAD = "".join(f'{{"event":"e","properties":{{"n":{n}}}}}\n' for n in range(9))
 OWN = [
     pytest.param({"fault": "cut", "times": ALWAYS}, "inside a line", id="truncated"),
     pytest.param({"fault": "cut", "end": "reset", "times": ALWAYS}, "broke", id="heavy"),
-    pytest.param(answer(BAD, times=ALWAYS), "9 of 9 records were rejected", id="rejects"),
+    pytest.param(
+        answer(BAD, times=ALWAYS), "9 of 9 records of 2024-01-02 were rejected", id="rejects"
+    ),
     pytest.param(answer("", times=ALWAYS), "holds 199 rows and would hold 0", id="shrunk"),
 ]
 
@@ -387,7 +393,7 @@ def test_a_failure_of_its_own(
     pull(sandbox.url, root, days(3))
     before = rows(root)
     sandbox.faults(fault | {"day": "2024-01-02"})
-    once = replace(ONE_BY_ONE, force=True, patience=RetryPolicy(tries=1))
+    once = replace(ONE_BY_ONE, force=True, retry_policy=RetryPolicy(tries=1))
     done = pull(sandbox.url, root, days(4), once)
     assert sorted(done.statuses) == ["failed", "success", "success", "success"]
     (message,) = [
@@ -420,7 +426,7 @@ def test_an_outage_stops_every_window(sandbox: Sandbox, root: Path) -> None:
     assert set(done.statuses) == {"failed"}
     assert len([event for event in done.told if isinstance(event, GaveUp)]) == 1
     # 60 days in 3 windows, each begun while others wait.
-    assert len(sandbox.requests) <= 3 * QUICK.patience.tries
+    assert len(sandbox.requests) <= 3 * QUICK.retry_policy.tries
     assert "503" in done.message
 
 
@@ -576,7 +582,7 @@ def test_a_day_that_kills_its_worker(
     sandbox.faults({"fault": "delay", "seconds": 30, "day": "2024-01-02", "times": ALWAYS})
     limits = Timeouts(connect=2, first_byte=40, idle=40, total=60)
     options = replace(
-        ONE_BY_ONE, workers=2, limits=limits, patience=RetryPolicy(tries=3, first=0.01)
+        ONE_BY_ONE, workers=2, timeouts=limits, retry_policy=RetryPolicy(tries=3, first=0.01)
     )
     monkeypatch.setattr(module, "wait", killing(sandbox, "2024-01-02"))
     done = pull(sandbox.url, root, days(4), options)
@@ -633,8 +639,8 @@ def test_stopped_while_it_reads(sandbox: Sandbox, root: Path, workers: int) -> N
         signal.pthread_kill(main or 0, signal.SIGINT)
 
     threading.Thread(target=stop_when_asked).start()
-    options = replace(ONE_BY_ONE, workers=workers, limits=Timeouts(idle=9))
-    told: list[Event] = []
+    options = replace(ONE_BY_ONE, workers=workers, timeouts=Timeouts(idle=9))
+    told: list[RunUpdate] = []
     with pytest.raises(KeyboardInterrupt):
         pull(sandbox.url, root, days(4), options, told.append)
     assert not [event for event in told if isinstance(event, Ended)]

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from engine.config.shipped import find
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import Writer
 from engine.dataset.storage.local import LocalStorage
-from engine.errors import EtlError
 from engine.mapping import evaluate
 from engine.model.batch import CORRUPT, INVALID, REQUIRED
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, Sandbox, Spec
+from engine.sync.options import Options
 from engine.sync.pull import table_schema
-from engine.sync.replay import entries, raw_of
-from engine.sync.runner import Options, Runs
+from engine.sync.rejected_lines import entries, raw_of
+from engine.sync.replay import rejects_folder
+from engine.sync.runner import Runner
+from engine.sync.window_source import Result
 from engine.transform.schema import Schema
 from tests.support.commands import Run, Said, here, put, variables
 from tests.support.pulling import RULES, flow_of, rows
@@ -113,7 +115,7 @@ def listed(run: Run) -> list[tuple[str, str, Any]]:
 def kept(batch: str) -> list[bytes]:
     """The rejected lines of a batch, the parts of a long one together."""
     lines: list[bytes] = []
-    for entry in entries(Dataset(TABLE, None, None), batch):
+    for entry in entries(rejects_folder(Dataset(TABLE, None, None), batch)):
         if entry.get("_part"):
             lines[-1] += raw_of(entry)
         else:
@@ -207,7 +209,7 @@ def test_show(run: Run, sandbox: Sandbox) -> None:
     assert len(run("rejects", "show", batch, "--limit=2").out.splitlines()) == 3
     said = run("rejects", "show", batch, "--json", "--limit=100")
     shown = [json.loads(line) for line in said.out.splitlines()]
-    assert shown == list(entries(Dataset(TABLE, None, None), batch))
+    assert shown == list(entries(rejects_folder(Dataset(TABLE, None, None), batch)))
 
 
 def test_parts_are_one_line(run: Run, sandbox: Sandbox) -> None:
@@ -404,14 +406,11 @@ class Windows:
     def __init__(self, window: Window) -> None:
         self._windows = [window]
 
-    def next(self) -> Window | None:
+    def next_window(self) -> Window | None:
         return self._windows.pop() if self._windows else None
 
-    def ended(self, window: Window, lines: int, error: EtlError | None = None) -> None:
-        pass
-
-    def split(self, window: Window, bad: Collection[date]) -> None:
-        raise AssertionError("an arrival window is never split")
+    def on_result(self, result: Result) -> None:
+        assert not result.split  # an arrival window is never split
 
     def give_up(self) -> int:
         return 0
@@ -426,7 +425,7 @@ def test_an_arrival_window(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
         window = Window(FIRST, date(2024, 1, 5), (start, end))
         with Catalog(Path(".mixpanel-etl").absolute()) as catalog:
             table = Dataset(tmp_path / TABLE, table_schema(RULES), flow.source)
-            runs = Runs(flow, RULES, table, catalog, Options())
+            runs = Runner(flow, RULES, table, catalog, Options())
             with runs.prepared():
                 (record,) = runs.run(Windows(window))
         assert record.rejected
@@ -661,7 +660,7 @@ def test_while_somebody_else_writes(run: Run, sandbox: Sandbox, tmp_path: Path) 
     flow = flow_of(sandbox.url, tmp_path / TABLE)
     with Catalog(tmp_path / "home") as catalog:
         table = Dataset(tmp_path / TABLE, table_schema(RULES), flow.source)
-        with Runs(flow, RULES, table, catalog, Options()).prepared():
+        with Runner(flow, RULES, table, catalog, Options()).prepared():
             said = run("rejects", "replay", batch, FIXED)
             assert said.status == 1
             assert f"in use by process {os.getpid()}" in said.err

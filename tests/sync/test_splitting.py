@@ -23,8 +23,9 @@ from engine.sandbox.faults import Fault
 from engine.sandbox.query import Query
 from engine.sync import day_marks, run_records, splitting
 from engine.sync.incremental import RunContext, sync_flow
+from engine.sync.options import Options
 from engine.sync.pull import Rules
-from engine.sync.runner import Ended, NoEvents, Options, Split
+from engine.sync.run_updates import Ended, NoEvents, Split
 from tests.support.pulling import QUICK, RULES, Pull, flow_of, pull, rows
 
 SPEC = Spec(events_per_day=40, duplicate_percent=0, reject_percent=0, late_percent=0)
@@ -125,7 +126,7 @@ def test_one_day_that_never_comes(
     done = pull(sandbox.url, root, days(31), MONTH)
     assert done.statuses.count("failed") == 1
     assert held(root) == set(days(31)) - {BAD}
-    assert len(sandbox.requests) <= 2 + 2 * 5 + QUICK.patience.tries
+    assert len(sandbox.requests) <= 2 + 2 * 5 + QUICK.retry_policy.tries
     (failed,) = [event for event in done.told if isinstance(event, Ended) and event.error]
     assert failed.record.window == Window(BAD, BAD)
     assert str(BAD) in describe(failed)
@@ -233,7 +234,7 @@ def test_one_day_of_rejects(
     month_with_a_wrong_day(sandbox, monkeypatch, wrong)
     done = pull(sandbox.url, root, days(31), MONTH)
     assert done.statuses.count("failed") == 1
-    assert f"{wrong} of 50 records were rejected" in errors_of(done)[0]
+    assert f"{wrong} of 50 records of {BAD} were rejected" in errors_of(done)[0]
     assert held(root) == set(days(31)) - {BAD}
     assert len(sandbox.requests) <= 1 + 2 * 5
     again = pull(sandbox.url, root, days(31), MONTH)
@@ -412,7 +413,7 @@ def test_the_daemon_splits_too(
     assert found.count("failed") == 1
     assert held(root) >= set(days(32)) - {BAD}
     assert BAD not in held(root)
-    assert len(sandbox.requests) <= 3 + 2 + 2 * 5 + QUICK.patience.tries
+    assert len(sandbox.requests) <= 3 + 2 + 2 * 5 + QUICK.retry_policy.tries
     if fault is EARLY:  # its rest lasts beyond the turn
         count = len(sandbox.requests)
         turn(sandbox, root, NOW + 60_000)

@@ -16,7 +16,7 @@ from engine.model.run_record import IN_PROGRESS
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow
 from engine.sync.incremental import sync_flow
-from engine.sync.runner import Options
+from engine.sync.options import Options
 from engine.sync.status import FlowStatus
 from tests.support.commands import put, variables
 from tests.support.flows import FAST, NOON
@@ -41,7 +41,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog
     with Sandbox(Spec(events_per_day=20), now=lambda: NOON) as sandbox:
         put(variables(sandbox.url), monkeypatch)
         flow, home = declared_flows.flow_of(Path("flows.toml"), "events")
-        assert sync_flow(flow, home, Options(now=lambda: NOON, budget=FAST))
+        assert sync_flow(flow, home, Options(now=lambda: NOON, rate_limit=FAST))
     with Killed(home) as catalog:
         yield catalog
 

@@ -317,7 +317,7 @@ def test_a_whole_pull_with_a_twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert pull(sandbox.url, tmp_path / "alone", DAYS[:1]).statuses == ["success"]
         assert not started
         monkeypatch.setattr(second_process, "WORTH", 0)
-        monkeypatch.setattr("engine.sync.executors.cores", lambda: 2)
+        monkeypatch.setattr("engine.sync.executors.inline.cores", lambda: 2)
         done = pull(sandbox.url, tmp_path / "together", DAYS[:1])
     assert done.records["skippedRecordCount"] > 0
     assert rows(tmp_path / "together") == rows(tmp_path / "alone")

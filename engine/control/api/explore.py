@@ -86,7 +86,7 @@ def explore(
 
 
 def _sample(state: AppState, connection_id: str, params: Json, limit: int) -> list[Json]:
-    from engine.mixpanel.client import Timeouts
+    from engine.mixpanel.timeouts import Timeouts
     from engine.sync.sample import (
         sample,  # with numpy and httpx, which the daemon at rest does without
     )

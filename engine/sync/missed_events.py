@@ -1,6 +1,6 @@
-"""Counts what the pull of a whole day brings that arrival windows should have brought before.
+"""Counts events of a whole-day pull that arrival windows should have brought before.
 
-It compares keys of the table with keys of staged files; it changes neither.
+It compares keys of the table with keys of staged files and changes neither.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,19 +21,19 @@ from engine.model.window import Window, day_over
 from engine.sync.pull import StagedRun
 
 
-def missed(
+def count(
     flow: Flow,
     dataset: Dataset,
     window: Window,
     staged: StagedRun,
     held: Mapping[date, DayContents],
 ) -> int:
-    """How many events of days that arrival windows filled are new, though they were due before.
+    """Count the events that are new to the table although an arrival window was due to bring them.
 
-    Those count that can be compared (with `$insert_id`), that Mixpanel processed since the first
-    arrival window began, not later than `lookback_days` after their day, and so long before M that
-    no overlap will bring them any more. Days that were undone do not count: arrival windows may
-    have brought what their pull restores. 8 bytes of memory for each row that the table holds (P6).
+    An event counts if it has an `$insert_id` to be compared by and Mixpanel processed it after the
+    first arrival window began, at most `lookback_days` after its day, and too long before the high
+    watermark for the overlap to bring it. Days that were undone do not count: arrival windows may
+    have brought what their pull restores. Uses 8 bytes of memory a row of the table (P6).
     """
     start = dataset.position(app_id(flow, START))
     if start is None or window.before is None or not staged.keys:
@@ -53,7 +53,7 @@ def missed(
 
 
 def _new(columns: list[Any], had: Any, start: int, until: int) -> int:
-    """How many of these rows are none of `had`, and were processed within the span."""
+    """Count the rows that are not among `had` and were processed from `start` to `until` (ms)."""
     *keys, moments = columns
     due = pc.and_(pc.greater_equal(moments, start), pc.less(moments, until))
     due = pc.and_(due, keys[3].is_valid()).fill_null(False).to_numpy(zero_copy_only=False)

@@ -1,0 +1,150 @@
+"""The body of a response: decompressed, and whole or an error (P1).
+
+It knows compression and framing, and neither lines nor events.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from isal import igzip_lib
+
+from engine.errors import Truncated, Unavailable
+from engine.mixpanel.responses import answered_at, clean, is_page, quote, sentence
+from engine.model.flow import Connection
+
+PIECE = 1 << 20  # bytes; the size of a decompressed piece
+GATHERED = 1 << 18  # bytes on the wire that are decompressed together
+GZIP = ("gzip", "x-gzip")
+
+
+class RawResponse(Protocol):
+    """The part of an HTTP response that `Response` reads."""
+
+    status_code: int
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; names are looked up in any case."""
+
+    def iter_raw(self) -> Iterator[bytes]:
+        """Yield the body as it is on the wire."""
+
+
+class Response:
+    """A response in transfer: iterate over it, once, for its decompressed body.
+
+    A piece has about PIECE bytes. `received` counts the body's bytes on the wire. `answered_at` is
+    the server's clock by its `Date` header, in ms since the epoch; None without a readable one.
+    `waiting` is entered around each wait for the network.
+    """
+
+    def __init__(
+        self,
+        response: RawResponse,
+        connection: Connection,
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.status = response.status_code
+        self.answered_at = answered_at(response.headers)
+        self.received = 0
+        self.encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        self._started = False
+        self._response = response
+        self._connection = connection
+        self._waiting = waiting
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the decompressed body; raise Truncated unless it ends cleanly (P1)."""
+        gathered: list[bytes] = []
+        size = 0
+        for piece in self._body():
+            gathered.append(piece)
+            size += len(piece)
+            if size >= PIECE:
+                yield self._checked(b"".join(gathered))
+                gathered, size = [], 0
+        if gathered:
+            yield self._checked(b"".join(gathered))
+
+    def _checked(self, piece: bytes) -> bytes:
+        """Return `piece`; raise Unavailable if the body starts with an HTML page."""
+        page = "text/html" in self._response.headers.get("content-type", "").lower()
+        if self.status == HTTPStatus.OK and not self._started and (page or is_page(piece)):
+            said = quote(sentence(piece), self._connection)
+            raise Unavailable(
+                f"{self._connection.host} answered with an HTML page instead of events"
+                + (f": {said}" if said else ".")
+            )
+        self._started = True
+        return piece
+
+    def _body(self) -> Iterator[bytes]:
+        """Yield the decompressed body in pieces of any size."""
+        headers, encoding = self._response.headers, self.encoding
+        if encoding in GZIP:
+            yield from gunzip(self.received_chunks())
+        elif encoding == "identity":
+            framed = "content-length" in headers or "transfer-encoding" in headers
+            if self.status == HTTPStatus.OK and not framed:  # P1
+                raise Truncated(
+                    f"{self._connection.host} answered without length, chunks or compression, so"
+                    " nothing tells a whole answer from half of one: check the proxy in between."
+                )
+            yield from self.received_chunks()
+        else:
+            raise Unavailable(
+                f"{self._connection.host} answered in an encoding that nobody asked for:"
+                f" {clean(encoding, self._connection)}"
+            )
+
+    def received_chunks(self) -> Iterator[bytes]:
+        """Yield the body as it is on the wire."""
+        chunks = self._response.iter_raw()
+        while True:
+            with self._waiting():
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            self.received += len(chunk)
+            yield chunk
+
+
+def gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompress the gzip members in `chunks`, PIECE bytes at a time: a bomb cannot fill memory.
+
+    Raises Truncated unless the last member ends, checksum and length included, and nothing else
+    follows it (P1).
+    """
+    member: Any = None
+    ended = False
+    for chunk in _gathered(chunks):
+        data = chunk
+        while data or not (ended or member is None or member.needs_input):
+            if member is None or ended:
+                member, ended = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), False
+            try:
+                piece = member.decompress(data, PIECE)
+            except igzip_lib.error as error:  # type: ignore[misc]  # its stubs declare an instance
+                # A damaged byte, a wrong checksum, or something else after the end
+                raise Truncated(f"The gzip stream of the response is damaged ({error}).") from error
+            if piece:
+                yield piece
+            ended = member.eof
+            data = member.unused_data if ended else b""
+    if not ended:
+        raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
+
+
+def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Join chunks to GATHERED bytes: fewer chunks mean less waiting between threads."""
+    held: list[bytes] = []
+    size = 0
+    for chunk in chunks:
+        held.append(chunk)
+        size += len(chunk)
+        if size >= GATHERED:
+            yield b"".join(held)
+            held, size = [], 0
+    yield b"".join(held)

@@ -1,0 +1,30 @@
+"""Options of a sync."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
+from engine.model import retry
+
+
+def wall_clock() -> int:
+    """Return the time in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of a sync: concurrency, retries, rate limit, time-outs.
+
+    `days_per_request`: None derives it from the number of events seen so far.
+    """
+
+    workers: int = 1
+    days_per_request: int | None = None
+    force: bool = False
+    allow_shrink: bool = False
+    retry_policy: retry.RetryPolicy = retry.DEFAULT_RETRY_POLICY
+    rate_limit: retry.RateLimit = retry.DEFAULT_RATE_LIMIT
+    timeouts: Timeouts = DEFAULT_TIMEOUTS
+    now: Callable[[], int] = wall_clock

@@ -1,0 +1,58 @@
+"""Slots of a project's rate limit, acquired from the request ledger for the runs of one flow."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from engine.catalog.database import Catalog
+from engine.model import retry, schedule
+from engine.model.flow import Run
+from engine.sync.options import Options
+from engine.sync.run_updates import RunUpdate, Waiting
+
+
+class RequestSlots:
+    """Acquires slots; `in_flight` returns the number of requests that are running."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        project: str,
+        options: Options,
+        report: Callable[[RunUpdate], None],
+        in_flight: Callable[[], int],
+    ) -> None:
+        self._catalog = catalog
+        self._project = project
+        self._options = options
+        self._report = report
+        self._in_flight = in_flight
+
+    def acquire(self, run: Run, now: int) -> float:
+        """Acquire a slot at `now` (ms), and return 0; or report and return the seconds to wait."""
+        pause = self._acquire(now)
+        if pause > schedule.SECOND:
+            self._report_wait(run, pause)
+        return pause / 1000
+
+    def wait(self, run: Run) -> None:
+        """Return once a slot is acquired for one more request of `run`."""
+        reported = False
+        while pause := self._acquire(self._options.now()):
+            if pause > schedule.SECOND and not reported:
+                self._report_wait(run, pause)
+                reported = True
+            time.sleep(min(pause / 1000, 0.5))
+
+    def release(self, at: int) -> None:
+        """Give the slot that was acquired at `at` (ms) back: its request never left."""
+        self._catalog.release(self._project, at)
+
+    def _acquire(self, now: int) -> int:
+        def wait_for(requests: Sequence[int]) -> int:
+            limit = self._options.rate_limit
+            return retry.wait_for_slot(requests, self._in_flight(), now, limit)
+
+        return self._catalog.acquire(self._project, now, wait_for)
+
+    def _report_wait(self, run: Run, pause: int) -> None:
+        self._report(Waiting(run, pause / 1000, "Mixpanel's hourly budget is used up"))
