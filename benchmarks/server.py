@@ -85,7 +85,7 @@ def serving(shape: str, events: int, **spec: Any) -> Iterator[Server]:
 def main(argument: str) -> None:
     """Serve until SIGTERM."""
     from engine.sandbox import Project, Spec, serve
-    from engine.sandbox.shapes import SHAPES, tutorial
+    from engine.sandbox.event_shapes import SHAPES, tutorial
 
     spec = json.loads(argument)
     extra = invented(spec["shape"])

@@ -51,7 +51,7 @@ def mapped(shape: str) -> Columns:
     """Return the properties that become columns: the tutorial's, or all of `typed`."""
     if shape != "typed":
         return TUTORIAL
-    from engine.sandbox.shapes import TYPED
+    from engine.sandbox.event_shapes import TYPED
 
     return TUTORIAL | TYPED
 

@@ -28,7 +28,7 @@ HAVE_RE = {
     "mapping/mapping_set.py": PLAIN,
     "sandbox/where.py": OURS,
     "transform/schema.py": PLAIN,
-    "transform/columns.py": PLAIN,
+    "transform/casts.py": PLAIN,
     "transform/fast_path.py": PLAIN,
     "mixpanel/client.py": PLAIN,
     "mapping/evaluate.py": PLAIN,
@@ -73,7 +73,8 @@ def test_no_file_is_excused_that_is_gone() -> None:
 
 def test_jsonschema_is_used_in_one_place() -> None:
     """Its own keywords backtrack and compare all with all; the referee has others for those."""
-    assert importers("jsonschema", "jsonschema_rs", "fastjsonschema") == {"transform/referee.py"}
+    found = importers("jsonschema", "jsonschema_rs", "fastjsonschema")
+    assert found == {"transform/jsonschema_validator.py"}
 
 
 @pytest.mark.parametrize("text", ["import re", "from re import compile as c", "import re as r"])

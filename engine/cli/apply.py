@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.console import print_message, print_result
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.config.file import Api
 from engine.control import declared_flows
 from engine.sync import open_flow

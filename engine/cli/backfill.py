@@ -15,11 +15,11 @@ from engine.cli.console import (
     print_result,
     with_tracebacks,
 )
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, DatasetUri, FlowName, MappingName, SchemaName
 from engine.control import declared_flows, run_payload
 from engine.errors import InputError
-from engine.model import run_record, schedule
+from engine.model import due_windows, run_record
 from engine.model.flow import Flow, superseded_in_words
 from engine.model.retry import DEFAULT_RATE_LIMIT
 from engine.model.window import Window, consecutive, each_day
@@ -178,7 +178,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
         print_result(progress.by_another_mapping(count))
     if due and single_days.begin(dataset):
         size, due = 1, sorted({*due, *single_days.misfiled(dataset)})
-    fewest, most = schedule.request_range(due, size)
+    fewest, most = due_windows.request_range(due, size)
     if due and (first := day_backfill.first_arrival(flow, dataset, now)):
         fewest, most = fewest + len(first.requests), most + len(first.requests)
         print_result("Before them comes the flow's first arrival window:")

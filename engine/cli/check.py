@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.cli import options
 from engine.cli.console import print_result
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import ConfigFile
 from engine.control import declared_flows
 from engine.errors import EtlError, status_of

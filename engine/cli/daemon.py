@@ -2,7 +2,7 @@
 
 import os
 
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import RequiredConfig
 
 with lazy_imports():

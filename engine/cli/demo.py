@@ -6,9 +6,9 @@ from datetime import date
 from pathlib import Path
 
 from engine.cli.console import closed_stdout_allowed, print_message, print_result
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.config import environment
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control.run_payload import envelope
 from engine.dataset import layout
 from engine.model.flow import Connection, Flow, Secret

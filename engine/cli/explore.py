@@ -6,7 +6,7 @@ import typer
 
 from engine.cli import options
 from engine.cli.console import print_json, print_message
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.control import declared_flows
 from engine.model.window import DAY, Window
 

@@ -15,8 +15,8 @@ import typer
 from engine.config.value_types import calendar_day
 from engine.control.declared_flows import DEFAULT_DATASET
 from engine.errors import InputError
+from engine.model.due_windows import DAYS_PER_REQUEST
 from engine.model.flow import Flow
-from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import latest_day
 from engine.sync import open_flow
 

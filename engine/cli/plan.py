@@ -2,7 +2,7 @@
 
 from engine.cli.console import closed_stdout_allowed, print_json, print_message, utc_minute
 from engine.cli.flow_selection import statuses_of
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, OnlyFlow, RequiredConfig
 from engine.model.clock import duration
 from engine.model.retry import DEFAULT_RATE_LIMIT

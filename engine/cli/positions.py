@@ -14,11 +14,11 @@ from engine.cli.console import (
     utc_minute,
 )
 from engine.cli.flow_selection import statuses_of
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, OnlyFlow, RequiredConfig
 from engine.control import declared_flows
 from engine.errors import InputError
-from engine.model.schedule import UNKNOWN
+from engine.model.due_windows import UNKNOWN
 from engine.sync import open_flow
 
 with lazy_imports():

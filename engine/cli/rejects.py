@@ -17,7 +17,7 @@ from engine.cli.console import (
     print_result,
     with_tracebacks,
 )
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, FlowName, MappingName, SchemaName
 from engine.control import declared_flows
 from engine.control.run_payload import envelope

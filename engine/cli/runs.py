@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.console import closed_stdout_allowed, print_json, print_message
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, parse_choice
 from engine.config import environment
 from engine.control.run_payload import envelope

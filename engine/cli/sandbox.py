@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from engine.cli.console import print_message, print_result
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import parse_choice
 from engine.config import time_zones
 from engine.errors import disk_error
@@ -54,7 +54,7 @@ def sandbox(
     """Run a stand-in for Mixpanel's export endpoint on this machine."""
     spec = stand_in.Spec(
         seed=seed,
-        shape=parse_choice("--shape", shape, list(stand_in.shapes.SHAPES)),
+        shape=parse_choice("--shape", shape, list(stand_in.event_shapes.SHAPES)),
         events_per_day=events_per_day,
         duplicate_percent=duplicate_percent,
         reject_percent=reject_percent,

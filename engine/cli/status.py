@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from engine.cli.console import closed_stdout_allowed, print_json, print_message, utc_minute
 from engine.cli.flow_selection import Home, existing_home, statuses_of
-from engine.cli.lazy import lazy_imports
+from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, OnlyFlow
 from engine.control import declared_flows
 from engine.model.clock import duration

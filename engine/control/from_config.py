@@ -8,7 +8,7 @@ from uuid import UUID
 from engine.catalog.resources import Json, Resource, Resources, new
 from engine.config.fields import ACCOUNT, OPTIONS, SCHEDULES, SOURCE, write
 from engine.config.file import Config
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control.secrets import SecretStore
 from engine.control.to_flow import is_left, uses
 from engine.control.validation import AUTH_SPECS, DATA_LAKE, FLOW_SPEC, MIXPANEL

@@ -33,7 +33,7 @@ from engine.daemon.reconcile import (
 )
 from engine.daemon.scheduler import Scheduler
 from engine.daemon.signals import DRAIN, GRACE, STOPS, SignalQueue, receive_signals
-from engine.daemon.turns import Turns
+from engine.daemon.turn_queue import Turns
 from engine.dataset.storage.local import lock_file, make_folder
 from engine.errors import EtlError, InputError, disk_error
 from engine.log import log

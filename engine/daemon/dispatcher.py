@@ -10,7 +10,7 @@ from dataclasses import replace
 from engine.config.environment import read_again
 from engine.daemon.launcher import FlowProcess
 from engine.daemon.reconcile import Log, after_turn
-from engine.daemon.turns import MORE, Turns
+from engine.daemon.turn_queue import MORE, Turns
 from engine.log import log
 from engine.model.clock import Clock
 from engine.model.flow import Flow

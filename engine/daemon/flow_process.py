@@ -24,7 +24,7 @@ from signal import (
 from types import FrameType
 
 from engine.daemon.signals import DRAIN
-from engine.daemon.turns import LATER, MORE, WAITS, WORKS
+from engine.daemon.turn_queue import LATER, MORE, WAITS, WORKS
 from engine.errors import EtlError, sentence_of, status_of
 from engine.log import configure, log
 from engine.model.clock import Clock

@@ -14,7 +14,7 @@ from signal import SIG_BLOCK, SIG_IGN, SIG_UNBLOCK, SIGHUP, pthread_sigmask, sig
 from typing import TYPE_CHECKING
 
 from engine.daemon.signals import STOPS
-from engine.daemon.turns import WAITS, WORKS
+from engine.daemon.turn_queue import WAITS, WORKS
 from engine.model.clock import Clock
 from engine.model.flow import Flow
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from signal import Signals
 from typing import TYPE_CHECKING
 
-from engine.daemon.turns import LATER, MORE
+from engine.daemon.turn_queue import LATER, MORE
 from engine.model.flow import Flow, Schedule, superseded_in_words
 from engine.model.schedule import MINUTE, is_once
 

@@ -21,9 +21,9 @@ from engine.dataset.dataset import Dataset
 from engine.dataset.day_changes import Change
 from engine.dataset.table import DayContents
 from engine.errors import DatasetError, InputError
-from engine.model import schedule
+from engine.model import due_windows, schedule
+from engine.model.due_windows import Positions
 from engine.model.flow import Flow, Run
-from engine.model.schedule import Positions
 from engine.model.window import DAY, Window, each_day, is_day, latest_day, utc
 
 ARRIVAL, START, DOUBTFUL = "arrival", "start", "doubtful"
@@ -82,7 +82,7 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     lost = undone(flow, dataset)
     # A position in the future was noted before the clock was set back: when is unknown.
     counted = {
-        day: schedule.UNKNOWN if schedule.is_later(at, now) else at
+        day: due_windows.UNKNOWN if schedule.is_later(at, now) else at
         for day, at in sorted(pulled.items())
         if at and day not in lost
     }

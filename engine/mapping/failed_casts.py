@@ -11,7 +11,7 @@ from typing import Any
 from engine.mapping.evaluate import MappingSet, decoded
 from engine.mapping.mapping_set import Rule, Step
 from engine.model.batch import Batch
-from engine.transform.columns import BITS, CASTS, FAILED
+from engine.transform.casts import BITS, CASTS, FAILED
 from engine.transform.schema import Field, Schema
 
 LONGEST = 40  # characters of a value that a message shows
@@ -52,7 +52,7 @@ class Uncast:
 def _refused(
     field: Field, value: Any, place: Place, read: Place
 ) -> Iterator[tuple[Place, Place, Field, Any]]:
-    """Yield the values inside `value` that `columns.cast` fails: their place and their source.
+    """Yield the values inside `value` that `casts.cast` fails: their place and their source.
 
     In a row the elements of a list are counted without those that are null.
     """

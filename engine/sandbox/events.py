@@ -17,7 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from engine.model.window import DAY, day_start
-from engine.sandbox import shapes
+from engine.sandbox import event_shapes
 
 CHUNK = 2048  # events drawn at a time
 USERS = 4096
@@ -69,8 +69,8 @@ class Spec:
     volumes: Mapping[date, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.shape not in shapes.SHAPES:
-            raise ValueError(f"shape {self.shape!r} is none of {', '.join(shapes.SHAPES)}")
+        if self.shape not in event_shapes.SHAPES:
+            raise ValueError(f"shape {self.shape!r} is none of {', '.join(event_shapes.SHAPES)}")
         if self.clock not in ("utc", "local", "days"):
             raise ValueError(f"clock {self.clock!r} is none of utc, local, days")
 
@@ -134,7 +134,7 @@ def render(event: str, properties: Record) -> bytes:
 def variants(seed: int, shape: str) -> Variants:
     """Render every variant of `shape`."""
     random = Random(f"{seed}/{shape}")  # noqa: S311  seeded test data, no secret
-    drawn = [kind(random) for kind, count in shapes.SHAPES[shape] for _ in range(count)]
+    drawn = [kind(random) for kind, count in event_shapes.SHAPES[shape] for _ in range(count)]
     broken: list[bytes] = []
     groups: dict[Any, list[int]] = {}
     for index, (event, properties) in enumerate(drawn):

@@ -8,7 +8,7 @@ from engine.catalog.database import Catalog
 from engine.dataset import positions, single_days
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
-from engine.model import schedule
+from engine.model import due_windows, schedule
 from engine.model.flow import Flow
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, day_over, latest_day
@@ -54,7 +54,7 @@ def first_arrival(flow: Flow, dataset: Dataset, now: int) -> Window | None:
     wrong = arrived is not None and schedule.is_later(arrived, now)  # it is put back first
     if not wrong and (flow.schedule is None or arrived is not None):
         return None
-    due = schedule.due(flow, positions.read(flow, dataset, now), now)
+    due = due_windows.due(flow, positions.read(flow, dataset, now), now)
     return next((each.window for each in due if each.window.arrival), None)
 
 
@@ -137,7 +137,7 @@ class Backfill:
             return None
         # Events a day: to be safe the most that a recent window had.
         expected = max(self._counts[-7:], default=None)
-        window = schedule.next_window(
+        window = due_windows.next_window(
             self._days,
             expected,
             self._options.days_per_request,
@@ -177,7 +177,7 @@ class Backfill:
     def _high_watermark(self) -> int | None:
         """Return the high watermark (ms), to which days beside arrival windows are cut off (P4)."""
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        return schedule.advance_to(self._flow, arrived, self._options.now())
+        return due_windows.advance_to(self._flow, arrived, self._options.now())
 
     def on_result(self, result: Result) -> None:
         """Learn how many events a day has, and put the days of a split window back.

@@ -22,11 +22,11 @@ from engine.dataset.dataset import Dataset
 from engine.dataset.positions import ARRIVAL, app_id
 from engine.dataset.storage.local import canonical
 from engine.errors import CODE_COPY, DatasetError, EtlError, InputError, RateLimited, Refused
-from engine.model import retry
+from engine.model import due_windows, retry
 from engine.model import schedule as plan
+from engine.model.due_windows import Due
 from engine.model.flow import Flow, Run
 from engine.model.run_record import FAILED, KILLED, SCHEDULED, SUCCESS, RunRecord
-from engine.model.schedule import Due
 from engine.model.window import DAY, Window, each_day, latest_day
 from engine.sync import open_flow, run_records, splitting
 from engine.sync.options import Options
@@ -159,7 +159,7 @@ class IncrementalSync:
         first = next(due, None)
         arrives = first and first.window.arrival
         if days and not (arrives and first and (arrived is None or first.window.again)):
-            return replace(days[-1], before=plan.advance_to(self._flow, arrived, now))
+            return replace(days[-1], before=due_windows.advance_to(self._flow, arrived, now))
         hurry = len(asked) > len(days) or now >= self._again
         windows = (each.window for each in chain([first] if first else [], due))
         awake = (window for window in windows if not window.arrival or hurry)
@@ -209,7 +209,7 @@ class IncrementalSync:
                     self._backoffs[day] = min(self._next_tick(now), now + plan.FULL_DAY)
             elif not isinstance(result.error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
-                self._backoffs[day] = now + plan.backoff(self._failures[day])
+                self._backoffs[day] = now + due_windows.backoff(self._failures[day])
                 self._sizes.failed(window)
 
     def _is_in_vain(self, day: date) -> bool:
@@ -259,7 +259,7 @@ def due_now(
 ) -> Iterator[Due]:
     """Yield what is due by the table as it is, the most urgent first."""
     found = positions.read(flow, dataset, now)
-    return plan.due(
+    return due_windows.due(
         flow,
         found,
         now,
@@ -300,7 +300,9 @@ def failed_days(
             if own:
                 failures.update(days)
                 last = dict.fromkeys(days, run.started_at) | last
-    return failures, {day: last[day] + plan.backoff(count) for day, count in failures.items()}
+    return failures, {
+        day: last[day] + due_windows.backoff(count) for day, count in failures.items()
+    }
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.errors import InputError
 from engine.model.flow import Flow
 

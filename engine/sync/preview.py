@@ -12,7 +12,8 @@ from engine.mapping.failed_casts import Uncast
 from engine.model.batch import Batch
 from engine.sync.pull import Rules
 from engine.transform import decode
-from engine.transform.columns import Columns, cast
+from engine.transform.casts import cast
+from engine.transform.columns import Columns
 from engine.transform.schema import Schema
 from engine.transform.validate import Checker, instance
 

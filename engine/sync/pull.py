@@ -30,9 +30,9 @@ from engine.model.batch import Batch, Tally
 from engine.model.day_borders import Borders
 from engine.model.flow import Connection
 from engine.model.window import DAY, Window
+from engine.sync.fetch import Input, ServerClock, inputs
 from engine.sync.pull_task import Credentials, Document, PullTask
 from engine.sync.reject_limits import RejectDays, judge
-from engine.sync.responses import Input, ServerClock, inputs
 from engine.transform import decode
 from engine.transform.arrival_filter import early_keys, filter_by_arrival, is_early, leave_out
 from engine.transform.columns import Columns

@@ -15,13 +15,13 @@ from engine.dataset.dataset import Dataset
 from engine.dataset.day_changes import Change
 from engine.dataset.storage.local import holder
 from engine.errors import EtlError
-from engine.model import retry
+from engine.model import due_windows, retry
 from engine.model import schedule as plan
 from engine.model.clock import duration
 from engine.model.day_borders import UTC
+from engine.model.due_windows import Due, Positions
 from engine.model.flow import Flow
 from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, RunRecord
-from engine.model.schedule import Due, Positions
 from engine.model.window import utc
 from engine.sync import open_flow
 from engine.sync.incremental import check_kind, check_still_there, comparable, counts, failed_days
@@ -171,7 +171,7 @@ class FlowStatus:
         if not self.flow.schedule:
             return []
         plan_ = partial(
-            plan.due,
+            due_windows.due,
             self.flow,
             now=self.now,
             events_per_day=events_per_day,
@@ -321,7 +321,7 @@ class Reset:
         """Return what would be due then, beside the arrival window."""
         found, deleted = self.status.positions, set(self.pulled)
         left = {day: at for day, at in found.pulled.items() if day not in deleted}
-        due = plan.due(self.status.flow, replace(found, pulled=left), self.status.now)
+        due = due_windows.due(self.status.flow, replace(found, pulled=left), self.status.now)
         return [each for each in due if not each.window.arrival]
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from engine.errors import InputError
-from engine.transform import referee
+from engine.transform import jsonschema_validator
 from engine.transform.patterns import COMPILED, Pattern, PatternError, compiled
 from engine.transform.schema_loops import loop_of
 
@@ -288,7 +288,7 @@ class _Reader:
 
     def survey(self) -> None:
         """Problems that any subschema can have, whether or not it is the type of a column."""
-        checkable = set(referee.format_checker().checkers)
+        checkable = set(jsonschema_validator.format_checker().checkers)
         queue: list[tuple[str, Any]] = [("#", self.document)]
         seen: set[int] = set()
         while queue:
@@ -329,10 +329,10 @@ class _Reader:
 
     def meta_check(self) -> None:
         """What JSON Schema 2020-12 itself has against the document."""
-        meta = referee.meta_validator()
+        meta = jsonschema_validator.meta_validator()
         known = {where for where, _ in self.problems}  # told already, in clearer words
         try:
-            errors = list(referee.errors_of(meta, self.document))
+            errors = list(jsonschema_validator.errors_of(meta, self.document))
         except RecursionError:
             raise _too_much(self.name) from None
         for error in errors:

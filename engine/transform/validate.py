@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.model.batch import INVALID, REQUIRED, Batch, Reject
-from engine.transform import referee
+from engine.transform import jsonschema_validator
 from engine.transform.patterns import compiled
 from engine.transform.schema import Field, Schema, escape, follow
 
@@ -96,8 +96,8 @@ class Checker:
         self._refused = refused
         self._root = schema.root
         self._document = schema.document
-        self._formats = referee.format_checker()
-        self._validator = referee.validator(schema.document)
+        self._formats = jsonschema_validator.format_checker()
+        self._validator = jsonschema_validator.validator(schema.document)
         self._keywords = frozenset(self._validator.VALIDATORS)
         self._required: list[tuple[Path, str, Violation]] = []
         self._whole: set[Path] = set()  # what to call the referee for, wherever it is present
@@ -144,7 +144,9 @@ class Checker:
             records = table.select([top.name for top in self._root.fields])
             records = records.filter(pa.array(doubted)).to_pylist()
             for row, record in zip(np.flatnonzero(doubted).tolist(), records, strict=True):
-                errors = referee.errors_of(self._validator, instance(self._root, record) or {})
+                errors = jsonschema_validator.errors_of(
+                    self._validator, instance(self._root, record) or {}
+                )
                 if violations := _described(errors):
                     found[row] = list(violations)  # what the columns found is among them
         return found
@@ -214,7 +216,9 @@ class Checker:
         pointer, location = _pointer("#", *path), _pointer("#", *where)
 
         def errors(value: Any) -> tuple[Violation, ...]:
-            return _described(referee.errors_of(judge, instance(at, value)), pointer, location)
+            return _described(
+                jsonschema_validator.errors_of(judge, instance(at, value)), pointer, location
+            )
 
         leaf = _Leaf(at, path, errors)
         for key, limit in self._constraints(at, node):

@@ -27,7 +27,7 @@ from deltalake import DeltaTable
 from engine.catalog.database import Catalog
 from engine.cli.console import PROGRAM, listen_to_signals
 from engine.cli.main import main
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.dataset.dataset import Dataset
 from engine.model import retry
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec

@@ -22,7 +22,7 @@ def test_a_module_loads_at_its_first_use() -> None:
         run(
             """
         import sys
-        from engine.cli.lazy import lazy_imports
+        from engine.cli.lazy_imports import lazy_imports
         with lazy_imports():
             from engine.catalog import database
         before = "sqlite3" in sys.modules
@@ -41,7 +41,7 @@ def test_other_packages_and_later_imports_are_not_lazy() -> None:
         run(
             """
         import sys
-        from engine.cli.lazy import lazy_imports
+        from engine.cli.lazy_imports import lazy_imports
         with lazy_imports():
             import colorsys
         first = type(sys.modules["colorsys"]).__name__
@@ -58,7 +58,7 @@ def test_a_module_that_does_not_exist_is_an_error_at_once() -> None:
     assert (
         run(
             """
-        from engine.cli.lazy import lazy_imports
+        from engine.cli.lazy_imports import lazy_imports
         try:
             with lazy_imports():
                 from engine.sync import no_such_module

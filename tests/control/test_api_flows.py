@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import Resource, new
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control import to_flow
 from engine.control.run_payload import payload
 from engine.model.flow import Flow, Schedule, Secret

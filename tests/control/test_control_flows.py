@@ -9,7 +9,7 @@ import httpx
 import pytest
 from deltalake import DeltaTable
 
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.support.api_server import MIXPANEL, Json

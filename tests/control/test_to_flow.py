@@ -15,7 +15,7 @@ from engine.catalog.resources import Resource, Resources, new
 from engine.config import file
 from engine.config.fields import CONNECTION, FLOW, LEAST_INTERVAL, Field
 from engine.config.file import Config
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.config.value_types import LAST_SECOND, MAX_WHOLE
 from engine.control import from_config, to_flow
 from engine.control.secrets import SecretStore, secret_store_of

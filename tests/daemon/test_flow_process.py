@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 from engine.control import declared_flows
 from engine.daemon.flow_process import Activity, work
-from engine.daemon.turns import WAITS, WORKS
+from engine.daemon.turn_queue import WAITS, WORKS
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
 from engine.sync.incremental import sync_flow
 from engine.sync.options import Options

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.daemon.launcher import FlowProcess
-from engine.daemon.turns import WAITS, WORKS
+from engine.daemon.turn_queue import WAITS, WORKS
 
 
 class Ended:

@@ -24,7 +24,7 @@ from engine.daemon.reconcile import (
     refusal,
     replan,
 )
-from engine.daemon.turns import LATER, MORE
+from engine.daemon.turn_queue import LATER, MORE
 from engine.model.flow import Connection, Flow, Schedule, Secret, superseded_in_words
 
 QUARTER = Schedule("minute", 15, 0)

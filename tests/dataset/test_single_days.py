@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
-from engine.model import day_borders
+from engine.model import day_borders, due_windows
 from engine.model import schedule as plan
 from engine.model.day_borders import Borders
 from engine.model.flow import Schedule
@@ -295,12 +295,12 @@ def test_day_windows_over_some_days(running: Sandbox, tmp_path: Path) -> None:
 def test_the_order_of_misfiled_days(begin: int, first: date) -> None:
     """It leaves no event in two days; while the first of them has to wait, so do the others."""
     order = DAYS if begin < 0 else DAYS[::-1]
-    found = plan.Positions(None, None, {}, begin=begin, misfiled=tuple(order))
+    found = due_windows.Positions(None, None, {}, begin=begin, misfiled=tuple(order))
     flow = replace(flow_of("http://x", Path("t")), windows="day")
     now = NOON + 96 * HOUR
-    due = [each.window.days for each in plan.due(flow, found, now) if each.why == "misfiled"]
+    due = [each.window.days for each in due_windows.due(flow, found, now) if each.why == "misfiled"]
     assert due == [[day] for day in order]
-    resting = list(plan.due(flow, found, now, backoffs={first: now + HOUR // 2}))
+    resting = list(due_windows.due(flow, found, now, backoffs={first: now + HOUR // 2}))
     assert not [each for each in resting if each.why in ("misfiled", "settle", "backfill")]
-    long = list(plan.due(flow, found, now, backoffs={first: now + 2 * HOUR}))
+    long = list(due_windows.due(flow, found, now, backoffs={first: now + 2 * HOUR}))
     assert len([each for each in long if each.why == "misfiled"]) == 2

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.sandbox import Spec, day_lines, truth
-from engine.sandbox.shapes import SHAPES
+from engine.sandbox.event_shapes import SHAPES
 from engine.sandbox.where import compile_where
 
 DAY = date(2024, 3, 5)

@@ -17,19 +17,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
+from engine.model.due_windows import UNKNOWN, Due, Positions, backoff, due, fitting_days
 from engine.model.flow import Connection, Flow, Schedule, Secret
-from engine.model.schedule import (
-    UNKNOWN,
-    Due,
-    Positions,
-    backoff,
-    due,
-    fitting_days,
-    is_later,
-    last_tick,
-    latest,
-    next_tick,
-)
+from engine.model.schedule import is_later, last_tick, latest, next_tick
 from engine.model.window import Window, consecutive, day_over, day_start
 
 MINUTE, HOUR, FULL_DAY = 60_000, 3_600_000, 86_400_000

@@ -16,9 +16,9 @@ from engine.control import declared_flows
 from engine.dataset.dataset import Dataset
 from engine.dataset.day_changes import Change, DaySummary, compare, figures_after
 from engine.dataset.positions import pulled
-from engine.model import schedule
+from engine.model import due_windows
+from engine.model.due_windows import Positions
 from engine.model.run_record import RunRecord
-from engine.model.schedule import Positions
 from engine.model.window import day_over, each_day
 from engine.sandbox import Sandbox, Spec
 from engine.sync import open_flow, sample
@@ -373,15 +373,17 @@ def test_undone_days_are_due_first() -> None:
     now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
     whole = dict.fromkeys(FOUR, now)
     found = Positions(None, None, {FOUR[0]: now, FOUR[3]: now}, undone=frozenset(FOUR[1:3]))
-    due = list(schedule.due(flow, found, now, events_per_day=1))
+    due = list(due_windows.due(flow, found, now, events_per_day=1))
     assert (due[0].why, due[0].window.days) == ("undone", FOUR[1:3])
     assert not any(set(each.window.days) & set(FOUR) for each in due[1:])
     arriving = replace(flow, windows="arrival")
     found = Positions(now - 9, now - 5, whole, undone=frozenset(FOUR[:1]))
-    (first, *_) = [each for each in schedule.due(arriving, found, now) if not each.window.arrival]
+    (first, *_) = [
+        each for each in due_windows.due(arriving, found, now) if not each.window.arrival
+    ]
     assert (first.why, first.window.days, first.window.before) == ("undone", FOUR[:1], now - 5)
     waiting = Positions(None, None, {}, undone=frozenset(FOUR))
-    assert "undone" not in {each.why for each in schedule.due(arriving, waiting, now)}
+    assert "undone" not in {each.why for each in due_windows.due(arriving, waiting, now)}
 
 
 def lose_half_and_double_the_rest(root: Path) -> None:

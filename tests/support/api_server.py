@@ -14,7 +14,7 @@ import uvicorn
 
 from engine.catalog.database import Catalog
 from engine.catalog.resources import new
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control.api.app import FLOWSERVICE, app_of
 from engine.control.api.app_state import AppState
 from engine.control.api.server import _listening

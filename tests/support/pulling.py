@@ -11,7 +11,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from engine.catalog.database import Catalog
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control.run_payload import payload
 from engine.dataset.dataset import Dataset
 from engine.mixpanel.timeouts import Timeouts

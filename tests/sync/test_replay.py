@@ -13,7 +13,7 @@ import pytest
 
 from engine.catalog.database import Catalog
 from engine.cli.console import PROGRAM
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.dataset.dataset import Dataset
 from engine.dataset.parquet_writer import Writer
 from engine.dataset.storage.local import LocalStorage

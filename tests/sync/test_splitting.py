@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.catalog.database import Catalog
 from engine.cli.progress import describe, history, summary
 from engine.daemon.flow_process import RunLogger
-from engine.model import schedule
+from engine.model import due_windows
 from engine.model.flow import Flow, Run, Schedule
 from engine.model.window import Window, day_start
 from engine.sandbox import Sandbox, Spec
@@ -406,7 +406,7 @@ def test_the_daemon_splits_too(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
     """One bad day of the history rests, and all others are there after a turn."""
-    monkeypatch.setattr(schedule, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(due_windows, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     disturb(sandbox, monkeypatch, fault, holds_bad)
     found = turn(sandbox, root, NOW)
@@ -424,7 +424,7 @@ def test_the_next_turn_begins_smaller(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a turn learned of sizes the next process has from the history."""
-    monkeypatch.setattr(schedule, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(due_windows, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     disturb(sandbox, monkeypatch, EARLY, large)
     asked: list[int] = []
@@ -445,7 +445,7 @@ def test_a_window_that_was_asked_for_is_split(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a client asked for fails under its id, and its days come under ids of their own."""
-    monkeypatch.setattr(schedule, "fitting_days", lambda _: 31)
+    monkeypatch.setattr(due_windows, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     turn(sandbox, root, NOW)
     count = len(sandbox.requests)
@@ -490,7 +490,7 @@ def test_halving_comes_to_an_end(count: int, bad: set[int], limit: int, most: in
     wrong = {days(62)[n] for n in bad} & set(wanted)
     left, came, failed, requests = list(wanted), set[date](), set[date](), 0
     while left:
-        window = schedule.next_window(left, None, most, sizes.bounds, sizes.cap)
+        window = due_windows.next_window(left, None, most, sizes.bounds, sizes.cap)
         requests += 1
         taken = set(window.days)
         left = [day for day in left if day not in taken]

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.model.batch import Batch
-from engine.transform.columns import CASTS, FAILED, Columns, cast
+from engine.transform.casts import CASTS, FAILED, cast
+from engine.transform.columns import Columns
 from engine.transform.moments import utc_day
 from engine.transform.schema import Field, Schema
 

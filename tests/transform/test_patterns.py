@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from engine.errors import InputError
 from engine.sync.preview import preview
 from engine.sync.pull import Rules
-from engine.transform import referee
+from engine.transform import jsonschema_validator
 from engine.transform.patterns import LONGEST, compiled, is_regex
 from engine.transform.schema import Schema
 from tests.transform.test_validate import checked
@@ -57,8 +57,8 @@ def test_a_pattern_means_what_json_schema_means(
     pattern: str, found: list[str], missed: list[str]
 ) -> None:
     """ECMA-262's reading, in the column check, in the referee and in the names of properties."""
-    checker = referee.validator({"pattern": pattern})
-    keys = referee.validator({"patternProperties": {pattern: False}})
+    checker = jsonschema_validator.validator({"pattern": pattern})
+    keys = jsonschema_validator.validator({"patternProperties": {pattern: False}})
     for text in found + missed:
         assert compiled(pattern).found_in(text) == (text in found)
         assert checker.is_valid(text) == (text in found)
@@ -154,7 +154,7 @@ PLACES: list[Json] = [
 @pytest.mark.parametrize("schema", PLACES)
 def test_no_name_of_a_property_stalls_the_referee(schema: Json) -> None:
     """Wherever a pattern is held against a name, it is RE2 that does it."""
-    judge = referee.validator(schema)
+    judge = jsonschema_validator.validator(schema)
     assert judge.is_valid({"abc": 1})
     assert not list(judge.iter_errors({}))
     list(judge.iter_errors({LONG: 1}))
@@ -174,13 +174,13 @@ def test_no_name_of_a_property_stalls_the_referee(schema: Json) -> None:
 def test_a_text_is_a_regex_or_none_in_linear_time(text: str, good: bool) -> None:
     """`format: regex` compiles the text of an event: that too is bounded."""
     assert is_regex(text) is good
-    assert referee.validator({"format": "regex"}).is_valid(text) is good
+    assert jsonschema_validator.validator({"format": "regex"}).is_valid(text) is good
 
 
 def test_a_format_is_held_against_texts_of_bounded_length() -> None:
     """Formats are checked by code of others; what is absurdly long has none of them."""
-    for name in referee.format_checker().checkers:
-        judge = referee.validator({"format": name})
+    for name in jsonschema_validator.format_checker().checkers:
+        judge = jsonschema_validator.validator({"format": name})
         assert not judge.is_valid("1@" * 10_000_000)
         assert judge.is_valid(1)
-    assert referee.validator({"format": "unheard-of"}).is_valid(LONG)
+    assert jsonschema_validator.validator({"format": "unheard-of"}).is_valid(LONG)

@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engine.errors import InputError
-from engine.transform import referee
+from engine.transform import jsonschema_validator
 from engine.transform.schema import Schema
 from engine.transform.validate import Checker
 from tests.transform.test_validate import built, checked
@@ -122,7 +122,7 @@ def test_a_record_has_a_bounded_number_of_violations() -> None:
     """One wrong record has the memory of a few violations, not of one for each element."""
     column = {"type": "array", "items": {**STRING, "pattern": "y"}}
     batch = checked({"type": "object", "properties": {"l": column}}, {"l": ["x"] * 1000})
-    assert len(batch.rejects[0].violations) == referee.MOST_ERRORS
+    assert len(batch.rejects[0].violations) == jsonschema_validator.MOST_ERRORS
 
 
 def test_a_number_that_no_double_holds_is_a_divisor_like_any_other() -> None:
@@ -185,7 +185,7 @@ def test_each_keyword_says_what_jsonschema_says(keywords: Json) -> None:
     """The keywords that are written anew have its verdict, its words and its places."""
     document = {"$schema": Draft202012Validator.META_SCHEMA["$id"], **keywords}
     document["$defs"] = {"p": {"properties": {"a": True}, "patternProperties": {"^k": True}}}
-    original, own = Draft202012Validator(document), referee.validator(document)
+    original, own = Draft202012Validator(document), jsonschema_validator.validator(document)
     for value in INSTANCES:
         told = [
             [(e.validator, e.message, list(e.path), list(e.schema_path)) for e in judge]

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Body, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.control.api import catalog_filters
 from engine.control.api.app_state import AppState, State
 from engine.control.api.etag_checks import Bound

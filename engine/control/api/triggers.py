@@ -20,9 +20,9 @@ from engine.control.run_payload import payload
 from engine.control.validation import DISABLED, ENABLED
 from engine.dataset.storage.local import canonical
 from engine.errors import NotFound
+from engine.model.due_windows import DAYS_PER_REQUEST
 from engine.model.flow import Flow, Run, flow_id
 from engine.model.run_record import FAILED
-from engine.model.schedule import DAYS_PER_REQUEST
 from engine.model.window import Window, latest_day
 from engine.sync import run_records
 

@@ -9,17 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.model.due_windows import Due, Positions, backoff, due, next_window, request_range
 from engine.model.flow import Connection, Flow, Schedule, Secret
-from engine.model.schedule import (
-    Due,
-    Positions,
-    backoff,
-    due,
-    last_tick,
-    next_tick,
-    next_window,
-    request_range,
-)
+from engine.model.schedule import last_tick, next_tick
 from engine.model.window import Window, day_over, last_over
 
 

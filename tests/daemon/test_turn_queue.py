@@ -2,7 +2,7 @@
 
 import threading
 
-from engine.daemon.turns import Turns
+from engine.daemon.turn_queue import Turns
 
 
 def took(turns: Turns, *flows: str) -> list[str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.config.file import load
-from engine.config.shipped import find
+from engine.config.shipped_files import find
 from engine.errors import InputError
 
 
@@ -18,7 +18,7 @@ def shipped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     (folder / "mixpanel-events.json").write_text('{"mappings": []}')
     (folder / "wide.json").write_text('{"mappings": [1]}')
     (folder / "mixpanel-events.cases.json").write_text("[]")
-    monkeypatch.setattr("engine.config.shipped._PACKAGE", package)
+    monkeypatch.setattr("engine.config.shipped_files._PACKAGE", package)
     return str(folder)
 
 
