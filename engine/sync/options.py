@@ -1,4 +1,4 @@
-"""Options of a sync."""
+"""Options of a sync: workers, days per request, retries, rate limit, timeouts and clock."""
 
 import time
 from collections.abc import Callable
