@@ -269,6 +269,11 @@ def from_ms(ms: int) -> datetime:
         raise TransformError("the date lies outside the years 1 to 9999") from None
 
 
+def milliseconds(value: datetime) -> int:
+    """A date in ms since the epoch."""
+    return (value - EPOCH) // MILLISECOND
+
+
 def shown(value: Any) -> str:
     """A value for a message: cut to size, without line breaks."""
     if isinstance(value, list | dict):
