@@ -579,10 +579,12 @@ def _now(node: Call, frame: Frame) -> Column:
 
 def _uuid(node: Call, frame: Frame) -> Column:
     """A version 4 layout, of the record's line and the place of the call (P2, P4)."""
-    place = frame.seed + b"\0%d\0" % node.position
+    [place] = node.arguments
+    assert isinstance(place, Literal)
+    seed = frame.seed + b"\0%d\0" % place.value
     found = []
     for line in frame.lines or [b""] * len(frame):
-        digest = hashlib.sha256(place + line).digest()[:16]
+        digest = hashlib.sha256(seed + line).digest()[:16]
         found.append(str(UUID(bytes=digest, version=4)))
     return found
 

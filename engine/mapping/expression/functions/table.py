@@ -46,8 +46,9 @@ class Function:
 
     @property
     def fewest(self) -> int:
-        """The least number of arguments."""
-        return sum(not (each.optional or each.repeats) for each in self.parameters)
+        """The least number of arguments; one where there are only repeated ones."""
+        required = sum(not (each.optional or each.repeats) for each in self.parameters)
+        return max(required, bool(self.parameters) and self.parameters[0].repeats)
 
     @property
     def most(self) -> float:
