@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from engine.mapping import mapping_set as mapping_rules
-from engine.mapping.expression.evaluator import Frame
+from engine.mapping.expression.frame import Frame
 from engine.mapping.expression.values import date_text, milliseconds
 from engine.mapping.mapping_set import Rule, Step, child_of
 from engine.model.batch import KEYS, Batch

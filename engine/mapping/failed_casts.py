@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.mapping.evaluate import MappingSet, decoded
-from engine.mapping.expression.evaluator import Failed
+from engine.mapping.expression.frame import Failed
 from engine.mapping.mapping_set import Rule, Step
 from engine.model.batch import Batch
 from engine.transform.columns import BITS, CASTS, FAILED

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.errors import InputError
 from engine.mapping.expression.evaluator import CompileError, Expression
-from engine.mapping.expression.syntax import ExpressionError
+from engine.mapping.expression.nodes import ExpressionError
 from engine.transform.schema import Field, Schema
 
 Step = str | int | None

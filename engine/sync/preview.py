@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 from engine.mapping.evaluate import MappingSet
-from engine.mapping.expression.evaluator import Failed
+from engine.mapping.expression.frame import Failed
 from engine.mapping.failed_casts import Uncast
 from engine.model.batch import Batch
 from engine.sync.pull import Rules

@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
-from engine.mapping.expression import dates, values
+from engine.mapping.expression import date_parts, dates, values
 from engine.mapping.expression.functions import FUNCTIONS, Function, Parameter
 from engine.mapping.expression.functions.hashes import ALGORITHMS, charset
 from engine.mapping.expression.functions.regexes import RegexError, checked
 from engine.mapping.expression.functions.urls import ANCHORS
 from engine.mapping.expression.functions.user_agents import is_installed
-from engine.mapping.expression.syntax import (
+from engine.mapping.expression.nodes import (
     Array,
     Call,
     Conditional,
@@ -352,5 +352,5 @@ def _check_words(node: Call, problems: _Problems) -> None:
             problems.at(argument, f"{node.name} knows {', '.join(words[1])}, and not {shown}")
     if node.name in ("date_part", "set_date_part") and isinstance(node.arguments[0], Literal):
         component = values.text(node.arguments[0].value)
-        if not dates.is_part(component, settable=node.name == "set_date_part"):
+        if not date_parts.is_part(component, settable=node.name == "set_date_part"):
             problems.at(node.arguments[0], f"{values.shown(component)} is no part of a date")

@@ -6,19 +6,18 @@ record is a `Failed` value in its place, never an exception.
 """
 
 import hashlib
-import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from engine.mapping.expression import checker, values
 from engine.mapping.expression.checker import EventName, Property
+from engine.mapping.expression.frame import Column, Failed, Frame
 from engine.mapping.expression.functions import FUNCTIONS, Function
 from engine.mapping.expression.functions.dates import to_date
-from engine.mapping.expression.functions.regexes import compiled
-from engine.mapping.expression.syntax import (
+from engine.mapping.expression.nodes import (
     Array,
     Call,
     Conditional,
@@ -33,64 +32,17 @@ from engine.mapping.expression.syntax import (
     Object,
     Operation,
     children,
-    parse,
 )
+from engine.mapping.expression.operators import DECIDES, INFIX, PREFIX
+from engine.mapping.expression.syntax import parse
 from engine.mapping.expression.values import TransformError, kind
 
 MOST_WORK = 100_000  # elements that lambdas may visit for one record
 CHUNK = 100_000  # elements that a lambda is evaluated for at a time
-Column = list[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Stands for a value that could not be computed, and says why."""
-
-    reason: str
 
 
 class Missing:
     """Stands for a field that a record does not have, where that is not the same as null."""
-
-
-@dataclass(slots=True)
-class Frame:
-    """The records that an expression is evaluated for.
-
-    `now` is when the run began, in ms since the epoch; `lines` are the records' own bytes; `seed`
-    is what `uuid()` grows from besides. `work` counts for each record what lambdas visited.
-    """
-
-    properties: Sequence[dict[str, Any]]
-    events: Sequence[Any]
-    lines: Sequence[bytes] = ()
-    now: int = 0
-    seed: bytes = b""
-    parameters: dict[str, Column] = field(default_factory=dict)
-    origin: list[int] = field(default_factory=list)
-    work: list[int] = field(default_factory=list)
-    known: dict[Node, Column] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.origin:
-            self.origin = list(range(len(self.properties)))
-            self.work = self.work or [0] * len(self.properties)
-
-    def __len__(self) -> int:
-        return len(self.properties)
-
-    def of(self, rows: Sequence[int], parameters: dict[str, Column] | None = None) -> "Frame":
-        """The frame of some rows, each as often as it is named; with further `parameters`."""
-        taken = {name: [column[row] for row in rows] for name, column in self.parameters.items()}
-        return replace(
-            self,
-            properties=[self.properties[row] for row in rows],
-            events=[self.events[row] for row in rows],
-            lines=[self.lines[row] for row in rows] if self.lines else (),
-            parameters=taken | (parameters or {}),
-            origin=[self.origin[row] for row in rows],
-            known={},
-        )
 
 
 class Expression:
@@ -229,105 +181,14 @@ def _has(value: Any, name: Any) -> Any:
 # Operators ------------------------------------------------------------------------------------
 
 
-def _within(left: Any, right: Any) -> bool | None:
-    """`=~`: all of a text matches a regular expression, or a value is among elements or keys."""
-    if right is None or (left is None and isinstance(right, str)):
-        return None
-    if isinstance(right, list):
-        return any(values.equal(left, each) for each in right)
-    if isinstance(right, dict):
-        return values.text(left) in right
-    return compiled(values.scalar_text(right)).fits(values.scalar_text(left))
-
-
-def _starts(left: Any, right: Any) -> bool | None:
-    if left is None or right is None:
-        return None
-    return values.scalar_text(left).startswith(values.scalar_text(right))
-
-
-def _ends(left: Any, right: Any) -> bool | None:
-    if left is None or right is None:
-        return None
-    return values.scalar_text(left).endswith(values.scalar_text(right))
-
-
-def _not(code: Callable[[Any, Any], bool | None]) -> Callable[[Any, Any], bool | None]:
-    def negated(left: Any, right: Any) -> bool | None:
-        found = code(left, right)
-        return None if found is None else not found
-
-    return negated
-
-
-def _size(value: Any) -> int:
-    return len(value) if isinstance(value, str | list | dict) else _no_size(value)
-
-
-def _no_size(value: Any) -> int:
-    if value is None:
-        return 0
-    raise TransformError(f"a value of kind {kind(value)} has no size")
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, list | dict) and not value)
-
-
-def _ordered(holds: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    return lambda left, right: values.compare(left, right, holds)
-
-
-def _calculated(symbol: str, code: Callable[..., Any]) -> Callable[[Any, Any], Any]:
-    return lambda left, right: code(symbol, left, right)
-
-
-_PREFIX: dict[str, Callable[[Any], Any]] = {
-    "!": lambda value: not values.truth(value),
-    "negate": lambda value: values.arithmetic("-", 0, value),
-    "plus": lambda value: None if value is None else values.number(value),
-    "~": lambda value: None if value is None else values.signed(~values.integer(value)),
-    "empty": _empty,
-    "size": _size,
-}
-_INFIX: dict[str, Callable[[Any, Any], Any]] = {
-    "==": values.equal,
-    "!=": _not(values.equal),
-    "===": values.same,
-    "!==": _not(values.same),
-    "<": _ordered(operator.lt),
-    "<=": _ordered(operator.le),
-    ">": _ordered(operator.gt),
-    ">=": _ordered(operator.ge),
-    "=~": _within,
-    "!~": _not(_within),
-    "=^": _starts,
-    "!^": _not(_starts),
-    "=$": _ends,
-    "!$": _not(_ends),
-    "+": values.add,
-    **{symbol: _calculated(symbol, values.arithmetic) for symbol in ("-", "*", "/", "%")},
-    **{
-        symbol: _calculated(symbol, values.bitwise) for symbol in ("&", "|", "^", "<<", ">>", ">>>")
-    },
-}
-
-_DECIDES: dict[str, Callable[[Any], bool]] = {  # whether the left operand is enough
-    "&&": lambda value: not values.truth(value),
-    "||": values.truth,
-    "?:": values.truth,
-    "??": lambda value: value is not None,
-}
-
-
 def _operation(node: Operation, frame: Frame) -> Column:
     if len(node.operands) == 1:
-        return _each(_PREFIX[node.symbol], _column(node.operands[0], frame))
+        return _each(PREFIX[node.symbol], _column(node.operands[0], frame))
     left, right = node.operands
-    if node.symbol in _INFIX:
-        return _each(_INFIX[node.symbol], _column(left, frame), _column(right, frame))
+    if node.symbol in INFIX:
+        return _each(INFIX[node.symbol], _column(left, frame), _column(right, frame))
     first = _column(left, frame)
-    decides = _DECIDES[node.symbol]
+    decides = DECIDES[node.symbol]
     open_rows = [
         row
         for row, value in enumerate(first)

@@ -1,14 +1,29 @@
-"""The syntax of an expression: a text to a tree of nodes, each with its position in the text.
+"""The syntax of an expression: tokens to a tree.
 
 The grammar is that of Apache Commons JEXL 3, single expressions only, as Data Prep documents it.
 What JEXL has besides (assignments, statements, loops, `new`) is refused by name.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+
+from engine.mapping.expression.nodes import (
+    Array,
+    Call,
+    Conditional,
+    Every,
+    ExpressionError,
+    Index,
+    Lambda,
+    Literal,
+    Member,
+    Name,
+    Node,
+    Object,
+    Operation,
+    children,
+)
+from engine.mapping.expression.tokens import Token, tokens
 
 LONGEST = 4096  # characters of an expression (Data Prep's own limit)
 DEEPEST = 100  # levels of the tree while it is read; a pair of parentheses takes two
@@ -48,15 +63,6 @@ _BINARY = (  # from the loosest to the tightest; the second tells whether operat
     (("*", "/", "%"), True),
 )
 _LEVELS = {symbol: level for level, (symbols, _) in enumerate(_BINARY) for symbol in symbols}
-_SYMBOLS = sorted(
-    (
-        *_LEVELS,
-        *("?", "?:", "??", ":", ",", ".", "(", ")", "[", "]", "{", "}", "!", "~", "->", "[*]"),
-        *("=", ";", "+=", "-=", "*=", "/=", "..", "...", "?.", "@", "#", "`"),
-    ),
-    key=len,
-    reverse=True,
-)
 _REFUSED = {
     "=": "nothing can be assigned; write == to compare",
     ";": "there is one expression, no sequence of statements",
@@ -67,123 +73,6 @@ _REFUSED = {
     "@": "there are no annotations",
     "#": "there are no pragmas",
 } | dict.fromkeys(("+=", "-=", "*=", "/="), "nothing can be assigned")
-_NUMBER = re.compile(
-    r"0[xX](?P<hex>[0-9a-fA-F]+)[lLhH]?|(?P<real>[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
-    r"[fFdDbB]?|[0-9]+[fFdDbB])|(?P<integer>[0-9]+)[lLhH]?"
-)
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "\\": "\\"}
-
-
-class ExpressionError(ValueError):
-    """An expression cannot be used; `position` is the character, counted from 1."""
-
-    def __init__(self, message: str, position: int) -> None:
-        super().__init__(f"{message} (character {position})")
-        self.position = position
-
-
-@dataclass(frozen=True)
-class Node:
-    """A part of an expression. Two nodes are equal if they read and compute the same."""
-
-    position: int = field(compare=False, kw_only=True, default=1)
-
-
-@dataclass(frozen=True)
-class Literal(Node):
-    """A constant; `key` tells constants apart that Python calls equal, as 1 and true."""
-
-    value: Any = field(compare=False)
-    key: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "key", f"{type(self.value).__name__} {self.value!r}")
-
-
-@dataclass(frozen=True)
-class Name(Node):
-    """A name at the beginning of a path: a field of the record, or a lambda's parameter."""
-
-    names: tuple[str, ...]
-    """More than one where `${a.b}` separates names by a period."""
-
-
-@dataclass(frozen=True)
-class Member(Node):
-    """`of.name`, or `of[index]` with a constant index."""
-
-    of: Node
-    step: str | int
-
-
-@dataclass(frozen=True)
-class Index(Node):
-    """`of[index]` with a computed index."""
-
-    of: Node
-    index: Node
-
-
-@dataclass(frozen=True)
-class Every(Node):
-    """`of[*]`: every element."""
-
-    of: Node
-
-
-@dataclass(frozen=True)
-class Call(Node):
-    """`name(arguments)`, or a method with the text or object it is called on as first argument."""
-
-    name: str
-    arguments: tuple[Node, ...]
-    is_method: bool = False
-
-
-@dataclass(frozen=True)
-class Operation(Node):
-    """A prefix or infix operator, by its symbol."""
-
-    symbol: str
-    operands: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Conditional(Node):
-    """`condition ? yes : no`."""
-
-    condition: Node
-    yes: Node
-    no: Node
-
-
-@dataclass(frozen=True)
-class Array(Node):
-    """`[a, b]`."""
-
-    elements: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Object(Node):
-    """`{"a": b}`: keys and values by turns."""
-
-    entries: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Lambda(Node):
-    """`parameter -> body`."""
-
-    parameter: str
-    body: Node
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str  # name, quoted, text, number, symbol, end
-    value: Any
-    position: int
 
 
 def parse(text: str) -> Node:
@@ -192,7 +81,7 @@ def parse(text: str) -> Node:
         raise ExpressionError(
             f"the expression has {len(text):,} characters, more than {LONGEST:,}", LONGEST
         )
-    tree = _Parser(_tokens(text)).whole()
+    tree = _Parser(tokens(text)).whole()
     pending = [(tree, 1)]
     while pending:
         node, height = pending.pop()
@@ -202,164 +91,11 @@ def parse(text: str) -> Node:
     return tree
 
 
-def children(node: Node) -> Iterator[Node]:
-    """The nodes right below `node`, from the left to the right."""
-    for each in fields(node):
-        value = getattr(node, each.name)
-        if isinstance(value, Node):
-            yield value
-        elif isinstance(value, tuple):
-            yield from (one for one in value if isinstance(one, Node))
-
-
-def _tokens(text: str) -> list[_Token]:
-    tokens, at = [], 0
-    while at < len(text):
-        start, char = at, text[at]
-        if char.isspace():
-            at += 1
-            continue
-        if text.startswith(("//", "##"), at):
-            end = text.find("\n", at)
-            at = len(text) if end < 0 else end
-            continue
-        if text.startswith("/*", at):
-            end = text.find("*/", at)
-            if end < 0:
-                raise ExpressionError("the comment has no end; write */", start + 1)
-            at = end + 2
-            continue
-        reading = _reading(text, at)
-        if reading:
-            kind, read = reading
-            value, at = read(text, at)
-            tokens.append(_Token(kind, value, start + 1))
-        else:
-            symbol = next((each for each in _SYMBOLS if text.startswith(each, at)), None)
-            if symbol is None:
-                raise ExpressionError(f"{char!r} is no part of an expression", start + 1)
-            tokens.append(_Token("symbol", symbol, start + 1))
-            at += len(symbol)
-    tokens.append(_Token("end", "the end", len(text) + 1))
-    return tokens
-
-
-def _reading(text: str, at: int) -> tuple[str, Callable[[str, int], tuple[Any, int]]] | None:
-    """The kind of the token at a position, and what reads it; None for a symbol."""
-    char = text[at]
-    if char in "\"'":
-        return "text", _text
-    if text.startswith("${", at):
-        return "quoted", _quoted
-    if char in "0123456789":
-        return "number", _number
-    return ("name", _name) if _begins_name(char) or char == "\\" else None
-
-
-def _begins_name(char: str) -> bool:
-    return char.isalpha() or char in "$_"
-
-
-def _text(text: str, at: int) -> tuple[str, int]:
-    """A text literal. A backslash that begins no escape stays, so that "\\d" is a regex."""
-    quote, start, parts = text[at], at, list[str]()
-    at += 1
-    while at < len(text):
-        char = text[at]
-        if char == quote:
-            return _joined(parts, start), at + 1
-        if char in "\r\n":
-            break
-        if char == "\\" and at + 1 < len(text):
-            after = text[at + 1]
-            if after == quote or after in _ESCAPES:
-                parts.append(quote if after == quote else _ESCAPES[after])
-                at += 2
-                continue
-            digits = text[at + 2 : at + 6]
-            if after == "u" and re.fullmatch("[0-9a-fA-F]{4}", digits):
-                parts.append(chr(int(digits, 16)))
-                at += 6
-                continue
-        parts.append(char)
-        at += 1
-    raise ExpressionError(f"the text has no end; write {quote}", start + 1)
-
-
-def _joined(parts: list[str], start: int) -> str:
-    """A text of `parts`, in which two escapes may be the halves of one character."""
-    found = "".join(parts).encode("utf-16", "surrogatepass")
-    try:
-        return found.decode("utf-16")
-    except UnicodeDecodeError:
-        raise ExpressionError("the text has half a surrogate pair", start + 1) from None
-
-
-def _quoted(text: str, at: int) -> tuple[tuple[str, ...], int]:
-    """The names in `${…}`: a bare period separates names, one after a backslash belongs to one."""
-    start, names, name = at, list[str](), ""
-    at += 2
-    while at < len(text):
-        char = text[at]
-        if char == "}":
-            names.append(name)
-            if not all(names):
-                raise ExpressionError("${…} has an empty name", start + 1)
-            return tuple(names), at + 1
-        if char == "\\" and at + 1 < len(text):
-            name += text[at + 1]
-            at += 2
-            continue
-        if char == ".":
-            names.append(name)
-            name = ""
-        else:
-            name += char
-        at += 1
-    raise ExpressionError("${ has no end; write }", start + 1)
-
-
-def _number(text: str, at: int) -> tuple[int | float, int]:
-    found = _NUMBER.match(text, at)
-    assert found
-    end = found.end()
-    if end < len(text) and (text[end].isalnum() or text[end] in "$_"):
-        raise ExpressionError(f"{text[at : end + 1]!r} is no number", at + 1)
-    if found["hex"]:
-        return int(found["hex"], 16), end
-    if found["real"]:
-        value = float(found["real"].rstrip("fFdDbB"))
-        if value in (float("inf"), float("-inf")):
-            raise ExpressionError("the number is larger than any real number", at + 1)
-        return value, end
-    digits = found["integer"]
-    if len(digits) > 1 and digits[0] == "0":
-        raise ExpressionError(f"{digits} could be octal; write {digits.lstrip('0') or '0'}", at + 1)
-    return int(digits), end
-
-
-def _name(text: str, at: int) -> tuple[str, int]:
-    name, start = "", at
-    while at < len(text):
-        char = text[at]
-        if char == "\\" and at + 1 < len(text):
-            name += text[at + 1]
-            at += 2
-        elif _begins_name(char) or (name and (char.isdigit() or char == "@")):
-            name += char
-            at += 1
-        else:
-            break
-    if not name:
-        raise ExpressionError("a backslash stands at the end", start + 1)
-    return name, at
-
-
 class _Parser:
     """Reads tokens from the left to the right, one method a rule of the grammar."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
-        self._tokens, self._at, self._depth = tokens, 0, 0
+    def __init__(self, found: list[Token]) -> None:
+        self._tokens, self._at, self._depth = found, 0, 0
 
     def whole(self) -> Node:
         node = self._expression()
@@ -368,10 +104,10 @@ class _Parser:
         return node
 
     @property
-    def _token(self) -> _Token:
+    def _token(self) -> Token:
         return self._tokens[self._at]
 
-    def _next(self) -> _Token:
+    def _next(self) -> Token:
         token = self._token
         self._at += token.kind != "end"
         return token
@@ -523,7 +259,7 @@ class _Parser:
         self._refuse("a value")
         raise AssertionError
 
-    def _named(self, token: _Token) -> Node:
+    def _named(self, token: Token) -> Node:
         following = self._tokens[self._at + 1]
         if following.kind == "symbol" and following.value == "->":
             return self._lambda(token)
@@ -543,14 +279,14 @@ class _Parser:
             return Call(token.value, self._arguments(), position=token.position)
         return Name((token.value,), position=token.position)
 
-    def _lambda(self, token: _Token) -> Node:
+    def _lambda(self, token: Token) -> Node:
         if token.value in RESERVED:
             raise ExpressionError(f"{token.value!r} is a reserved word", token.position)
         self._next()
         self._expect("->")
         return Lambda(token.value, self._deeper(self._expression), position=token.position)
 
-    def _object(self, token: _Token) -> Node:
+    def _object(self, token: Token) -> Node:
         self._next()
         entries: list[Node] = []
         while not self._is("}") or entries:
@@ -563,7 +299,7 @@ class _Parser:
         self._next()
         return Object(tuple(entries), position=token.position)
 
-    def _parenthesised(self, token: _Token) -> Node:
+    def _parenthesised(self, token: Token) -> Node:
         self._next()
         node = self._deeper(self._expression)
         self._expect(")")

@@ -12,7 +12,7 @@ import pytest
 
 from engine.mapping.expression.evaluator import Expression, Failed, Frame, as_json
 from engine.mapping.expression.functions import FUNCTIONS
-from engine.mapping.expression.syntax import ExpressionError
+from engine.mapping.expression.nodes import ExpressionError
 
 DOCUMENTED = json.loads(
     (Path(__file__).parent / "data_prep_functions.json").read_text(encoding="utf-8")

@@ -16,7 +16,8 @@ from engine.mapping.expression.evaluator import (
     as_json,
 )
 from engine.mapping.expression.functions import FUNCTIONS
-from engine.mapping.expression.syntax import LONGEST, ExpressionError
+from engine.mapping.expression.nodes import ExpressionError
+from engine.mapping.expression.syntax import LONGEST
 
 
 def column(expression: str, records: list[dict[str, Any]]) -> list[Any]:

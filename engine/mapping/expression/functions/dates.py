@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from engine.mapping.expression import dates
+from engine.mapping.expression import date_parts, dates
 from engine.mapping.expression.functions.table import Table
 from engine.mapping.expression.values import TransformError, from_ms, shown
 
@@ -80,7 +80,7 @@ def dformat(ms: int, form: str | None) -> str | None:
 )
 def date_part(component: str, value: datetime | None) -> int | None:
     """A part of a date, as its year or its month."""
-    return None if value is None else dates.part(component, value)
+    return None if value is None else date_parts.part(component, value)
 
 
 @TABLE.define(
@@ -90,7 +90,9 @@ def date_part(component: str, value: datetime | None) -> int | None:
 )
 def set_date_part(component: str, number: int | None, value: datetime | None) -> datetime | None:
     """A date with one of its parts replaced."""
-    return None if number is None or value is None else dates.with_part(component, number, value)
+    return (
+        None if number is None or value is None else date_parts.with_part(component, number, value)
+    )
 
 
 @TABLE.define(
