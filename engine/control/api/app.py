@@ -15,6 +15,7 @@ from engine.control.api import (
     explore,
     flows,
     health,
+    languages,
     mappings,
     registry,
     runs,
@@ -61,6 +62,7 @@ def app_of(plane: AppState) -> FastAPI:
         app.include_router(router, prefix=FLOWSERVICE)
     app.include_router(specs.router, prefix=FLOWSERVICE)
     app.include_router(mappings.router, prefix=CONVERSION)
+    app.include_router(languages.router, prefix=CONVERSION)
     app.include_router(registry.schemas, prefix=REGISTRY)
     app.include_router(datasets.router, prefix=CATALOG)
     app.include_router(sandboxes.router, prefix=SANDBOXES)
