@@ -1,10 +1,10 @@
 # make demo   try the whole program, without an account or a network
-# make test   everything that is checked, in under five minutes
-# make test-long  the same with every moment of a crash, and many more kills and requests (an hour)
-# make lint   style, types and the direction of imports only
+# make test   all checks, in about six minutes
+# make test-long  crashes at every call, and many more kills and requests (an hour)
+# make lint   style, types and the direction of imports
 # make coverage  which lines the tests reach
-# make bench  how fast, and in how much memory, beside DuckDB, Polars and five peers (an hour)
-# make clean  remove what the others made
+# make bench  speed and memory, beside DuckDB, Polars and five peers (an hour)
+# make clean  remove what the other targets made
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -34,7 +34,7 @@ lint: .venv/tested
 test: lint
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-# One test at a time: those that kill go by the clock.
+# One test at a time: tests that kill processes depend on timing.
 test-long: lint
 	CRASHES=all KILLS=100 SCHEMATHESIS=30 $(BIN)/pytest tests/scenarios/test_crash.py tests/scenarios/test_kill.py \
 		tests/control/test_api_schema.py tests/daemon/test_daemon.py::test_kill
@@ -42,7 +42,7 @@ test-long: lint
 coverage: .venv/tested
 	$(BIN)/pytest --cov=engine --cov-report=term:skip-covered
 
-# An environment of its own: with pandas in it, as for the tests, every command would import that.
+# A separate environment: with pandas installed, as for the tests, every command imports it.
 .venv-bench/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'

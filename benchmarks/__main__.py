@@ -29,16 +29,16 @@ PANDAS = (
 WORDS = {
     "throughput": "the whole command beside DuckDB, Polars, orjson + pyarrow and the peers",
     "memory": "peak memory of one window, and of two at a time",
-    "stages": "each pure stage alone, ns an event",
+    "stages": "each pure stage alone, ns per event",
     "scale": "how cost grows with events, properties, rules, rejects, duplicates, days, batches",
     "startup": "--help, check, an empty day, and what --help imports",
-    "control": "ms a page of the control plane's runs, and requests a second",
+    "control": "ms per page of the control plane's runs, and requests per second",
     "all": "every one of these, then the report",
 }
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     root = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures mixpanel-etl beside others, on this machine, without a network.",
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
         _measuring(command)
     command = commands.add_parser("report", help="Markdown, charts and the goals, from results")
     command.add_argument("--results", type=Path, default=FOLDER, metavar="DIR")
-    command = commands.add_parser("compare", help="what got slower from A to B, beyond the noise")
+    command = commands.add_parser("compare", help="what got slower from A to B, beyond noise")
     command.add_argument("before", type=Path, metavar="A", help="a result, or a folder of them")
     command.add_argument("after", type=Path, metavar="B")
     return root
@@ -59,57 +59,57 @@ def parser() -> argparse.ArgumentParser:
 def _measuring(command: argparse.ArgumentParser) -> None:
     default = Settings()
     add = command.add_argument
-    add("--events", type=int, metavar="N", help=f"a window; default {default.events:,}")
+    add("--events", type=int, metavar="N", help=f"per window; default {default.events:,}")
     add("--memory", type=int, nargs="+", metavar="N", help="events of windows for `memory`")
     add("--batches", type=int, nargs="+", metavar="N", help="batches in tables for `scale`")
     add("--history", type=int, metavar="N", help=f"runs for `control`; default {default.history:,}")
-    add("--runs", type=int, metavar="N", help=f"that count; default {default.runs}")
+    add("--runs", type=int, metavar="N", help=f"measured rounds; default {default.runs}")
     add("--shapes", nargs="+", choices=SHAPES, metavar="S", help=f"of {', '.join(SHAPES)}")
     add("--parts", nargs="+", choices=PARTS, metavar="P", help=f"of `scale`: {', '.join(PARTS)}")
     keys = ", ".join(peer.key for peer in PEERS)
     add("--peers", nargs="+", metavar="NAME", default=[NONE],
-        help=f"of {keys}; all; none, the default. Each is installed by pip, apart")  # fmt: skip
+        help=f"of {keys}; all; none, the default. pip installs each apart")  # fmt: skip
     add("--results", type=Path, metavar="DIR", help="where results go; default benchmarks/results")
-    add("--quick", action="store_true", help="tiny and once: only to see that it works")
+    add("--quick", action="store_true", help="tiny and once: only shows that it works")
 
 
-def settings(given: argparse.Namespace) -> Settings:
-    """What was asked for; Failed for what nobody can measure."""
-    values = dict(QUICK) if given.quick else {}
+def settings(options: argparse.Namespace) -> Settings:
+    """Return the settings of the command line. Raise Failed for impossible ones."""
+    values = dict(QUICK) if options.quick else {}
     for name in ("events", "memory", "batches", "history", "runs", "shapes", "parts", "peers"):
-        if getattr(given, name) is not None:
-            values[name] = getattr(given, name)
+        if getattr(options, name) is not None:
+            values[name] = getattr(options, name)
     for name in ("events", "memory", "batches", "history", "runs"):
-        asked = values.get(name, 1)
-        if min(asked if isinstance(asked, Sequence) else (asked,)) < 1:
+        value = values.get(name, 1)
+        if min(value if isinstance(value, Sequence) else (value,)) < 1:
             raise Failed(f"--{name} must be at least 1")
-    chosen(given.peers)
-    default = CACHE / "quick" if given.quick else FOLDER
-    return Settings(**values, folder=given.results or default, quick=given.quick)  # type: ignore[arg-type]
+    chosen(options.peers)
+    default = CACHE / "quick" if options.quick else FOLDER
+    return Settings(**values, folder=options.results or default, quick=options.quick)  # type: ignore[arg-type]
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Do what the command line says; its exit status."""
-    given = parser().parse_args(words)
+    """Run the command line and return its exit status."""
+    options = parser().parse_args(words)
     try:
-        if given.what == "compare":
-            compare.compare(given.before, given.after)
-        elif given.what == "report":
-            report.write(given.results)
+        if options.what == "compare":
+            compare.compare(options.before, options.after)
+        elif options.what == "report":
+            report.write(options.results)
         else:
-            wanted = settings(given)
+            wanted = settings(options)
             if find_spec("pandas"):
                 warn(PANDAS)
-            for what in MEASURING if given.what == "all" else [given.what]:
+            for what in MEASURING if options.what == "all" else [options.what]:
                 path = MEASURING[what](wanted).save(wanted.folder)
-                print(f"{what}: kept in {path}\n", flush=True)
-            if given.what == "all":
+                print(f"{what}: written to {path}\n", flush=True)
+            if options.what == "all":
                 report.write(wanted.folder)
     except Failed as error:
         print(f"benchmarks: {error}\n{error.said}".rstrip(), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("benchmarks: stopped; what was complete is kept", file=sys.stderr)
+        print("benchmarks: stopped; complete results are stored", file=sys.stderr)
         return 130
     return 0
 

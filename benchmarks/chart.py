@@ -1,10 +1,10 @@
-"""Bars with their figures, as a plain SVG that needs no fonts, scripts or libraries."""
+"""Draw bars with their values as a plain SVG, without fonts, scripts or libraries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT = 800, 310, 100  # px; the bars lie between, their figures on the right
+WIDTH, LEFT, RIGHT = 800, 310, 100  # px; the bars lie between, their values on the right
 BAR, GAP, HEAD, GROUP = 16, 6, 58, 26
 OURS_COLOR, OTHER_COLOR, TEXT, FAINT = "#0b6bcb", "#9aa5b1", "#1f2933", "#cbd2d9"
 LETTER = 6.6  # px, of a letter on average
@@ -12,7 +12,7 @@ LETTER = 6.6  # px, of a letter on average
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """`low` and `high`: the least and the most of several runs."""
+    """A bar; `low` and `high` are the minimum and the maximum of several runs."""
 
     label: str
     value: float
@@ -25,9 +25,9 @@ Groups = Sequence[tuple[str, Sequence[Bar]]]
 
 
 def bars(title: str, unit: str, groups: Groups, form: str, *, apart: bool = False) -> str:
-    """A chart of horizontal bars in groups, to one scale that begins at 0; or `apart` to several.
+    """Draw groups of horizontal bars on one scale from 0, or `apart`, each group on its own scale.
 
-    Every figure stands beside its bar, so that there is no axis to be read.
+    Each value is printed beside its bar, so that there is no axis.
     """
     whole = max((bar.high for _, each in groups for bar in each), default=0)
     parts, y = [], HEAD
@@ -71,7 +71,7 @@ def _bar(bar: Bar, y: float, scale: float, form: str) -> list[str]:
 
 
 def _short(label: str) -> str:
-    """As much of it as there is room for."""
+    """Shorten a text to the room that it has."""
     room = int((LEFT - 20) / LETTER)
     return label if len(label) <= room else f"{label[: room - 1]}…"
 

@@ -1,4 +1,4 @@
-"""What got slower, or larger, between two results: what the noise of both does not explain."""
+"""List what got slower or larger between two results beyond the noise of both."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,11 +6,11 @@ from pathlib import Path
 
 from benchmarks.floors import DUCKDB
 from benchmarks.process import Failed
-from benchmarks.result import OURS, Result, about, load_all, middle, spread, told
+from benchmarks.result import OURS, Result, about, as_text, load_all, middle, spread
 
-LEAST = 0.02  # of the median: a smaller difference is of no interest, however sure
-FEWEST = 3  # runs that tell how much the noise is
-BESIDE = "time of DuckDB's"  # ours, in DuckDB's: comparable from machine to machine
+LEAST = 0.02  # of the median: smaller differences are ignored, however certain
+FEWEST = 3  # runs that show how large the noise is
+BESIDE = "time of DuckDB's"  # our time as a share of DuckDB's: comparable between machines
 SPACE = ("MiB", "MiB together", BESIDE)
 
 Key = tuple[str, str, str, int, str]  # what, group, name, events, figure
@@ -26,14 +26,14 @@ class Change:
 
     @property
     def percent(self) -> float:
-        """How much more it is."""
+        """Return by which share the figure grew."""
         return 100 * (middle(self.after) / (middle(self.before) or 1) - 1)
 
     @property
     def verdict(self) -> str:
-        """`slower`, `faster`, `same`, or `unsure` where too few runs tell how much the noise is.
+        """Return `slower`, `faster`, `same`, or `unsure` if there are too few runs.
 
-        It differs if the medians are further apart than the runs of either lie among themselves.
+        A figure differs if the medians are further apart than the runs of either result.
         """
         if min(len(self.before), len(self.after)) < FEWEST:
             return "unsure"
@@ -45,7 +45,7 @@ class Change:
 
 
 def compare(first: Path, second: Path) -> list[Change]:
-    """Print what changed from the results at `first` to those at `second`; all changes."""
+    """Print and return the changes from the results at `first` to those at `second`."""
     before, after = load_all(first), load_all(second)
     shared = [what for what in before if what in after]
     if not shared:
@@ -70,7 +70,7 @@ def compare(first: Path, second: Path) -> list[Change]:
 
 
 def figures(result: Result) -> Iterator[tuple[Key, list[float]]]:
-    """Every figure of a result, and ours in DuckDB's where both ran in turn."""
+    """Return all figures of a result, and our times as a share of DuckDB's if both ran in turn."""
     for each in result.measurements:
         key = (result.what, each.group, each.name, each.events)
         for name, values in each.figures.items():
@@ -82,7 +82,7 @@ def figures(result: Result) -> Iterator[tuple[Key, list[float]]]:
 
 
 def show(changes: list[Change], alone: int) -> None:
-    """What got slower first, the worst first; then what got faster; the rest is counted."""
+    """Print what got slower, the worst first, then what got faster; count the others."""
     for verdict in ("slower", "faster"):
         found = [each for each in changes if each.verdict == verdict]
         for each in sorted(found, key=lambda change: -abs(change.percent)):
@@ -90,7 +90,7 @@ def show(changes: list[Change], alone: int) -> None:
             form = ",.3f" if middle(each.before) < 10 else ",.0f"
             print(
                 f"{verdict}  {each.percent:+6.1f} %  {what}, {group}, {name}: {figure} "
-                f"{told(each.before, form=form)} -> {told(each.after, form=form)}"
+                f"{as_text(each.before, form=form)} -> {as_text(each.after, form=form)}"
             )
     counts = {v: sum(c.verdict == v for c in changes) for v in ("slower", "faster", "same")}
     unsure = sum(each.verdict == "unsure" for each in changes)

@@ -1,6 +1,6 @@
-"""A long history of runs, as the control plane lists it: ms a page, and requests a second.
+"""Measure how the control plane lists a long history of runs: ms per page, requests per second.
 
-As a program it serves that history, made once and kept in the cache, and prints its address.
+Run as a program, it serves that history, built once and cached, and prints its address.
 """
 
 import hashlib
@@ -37,13 +37,13 @@ RUNS = "/data/foundation/flowservice/runs"
 TOKEN = "benchmark"  # guards nothing
 FLOWS = 20
 BEGIN, EVERY = 1_700_000_000_000, 60_000  # ms
-OFTEN = 20  # times a page is fetched in a round; their median counts
-ASKED = 2_000  # requests of a round
+OFTEN = 20  # fetches of a page in a round; their median counts
+ASKED = 2_000  # requests in a round
 AT_ONCE = (1, 4)
 
 
 def measure(settings: Settings) -> Result:
-    """Every kind of page in turn, then as many first pages as there is time for."""
+    """Measure all kinds of pages in turn, then how many first pages are answered per second."""
     result = settings.begin("control")
     with serving(settings.history) as (host, port):
         pages = addresses(host, port, settings.history)
@@ -69,7 +69,7 @@ def measure(settings: Settings) -> Result:
 
 
 def addresses(host: str, port: int, history: int) -> dict[str, str]:
-    """Pages of every kind, by what they are."""
+    """Return one request for each kind of page, by its name."""
     client = HTTPConnection(host, port)
     flow = json.loads(_get(client, f"{RUNS}?limit=1"))["items"][0]["flowId"]
     began, middle = "metrics.durationSummary.startedAtUTC", BEGIN + history // 2 * EVERY
@@ -114,7 +114,7 @@ def _timed(client: HTTPConnection, address: str) -> float:
 
 
 def _taken(host: str, port: int, asked: int, many: int) -> float:
-    """Seconds for so many requests, of several clients at once."""
+    """Return the seconds for `ASKED` requests of several clients at once."""
 
     def ask(_: int) -> None:
         client = HTTPConnection(host, port)
@@ -130,7 +130,7 @@ def _taken(host: str, port: int, asked: int, many: int) -> float:
 
 @contextmanager
 def serving(history: int) -> Iterator[tuple[str, int]]:
-    """The control plane, in a process of its own, over so many runs: where it answers."""
+    """Start the control plane over a history of runs in a process of its own; yield its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.control", str(history)],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
@@ -147,7 +147,7 @@ def serving(history: int) -> Iterator[tuple[str, int]]:
 
 
 def fill(home: Path, history: int) -> None:
-    """A catalog of so many runs: of each hundred three failed; the last is not over."""
+    """Fill a catalog with runs: three of each hundred failed, and the last one is in progress."""
     from engine.catalog.database import Catalog, keep
     from engine.errors import CODE_COPY
     from engine.model.batch import Tally
@@ -177,22 +177,22 @@ def fill(home: Path, history: int) -> None:
             keep(connection, item, flow.name, flow.dataset, run.window)
 
 
-def main(given: str) -> None:
-    """Serve until told to stop."""
+def main(argument: str) -> None:
+    """Serve until SIGTERM."""
     from engine.config.file import Api
     from engine.control.api.server import Server
     from engine.model.flow import Secret
 
     key = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in MADE_BY)).hexdigest()[:12]
-    kept = CACHE / "histories" / f"{given}-{key}"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    cached = CACHE / "histories" / f"{argument}-{key}"
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
         with new_folder(CACHE) as folder:
-            fill(folder / "home", int(given))
-            shutil.move(folder / "home", kept)
-    now = BEGIN + int(given) * EVERY
+            fill(folder / "home", int(argument))
+            shutil.move(folder / "home", cached)
+    now = BEGIN + int(argument) * EVERY
     server = Server(
-        kept, Api(port=0, token=Secret(TOKEN)), {}, lambda: now, lambda: None, unready=tuple
+        cached, Api(port=0, token=Secret(TOKEN)), {}, lambda: now, lambda: None, unready=tuple
     )
     server.start()
     print(server.address, flush=True)

@@ -1,29 +1,29 @@
-"""What the program is to reach, and whether it did: from results alone, it measures nothing."""
+"""The goals of the program, and whether stored results reach them. Measures nothing."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks import control, memory, scale, startup
 from benchmarks.floors import DUCKDB
-from benchmarks.result import OURS, Measurement, Result, middle, ratios, told
+from benchmarks.result import OURS, Measurement, Result, as_text, middle, ratios
 
 LARGE = 5_000_000  # events
 HISTORY = 100_000  # runs
 Results = Mapping[str, Result]
-Measured = tuple[bool, str]  # whether it is reached; what was measured
+Measured = tuple[bool, str]  # whether the goal is reached; what was measured
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One line of the table. `look` answers None where it was not measured."""
+    """One line of the table. `evaluate` returns None if the goal was not measured."""
 
     what: str
     wanted: str
-    look: Callable[[Results], Measured | None]
+    evaluate: Callable[[Results], Measured | None]
 
-    def told(self, results: Results) -> tuple[str, str, str, str]:
-        """What, wanted, measured, and the verdict."""
-        found = self.look(results)
+    def row(self, results: Results) -> tuple[str, str, str, str]:
+        """Return what, wanted, measured and the verdict, as texts."""
+        found = self.evaluate(results)
         if found is None:
             return self.what, self.wanted, "-", "not measured"
         reached, measured = found
@@ -31,7 +31,7 @@ class Goal:
 
 
 def all_goals() -> list[Goal]:
-    """Every goal, in its order."""
+    """Return all goals, in the order of the table."""
     against = "against DuckDB's COPY of the same gzip bytes with explicit columns"
     return [
         _faster(f"small, one window, everything on, {against}", 1.0, "small", OURS, DUCKDB),
@@ -54,17 +54,18 @@ def all_goals() -> list[Goal]:
 
 
 def _faster(what: str, wanted: float, group: str, ours: str, other: str) -> Goal:
-    """A goal of so many times the rows a second, run by run of one measurement."""
+    """Return a goal: at least `wanted` times the rows/s of another, compared run by run."""
 
-    def look(results: Results) -> Measured | None:
+    def evaluate(results: Results) -> Measured | None:
         result = results.get("throughput")
         mine, theirs = (result and result.find(group, name) for name in (ours, other))
         if not mine or not theirs:
             return None
         times = ratios(mine, theirs)
-        return middle(times) >= wanted, f"{told(times, form=',.2f')} times, {mine.events:,} lines"
+        measured = f"{as_text(times, form=',.2f')} times, {mine.events:,} lines"
+        return middle(times) >= wanted, measured
 
-    return Goal(what, f"at least {wanted:.1f} times its rows/s", look)
+    return Goal(what, f"at least {wanted:.1f} times its rows/s", evaluate)
 
 
 def _memory(results: Results) -> Measured | None:
@@ -73,7 +74,7 @@ def _memory(results: Results) -> Measured | None:
         return None
     figure = "MiB together" if "MiB together" in found[0].figures else "MiB"
     values = found[0].figures[figure]
-    return max(values) <= 300, f"{told(values)} MiB, {found[0].events:,} lines"
+    return max(values) <= 300, f"{as_text(values)} MiB, {found[0].events:,} lines"
 
 
 def _rejects(results: Results) -> Measured | None:
@@ -81,7 +82,7 @@ def _rejects(results: Results) -> Measured | None:
     if not {"0 %", "50 %"} <= found.keys():
         return None
     times = ratios(found["0 %"], found["50 %"])
-    return middle(times) <= 3, f"{told(times, form=',.2f')} times"
+    return middle(times) <= 3, f"{as_text(times, form=',.2f')} times"
 
 
 def _batches(results: Results) -> Measured | None:
@@ -89,7 +90,7 @@ def _batches(results: Results) -> Measured | None:
     if "10,000" not in found:
         return None
     values = found["10,000"].figures["ms"]
-    return middle(values) <= 150, f"{told(values)} ms"
+    return middle(values) <= 150, f"{as_text(values)} ms"
 
 
 def _pages(results: Results) -> Measured | None:
@@ -98,7 +99,7 @@ def _pages(results: Results) -> Measured | None:
         return None
     slowest = max(found, key=lambda each: middle(each.figures["ms"]))
     values = slowest.figures["ms"]
-    return middle(values) <= 50, f"{told(values, 'ms')} ms: {slowest.name}"
+    return middle(values) <= 50, f"{as_text(values, 'ms')} ms: {slowest.name}"
 
 
 def _help(results: Results) -> Measured | None:
@@ -107,7 +108,7 @@ def _help(results: Results) -> Measured | None:
     if not found:
         return None
     values = [1000 * value for value in found.figures["seconds"]]
-    return middle(values) <= 200, f"{told(values)} ms"
+    return middle(values) <= 200, f"{as_text(values)} ms"
 
 
 def _imports(results: Results) -> Measured | None:

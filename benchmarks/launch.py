@@ -1,7 +1,7 @@
-"""Runs one command and leaves what it cost, as JSON, in the file that is named first.
+"""Run one command and write what it cost, as JSON, to the file that the first argument names.
 
-In a process of its own that imports next to nothing: to Linux a new process's peak of memory
-begins at that of the one that started it, so a large parent would hide a small child.
+This is a process of its own that imports almost nothing: in Linux, the peak memory of a new process
+starts at that of its parent, so a large parent would hide a small child.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Peak memory of the largest process and of all together, whatever the size of the window."""
+"""Measure the peak memory of the largest process and of all processes, by window size."""
 
 from benchmarks.program import Program
 from benchmarks.result import OURS, Result
@@ -11,7 +11,7 @@ WINDOW, WINDOWS = "one window", "two windows at a time"
 
 
 def measure(settings: Settings) -> Result:
-    """One window of each size; then two of the smallest, in two processes."""
+    """Pull one window of each size, then two of the smallest in two processes."""
     result = settings.begin("memory")
     for events in settings.memory:
         with serving("small", events) as server:

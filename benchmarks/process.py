@@ -1,4 +1,4 @@
-"""A command from its start to its end, as the operating system accounts for it."""
+"""Run a command and measure its cost as the operating system accounts for it."""
 
 import json
 import os
@@ -16,15 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
 PROC = Path("/proc")
-EVERY = 0.01  # seconds from one look at the memory of all processes to the next
-LONGEST = 3600.0  # seconds; a command that takes longer hangs
-LAST_WORDS = 12  # lines of what a failed command said
+EVERY = 0.01  # seconds between two samples of the memory of all processes
+LONGEST = 3600.0  # seconds; a command that takes longer is ended
+LAST_WORDS = 12  # lines of a failed command's output
 
 
 class Failed(Exception):
-    """A command that did not do what it was started for; the message says which, and how.
+    """A command failed; the message names the command and how it ended.
 
-    `said` is what it said itself: to be shown, and not kept, for it may name files of this machine.
+    `said` is its own output: it is shown and not stored, since it may name files of this machine.
     """
 
     def __init__(self, message: str, said: str = "") -> None:
@@ -34,10 +34,10 @@ class Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a command took: seconds on the clock, seconds of processor, and peak MiB.
+    """The cost of a command: seconds on the clock, CPU seconds and peak MiB.
 
-    `mib` is the peak of its largest process, `mib_together` that of the sum of all of them, where
-    it was watched: pages that they share count once for each.
+    `mib` is the peak of its largest process. `mib_together` is the peak of the sum of all its
+    processes, if that was sampled; pages that several of them share count several times.
     """
 
     wall: float
@@ -55,7 +55,7 @@ def spend(
     watch: bool = False,
     longest: float = LONGEST,
 ) -> Spent:
-    """Run `command` in `folder` to its end; `watch` its processes' memory. Raises Failed."""
+    """Run `command` in `folder` to its end; `watch` samples its memory. Raises Failed."""
     with tempfile.TemporaryDirectory() as place:
         cost, out, err = (Path(place) / name for name in ("cost", "out", "err"))
         launch = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launch.py"))]
@@ -67,7 +67,7 @@ def spend(
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                start_new_session=True,  # so that all of it can be ended at once
+                start_new_session=True,  # so that all its processes can be ended at once
             )
             with _ended_with(launcher), _watched(launcher.pid, watch=watch) as peak:
                 try:
@@ -86,12 +86,12 @@ def spend(
 
 
 def _surroundings() -> dict[str, str]:
-    """The environment, but that Python keeps compiled modules: an installed program has them."""
+    """Return the environment with Python's bytecode cache on, as installed programs have it."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def ending(status: int) -> str:
-    """How a process ended, by its exit code, or by minus the number of the signal."""
+    """Describe how a process ended, by its exit code or minus the number of the signal."""
     if status >= 0:
         return f"ended with exit status {status}"
     with suppress(ValueError):
@@ -100,7 +100,7 @@ def ending(status: int) -> str:
 
 
 def _name(command: Sequence[str]) -> str:
-    """The first words of a command, without the folders of its files."""
+    """Return the first words of a command, without the folders of its files."""
     words = takewhile(lambda word: not set(word) & set(" {"), command[:4])
     return " ".join(Path(word).name if word.startswith("/") else word for word in words)
 
@@ -112,7 +112,7 @@ def _last_words(path: Path) -> str:
 
 @contextmanager
 def _ended_with(process: "subprocess.Popen[bytes]") -> Iterator[None]:
-    """Whatever `process` started ends with the body, however the body ends."""
+    """End all that `process` started when the body ends, even with an error."""
     try:
         yield
     finally:
@@ -123,7 +123,7 @@ def _ended_with(process: "subprocess.Popen[bytes]") -> Iterator[None]:
 
 @contextmanager
 def _watched(pid: int, *, watch: bool) -> Iterator[list[int]]:
-    """A list with the largest sum of bytes seen so far; empty where that cannot be watched."""
+    """Yield a list with the largest sum of bytes so far; empty if it cannot be sampled."""
     peak: list[int] = []
     if not watch or not PROC.joinpath(str(pid), "task").is_dir():
         yield peak
@@ -131,11 +131,11 @@ def _watched(pid: int, *, watch: bool) -> Iterator[list[int]]:
     peak.append(0)
     over = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         while not over.wait(EVERY):
             peak[0] = max(peak[0], sum(resident(each) for each in descendants(pid)))
 
-    thread = threading.Thread(target=look, name="watch", daemon=True)
+    thread = threading.Thread(target=sample, name="watch", daemon=True)
     thread.start()
     try:
         yield peak
@@ -145,12 +145,12 @@ def _watched(pid: int, *, watch: bool) -> Iterator[list[int]]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """The processes that `pid` started, and those that they started.
+    """Return the processes that `pid` started, and those that they started.
 
-    A child that has not begun its own program yet is not among them: for that moment it has its
-    parent's memory, not one more of the same size.
+    A child that has not started its own program yet is left out: until then it shares the memory
+    of its parent.
     """
-    with suppress(OSError):  # a process that has just ended has nothing to tell
+    with suppress(OSError):  # the process has just ended
         program = _command(pid)
         for task in PROC.joinpath(str(pid), "task").iterdir():
             for child in map(int, task.joinpath("children").read_text().split()):
@@ -164,7 +164,7 @@ def _command(pid: int) -> bytes:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process holds now."""
+    """Return the bytes of memory that a process holds now."""
     with suppress(OSError):
         pages = int(PROC.joinpath(str(pid), "statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")

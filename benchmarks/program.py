@@ -1,4 +1,4 @@
-"""The program itself as a contender: the whole command into a new table, everything on."""
+"""The program as a contender: the whole command into a new table, with everything on."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ ENVIRONMENT = {"MIXPANEL_PASSWORD": PASSWORD}
 class Program:
     """A backfill of the days from `first` to `last` from the sandbox at `url`.
 
-    `more` are properties that get a rule and a column besides the tutorial's; `watch`: its memory.
+    `more` are properties that get a rule and a column; `watch` samples the memory.
     """
 
     url: str
@@ -30,7 +30,7 @@ class Program:
     watch: bool = False
 
     def run(self, folder: Path) -> tuple[Spent, int]:
-        """Pull the days; what it took, and the lines that its run records account for."""
+        """Pull the days; return the cost and the number of lines in the run records."""
         days = ["--from-date", self.first, "--to-date", self.last]
         words = ["backfill", "--config", str(self.configured(folder)), *days, "--json"]
         spent = spend(command(*words, *self.options), ENVIRONMENT, watch=self.watch)
@@ -41,7 +41,7 @@ class Program:
             raise Failed(f"backfill --json did not print run records ({error!r})") from error
 
     def configured(self, folder: Path) -> Path:
-        """A configuration for it in `folder`, with the mapping set and the schema beside it."""
+        """Write a configuration, a mapping set and a schema to `folder`; return the first path."""
         names = "mapping.json", "schema.json"
         for name, document in zip(names, documents(self.more), strict=True):
             (folder / name).write_text(json.dumps(document), "utf-8")
@@ -69,6 +69,6 @@ partial_ingestion_percent = 100
 
 
 def command(*words: str) -> list[str]:
-    """A command line of the program in this checkout: commands run in its folder."""
+    """Return a command line of the program in this checkout."""
     assert (ROOT / "engine").is_dir()
     return [sys.executable, "-m", "engine", *words]

@@ -1,4 +1,4 @@
-"""Results as Markdown and as charts, and the goals with what was measured."""
+"""Show results as Markdown and charts, and the goals with what was measured."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,10 +11,10 @@ from benchmarks.result import (
     Measurement,
     Result,
     about,
+    as_text,
     load_all,
     middle,
     ratios,
-    told,
 )
 
 ORDER = ("throughput", "memory", "stages", "scale", "startup", "control")
@@ -23,7 +23,7 @@ TITLES = {
     "memory": "Peak memory",
     "stages": "Each stage alone",
     "scale": "How cost grows",
-    "startup": "What is paid before the first event",
+    "startup": "The cost before the first event",
     "control": "A long history of runs",
 }
 HEADINGS = {
@@ -32,38 +32,36 @@ HEADINGS = {
     "MiB": "MiB, largest process",
     "MiB together": "MiB, all processes",
 }
-# What a chart shows of each: the figure, its unit, and how it is written.
+# What the chart of a result shows: the figure, its unit and its format.
 SHOWN = {
-    "throughput": ("rows/s", "rows a second, more is better", ",.0f"),
+    "throughput": ("rows/s", "rows per second, more is better", ",.0f"),
     "memory": ("MiB together", "MiB of all processes, less is better", ",.0f"),
-    "stages": ("ns an event", "ns an event, less is better", ",.0f"),
-    "scale": ("seconds", "seconds, of batches in ms, each group to its own scale", ",.2f"),
+    "stages": ("ns an event", "ns per event, less is better", ",.0f"),
+    "scale": ("seconds", "seconds (batches in ms), each group on its own scale", ",.2f"),
     "startup": ("ms", "milliseconds, less is better", ",.0f"),
-    "control": ("seconds", "pages in ms, requests in seconds, each to its own scale", ",.1f"),
+    "control": ("seconds", "pages in ms, requests in seconds, each on its own scale", ",.1f"),
 }
-QUICK = (
-    "> Measured in the quick form: it shows that the harness works, and no figure means anything.\n"
-)
-ALONE = ("stages", "scale", "startup", "control")  # the program is on its own there
+QUICK = "> Measured with --quick: it shows that the harness works, and the figures mean nothing.\n"
+ALONE = ("stages", "scale", "startup", "control")  # results without other contenders
 Table = Sequence[Sequence[str]]
 
 
 def write(folder: Path) -> None:
     """Write `report.md` and the charts of the results in `folder`, and print the goals."""
     results = load_all(folder)
-    kept = [results[what] for what in ORDER if what in results]
-    for result in kept:
+    shown = [results[what] for what in ORDER if what in results]
+    for result in shown:
         (folder / f"{result.what}.svg").write_text(drawn(result), "utf-8")
     path = folder / "report.md"
-    path.write_text(markdown(kept), "utf-8")
-    print("\n".join(_aligned(goal_table(kept))))
-    print("\n".join(about(kept)))
-    written = ", ".join(f"{result.what}.svg" for result in kept)
+    path.write_text(markdown(shown), "utf-8")
+    print("\n".join(_aligned(goal_table(shown))))
+    print("\n".join(about(shown)))
+    written = ", ".join(f"{result.what}.svg" for result in shown)
     print(f"Written to {folder}: report.md, {written}")
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """All of it, for people."""
+    """Return the report as Markdown."""
     parts = ["# Measured\n", *(f"{line}  " for line in about(results)), ""]
     parts += ["## Goals\n", _marked(goal_table(results))]
     if any(result.about["settings"].get("quick") for result in results):
@@ -77,16 +75,16 @@ def markdown(results: Sequence[Result]) -> str:
 
 
 def goal_table(results: Sequence[Result]) -> Table:
-    """The goals, with what was measured."""
+    """Return the rows of the goals, with what was measured."""
     by_name = {each.what: each for each in results if not each.about["settings"].get("quick")}
     return [
         ("goal", "wanted", "measured", ""),
-        *(goal.told(by_name) for goal in goals.all_goals()),
+        *(goal.row(by_name) for goal in goals.all_goals()),
     ]
 
 
 def table(measurements: Sequence[Measurement]) -> Table:
-    """A group as rows: medians, with the least and the most in parentheses."""
+    """Return the rows of a group: medians, with minimum and maximum in parentheses."""
     figures = list(dict.fromkeys(name for each in measurements for name in each.figures))
     floor = next((each for each in measurements if each.name == DUCKDB and each.figures), None)
     rated = any(each.events and "seconds" in each.figures for each in measurements)
@@ -96,16 +94,16 @@ def table(measurements: Sequence[Measurement]) -> Table:
     for each in measurements:
         row = [each.name]
         if rated:
-            row += [f"{each.events:,}", told(_rates(each)) if _rates(each) else ""]
+            row += [f"{each.events:,}", as_text(_rates(each)) if _rates(each) else ""]
         row += [_cell(each, name) for name in figures]
         if floor:
-            row.append(f"{told(ratios(each, floor), form=',.2f')} times" if each.figures else "")
+            row.append(f"{as_text(ratios(each, floor), form=',.2f')} times" if each.figures else "")
         rows.append([*row, each.note])
     return rows
 
 
 def drawn(result: Result) -> str:
-    """The chart of a result."""
+    """Return the chart of a result, as SVG."""
     figure, unit, form = SHOWN[result.what]
     groups = []
     for group in result.groups:
@@ -128,7 +126,7 @@ def drawn(result: Result) -> str:
 
 
 def _values(measurement: Measurement, figure: str) -> list[float]:
-    """A figure, as measured or worked out from the seconds."""
+    """Return the values of a figure, measured or derived from the seconds."""
     figures = measurement.figures
     if figure == "rows/s":
         return _rates(measurement)
@@ -144,17 +142,17 @@ def _rates(measurement: Measurement) -> list[float]:
 
 def _cell(measurement: Measurement, name: str) -> str:
     values = measurement.figures.get(name, [])
-    return told(values, name) if values else ""
+    return as_text(values, name) if values else ""
 
 
 def _marked(rows: Table) -> str:
-    """A Markdown table."""
+    """Format rows as a Markdown table."""
     lines = [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:], ""])
 
 
 def _aligned(rows: Table) -> Iterable[str]:
-    """The rows in columns, for a terminal."""
+    """Format rows as aligned columns, for a terminal."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -1,6 +1,6 @@
-"""What was measured, and on what: kept as JSON, so that others can look at it again and compare.
+"""Store measurements as JSON, with the machine and the versions, for reports and comparisons.
 
-It names the processor, the versions and the commit, and nothing else of a machine.
+A result names the processor, the versions and the commit, and nothing else of a machine.
 """
 
 import json
@@ -23,7 +23,7 @@ PACKAGES = (
     *("mixpanel-etl", "pyarrow", "deltalake", "orjson", "isal", "numpy", "jsonschema", "httpx"),
     *("duckdb", "polars", "pandas"),
 )
-MEASURED = ("engine", "mappings", "schemas")  # what a figure depends on
+MEASURED = ("engine", "mappings", "schemas")  # folders that a figure depends on
 OURS = "mixpanel-etl"
 SERVER = "the server alone"
 FORMS = {
@@ -33,18 +33,18 @@ FORMS = {
     "ms to plan": ",.1f",
     "ms to commit": ",.1f",
     "rows/s": ",.0f",
-}  # else whole
+}  # other figures: whole numbers
 
 Figures = dict[str, list[float]]
 
 
 @dataclass(slots=True)
 class Measurement:
-    """What one contender did in one group, `figures` a run each, in the order of the runs.
+    """The figures of one contender in one group: one value per run, in the order of the runs.
 
-    Of all figures less is better. Those of one group were measured in turn, so that the first of
-    one and the first of another are neighbours. `events` are the lines that came, `note` what is
-    to be known besides.
+    Less is better for all figures. Contenders of one group run in turn, so that the first values of
+    two of them were measured one after the other. `events` is the number of lines that were read;
+    `note` is a remark.
     """
 
     group: str
@@ -56,14 +56,14 @@ class Measurement:
 
 @dataclass(slots=True)
 class Result:
-    """All that one subcommand measured."""
+    """All measurements of one subcommand."""
 
     what: str
     about: dict[str, Any]
     measurements: list[Measurement] = field(default_factory=list)
 
     def save(self, folder: Path) -> Path:
-        """Keep it in `folder` as `<what>.json`."""
+        """Write the result to `folder` as `<what>.json`."""
         self.about["load after"] = _load()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.what}.json"
@@ -72,7 +72,7 @@ class Result:
         return path
 
     def find(self, group: str, name: str = "") -> Measurement | None:
-        """The measurement of `group` whose name begins with `name`, with figures in it."""
+        """Return the measurement of `group` with figures whose name starts with `name`, or None."""
         for each in self.measurements:
             if each.group == group and each.name.startswith(name) and each.figures:
                 return each
@@ -80,16 +80,16 @@ class Result:
 
     @property
     def groups(self) -> list[str]:
-        """The groups in their order."""
+        """Return the names of the groups, in order."""
         return list(dict.fromkeys(each.group for each in self.measurements))
 
     def of(self, group: str) -> Iterator[Measurement]:
-        """The measurements of a group in their order."""
+        """Yield the measurements of a group, in order."""
         return (each for each in self.measurements if each.group == group)
 
 
 def load(path: Path) -> Result:
-    """The result in a file; raises Failed for what is none."""
+    """Read a result from a file. Raise Failed if the file has none."""
     try:
         document = json.loads(path.read_text("utf-8"))
         measurements = [Measurement(**each) for each in document["measurements"]]
@@ -101,7 +101,7 @@ def load(path: Path) -> Result:
 
 
 def load_all(path: Path) -> dict[str, Result]:
-    """The results in a folder, or the one in a file, by what they measure; Failed if none."""
+    """Read the results of a folder or of one file, by subcommand. Raises Failed."""
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise Failed(f"{path}: holds no results; measure first, as in `python -m benchmarks all`")
@@ -109,7 +109,7 @@ def load_all(path: Path) -> dict[str, Result]:
 
 
 def begin(what: str, **settings: Any) -> Result:
-    """An empty result that knows where and of what it is measured."""
+    """Return an empty result with the machine, the versions and the settings."""
     about = {
         "measured": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": machine(),
@@ -122,7 +122,7 @@ def begin(what: str, **settings: Any) -> Result:
 
 
 def machine() -> dict[str, Any]:
-    """The processor, its cores, the memory and the system: no name of a host or of a person."""
+    """Return processor, cores, memory and system, without the name of the host or a person."""
     processor = platform.machine()
     info = Path("/proc/cpuinfo")
     for line in info.read_text("utf-8").splitlines() if info.exists() else ():
@@ -139,7 +139,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that do the work, as far as they are installed."""
+    """Return the versions of Python and of the installed packages that do the work."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -150,7 +150,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit that was measured, and whether the files differ from it."""
+    """Return the measured commit, and whether the files differ from it."""
 
     def git(*words: str) -> str:
         command = ["git", *words, "--", *MEASURED] if words[0] == "status" else ["git", *words]
@@ -160,13 +160,13 @@ def commit() -> str:
     try:
         found = git("rev-parse", "--short", "HEAD")
         changed = found and git("status", "--porcelain")
-    except OSError:  # there is no git
+    except OSError:  # git is not installed
         return "unknown"
     return f"{found or 'unknown'}{' with changes' if changed else ''}"
 
 
 def _load() -> float:
-    """How many processes wanted a core in the last minute: above 1, others were at work too."""
+    """Return the load of the last minute; above 1, other programs were running too."""
     return round(os.getloadavg()[0], 1)
 
 
@@ -174,23 +174,23 @@ def _load() -> float:
 
 
 def middle(values: Iterable[float]) -> float:
-    """The median."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def spread(values: list[float]) -> float:
-    """From the least to the most."""
+    """Return the difference of maximum and minimum."""
     return max(values) - min(values)
 
 
 def ratios(ours: Measurement, other: Measurement, figure: str = "seconds") -> list[float]:
-    """How many times as fast as the other ours is, run by run: both ran in turn."""
+    """Return the speed of ours as a multiple of the other's, for each run; both ran in turn."""
     pairs = zip(ours.figures[figure], other.figures[figure], strict=False)
     return [theirs / mine for mine, theirs in pairs]
 
 
-def told(values: list[float], figure: str = "", form: str = "") -> str:
-    """The median, and what lies around it; without a `form` as is usual for the `figure`."""
+def as_text(values: list[float], figure: str = "", form: str = "") -> str:
+    """Format the median with minimum and maximum; `form` defaults to the format of `figure`."""
     form = form or FORMS.get(figure, ",.0f")
     text = format(middle(values), form)
     if len(values) > 1:
@@ -199,7 +199,7 @@ def told(values: list[float], figure: str = "", form: str = "") -> str:
 
 
 def about(results: Sequence[Result]) -> Iterator[str]:
-    """Where and when each was measured; a place that several share is told once."""
+    """Describe where and when each result was measured; results of one machine share a line."""
     for where in dict.fromkeys(place(result.about) for result in results):
         yield where
         for result in results:
@@ -208,7 +208,7 @@ def about(results: Sequence[Result]) -> Iterator[str]:
 
 
 def place(about: dict[str, Any]) -> str:
-    """On what it was measured, and of what."""
+    """Describe the machine and the versions of a result."""
     where = about["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     return (
@@ -218,11 +218,11 @@ def place(about: dict[str, Any]) -> str:
 
 
 def moment(about: dict[str, Any]) -> str:
-    """When, and how busy the machine was."""
+    """Describe when a result was measured and how busy the machine was."""
     after = about.get("load after", "?")
     return f"{about['measured']}, load {about['load before']} before and {after} after"
 
 
 def warn(text: str) -> None:
-    """Say on stderr what went wrong without stopping the rest."""
+    """Print to stderr what failed without ending the measurement."""
     print(f"benchmarks: {text}", file=sys.stderr, flush=True)

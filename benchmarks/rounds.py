@@ -1,4 +1,4 @@
-"""Contenders run in turn, A B C A B C, so that a machine that slows down slows all of them."""
+"""Run contenders in turn, A B C A B C, so that a machine that slows down slows all of them."""
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.process import Failed, Spent
-from benchmarks.result import Measurement, Result, told, warn
+from benchmarks.result import Measurement, Result, as_text, warn
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Something that runs in a new folder; it tells what it took and how many rows it made.
+    """A command that runs in a new folder and returns its cost and the number of rows it wrote.
 
-    `lines` come to it; None stands for rows that nobody counted. Of `required` ones a failure ends
-    the measuring; any other is left out from then on, and the result says why.
+    `lines` is the number of lines it reads; a number of rows of None means not counted. If a
+    `required` contender fails, the measurement ends; another one is left out from then on, and the
+    result says why.
     """
 
     name: str
@@ -26,7 +27,7 @@ class Contender:
 
 @contextmanager
 def new_folder(within: Path | None = None) -> Iterator[Path]:
-    """A folder that is gone with the body; by default where temporary files are."""
+    """Yield a new folder that is deleted after the body; by default among temporary files."""
     with tempfile.TemporaryDirectory(
         prefix="benchmarks-", dir=within, ignore_cleanup_errors=True
     ) as place:
@@ -36,7 +37,7 @@ def new_folder(within: Path | None = None) -> Iterator[Path]:
 def in_turn(
     result: Result, group: str, contenders: Sequence[Contender], runs: int, warm: int = 0
 ) -> None:
-    """Add to `result` what `runs` rounds of `contenders` took, after `warm` that do not count."""
+    """Add to `result` the cost of `runs` rounds of `contenders`, after `warm` that do not count."""
     measured = {each.name: Measurement(group, each.name, each.lines) for each in contenders}
     result.measurements += measured.values()
     left = list(contenders)
@@ -57,12 +58,12 @@ def in_turn(
             if rows is not None and rows != each.lines:
                 measurement.note = f"made {rows:,} rows of {each.lines:,} lines"
             if number >= warm:
-                keep(measurement, spent)
+                add(measurement, spent)
     show(result, group)
 
 
-def keep(measurement: Measurement, spent: Spent) -> None:
-    """Add one run's figures."""
+def add(measurement: Measurement, spent: Spent) -> None:
+    """Add the figures of one run."""
     taken = {"seconds": spent.wall, "cpu seconds": spent.cpu, "MiB": spent.mib}
     if spent.mib_together is not None:
         taken["MiB together"] = spent.mib_together
@@ -71,15 +72,15 @@ def keep(measurement: Measurement, spent: Spent) -> None:
 
 
 def show(result: Result, group: str) -> None:
-    """Print a group's figures, as medians and what lies around them."""
+    """Print the figures of a group: medians with minimum and maximum."""
     rows = list(result.of(group))
     width = max(len(each.name) for each in rows)
     print(f"{result.what}: {group}")
     for each in rows:
-        figures = [f"{told(values, name)} {name}" for name, values in each.figures.items()]
+        figures = [f"{as_text(values, name)} {name}" for name, values in each.figures.items()]
         if each.events and "seconds" in each.figures:
             rates = [each.events / seconds for seconds in each.figures["seconds"]]
-            figures.insert(0, f"{told(rates)} rows/s")
+            figures.insert(0, f"{as_text(rates)} rows/s")
         if each.events:
             figures.append(f"{each.events:,} events")
         if each.note:

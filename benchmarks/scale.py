@@ -1,4 +1,4 @@
-"""How the cost grows: with events, properties, rules, rejects, duplicates, days and batches."""
+"""Measure how cost grows with events, properties, rules, rejects, duplicates, days, batches."""
 
 import json
 import sys
@@ -22,10 +22,10 @@ REJECTS = "rejects"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One point of a part: what is served, and how it is pulled."""
+    """One point of a part: what the sandbox serves, and how it is pulled."""
 
     name: str
-    events: int  # a day
+    events: int  # per day
     shape: str = "small"
     days: int = 1
     more: Columns = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Case:
 
 
 def measure(settings: Settings) -> Result:
-    """Every part that was asked for; the points of a part run in turn."""
+    """Measure the chosen parts; the points of one part run in turn."""
     result = settings.begin("scale")
     for part in settings.parts:
         if part == "batches":
@@ -45,8 +45,8 @@ def measure(settings: Settings) -> Result:
 
 
 def cases(part: str, events: int) -> list[Case]:
-    """The points of a part, about `events` events each."""
-    few = max(events // 5, 1)  # of those with many properties
+    """Return the points of a part, with about `events` events each."""
+    few = max(events // 5, 1)  # for events with many properties
     most = invented("properties-200")
     percents = (0, 1, 50)
     found = {
@@ -70,7 +70,7 @@ def _pulls(result: Result, part: str, points: Iterable[Case], settings: Settings
             last = date.fromisoformat(FIRST) + timedelta(days=case.days - 1)
             server = servers.enter_context(serving(case.shape, case.events, **case.spec))
             lines = server.fetch(FIRST, FIRST)
-            if case.days > 1:  # as the program asks: one day to learn from, then the rest
+            if case.days > 1:  # as the program does: one day first, to learn its size
                 second = date.fromisoformat(FIRST) + timedelta(days=1)
                 lines += server.fetch(str(second), str(last))
             program = Program(server.url, last=str(last), more=case.more)
@@ -79,10 +79,10 @@ def _pulls(result: Result, part: str, points: Iterable[Case], settings: Settings
 
 
 def _batches(result: Result, settings: Settings) -> None:
-    """One more day in tables of so many batches, each planned and committed in turn."""
+    """Measure planning and committing one more day in tables of different sizes, in turn."""
     for batches in settings.batches:
-        given = json.dumps({"batches": batches, "days": 3 * settings.runs})
-        said = spend([sys.executable, "-m", "benchmarks.table", given]).said
+        argument = json.dumps({"batches": batches, "days": 3 * settings.runs})
+        said = spend([sys.executable, "-m", "benchmarks.table", argument]).said
         figures = json.loads(said.splitlines()[-1])
         result.measurements.append(Measurement(BATCHES, f"{batches:,}", 0, figures))
     show(result, BATCHES)

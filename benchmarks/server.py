@@ -1,6 +1,6 @@
-"""The sandbox in a process of its own, serving days from a cache of finished, compressed bodies.
+"""Serve days of the sandbox from a cache of complete, compressed bodies, in a process of its own.
 
-As a program it is that process: `python -m benchmarks.server '{"shape": …}'` prints its address.
+`python -m benchmarks.server '{"shape": …}'` is that process and prints its address.
 """
 
 import json
@@ -31,19 +31,19 @@ LOGIN = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()  # the 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the sandbox answers, and how to have a body from it."""
+    """The address of the sandbox, and requests to it."""
 
     url: str
 
     def address(self, first: str = FIRST, last: str = FIRST) -> str:
-        """What is asked for the days from `first` to `last`."""
+        """Return the URL of the export of the days from `first` to `last`."""
         days = f"from_date={first}&to_date={last}"
         return f"{self.url}/api/2.0/export?project_id={PROJECT_ID}&{days}"
 
     def fetch(self, first: str = FIRST, last: str = FIRST, keep: Path | None = None) -> int:
-        """Have these days made, so that the cache has them; how many lines they are.
+        """Request these days, so that they are cached, and return their number of lines.
 
-        `keep` the compressed bytes in a file, for those that read files.
+        `keep` is a file to write the compressed bytes to, for contenders that read files.
         """
         headers = {"Accept-Encoding": "gzip", "Authorization": LOGIN}
         lines, last_byte = 0, b"\n"
@@ -63,10 +63,10 @@ class Server:
 
 @contextmanager
 def serving(shape: str, events: int, **spec: Any) -> Iterator[Server]:
-    """The sandbox with `events` a day of `shape`; `spec` as `engine.sandbox.Spec` takes it."""
-    given = json.dumps({"shape": shape, "events_per_day": events} | spec)
+    """Start the sandbox with `events` of `shape` per day; `spec` has more fields of `Spec`."""
+    argument = json.dumps({"shape": shape, "events_per_day": events} | spec)
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server", given],
+        [sys.executable, "-m", "benchmarks.server", argument],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:
@@ -82,16 +82,16 @@ def serving(shape: str, events: int, **spec: Any) -> Iterator[Server]:
             process.terminate()
 
 
-def main(given: str) -> None:
-    """Serve until told to stop."""
+def main(argument: str) -> None:
+    """Serve until SIGTERM."""
     from engine.sandbox import Project, Spec, serve
     from engine.sandbox.shapes import SHAPES, tutorial
 
-    spec = json.loads(given)
+    spec = json.loads(argument)
     extra = invented(spec["shape"])
 
     def many(random: Random) -> tuple[str, dict[str, Any]]:
-        """A tutorial event with so many more properties."""
+        """Return an event of the tutorial with more properties."""
         event, properties = tutorial(random)
         values: dict[str, Any] = {
             "string": lambda: f"{random.getrandbits(48):012x}",

@@ -1,4 +1,4 @@
-"""How much is measured, and how often: pure data, filled by the command line."""
+"""What is measured, how much and how often. Pure data, filled by the command line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +12,13 @@ PARTS = ("events", "properties", "rules", "rejects", "duplicates", "days", "batc
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a person asked for.
+    """The options of a measurement.
 
-    `events` a window; `memory`, of several windows; `runs` that count, after `warm` that do not;
-    `batches` in tables that one more day is committed to; `history`, runs in a catalog.
-    `quick`: tiny, to see that it works.
+    events   events per window; `memory` has the sizes of several windows
+    runs     rounds that count, after `warm` rounds that do not
+    batches  batches in the tables to which one more day is committed
+    history  runs in a catalog
+    quick    tiny, to show that it works
     """
 
     events: int = 1_000_000
@@ -32,7 +34,7 @@ class Settings:
     quick: bool = False
 
     def begin(self, what: str) -> Result:
-        """An empty result of `what`."""
+        """Return an empty result of the subcommand `what`."""
         return begin(
             what, events=self.events, runs=self.runs, history=self.history, quick=self.quick
         )

@@ -1,7 +1,8 @@
-"""What events look like, and the mapping set and schema that take them: pure data.
+"""The shapes of events, with their mapping sets and schemas. Pure data.
 
-`small`, `wide` and `typed` are the sandbox's own; `properties-N` has the tutorial's ten and as many
-invented ones as make N. Types are XDM's: string, long, number, boolean, date, date-time, array.
+`small`, `wide` and `typed` are shapes of the sandbox. `properties-N` has the ten properties of the
+tutorial and generated ones, N in all. Types are XDM's: string, long, number, boolean, date,
+date-time, array.
 """
 
 import copy
@@ -13,7 +14,7 @@ from typing import Any
 
 from benchmarks.process import ROOT
 
-Columns = dict[str, str]  # a property's name, its type
+Columns = dict[str, str]  # name of a property -> type
 
 TUTORIAL: Columns = {
     "time": "long",
@@ -27,7 +28,7 @@ TUTORIAL: Columns = {
     "item_price": "string",
     "mp_processing_time_ms": "long",
 }
-KINDS = ("string", "string", "long", "boolean")  # of invented properties, over and over
+KINDS = ("string", "string", "long", "boolean")  # of generated properties, repeated
 JSON_TYPES = {
     "string": {"type": "string"},
     "long": {"type": "integer", "meta:xdmType": "long"},
@@ -40,14 +41,14 @@ JSON_TYPES = {
 
 
 def invented(shape: str) -> Columns:
-    """The properties that the shape `properties-N` adds to the tutorial's; of others none."""
+    """Return the properties that `properties-N` adds to the tutorial's; other shapes add none."""
     found = re.fullmatch(r"properties-(\d+)", shape)
     more = int(found[1]) - len(TUTORIAL) if found else 0
     return {f"extra_{index:03}": KINDS[index % len(KINDS)] for index in range(more)}
 
 
 def mapped(shape: str) -> Columns:
-    """The properties that become columns: those of the tutorial, of `typed` all."""
+    """Return the properties that become columns: the tutorial's, or all of `typed`."""
     if shape != "typed":
         return TUTORIAL
     from engine.sandbox.shapes import TYPED
@@ -56,7 +57,7 @@ def mapped(shape: str) -> Columns:
 
 
 def names(shape: str) -> list[str]:
-    """Every property that occurs in events of one of the sandbox's own shapes."""
+    """Return all properties of the events of one of the sandbox's shapes."""
     from engine.sandbox import Spec, day_lines
 
     blocks = day_lines(Spec(shape=shape, events_per_day=500), date(2024, 1, 1))
@@ -70,7 +71,7 @@ def _shipped(kind: str) -> Any:
 
 
 def documents(more: Columns) -> tuple[Any, Any]:
-    """The shipped mapping set and schema, with a rule and a column for each of `more`."""
+    """Return the shipped mapping set and schema with a rule and a field for each of `more`."""
     mapping, schema = (copy.deepcopy(_shipped(kind)) for kind in ("mappings", "schemas"))
     mapping["mappings"] += [
         {"sourceType": "ATTRIBUTE", "source": f"data.{name}", "destination": f"_extconndev.{name}"}

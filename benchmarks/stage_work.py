@@ -1,7 +1,7 @@
-"""The stages of a pull, one after the other in one thread, each with its own clock.
+"""Run the stages of a pull one after the other in one thread, and time each stage.
 
-As a program it prints, for the plain way of a record and for the short one, what each stage took.
-The loop is that of `engine.run.pull` without its threads; whoever changes that one changes this.
+As a program, it prints the time of each stage, on the slow path and on the fast path. The loop is a
+copy of the one in `engine.sync.pull`, without threads: change both together.
 """
 
 import gc
@@ -32,24 +32,24 @@ PLAIN, SHORT = "the plain way", "the short way"
 
 
 class Clock:
-    """Nanoseconds of each stage."""
+    """The nanoseconds of each stage."""
 
     def __init__(self) -> None:
         self.spent: Counter[str] = Counter()
         self._since = time.perf_counter_ns()
 
     def start(self) -> None:
-        """From now on."""
+        """Start timing."""
         self._since = time.perf_counter_ns()
 
     def stop(self, stage: str) -> None:
-        """Until now; and from now on for the next one."""
+        """Add the time until now to a stage, and start timing the next one."""
         now = time.perf_counter_ns()
         self.spent[stage] += now - self._since
         self._since = time.perf_counter_ns()
 
     def each(self, items: Iterable[Any], stage: str) -> Iterator[Any]:
-        """The items, on the clock while they are made."""
+        """Yield the items, and time how long it takes to produce them."""
         found = iter(items)
         while True:
             self.start()
@@ -61,20 +61,20 @@ class Clock:
 
 
 def gunzip(source: Path, clock: Clock) -> list[bytes]:
-    """The decompressed body in pieces."""
+    """Yield the decompressed body in pieces."""
     packed = source.read_bytes()
     unzip = isal_zlib.decompressobj(31)
     pieces = (unzip.decompress(packed[at : at + PIECE]) for at in range(0, len(packed), PIECE))
     return list(clock.each(filter(None, pieces), "gunzip"))
 
 
-def once(given: dict[str, Any], way: str, folder: Path) -> tuple[Clock, float]:
-    """All stages over all lines; the clock, and the percentage of lines that went the short way."""
-    mapping_document, schema_document = documents(given["more"])
+def once(options: dict[str, Any], way: str, folder: Path) -> tuple[Clock, float]:
+    """Run all stages; return the clock and the percentage of lines on the fast path."""
+    mapping_document, schema_document = documents(options["more"])
     schema, mapping = Rules(("x", mapping_document), ("x", schema_document)).compile()
     day = date.fromisoformat(FIRST)
     clock = Clock()
-    chunks = gunzip(Path(given["source"]), clock)
+    chunks = gunzip(Path(options["source"]), clock)
     columns = Columns(
         schema, mapping.destinations, mapping.restore, days=(day, day), keep_unmapped=True
     )
@@ -125,25 +125,25 @@ def once(given: dict[str, Any], way: str, folder: Path) -> tuple[Clock, float]:
 
 
 def main(argument: str) -> None:
-    """Measure both ways, and print the figures as JSON."""
-    given = json.loads(argument)
+    """Measure both paths and print the figures as JSON."""
+    options = json.loads(argument)
     count = sum(
-        1 for chunk in gunzip(Path(given["source"]), Clock()) for _ in range(chunk.count(b"\n"))
+        1 for chunk in gunzip(Path(options["source"]), Clock()) for _ in range(chunk.count(b"\n"))
     )
-    gc.disable()  # as a pull does
+    gc.disable()  # as in a pull
     found: dict[str, Any] = {}
-    for number in range(given["warm"] + given["repeats"]):
+    for number in range(options["warm"] + options["repeats"]):
         for way in (PLAIN, SHORT):
-            folder = Path(given["folder"]) / f"{way}-{number}"
-            clock, percent = once(given, way, folder)
+            folder = Path(options["folder"]) / f"{way}-{number}"
+            clock, percent = once(options, way, folder)
             if way == SHORT and percent < 50:
-                continue  # it declines such events, so that both ways are the plain one
+                continue  # the fast path refuses such events, so both would be the slow path
             gc.collect()
             kept = found.setdefault(way, {"notes": {}, "stages": {}})
             if way == SHORT:
                 kept["notes"]["direct"] = f"{percent:.0f} % of the lines went this way"
             for stage, spent in clock.spent.items():
-                if number >= given["warm"]:
+                if number >= options["warm"]:
                     kept["stages"].setdefault(stage, []).append(round(spent / max(count, 1), 1))
     print(json.dumps(found))
 

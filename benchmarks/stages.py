@@ -1,4 +1,4 @@
-"""Each pure stage alone, ns an event, so that what got slower has a name."""
+"""Measure each pure stage alone, in ns per event, to name the stage that got slower."""
 
 import json
 import sys
@@ -15,11 +15,11 @@ ORDER = (
     *("gunzip", "lines", "direct", "mapping", "columns", "check", "duplicates"),
     "writer with duplicates",
 )
-MOST = 200_000  # events: all of them are held in memory
+MOST = 200_000  # events, all in memory
 
 
 def measure(settings: Settings) -> Result:
-    """The stages of every shape, in a process of their own that has nothing else to do."""
+    """Measure the stages for each shape, in a process that does nothing else."""
     result = settings.begin("stages")
     for shape in settings.shapes:
         if shape == "days":
@@ -28,14 +28,14 @@ def measure(settings: Settings) -> Result:
             with serving(shape, min(settings.events, MOST)) as server:
                 lines = server.fetch(keep=folder / "day.ndjson.gz")
             more = {name: kind for name, kind in mapped(shape).items() if name not in TUTORIAL}
-            given = {
+            argument = {
                 "source": str(folder / "day.ndjson.gz"),
                 "folder": str(folder),
                 "more": more,
                 "repeats": settings.runs,
                 "warm": settings.warm,
             }
-            command = [sys.executable, "-m", "benchmarks.stage_work", json.dumps(given)]
+            command = [sys.executable, "-m", "benchmarks.stage_work", json.dumps(argument)]
             found = json.loads(spend(command).said.splitlines()[-1])
         for way, measured in found.items():
             group = f"{shape}, {way}"

@@ -1,4 +1,4 @@
-"""What is paid before the first event: `--help`, `check`, an empty day, and what is imported."""
+"""Measure the cost before the first event: `--help`, `check`, an empty day, and imports."""
 
 import re
 import sys
@@ -18,11 +18,11 @@ HEAVY = (
     *("pyarrow", "deltalake", "numpy", "pandas", "duckdb", "httpx", "jsonschema", "orjson"),
     *("isal", "starlette", "uvicorn", "rich", "sqlite3", "asyncio", "multiprocessing"),
 )
-LIST = re.compile(r"import time: +(\d+) \| +\d+ \|( *)([\w.]+)")  # what -X importtime prints
+LIST = re.compile(r"import time: +(\d+) \| +\d+ \|( *)([\w.]+)")  # a line that -X importtime prints
 
 
 def measure(settings: Settings) -> Result:
-    """Each command in turn, more often than elsewhere: they are short; then the imports."""
+    """Measure each command in turn, in many rounds since they are short; then imports."""
     result = settings.begin("startup")
     with serving("small", 0) as server:
         program = Program(server.url)
@@ -49,7 +49,7 @@ def measure(settings: Settings) -> Result:
 
 
 def _imports(result: Result) -> None:
-    """Which heavy modules `--help` imports: there should be none that reads or writes data."""
+    """Measure the modules that `--help` imports: none of them should read or write data."""
     script = "import sys, runpy; sys.argv = ['engine', '--help']\n"
     script += "try: runpy.run_module('engine', run_name='__main__')\n"
     script += "except SystemExit: print(); print('loaded', *sys.modules)"

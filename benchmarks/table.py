@@ -1,5 +1,5 @@
-"""One more day in a table of many batches: as a program, it prints what planning it, and then
-committing it, took. The tables are made once and kept in the cache.
+"""Add one more day to a table of many batches. As a program, it prints the time to plan the day and
+the time to commit it. The tables are built once and cached.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ MADE_BY = (
     "engine/dataset/parquet_writer.py",
     "schemas/mixpanel-events.json",
 )
-SINCE = 50  # commits since the last checkpoint, as there are on average
+SINCE = 50  # commits since the last checkpoint, the average
 VALUES = {pa.string(): "x", pa.int64(): 1, pa.bool_(): True}
 
 
 class Table:
-    """The table at `root`, and a finished file of one row, in `made`, for all that it commits."""
+    """The table at `root`, and a complete file of one row, in `made`, for all its commits."""
 
     def __init__(self, root: Path, made: Path) -> None:
         connection = Connection("http://127.0.0.1", "", Secret(""), 1)
@@ -53,11 +53,11 @@ class Table:
         self._file = self._one_row()
 
     def open(self) -> Dataset:
-        """The table as a command opens it."""
+        """Open the table as a command does."""
         return Dataset(self.root, self.schema, self.flow.source)
 
     def stage(self, dataset: Dataset, batch_id: str, day: date) -> list[StagedFile]:
-        """What a pull of `day` leaves for the commit."""
+        """Return what a pull of `day` stages for the commit."""
         target = f"event_date={day}/{batch_id}-0.parquet"
         link(self._made / self._file.path, dataset.staging(batch_id) / target)
         return [replace(self._file, path=target, day=day)]
@@ -76,7 +76,7 @@ class Table:
         return staged.files[0]
 
     def one_more(self, day: date) -> tuple[float, float]:
-        """Ms from opening the table to knowing that `day` is due, and of its commit."""
+        """Return the ms from opening the table to a plan with `day`, and the ms of its commit."""
         started = time.perf_counter()
         dataset = self.open()
         with dataset.locked():
@@ -95,11 +95,11 @@ class Table:
         return (planned - started) * 1000, (ended - staged) * 1000
 
     def fill(self, batches: int) -> None:
-        """Make it a table of so many batches, a day each.
+        """Fill the table with batches of one day each.
 
-        The program commits the first one. The entries of the others are copies of that one's, with
-        their day, batch id and the number of their file: what else it would have written, in
-        minutes instead of seconds.
+        The program commits the first batch. The log entries of the others are copies with another
+        day, batch id and file number: the same as the program would write, in seconds instead of
+        minutes.
         """
         from deltalake import DeltaTable
 
@@ -119,38 +119,38 @@ class Table:
 
 
 def _number(day: date) -> int:
-    """What a commit notes of the files of a day that has one file of its batch."""
+    """Return the positions that a commit sets for a day with one file of its batch."""
     return Contents.of([(f"event_date={day}/{day.toordinal():026}-0.parquet", 1)]).files
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under one more name: none of them is ever changed."""
+    """Link the file under another name; no file is ever changed."""
     target.parent.mkdir(parents=True)
     os.link(source, target)
 
 
 def table(batches: int, folder: Path) -> Table:
-    """A table of so many batches in `folder`: a copy of the one in the cache, to be written to."""
+    """Copy the cached table with this number of batches to `folder`, to write to it."""
     key = hashlib.sha256(b"".join((ROOT / name).read_bytes() for name in MADE_BY)).hexdigest()[:12]
-    kept = CACHE / "tables" / f"{batches}-{key}"
-    if not kept.exists():
+    cached = CACHE / "tables" / f"{batches}-{key}"
+    if not cached.exists():
         new = Table(folder / "new", folder / "new-made")
         new.fill(batches)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(new.root, kept)
-    shutil.copytree(kept, folder / "table", copy_function=os.link)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(new.root, cached)
+    shutil.copytree(cached, folder / "table", copy_function=os.link)
     return Table(folder / "table", folder / "made")
 
 
-def main(given: str) -> None:
-    """Measure, and print the figures as JSON."""
-    wanted: dict[str, Any] = json.loads(given)
+def main(argument: str) -> None:
+    """Measure and print the figures as JSON."""
+    wanted: dict[str, Any] = json.loads(argument)
     CACHE.mkdir(exist_ok=True)
-    with new_folder(CACHE) as folder:  # links do not reach from one disk to another
+    with new_folder(CACHE) as folder:  # hard links need one file system
         many = table(wanted["batches"], folder)
         first = date.fromisoformat(FIRST)
         days = [first + timedelta(days=number) for number in range(wanted["days"] + 1)]
-        times = [many.one_more(day) for day in days][1:]  # the first one warms up
+        times = [many.one_more(day) for day in days][1:]  # the first one is a warm-up
     figures = {
         "ms": [round(plan + commit, 2) for plan, commit in times],
         "ms to plan": [round(plan, 2) for plan, _ in times],

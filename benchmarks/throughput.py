@@ -1,4 +1,4 @@
-"""The whole command beside the floors and the peers, in turn, on the same bytes."""
+"""Measure the whole command beside the floors and the peers, in turn, on the same bytes."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ PEER_SHAPES = ("small", "wide")
 
 
 def measure(settings: Settings) -> Result:
-    """Every shape beside the floors, then beside each peer."""
+    """Measure each shape beside the floors, then beside each peer."""
     result = settings.begin("throughput")
     for shape in settings.shapes:
         if shape == "days":
@@ -49,7 +49,7 @@ def _one_window(result: Result, shape: str, settings: Settings) -> None:
 
 
 def _ours(shape: str, server: Server, lines: int) -> list[Contender]:
-    """The program in the forms that a goal asks for."""
+    """Return the program as the goals need it: for `wide`, with and without `unmapped`."""
     more = {name: kind for name, kind in mapped(shape).items() if name not in TUTORIAL}
     program = Program(server.url, more=more)
     if shape != "wide":
@@ -77,7 +77,7 @@ def _two_days(result: Result, settings: Settings) -> None:
 
 
 def _beside(result: Result, peer: peers.Peer, settings: Settings) -> None:
-    """The program and a peer in turn; a peer that cannot be installed is only named."""
+    """Measure the program and a peer in turn; name a peer that cannot be installed."""
     events = min(peer.events, settings.events)
     for shape in PEER_SHAPES:
         if shape not in settings.shapes:
@@ -98,9 +98,9 @@ def _beside(result: Result, peer: peers.Peer, settings: Settings) -> None:
 
 
 def plain(name: str, server: Server, lines: int) -> Contender:
-    """The download alone, or with its decompression: the server is never what the rest waits for.
+    """Return the download alone, or with decompression: it shows that nobody waits for the server.
 
-    By curl and gunzip; by Python where they are missing.
+    Uses curl and gunzip, or Python if they are missing.
     """
     command: Sequence[str]
     if shutil.which("curl") and shutil.which("gunzip"):
@@ -111,8 +111,8 @@ def plain(name: str, server: Server, lines: int) -> Contender:
     else:
         name = name.replace("curl", "Python's urllib").replace("gunzip", "zlib")
         script = Path(__file__).with_name("floors") / "plain_read.py"
-        given = {"url": server.address(), "login": LOGIN, "unpack": "zlib" in name}
-        command = [sys.executable, str(script), json.dumps(given)]
+        argument = {"url": server.address(), "login": LOGIN, "unpack": "zlib" in name}
+        command = [sys.executable, str(script), json.dumps(argument)]
 
     def run(_folder: Path) -> tuple[Spent, None]:
         return spend(command), None

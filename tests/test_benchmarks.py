@@ -1,4 +1,4 @@
-"""The harness measures, reports and compares; nothing here asserts a time."""
+"""The benchmarks measure, report and compare; no test asserts a time."""
 
 import os
 import re
@@ -36,13 +36,13 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the results are."""
+    """The folder of the results."""
     return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture(scope="module")
 def measured(folder: Path) -> dict[str, Result]:
-    """Every subcommand in its quick form; two at a time, for nobody looks at the figures."""
+    """Run each subcommand with --quick, two at a time, since the figures do not matter."""
 
     def measure(what: str) -> int:
         return main([what, "--quick", "--results", str(folder), *QUICK[what]])
@@ -57,7 +57,7 @@ def names_in(found: Result, group: str) -> list[str]:
 
 
 def test_every_subcommand_measures(measured: dict[str, Result]) -> None:
-    """All of them leave a result with figures above nothing."""
+    """Each subcommand writes a result with figures above 0."""
     assert measured.keys() == QUICK.keys() == MEASURING.keys()
     for found in measured.values():
         values = [v for each in found.measurements for vs in each.figures.values() for v in vs]
@@ -66,7 +66,7 @@ def test_every_subcommand_measures(measured: dict[str, Result]) -> None:
 
 
 def test_throughput_is_beside_the_floors(measured: dict[str, Result]) -> None:
-    """The same lines for all; each made a row of each of them."""
+    """All contenders read the same lines, and each writes one row per line."""
     found = measured["throughput"]
     contenders = list(found.of("typed"))
     assert [each.name for each in contenders[:4]] == [
@@ -80,9 +80,9 @@ def test_throughput_is_beside_the_floors(measured: dict[str, Result]) -> None:
 def test_a_peer_that_cannot_be_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The result says so, for each shape that it would have run in, and goes on."""
+    """The result names the peer for each of its shapes, and the others are measured."""
     monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path / "venvs")
-    python = tmp_path / "python"  # that makes half of an environment
+    python = tmp_path / "python"  # creates half of an environment
     python.write_text('#!/bin/sh\nmkdir -p "$3"\nexit 1\n')
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
@@ -99,13 +99,13 @@ def test_a_peer_that_cannot_be_installed(
 
 
 def test_memory_is_watched(measured: dict[str, Result]) -> None:
-    """All processes together never hold less than the largest one."""
+    """All processes together use at least as much memory as the largest one."""
     (window,) = measured["memory"].of("one window")
     assert window.figures["MiB together"][0] >= window.figures["MiB"][0] > 20
 
 
 def test_every_stage_is_measured(measured: dict[str, Result]) -> None:
-    """By its name, on both ways of a record."""
+    """Each stage is in the result by its name, on the slow and on the fast path."""
     plain = ["gunzip", "lines", "mapping", "columns", "check", "duplicates"]
     last = "writer with duplicates"
     assert names_in(measured["stages"], "small, the plain way") == [*plain, last]
@@ -114,7 +114,7 @@ def test_every_stage_is_measured(measured: dict[str, Result]) -> None:
 
 
 def test_scale(measured: dict[str, Result]) -> None:
-    """The hardest point of a part; of a table, planning and committing apart."""
+    """The result has the hardest point of a part; planning and committing are separate."""
     (rejects,) = measured["scale"].of("rejects")
     assert (rejects.name, rejects.note) == ("50 %", "")
     (table,) = measured["scale"].of(scale.BATCHES)
@@ -124,7 +124,7 @@ def test_scale(measured: dict[str, Result]) -> None:
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "batches"])
 def test_scale_changes_one_thing_at_a_time(part: str) -> None:
-    """Three points of about as many events, but for the part that grows these."""
+    """Three points have about as many events, except where the number of events grows."""
     points = scale.cases(part, 2_800)
     assert len({point.name for point in points}) == 3
     assert part == "events" or len({point.events * point.days for point in points}) == 1
@@ -132,7 +132,7 @@ def test_scale_changes_one_thing_at_a_time(part: str) -> None:
 
 
 def test_startup_names_what_help_imports(measured: dict[str, Result]) -> None:
-    """Nothing that reads or writes data."""
+    """--help imports no module that reads or writes data."""
     found = measured["startup"].find("imports", "--help")
     assert found
     assert found.note.startswith("imports")
@@ -142,7 +142,7 @@ def test_startup_names_what_help_imports(measured: dict[str, Result]) -> None:
 
 
 def test_a_result_tells_nothing_of_a_host(measured: dict[str, Result], folder: Path) -> None:
-    """It names machine, versions and commit; no path and no name of a host."""
+    """A result names machine, versions and commit, but no path and no host."""
     for found in measured.values():
         assert found.about["machine"].keys() == {"processor", "cores", "memory GiB", "system"}
         assert found.about["versions"]["python"] == sys.version.split()[0]
@@ -154,10 +154,10 @@ def test_a_result_tells_nothing_of_a_host(measured: dict[str, Result], folder: P
 def test_report(
     measured: dict[str, Result], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Markdown that shows every figure and links every chart; charts that are SVG with titles."""
+    """The report has every figure and links every chart; the charts are SVG with titles."""
     assert main(["report", "--results", str(folder)]) == 0
-    told = capsys.readouterr().out
-    assert told.count("not measured") == len(goals.all_goals())  # the quick form reaches nothing
+    printed = capsys.readouterr().out
+    assert printed.count("not measured") == len(goals.all_goals())  # --quick reaches no goal
     text = (folder / "report.md").read_text("utf-8")
     assert report.QUICK in text
     for found in measured.values():
@@ -190,24 +190,24 @@ def seconds(*values: float) -> dict[str, list[float]]:
 
 
 def reached(*results: Result) -> dict[str, str]:
-    """The verdict of each goal, by the beginning of its text."""
+    """Return the verdict of each goal, by the beginning of its text."""
     by_name = {each.what: each for each in results}
-    return {g.what: g.told(by_name)[-1] for g in goals.all_goals()}
+    return {g.what: g.row(by_name)[-1] for g in goals.all_goals()}
 
 
 @pytest.mark.parametrize(
     ("ours", "verdict"), [((9, 9, 900), "reached"), ((11, 11, 11), "NOT reached")]
 )
 def test_goals_are_ratios_of_rounds(ours: tuple[float, ...], verdict: str) -> None:
-    """Taken round by round: one that was slow for one of them alone does not count for more."""
+    """Ratios are taken round by round: a round that was slow for one contender counts once."""
     found = of(
         "throughput",
         ("small", OURS, 100, seconds(*ours)),
         ("small", "DuckDB COPY", 100, seconds(10, 10, 10)),
     )
     goal = next(g for g in goals.all_goals() if g.what.startswith("small, one window"))
-    assert goal.told({"throughput": found})[-1] == verdict
-    assert goal.told({})[-1] == "not measured"
+    assert goal.row({"throughput": found})[-1] == verdict
+    assert goal.row({})[-1] == "not measured"
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_goals_are_ratios_of_rounds(ours: tuple[float, ...], verdict: str) -> No
     ],
 )  # fmt: skip
 def test_goals(result_: Result, beginning: str, verdict: str) -> None:
-    """Each at its edge; all that was not measured says so."""
+    """Each goal is reached exactly at its bound; a goal without figures is not measured."""
     first, *_ = (goal for goal in goals.all_goals() if goal.what.startswith(beginning))
     found = reached(result_)
     assert found.pop(first.what) == verdict
@@ -254,14 +254,14 @@ def test_goals(result_: Result, beginning: str, verdict: str) -> None:
 
 
 def test_a_short_history_is_no_measure_of_a_long_one() -> None:
-    """Its pages are faster than the goal asks for."""
+    """A short history reaches no goal of a long one, however fast its pages are."""
     short = of("control", (control.PAGES, "all", 0, {"ms": [1.0]}))
     short.about = ABOUT | {"settings": {"quick": False, "history": 99_999}}
     assert set(reached(short).values()) == {"not measured"}
 
 
 def test_every_kind_of_page_is_measured(measured: dict[str, Result]) -> None:
-    """And the requests of one client, and of several."""
+    """The result has each kind of page, and the requests of one client and of several."""
     assert len(names_in(measured["control"], control.PAGES)) == 16
     notes = [each.note for each in measured["control"].of(control.REQUESTS)]
     assert len(notes) == 2
@@ -273,9 +273,9 @@ def test_every_kind_of_page_is_measured(measured: dict[str, Result]) -> None:
     [
         ((10, 10.1, 10.2), (12, 12.1, 12.2), "slower"),
         ((12, 12.1, 12.2), (10, 10.1, 10.2), "faster"),
-        ((10, 10.1, 13), (12, 12.1, 12.2), "same"),  # A itself lies further apart
-        ((10, 10.1, 10.2), (9, 12.1, 12.2), "same"),  # so does B
-        ((10, 10, 10), (10.1, 10.1, 10.1), "same"),  # sure, and of no interest
+        ((10, 10.1, 13), (12, 12.1, 12.2), "same"),  # the runs of A differ more
+        ((10, 10.1, 10.2), (9, 12.1, 12.2), "same"),  # the runs of B differ more
+        ((10, 10, 10), (10.1, 10.1, 10.1), "same"),  # certain, but too small
         ((10, 10.1), (12, 12.1, 12.2), "unsure"),
         ((10,), (20,), "unsure"),
     ],
@@ -283,28 +283,30 @@ def test_every_kind_of_page_is_measured(measured: dict[str, Result]) -> None:
 def test_noise_is_no_change(
     before: tuple[float, ...], after: tuple[float, ...], verdict: str
 ) -> None:
-    """Medians further apart than the runs of either are a change, and nothing else is."""
+    """Only medians further apart than the runs of either result are a change."""
     key = ("stages", "small", "lines", 1, "ns an event")
     assert compare.Change(key, list(before), list(after)).verdict == verdict
 
 
 def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What got slower stands first, with both figures; what only one has is counted."""
+    """What got slower comes first, with both figures; what only one result has is counted."""
     steady = ("startup", "check", 0, seconds(1, 1, 1))
     old = of("startup", ("startup", "--help", 0, seconds(1, 1, 1)), steady,
              ("startup", "gone", 0, seconds(1, 1, 1)))  # fmt: skip
     new = of("startup", ("startup", "--help", 0, seconds(2, 2.1, 2)), steady)
     paths = [each.save(tmp_path / name) for each, name in ((old, "a"), (new, "b"))]
     assert main(["compare", *map(str, paths)]) == 0
-    told = capsys.readouterr().out.splitlines()
-    (slower,) = (line for line in told if line.startswith("slower"))
+    printed = capsys.readouterr().out.splitlines()
+    (slower,) = (line for line in printed if line.startswith("slower"))
     assert slower.startswith("slower  +100.0 %  startup, startup, --help: seconds 1.000 (1.000 to")
     assert slower.endswith("-> 2.000 (2.000 to 2.100)")
-    assert told[-1] == "1 slower, 0 faster, 1 same, 0 with fewer than 3 runs, 1 in one result only."
+    assert (
+        printed[-1] == "1 slower, 0 faster, 1 same, 0 with fewer than 3 runs, 1 in one result only."
+    )
 
 
 def test_other_machines_are_compared_by_ratios(tmp_path: Path) -> None:
-    """Seconds of one machine say nothing of another; what DuckDB needed there does."""
+    """Results of two machines are compared by their share of DuckDB's time."""
 
     def throughput_of(cores: int, ours: float, duckdb: float) -> Path:
         found = of("throughput", ("small", OURS, 9, seconds(ours, ours, ours)),
@@ -327,7 +329,7 @@ def test_other_machines_are_compared_by_ratios(tmp_path: Path) -> None:
     ],
 )
 def test_a_command_that_fails(script: str, how: str) -> None:
-    """Its exit status or its signal, and apart from it what it said."""
+    """A failure names the exit status or the signal, and has the output separately."""
     with pytest.raises(Failed, match=re.escape(how)) as caught:
         spend([sys.executable, "-c", script])
     assert caught.value.said == ("no such day" if "day" in script else "it said nothing")
@@ -335,29 +337,29 @@ def test_a_command_that_fails(script: str, how: str) -> None:
 
 
 def test_a_command_that_hangs(tmp_path: Path) -> None:
-    """It is ended, with all that it started."""
-    told, never = tmp_path / "told", tmp_path / "never"
-    for path in (told, never):
+    """A command that hangs is ended with all processes that it started."""
+    alive, never = tmp_path / "alive", tmp_path / "never"
+    for path in (alive, never):
         os.mkfifo(path)
-    listening = os.open(told, os.O_RDONLY | os.O_NONBLOCK)
-    child = f"exec 3> {told}; echo here >&3; read line < {never}"
+    listening = os.open(alive, os.O_RDONLY | os.O_NONBLOCK)
+    child = f"exec 3> {alive}; echo here >&3; read line < {never}"
     with pytest.raises(Failed, match=r"^sh -c did not end in 0\.5 s"):
         spend(["sh", "-c", f"sh -c '{child}'; true"], longest=0.5)
     assert os.read(listening, 100) == b"here\n"
-    assert select.select([listening], [], [], 10)[0]  # when the last that could write is gone
+    assert select.select([listening], [], [], 10)[0]  # once no process can write any more
     assert os.read(listening, 100) == b""
     os.close(listening)
 
 
 def test_a_small_child_of_a_large_parent() -> None:
-    """The peak is the command's own, however much the harness itself holds."""
+    """The peak is that of the command, however much memory the benchmark itself uses."""
     ballast = bytearray(200 << 20)
     assert spend([sys.executable, "-c", "pass"]).mib < 60
     del ballast
 
 
-def test_what_fails_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """One that fails in a later round has no figures; the others go on, in their order."""
+def test_what_fails_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A contender that fails in a later round has no figures; the others go on, in order."""
     rounds: list[str] = []
 
     def run(name: str, fails_at: int = -1) -> Callable[[Path], tuple[Spent, int]]:
@@ -388,7 +390,7 @@ def test_what_fails_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["throughput", "--peers", "tap", "pentaho"], "pentaho is none of dlt, headless, tap"),
+        (["throughput", "--peers", "tap", "pentaho"], "pentaho is not one of dlt, headless, tap"),
         (["throughput", "--events", "0"], "--events must be at least 1"),
         (["memory", "--memory", "5", "-1"], "--memory must be at least 1"),
         (["report", "--results", "nowhere"], "nowhere: cannot be read (No such file or directory)"),
@@ -396,13 +398,13 @@ def test_what_fails_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_wrong_input(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One sentence that says what, where and what to do."""
+    """An error is one sentence: what is wrong, where, and what to do."""
     assert main(words) == 1
     assert said in capsys.readouterr().err
 
 
 def test_peers_are_chosen_by_name() -> None:
-    """All, none, or those that are named, once each; each has a driver."""
+    """Peers are chosen as all, none or by name, once each; each has a driver."""
     assert peers.chosen(["all"]) == list(peers.PEERS)
     assert peers.chosen(["none"]) == []
     assert [peer.key for peer in peers.chosen(["tap", "dlt", "tap"])] == ["tap", "dlt"]
@@ -411,7 +413,7 @@ def test_peers_are_chosen_by_name() -> None:
 
 
 def test_an_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark says for which versions; other ones are asked for again."""
+    """The environment names its versions; with other versions, it is installed again."""
     monkeypatch.setattr(peers, "ENVIRONMENTS", tmp_path)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     peer = peers.chosen(["tap"])[0]
@@ -423,7 +425,7 @@ def test_an_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_without_curl(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python downloads and unpacks instead, under a name that says so."""
+    """Without curl, Python downloads and unpacks, and the name says so."""
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with serving("small", 50) as server:
         contender = throughput.plain(throughput.GUNZIP, server, server.fetch())
@@ -433,16 +435,16 @@ def test_without_curl(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_shapes_are_the_sandbox_s() -> None:
-    """Every column of a shape is a property of its events."""
+    """Each column of a shape is a property of its events."""
     for shape in ("small", "wide", "typed"):
         assert mapped(shape).keys() <= set(names(shape))
     assert (len(names("small")), len(mapped("typed"))) == (10, len(names("typed")))
 
 
 def test_its_readme_names_what_there_is() -> None:
-    """Every subcommand and peer, and no other."""
+    """benchmarks/README.md names each subcommand and peer, and no other."""
     text = (ROOT / "benchmarks" / "README.md").read_text("utf-8")
-    told = set(re.findall(r"^python -m benchmarks (\w+)", text, re.MULTILINE))
-    assert told == {*MEASURING, "all", "report", "compare"}
+    named = set(re.findall(r"^python -m benchmarks (\w+)", text, re.MULTILINE))
+    assert named == {*MEASURING, "all", "report", "compare"}
     for peer in peers.PEERS:
         assert f"\n| `{peer.key}` |" in text

@@ -1,4 +1,4 @@
-"""The systemd unit and the container file: they start what is there, without root."""
+"""Check the systemd unit and the container file: they start an existing command, without root."""
 
 import configparser
 import json
@@ -22,7 +22,7 @@ CONTAINER = ROOT / "deploy" / "Containerfile"
 
 
 def known(words: list[str]) -> bool:
-    """Whether these words are a command of the program, with options that it has."""
+    """Return whether these words are a command of the program, with options that it has."""
     import typer
 
     (command,) = [c for n, c in typer.main.get_command(app).commands.items() if n == words[0]]  # type: ignore[attr-defined]
@@ -31,7 +31,7 @@ def known(words: list[str]) -> bool:
 
 
 def test_the_unit() -> None:
-    """It runs the daemon as a user of its own that may write in one place."""
+    """The unit runs the daemon as a separate user that may write to one folder."""
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     unit.read(UNIT)
@@ -43,12 +43,12 @@ def test_the_unit() -> None:
     assert service["ProtectSystem"] == "strict"
     assert service["NoNewPrivileges"] == "yes"
     assert "HUP" in service["ExecReload"]
-    assert int(service["TimeoutStopSec"]) > 10  # what the daemon gives a window to end in
+    assert int(service["TimeoutStopSec"]) > 10  # the seconds that the daemon gives a window to end
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd here")
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    """systemd itself finds nothing wrong, with a program that is there."""
+    """systemd-analyze accepts the unit, with an existing program."""
     text = re.sub(r"(?m)^ExecStart=\S+", f"ExecStart={sys.executable}", UNIT.read_text())
     copy = tmp_path / UNIT.name
     copy.write_text(text)
@@ -60,7 +60,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def test_the_container_file() -> None:
-    """It starts the console script as a user that is not root, and copies what exists."""
+    """The container starts the console script, with existing options, not as root."""
     lines = CONTAINER.read_text().replace("\\\n", " ").splitlines()
     said = [line.partition(" ") for line in lines if line and not line.startswith("#")]
     users = [rest for word, _, rest in said if word == "USER"]
@@ -81,14 +81,14 @@ def patterns(file: str) -> list[str]:
 
 
 def expression(pattern: str) -> str:
-    """A pattern of .dockerignore as a regular expression over paths."""
+    """Return a pattern of .dockerignore as a regular expression over paths."""
     parts = re.split(r"(\*\*/|\*|\?)", pattern.rstrip("/"))
     meant = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
     return "".join(meant.get(part) or re.escape(part) for part in parts)
 
 
 def is_let_in(path: str) -> bool:
-    """Whether a build gets this file: the last pattern that meets it, or a folder of it, counts."""
+    """Return whether a build gets a file: the last pattern that matches it or its folder counts."""
     folders = [str(parent) for parent in PurePosixPath(path).parents if parent.name]
     let_in = True
     for pattern in patterns(".dockerignore"):
@@ -109,12 +109,12 @@ SECRETS = [
 
 @pytest.mark.parametrize("path", SECRETS)
 def test_no_secret_gets_into_a_container(path: str) -> None:
-    """P7: what lies in a layer can be read by whoever has the image."""
+    """P7: no file with a secret gets into an image, whose layers all its users can read."""
     assert not is_let_in(path)
 
 
 def test_nothing_that_git_ignores_gets_into_a_container() -> None:
-    """In a folder that is built from, what is no part of the program may lie anywhere."""
+    """A file that git ignores is not copied into an image, wherever it is."""
     for pattern in patterns(".gitignore"):
         name = pattern.strip("/").replace("*", "x")
         for folder in ("", "engine/", "mappings/deeper/"):
@@ -123,9 +123,9 @@ def test_nothing_that_git_ignores_gets_into_a_container() -> None:
                 assert not is_let_in(f"{folder}{name}/file"), pattern
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no clone")
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is not a clone")
 def test_a_container_gets_what_the_program_is_made_of(tmp_path: Path) -> None:
-    """What is let in and copied makes a wheel: the package, the mapping sets and the schemas."""
+    """The copied files build a wheel with the package, the mapping sets and the schemas."""
     lines = CONTAINER.read_text().splitlines()
     copies = [
         line.split()[1:] for line in lines if line.startswith("COPY ") and "--from" not in line
@@ -156,8 +156,9 @@ def test_a_container_gets_what_the_program_is_made_of(tmp_path: Path) -> None:
 
 
 def test_nothing_is_installed_by_a_name_that_no_registry_has() -> None:
-    """The program is installed from a clone or a wheel: an index may hold another by its name."""
-    for path in (UNIT, CONTAINER, ROOT / "README.md", ROOT / "Makefile"):
+    """No text installs the program by name: a package index may have another one of that name."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    for path in (UNIT, CONTAINER, ROOT / "Makefile", *pages):
         for line in path.read_text().replace("\\\n", " ").splitlines():
             if found := re.search(r"pip install (.*)", line):
                 assert not re.search(r"(?<![/\w-])mixpanel-etl(?![/\w])", found[1]), line

@@ -1,4 +1,4 @@
-"""What people install is the wheel: it must work without the repository around it."""
+"""Check that the wheel works without the repository around it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from what stands here; nothing is left in the repository."""
+    """The wheel, built from this checkout; the build leaves no file in the repository."""
     folder = tmp_path_factory.mktemp("wheel")
     alone = ["--no-isolation"] if find_spec("hatchling") else []
     command = [sys.executable, "-m", "build", "--wheel", *alone, "--outdir", str(folder), str(ROOT)]
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds what pip makes of the wheel, and nothing else."""
+    """A folder with the installed wheel and nothing else."""
     folder = tmp_path_factory.mktemp("installed")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     command = [*pip, "--disable-pip-version-check", "--target", str(folder), str(wheel)]
@@ -46,7 +46,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def test_what_the_wheel_holds(wheel: Path) -> None:
-    """The package, marked as typed, with the shipped files, and no test or benchmark."""
+    """The wheel has the package, marked as typed, and the shipped files; no test, no benchmark."""
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {"engine/py.typed", "engine/cli/main.py", "engine/mixpanel/client.py"} <= names
     for folder in ("mappings", "schemas"):
@@ -59,9 +59,9 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
 
 
 def test_the_wheel_works(installed: Path, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Help and a backfill with the shipped mapping set and schema, far from the repository."""
+    """--help and a backfill with the shipped files work outside of the repository."""
     environment = os.environ | variables(sandbox.url) | {"PYTHONPATH": str(installed)}
-    # -P: only what is installed may be imported, nothing of the working directory.
+    # -P: Python imports installed modules only, none from the working directory.
     command = [sys.executable, "-P", "-m", "engine"]
 
     def run(*words: str) -> str:
@@ -81,7 +81,7 @@ def test_the_wheel_works(installed: Path, sandbox: Sandbox, tmp_path: Path) -> N
     assert "backfill" in run("--help")
     assert "150 rows" in run("backfill", *DAYS)
     assert len(list(tmp_path.glob("data/events/event_date=*/*.parquet"))) == 3
-    # The console script that pip made of the entry point: the same program, run.
+    # The console script runs the same program.
     command = [sys.executable, "-P", str(installed / "bin" / "mixpanel-etl")]
     assert "backfill" in run("--help")
     shown = json.loads(run("runs", "--json"))["items"]

@@ -1,4 +1,4 @@
-"""DuckDB's own way: one COPY with explicit columns. Nothing is mapped, checked or committed."""
+"""DuckDB: one COPY with explicit columns. Nothing is mapped, checked or committed."""
 
 import json
 import sys
@@ -16,14 +16,14 @@ TYPES = {
 }
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    columns = ", ".join(f'"{name}" {TYPES[kind]}' for name, kind in given["columns"].items())
-    duckdb.execute(f"SET threads = {given['threads']}")
+    argument = json.loads(sys.argv[1])
+    columns = ", ".join(f'"{name}" {TYPES[kind]}' for name, kind in argument["columns"].items())
+    duckdb.execute(f"SET threads = {argument['threads']}")
     made = duckdb.execute(
         f"""COPY (
             SELECT event, properties.*
-            FROM read_ndjson({given["sources"]},
+            FROM read_ndjson({argument["sources"]},
                 columns = {{event: 'VARCHAR', properties: 'STRUCT({columns})'}})
-        ) TO '{given["target"]}' (FORMAT parquet, COMPRESSION zstd)"""
+        ) TO '{argument["target"]}' (FORMAT parquet, COMPRESSION zstd)"""
     ).fetchall()
     print(json.dumps({"rows": made[0][0]}))

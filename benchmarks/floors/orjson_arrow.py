@@ -1,4 +1,4 @@
-"""What one writes in an afternoon: orjson, a list a column, pyarrow. Nothing is checked."""
+"""A simple script: orjson, one list per column, pyarrow. Nothing is checked."""
 
 import gzip
 import json
@@ -15,12 +15,12 @@ TYPES = {"string": pa.string(), "long": pa.int64(), "number": pa.float64(), "boo
 READ = {"date": date.fromisoformat, "date-time": datetime.fromisoformat}
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    kinds = given["columns"]
+    argument = json.loads(sys.argv[1])
+    kinds = argument["columns"]
     fields = [pa.field("event", pa.string()), *(pa.field(n, TYPES[k]) for n, k in kinds.items())]
     schema, rows = pa.schema(fields), 0
-    with pq.ParquetWriter(given["target"], schema, compression="zstd") as writer:
-        for source in given["sources"]:
+    with pq.ParquetWriter(argument["target"], schema, compression="zstd") as writer:
+        for source in argument["sources"]:
             with gzip.open(source) as file:
                 while block := file.readlines(1 << 20):
                     events = [orjson.loads(line) for line in block]

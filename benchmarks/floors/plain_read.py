@@ -1,4 +1,4 @@
-"""The download alone, or with its decompression: what curl and gunzip do, where there is no curl.
+"""The download alone, or with decompression: replaces curl and gunzip where they are missing.
 
 It takes one JSON argument: `url`, `login` (the Authorization header) and `unpack`.
 """
@@ -9,10 +9,10 @@ import zlib
 from urllib.request import Request, urlopen
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    headers = {"Accept-Encoding": "gzip", "Authorization": given["login"]}
-    with urlopen(Request(given["url"], headers=headers)) as answer:
+    argument = json.loads(sys.argv[1])
+    headers = {"Accept-Encoding": "gzip", "Authorization": argument["login"]}
+    with urlopen(Request(argument["url"], headers=headers)) as answer:
         unzip = zlib.decompressobj(31)
         while chunk := answer.read(1 << 20):
-            if given["unpack"]:
+            if argument["unpack"]:
                 unzip.decompress(chunk)

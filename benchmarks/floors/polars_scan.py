@@ -1,12 +1,12 @@
-"""Polars' own way: a lazy scan with an explicit schema into a Parquet file."""
+"""Polars: a lazy scan with an explicit schema into a Parquet file."""
 
 import json
 import os
 import sys
 
 if __name__ == "__main__":
-    given = json.loads(sys.argv[1])
-    os.environ["POLARS_MAX_THREADS"] = str(given["threads"])
+    argument = json.loads(sys.argv[1])
+    os.environ["POLARS_MAX_THREADS"] = str(argument["threads"])
     import polars as pl
 
     types = {
@@ -18,9 +18,11 @@ if __name__ == "__main__":
         "date-time": pl.Datetime("ms", "UTC"),
         "array": pl.List(pl.String()),
     }
-    columns = {name: types[kind] for name, kind in given["columns"].items()}
+    columns = {name: types[kind] for name, kind in argument["columns"].items()}
     schema = pl.Schema({"event": pl.String(), "properties": pl.Struct(columns)})
-    events = pl.scan_ndjson(given["sources"], schema=schema)
+    events = pl.scan_ndjson(argument["sources"], schema=schema)
     flat = events.select("event", pl.col("properties").struct.unnest())
-    flat.sink_parquet(given["target"], compression="zstd")
-    print(json.dumps({"rows": pl.scan_parquet(given["target"]).select(pl.len()).collect().item()}))
+    flat.sink_parquet(argument["target"], compression="zstd")
+    print(
+        json.dumps({"rows": pl.scan_parquet(argument["target"]).select(pl.len()).collect().item()})
+    )

@@ -1,7 +1,7 @@
-"""What people use today for this job, each in an environment of its own, made on request.
+"""Other programs for the same job, each installed on request in an environment of its own.
 
-A driver is a program beside this file that runs in such an environment; `given` says what it is
-told and what it answers.
+A driver is a program in this folder that runs in such an environment; `driver` describes its
+argument and its output.
 """
 
 import json
@@ -25,7 +25,7 @@ ALL, NONE = "all", "none"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A program that others wrote. `events`: as many as it can be asked for in a minute or so."""
+    """A program of others. `events` is the number that it pulls in about a minute."""
 
     key: str
     name: str
@@ -34,7 +34,7 @@ class Peer:
 
     @property
     def folder(self) -> Path:
-        """Its environment."""
+        """Return the folder of the peer's environment."""
         return ENVIRONMENTS / self.key
 
 
@@ -50,7 +50,7 @@ PEERS = (
 
 
 def chosen(keys: Sequence[str]) -> list[Peer]:
-    """The peers of these names, `all` or `none`; Failed for a name that is none of theirs."""
+    """Return the peers of these names, `all` or `none`. Raise Failed for an unknown name."""
     if list(keys) == [ALL]:
         return list(PEERS)
     if list(keys) == [NONE]:
@@ -58,14 +58,14 @@ def chosen(keys: Sequence[str]) -> list[Peer]:
     known = {peer.key: peer for peer in PEERS}
     if unknown := [key for key in keys if key not in known]:
         names = ", ".join([*known, ALL, NONE])
-        raise Failed(f"--peers {unknown[0]} is none of {names}")
+        raise Failed(f"--peers {unknown[0]} is not one of {names}")
     return [known[key] for key in dict.fromkeys(keys)]
 
 
 def install(peer: Peer, pip: Iterable[str] = ()) -> None:
-    """Make its environment, unless it is there as it should be; `pip` are more options for pip.
+    """Install the peer in its environment, unless it is there; `pip` are more options for pip.
 
-    Raises Failed where that cannot be done.
+    Raise Failed if pip fails.
     """
     mark = peer.folder / "installed"
     if mark.exists() and mark.read_text("utf-8").split() == list(peer.needs):
@@ -85,11 +85,11 @@ def install(peer: Peer, pip: Iterable[str] = ()) -> None:
 
 
 def contender(peer: Peer, url: str, shape: str, lines: int) -> Contender:
-    """The peer, ready to pull the first day, `lines` of `shape`, from the sandbox at `url`."""
+    """Return the peer as a contender that pulls the first day, `lines` of `shape`, from `url`."""
     driver = Path(__file__).with_name(f"drive_{peer.key}.py")
 
     def run(folder: Path) -> tuple[Spent, int]:
-        given = {
+        argument = {
             "url": url,
             "username": USERNAME,
             "password": PASSWORD,  # the sandbox's, public
@@ -101,9 +101,9 @@ def contender(peer: Peer, url: str, shape: str, lines: int) -> Contender:
             "columns": mapped(shape),
             "properties": names(shape),
         }
-        home = {"HOME": str(folder), "DLT_DATA_DIR": str(folder / "dlt")}  # nobody's settings
+        home = {"HOME": str(folder), "DLT_DATA_DIR": str(folder / "dlt")}  # no user's settings
         spent = spend(
-            [str(peer.folder / "bin" / "python"), str(driver), json.dumps(given)],
+            [str(peer.folder / "bin" / "python"), str(driver), json.dumps(argument)],
             QUIET | home,
             folder=folder,
         )

@@ -1,27 +1,27 @@
-"""Airbyte's source: its messages into a file. No destination follows, so no Parquet is written."""
+"""Airbyte's source: messages into a file. There is no destination, so no Parquet is written."""
 
 import json
 
-from given import FOLDER, GIVEN, done, lines_with, output_into, redirect
+from driver import FOLDER, INPUT, done, lines_with, output_into, redirect
 
 CONFIG = {
     "credentials": {
         "option_title": "Service Account",
-        "username": GIVEN["username"],
-        "secret": GIVEN["password"],
-        "project_id": GIVEN["project_id"],
+        "username": INPUT["username"],
+        "secret": INPUT["password"],
+        "project_id": INPUT["project_id"],
     },
     "region": "US",
     "project_timezone": "UTC",
     "select_properties_by_default": True,
-    "start_date": f"{GIVEN['first']}T00:00:00Z",
-    "end_date": f"{GIVEN['last']}T00:00:00Z",
+    "start_date": f"{INPUT['first']}T00:00:00Z",
+    "end_date": f"{INPUT['last']}T00:00:00Z",
     "attribution_window": 0,
     "export_lookback_window": 0,
     "date_window_size": 1,
     "page_size": 1000,
     "num_workers": 3,
-    "reqs_per_hour_limit": 0,  # it would sleep a minute after each request
+    "reqs_per_hour_limit": 0,  # otherwise it sleeps a minute after each request
 }
 CATALOG = {
     "streams": [

@@ -1,6 +1,6 @@
 """dlt with a Pydantic model: the only peer that validates. Rows that do not fit are discarded.
 
-The columns that the model does not name are kept, as the program keeps them in `unmapped`.
+Columns that the model does not name are stored, as the program stores them in `unmapped`.
 """
 
 import gzip
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from urllib.request import Request, urlopen
 
 import dlt
-from given import FOLDER, GIVEN, done, export_address
+from driver import FOLDER, INPUT, done, export_address
 from pydantic import BaseModel, ConfigDict, create_model
 
 TYPES: dict[str, Any] = {
@@ -23,25 +23,25 @@ TYPES: dict[str, Any] = {
     "date-time": datetime,
     "array": list[str],
 }
-REQUIRED = ("event", "time")  # as the program's schema has it
+REQUIRED = ("event", "time")  # as in the program's schema
 PAGE = 5_000
 
 
 class Flat(BaseModel):
-    """One event with its properties beside its name."""
+    """Return an event with its properties and its name on one level."""
 
     model_config = ConfigDict(extra="allow")
     dlt_config: ClassVar[dict[str, bool]] = {"skip_nested_types": False}
 
 
 def name(of: str) -> str:
-    """A property's name as dlt would normalize it, so that the model and the rows agree."""
+    """Return the name of a property as dlt normalizes it, so that model and rows agree."""
     return of.replace("$", "x_")
 
 
 def model() -> Any:
-    """The model of the columns that are given."""
-    kinds = {"event": "string"} | GIVEN["columns"]
+    """Return the Pydantic model of the columns."""
+    kinds = {"event": "string"} | INPUT["columns"]
     fields: dict[str, Any] = {
         name(of): (TYPES[kind], ...) if of in REQUIRED else (TYPES[kind] | None, None)
         for of, kind in kinds.items()
@@ -50,8 +50,8 @@ def model() -> Any:
 
 
 def pages() -> Iterator[list[dict[str, Any]]]:
-    """The events, many at a time."""
-    headers = {"Accept-Encoding": "gzip", "Authorization": GIVEN["authorization"]}
+    """Yield the events in lists."""
+    headers = {"Accept-Encoding": "gzip", "Authorization": INPUT["authorization"]}
     with urlopen(Request(export_address(), headers=headers)) as answer, gzip.open(answer) as lines:
         page = []
         for line in lines:

@@ -1,15 +1,15 @@
-"""mixpanel-headless's iterator of events, written to Parquet with pyarrow, as its users do."""
+"""mixpanel-headless: its iterator of events, written to Parquet with pyarrow, as its users do."""
 
 import os
 from itertools import islice
 
-from given import FOLDER, GIVEN, done
+from driver import FOLDER, INPUT, done
 
 os.environ |= {
-    "MP_API_BASE_URL": GIVEN["url"],
-    "MP_USERNAME": GIVEN["username"],
-    "MP_SECRET": GIVEN["password"],
-    "MP_PROJECT_ID": str(GIVEN["project_id"]),
+    "MP_API_BASE_URL": INPUT["url"],
+    "MP_USERNAME": INPUT["username"],
+    "MP_SECRET": INPUT["password"],
+    "MP_PROJECT_ID": str(INPUT["project_id"]),
     "MP_REGION": "us",
 }
 
@@ -30,9 +30,9 @@ TYPES = {
 
 if __name__ == "__main__":
     workspace = Workspace()
-    columns = [pa.field(name, TYPES[kind]) for name, kind in GIVEN["columns"].items()]
+    columns = [pa.field(name, TYPES[kind]) for name, kind in INPUT["columns"].items()]
     schema, rows = pa.schema([pa.field("event", pa.string()), *columns]), 0
-    events = workspace.stream_events(from_date=GIVEN["first"], to_date=GIVEN["last"], raw=True)
+    events = workspace.stream_events(from_date=INPUT["first"], to_date=INPUT["last"], raw=True)
     with pq.ParquetWriter(FOLDER / "x.parquet", schema, compression="zstd") as writer:
         while page := list(islice(events, PAGE)):
             flat = [{"event": record["event"]} | record["properties"] for record in page]

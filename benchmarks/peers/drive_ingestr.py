@@ -1,10 +1,10 @@
-"""ingestr's own command into a DuckDB file: it writes no Parquet, and merges on `distinct_id`."""
+"""ingestr: its command into a DuckDB file. It writes no Parquet, and merges on `distinct_id`."""
 
 import os
 import sys
 from urllib.parse import urlencode
 
-from given import FOLDER, GIVEN, done, redirect
+from driver import FOLDER, INPUT, done, redirect
 
 if __name__ == "__main__":
     os.environ["INGESTR_DISABLE_TELEMETRY"] = "true"
@@ -13,9 +13,9 @@ if __name__ == "__main__":
     from ingestr.main import app
 
     account = {
-        "username": GIVEN["username"],
-        "password": GIVEN["password"],
-        "project_id": GIVEN["project_id"],
+        "username": INPUT["username"],
+        "password": INPUT["password"],
+        "project_id": INPUT["project_id"],
         "server": "us",
     }
     path = FOLDER / "x.duckdb"
@@ -23,7 +23,7 @@ if __name__ == "__main__":
         *("ingest", "--yes", "--progress", "log"),
         *("--source-uri", f"mixpanel://?{urlencode(account)}", "--source-table", "events"),
         *("--dest-uri", f"duckdb:///{path}", "--dest-table", "main.events"),
-        *("--interval-start", GIVEN["first"], "--interval-end", f"{GIVEN['last']}T23:59:59"),
+        *("--interval-start", INPUT["first"], "--interval-end", f"{INPUT['last']}T23:59:59"),
     ]
     os.chdir(FOLDER)
     app(words, standalone_mode=False)

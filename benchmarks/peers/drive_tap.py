@@ -1,18 +1,18 @@
-"""The Singer tap: its stream of events into a file. No target follows, so no Parquet is written."""
+"""The Singer tap: its stream of events into a file. Without a target, no Parquet is written."""
 
-from given import FOLDER, GIVEN, done, lines_with, output_into, redirect
+from driver import FOLDER, INPUT, done, lines_with, output_into, redirect
 from singer import metadata
 from tap_mixpanel.client import MixpanelClient
 from tap_mixpanel.discover import discover
 from tap_mixpanel.sync import sync
 
 CONFIG = {
-    "api_secret": f"{GIVEN['username']}:{GIVEN['password']}",
+    "api_secret": f"{INPUT['username']}:{INPUT['password']}",
     "project_timezone": "UTC",
-    "attribution_window": "1",  # it asks for nothing with 0 and a single day
+    "attribution_window": "1",  # with 0 and a single day, it requests nothing
     "date_window_size": "1",
-    "start_date": f"{GIVEN['first']}T00:00:00Z",
-    "end_date": f"{GIVEN['last']}T23:59:59Z",
+    "start_date": f"{INPUT['first']}T00:00:00Z",
+    "end_date": f"{INPUT['last']}T23:59:59Z",
     "select_properties_by_default": "true",
     "user_agent": "benchmarks",
 }
@@ -24,7 +24,7 @@ if __name__ == "__main__":
         output_into(path),
         MixpanelClient(CONFIG["api_secret"], "mixpanel.com", 300, "benchmarks") as client,
     ):
-        client.__api_domain = "mixpanel.com"  # as its own `main` does
+        client.__api_domain = "mixpanel.com"  # as in the tap's `main`
         catalog = discover(client, "true")
         for stream in catalog.streams:
             chosen = metadata.to_map(stream.metadata)

@@ -21,7 +21,7 @@ from tests.support.daemons import Trial, clock_of, until
 from tests.support.served import curls
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+PLANE = (ROOT / "docs/control-plane.md").read_text("utf-8")
 WALK = (ROOT / "docs/tutorial-walk.md").read_text("utf-8")
 SHIPPED = "https://ns.adobe.com/extconndev/schemas/mixpanel-events"
 CONFIG = """
@@ -163,7 +163,8 @@ def test_the_eleven_calls(person: Person) -> None:
     assert person.call(remove.replace("DELETE", "GET"))[0] == 404
     with Catalog(person.folder / "home") as catalog:
         assert PASSWORD not in repr(catalog.read("SELECT * FROM resources"))
-    walked = "".join(f"$ {command}\nHTTP {status}\n" for command, status, _ in person.walk)
+    service = [each for each in person.walk if "/data/" in each[0]]
+    walked = "".join(f"$ {command}\nHTTP {status}\n" for command, status, _ in service)
     assert calls_of(WALK) == list(dict.fromkeys(calls_of(walked)))
     assert {call[:2] for call in calls_of("".join(f"$ {each}\nHTTP 0\n" for each in printed()))} < {
         call[:2] for call in calls_of(WALK)
@@ -214,15 +215,19 @@ def test_a_run_that_is_asked_for(person: Person) -> None:
 
 
 def dataset_of(person: Person) -> str:
-    """As the README makes one, of the shipped schema: the tutorial names one that is there."""
-    (command,) = re.findall(r"^curl [^`]*?/dataSets\b[^`]*?'$", README, re.MULTILINE)
-    assert SHIPPED in command
-    mine = {"$(cat .mixpanel-etl/api.token)": person.token, "http://127.0.0.1:8787": person.address}
-    for theirs, ours in mine.items():
-        assert theirs in command
-        command = command.replace(theirs, ours)
-    status, answer = person.curl(command)
-    assert status == 201, answer
+    """The id of a dataset that is made as docs/control-plane.md does, whose commands all work."""
+    answers = []
+    for command in re.findall(r"^curl [^`]*?(?:json|'$)", PLANE, re.MULTILINE):
+        for theirs, mine in {
+            "$(cat .mixpanel-etl/api.token)": person.token,
+            "http://127.0.0.1:8787": person.address,
+        }.items():
+            assert theirs in command
+            command = command.replace(theirs, mine)
+        answers.append(person.curl(command))
+    (described, calls), (made, answer) = answers
+    assert (described, made) == (200, 201), answer
+    assert "/data/foundation/catalog/dataSets" in calls["paths"]
     return str(answer[0].removeprefix("@/dataSets/"))
 
 
