@@ -60,6 +60,7 @@ class MappingSet:
         ]
         self._reads_event = any(rule.source.is_event for rule in rules)
         self._now, self._seed = 0, b""
+        self.work = 0  # units that the expressions took so far
         readers = Counter(name for rule in rules for name in rule.source.names)
         self._texts: dict[int, str] = {}
         self._events: list[int] = []
@@ -163,13 +164,16 @@ class MappingSet:
         if not self._expressions:
             return set()
         lines = list(batch.lines)
-        known: dict[Any, Any] = {}
+        shared: dict[Any, Any] = {}
+        work = [0] * len(rest)
         results = []
         for expression, rule in self._expressions:
-            seed = self._seed + b"\0" + repr(rule.path).encode()
-            frame = Frame(rest, events, lines, self._now, seed, known=known)
+            seed = self._seed + b"\0" + repr(rule.path).encode("utf-8", "surrogatepass")
+            known = {} if expression.derives else shared
+            frame = Frame(rest, events, lines, self._now, seed, work=work, known=known)
             values = expression.column(frame)
             results.append((expression, [_landed(rule.field, value) for value in values]))
+        self.work += sum(work)
         for expression, values in results:
             for properties, value in zip(rest, values, strict=True):
                 properties[expression] = value

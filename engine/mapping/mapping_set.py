@@ -188,7 +188,8 @@ def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list
         if source.is_time and _holds_moment(field):
             problems.append(
                 f"time is a number of seconds, and a {field.type} would take it for ms; write the"
-                f" EXPRESSION data.time * 1000 for {_shown(path)}"
+                f" EXPRESSION data.time * 1000 for {_shown(path)}, or give it a destination of type"
+                " integer"
             )
     if problems or source is None or path is None or field is None:
         return problems

@@ -131,7 +131,7 @@ def preview(plane: Shared, body: Preview, raw: Annotated[bytes, Depends(_raw)]) 
     listed = isinstance(body.data, list)
     records = msgspec.json.decode(data, type=list[msgspec.Raw]) if listed else [data]
     wanted = Rules(("of the request", document), (schema.name, schema.document))
-    return previewed(wanted, map(bytes, records))
+    return previewed(wanted, map(bytes, records), plane.now())
 
 
 @router.get("/{mapping_set_id}")

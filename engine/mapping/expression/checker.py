@@ -6,6 +6,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from engine.mapping.expression import date_parts, dates, values
@@ -162,7 +163,7 @@ class _Resolver:
                 self._problems.at(argument, f"{node.name} takes a lambda here, as x -> x > 1")
             elif function.form == "path":
                 arguments.append(self._path_argument(node, argument, parameters))
-            elif function.form == "object_to_map" and index == 1 and len(node.arguments) == 2:
+            elif function.form == "object_to_map" and index == 1 and _is_keyed(arguments, node):
                 arguments.append(self._attribute(argument, parameters))
             else:
                 arguments.append(self.node(argument, parameters))
@@ -177,8 +178,7 @@ class _Resolver:
             self._problems.at(node, f"{node.name!r} is no method; there are {shown}")
             return None
         if function is None or (function.form == "method" and not node.is_method):
-            near = get_close_matches(node.name[:50], FUNCTIONS, 1, 0.5)
-            guess = f"; did you mean {near[0]}?" if near and function is None else ""
+            guess = _nearest(node.name[:50]) if function is None else ""
             self._problems.at(node, f"there is no function {node.name!r}{guess}")
             return None
         count, fewest, most = len(node.arguments), function.fewest, function.most
@@ -218,6 +218,17 @@ class _Resolver:
         if isinstance(argument, Name) and argument.names[0] not in parameters:
             return Literal(argument.names[-1], position=argument.position)
         return self.node(argument, parameters)
+
+
+@lru_cache(100)
+def _nearest(name: str) -> str:
+    near = get_close_matches(name, FUNCTIONS, 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _is_keyed(resolved: list[Node], node: Call) -> bool:
+    """Whether a call of object_to_map has the form (ARRAY, ATTRIBUTE), as far as is certain."""
+    return len(node.arguments) == 2 and kind_of(resolved[0]) in (None, "array")
 
 
 def _path_of(node: Node) -> tuple[list[str | int], int] | None:
@@ -312,7 +323,8 @@ def _check_argument(node: Call, parameter: Parameter, argument: Node, problems: 
     found = kind_of(argument)
     article = "an" if wanted[0] in "aio" else "a"
     if found in _FITTING.get(wanted, ()):
-        problems.at(argument, f"{node.name} takes {article} {wanted} here, and not a {found}")
+        other = "an" if found and found[0] in "aio" else "a"
+        problems.at(argument, f"{node.name} takes {article} {wanted} here, and not {other} {found}")
         return
     if not isinstance(argument, Literal) or argument.value is None:
         return

@@ -1,7 +1,8 @@
 """The parts of a date that `date_part` reads and `set_date_part` sets. Pure."""
 
+from calendar import monthrange
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import datetime
 
 from engine.mapping.expression.values import TransformError, shown
 
@@ -28,7 +29,7 @@ def with_part(component: str, number: int, value: datetime) -> datetime:
     try:
         if name in ("year", "month"):
             year, month = (number, value.month) if name == "year" else (value.year, number)
-            last = (date(year + month // 12, month % 12 + 1, 1) - timedelta(1)).day
+            last = monthrange(year, month)[1]
             return value.replace(year=year, month=month, day=min(value.day, last))
         return value.replace(**{name: number})  # type: ignore[arg-type]
     except (ValueError, OverflowError):
@@ -50,7 +51,7 @@ _PARTS = {
         "hour12": "hh12",
         "minute": "minute mi n",
         "second": "second ss s",
-        "millisecond": "millisecond sss",
+        "millisecond": "millisecond ms sss",
     }.items()
     for alias in aliases.split()
 }

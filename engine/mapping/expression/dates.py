@@ -221,7 +221,8 @@ def _with_widths(fields: list[_Field]) -> list[_Field]:
     for index, field in enumerate(fields):
         after = fields[index + 1] if index + 1 < len(fields) else None
         beside = after is not None and _is_number(after)
-        width = field.count if _is_number(field) and (field.count > 1 or beside) else 0
+        exactly = field.count > 1 or beside or field.letter == "S"
+        width = field.count if exactly and _is_number(field) else 0
         found.append(_Field(field.letter, field.count, field.text, width))
     return found
 
@@ -239,7 +240,7 @@ def _meaning(field: _Field) -> str:
     return {"L": "M", "q": "Q"}.get(field.letter, field.letter)
 
 
-_MOST_DIGITS = {"y": 4, "Y": 4, "D": 3, "S": 9}
+_MOST_DIGITS = {"y": 4, "Y": 4, "u": 4, "D": 3}
 
 
 def _read_number(field: _Field, text: str, at: int) -> tuple[int, int] | None:
@@ -254,8 +255,7 @@ def _read_number(field: _Field, text: str, at: int) -> tuple[int, int] | None:
         names = MONTHS if field.count == 4 else [month[: field.count % 5 or 1] for month in MONTHS]
         return _read_name(names, text, at, 1)
     if letter in "Qq" and field.count > 2:
-        names = ["Q1", "Q2", "Q3", "Q4"]
-        return _read_name(names, text, at, 1)
+        return _read_name([_quarter_name(n, field.count) for n in range(1, 5)], text, at, 1)
     most = field.width or _MOST_DIGITS.get(letter, 2)
     end = at
     while end < len(text) and end - at < most and text[end] in "0123456789":
@@ -279,7 +279,7 @@ def _read_name(names: Sequence[str], text: str, at: int, first: int) -> tuple[in
 
 def _read_zone(field: _Field, text: str, at: int) -> tuple[tzinfo, int] | None:
     if field.letter in "ZX":
-        form = {1: r"[+-]\d\d", 2: r"[+-]\d{4}", 3: r"[+-]\d\d:\d\d"}
+        form = {1: r"[+-]\d\d(?:\d\d)?", 2: r"[+-]\d{4}", 3: r"[+-]\d\d:\d\d"}
         wanted = form.get(field.count, form[2]) if field.letter == "X" else form[2]
         found = re.compile(wanted + ("|Z" if field.letter == "X" else ""), re.ASCII).match(text, at)
     elif field.letter == "O":
@@ -360,8 +360,10 @@ def _month(value: datetime, count: int) -> str:
 
 def _quarter(value: datetime, count: int) -> str:
     number = (value.month + 2) // 3
-    if count < 3:
-        return _padded(number, count)
+    return _padded(number, count) if count < 3 else _quarter_name(number, count)
+
+
+def _quarter_name(number: int, count: int) -> str:
     ordinal = ("1st", "2nd", "3rd", "4th")[number - 1]
     return f"Q{number}" if count == 3 else f"{ordinal} quarter"
 
@@ -381,15 +383,14 @@ def _iso_offset(value: datetime, count: int) -> str:
 
 def _zone_name(value: datetime, count: int) -> str:
     short = value.tzname() or ""
-    known = next((k for k, v in ABBREVIATIONS.items() if short == k and k not in ("UTC",)), None)
     if short == "UTC":
         return "Coordinated Universal Time" if count > 3 else "UTC"
-    if known is None:
+    if value.utcoffset() != timedelta(hours=ABBREVIATIONS.get(short, 99)):
         return "GMT" + _offset(value, colon=True)
-    if count > 3 and known != "GMT":
-        kind = "Standard" if known[1] == "S" else "Daylight"
-        return f"{_ZONE_NAMES[known[0]]} {kind} Time"
-    return known
+    if count > 3 and short != "GMT":
+        kind = "Standard" if short[1] == "S" else "Daylight"
+        return f"{_ZONE_NAMES[short[0]]} {kind} Time"
+    return short
 
 
 def _gmt(value: datetime, count: int) -> str:
@@ -408,7 +409,7 @@ def _zone_id(value: datetime, _count: int) -> str:
 
 
 _LETTERS: dict[str, Callable[[datetime, int], str]] = {
-    "G": lambda d, n: "AD" if n < 4 else "Anno Domini",
+    "G": lambda d, n: {4: "Anno Domini", 5: "A"}.get(n, "AD"),
     "y": lambda d, n: _year(d.year, n),
     "Y": lambda d, n: _year(d.isocalendar().year, n),
     "u": lambda d, n: _padded(d.isoweekday(), n) if n in (1, 3) else _year(d.year, n),

@@ -19,6 +19,18 @@ class Node:
 
     position: int = field(compare=False, kw_only=True, default=1)
 
+    def __init_subclass__(cls) -> None:
+        cls.__hash__ = Node.__hash__  # type: ignore[method-assign]  # not the dataclass's own
+
+    def __hash__(self) -> int:
+        """Hash each node once: trees are looked up for every batch."""
+        found: int | None = self.__dict__.get("_hash")
+        if found is None:
+            parts = (getattr(self, each.name) for each in fields(self) if each.compare)
+            found = hash((type(self), *parts))
+            object.__setattr__(self, "_hash", found)
+        return found
+
 
 @dataclass(frozen=True)
 class Literal(Node):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.mapping.expression.nodes import ExpressionError
+from engine.mapping.expression.values import BITS
 
 _SYMBOLS = sorted(
     (
@@ -17,6 +18,7 @@ _SYMBOLS = sorted(
     key=len,
     reverse=True,
 )
+_SYMBOL = re.compile("|".join(map(re.escape, _SYMBOLS)))
 _NUMBER = re.compile(
     r"0[xX](?P<hex>[0-9a-fA-F]+)[lLhH]?|(?P<real>[0-9]+(?:\.[0-9]+(?:[eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)"
     r"[fFdDbB]?|[0-9]+[fFdDbB])|(?P<integer>[0-9]+)[lLhH]?"
@@ -58,11 +60,11 @@ def tokens(text: str) -> list[Token]:
             value, at = read(text, at)
             found.append(Token(kind, value, start + 1))
         else:
-            symbol = next((each for each in _SYMBOLS if text.startswith(each, at)), None)
+            symbol = _SYMBOL.match(text, at)
             if symbol is None:
                 raise ExpressionError(f"{char!r} is no part of an expression", start + 1)
-            found.append(Token("symbol", symbol, start + 1))
-            at += len(symbol)
+            found.append(Token("symbol", symbol[0], start + 1))
+            at = symbol.end()
     found.append(Token("end", "the end", len(text) + 1))
     return found
 
@@ -149,7 +151,7 @@ def _number(text: str, at: int) -> tuple[int | float, int]:
     if end < len(text) and (text[end].isalnum() or text[end] in "$_"):
         raise ExpressionError(f"{text[at : end + 1]!r} is no number", at + 1)
     if found["hex"]:
-        return int(found["hex"], 16), end
+        return _limited(int(found["hex"], 16), at), end
     if found["real"]:
         value = float(found["real"].rstrip("fFdDbB"))
         if value in (float("inf"), float("-inf")):
@@ -158,7 +160,13 @@ def _number(text: str, at: int) -> tuple[int | float, int]:
     digits = found["integer"]
     if len(digits) > 1 and digits[0] == "0":
         raise ExpressionError(f"{digits} could be octal; write {digits.lstrip('0') or '0'}", at + 1)
-    return int(digits), end
+    return _limited(int(digits), at), end
+
+
+def _limited(number: int, at: int) -> int:
+    if number.bit_length() > BITS:
+        raise ExpressionError(f"the number has more than {BITS:,} bits", at + 1)
+    return number
 
 
 def _name(text: str, at: int) -> tuple[str, int]:

@@ -5,15 +5,17 @@ bool, int, float, str, datetime, list, dict. The rules are those of JEXL's arith
 Prep's pages. Pure.
 """
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
 LONGEST = 1 << 20  # characters of a text that an expression makes
-MOST = 100_000  # elements and entries, at all levels, of an array or object that it makes
+MOST = 100_000  # elements and entries, at all levels, of an array or object
+DEEPEST = 100  # levels of an array or object
 BITS = 1024  # of an integer that it makes
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -53,14 +55,8 @@ def text(value: Any) -> str:
         return repr(value)
     if isinstance(value, datetime):
         return date_text(value)
-    weigh(value)
-    return bounded(orjson.dumps(value, default=_plain).decode())
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, int | datetime):
-        return text(value)
-    raise TypeError
+    measure(value)
+    return bounded(json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=date_text))
 
 
 def date_text(value: datetime) -> str:
@@ -78,17 +74,42 @@ def bounded(made: str) -> str:
     return made
 
 
-def weigh(value: Any) -> Any:
-    """An array or object that was made; TransformError beyond MOST elements and entries."""
-    pending, count = [value], 0
-    while pending:
-        found = pending.pop()
-        inner = found if isinstance(found, list) else list(found.values())
-        count += len(inner)
-        if count > MOST:
-            raise TransformError(f"an array or object has more than {MOST:,} elements")
-        pending += (each for each in inner if isinstance(each, list | dict) and each)
-    return value
+def joined(separator: str, parts: Sequence[str]) -> str:
+    """Return the texts joined; raise TransformError, before joining, beyond LONGEST characters."""
+    if sum(map(len, parts)) + len(separator) * (len(parts) - 1) > LONGEST:
+        raise TransformError(f"a text has more than {LONGEST:,} characters")
+    return separator.join(parts)
+
+
+def measure(value: Any) -> int:
+    """Return the size of an array or object: its elements and characters, at all levels.
+
+    Raise TransformError beyond MOST elements, LONGEST characters or DEEPEST levels. What occurs
+    twice counts twice, as it would in a text.
+    """
+    level, levels, count, characters = [value], 0, 0, 0
+    while level:
+        levels += 1
+        below: list[Any] = []
+        for container in level:
+            inner = container
+            if type(container) is dict:
+                inner = container.values()
+                characters += sum(map(len, container))
+            count += len(inner)
+            for each in inner:
+                if type(each) is str:
+                    characters += len(each)
+                elif type(each) is list or type(each) is dict:
+                    below.append(each)
+            if count > MOST:
+                raise TransformError(f"an array or object has more than {MOST:,} elements")
+            if characters > LONGEST:
+                raise TransformError(f"an array or object has more than {LONGEST:,} characters")
+        if levels > DEEPEST:
+            raise TransformError(f"an array or object has more than {DEEPEST} levels")
+        level = below
+    return count + characters
 
 
 def scalar_text(value: Any) -> str:
@@ -180,10 +201,8 @@ def equal(left: Any, right: Any) -> bool:
 def same(left: Any, right: Any) -> bool:
     """`===`: of one kind, and equal in content."""
     if isinstance(left, list) and isinstance(right, list):
-        weigh(left)
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, dict) and isinstance(right, dict):
-        weigh(left)
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, bool) != isinstance(right, bool):
         return False

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.mapping.expression.evaluator import Expression, Failed, Frame, as_json
+from engine.mapping.expression.evaluator import Expression, as_json
+from engine.mapping.expression.frame import Failed, Frame
 from engine.mapping.expression.functions import FUNCTIONS
 from engine.mapping.expression.nodes import ExpressionError
 
@@ -242,6 +243,19 @@ VALUES: list[tuple[str, dict[str, Any], Any]] = [
     ('explode("a.b", "\\\\.")', {}, ["a", "b"]),
     ("// c\n1 /* x */ + ## y\n 2", {}, 3),
     ('"a" && 0', {}, False),
+    ("matches_regex('é1', '[\\p{L}\\p{N}]+')", {}, True),
+    ("matches_regex('é', '\\p{L}+')", {}, True),
+    ('explode("a,b", null)', {}, ["a", "b"]),
+    ("x.equals(5)", {"x": 5}, True),
+    ('object_to_map("k", v)', {"v": 5}, {"k": 5}),
+    ('json_to_object("[123456789012345678901234567890]")', {}, [123456789012345678901234567890]),
+    ('concat("", x)', {"x": [2**70, 1e16, "\ud800"]}, '[1180591620717411303424,1e+16,"\ud800"]'),
+    ('date_part("ms", "2019-10-17T11:55:12.345Z")', {}, 345),
+    ('set_date_part("month", 12, "9999-11-30")', {}, "9999-12-30T00:00:00Z"),
+    ('date("23+0530", "ddX")', {}, "1970-01-22T18:30:00Z"),
+    ('date("3rd quarter 2019", "QQQQ yyyy")', {}, "2019-07-01T00:00:00Z"),
+    ('format(zone_date_to_zone("2019-01-01", "Asia/Shanghai"), "z")', {}, "GMT+08:00"),
+    ('format("2019-01-01", "GGGG GGGGG")', {}, "Anno Domini A"),
     ('null || "x"', {}, True),
 ]
 
@@ -270,6 +284,15 @@ FAILING: list[tuple[str, dict[str, Any]]] = [
     ("1 / 0", {}),
     ("1.0 / 0", {}),
     ("1e308*10", {}),
+    ('date("0001-01-01 00:00:00+0500")', {}),
+    ("x.b", {"x": json.loads("[" * 900 + "]" * 900)}),
+    ("x", {"x": json.loads("[" * 900 + "]" * 900)}),
+    ("x == x", {"x": json.loads("[" * 900 + "]" * 900)}),
+    ("explode(x)", {"x": "\ud800"}),
+    ('explode("a", x)', {"x": "\ud800"}),
+    ('date("x", x)', {"x": "\ud800"}),
+    ('date("1.55", "s.S")', {}),
+    ("join('', transformArray(x, y -> z))", {"x": [1] * 200, "z": "a" * 10_000}),
 ]
 
 
@@ -295,6 +318,14 @@ REFUSED = [
     "010",
     "a == b == c",
     "1,2",
+    "0x" + "f" * 400,
+    "9" * 400,
+    "explode('a', '[a[b]]')",
+    "explode('a', '(?U-i)a+')",
+    "explode('a', '\\C')",
+    "explode('a', 'a++')",
+    "explode('a', '\\p{L}++')",
+    "explode('a', '" + "\\pL" * 5 + "')",
 ]
 
 

@@ -7,14 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from engine.mapping.expression.evaluator import (
-    MOST_WORK,
-    CompileError,
-    Expression,
-    Failed,
-    Frame,
-    as_json,
-)
+from engine.mapping.expression.evaluator import CompileError, Expression, as_json
+from engine.mapping.expression.frame import MOST_WORK, Failed, Frame
 from engine.mapping.expression.functions import FUNCTIONS
 from engine.mapping.expression.nodes import ExpressionError
 from engine.mapping.expression.syntax import LONGEST
@@ -40,7 +34,7 @@ def column(expression: str, records: list[dict[str, Any]]) -> list[Any]:
         ("zone_date_to_zone(data.a, 'Mars/Phobos')", "is no time zone"),
         ("to_object('a')", "pairs of keys and values"),
         ("left(data.a, 'x')", '"x" is no number'),
-        ("lower([1])", "lower takes a text here, and not a array"),
+        ("lower([1])", "lower takes a text here, and not an array"),
         ("data.a.size()", "'size' is no method; there are .equals, .equalsIgnoreCase, .get"),
         ("fpid_to_ecid(data.a)", "fpid_to_ecid cannot be used"),
         ("filterArray(data.a, 1)", "takes a lambda here"),
@@ -137,10 +131,14 @@ def test_doubling_is_bounded() -> None:
 
 
 def test_work_is_counted_for_each_record() -> None:
-    """So it never depends on the batch that a record happens to be in."""
-    record = {"a": [0] * (MOST_WORK // 2)}
-    found = column("size_of(transformArray(data.a, x -> x))", [record] * 5)
-    assert found == [MOST_WORK // 2] * 5
+    """A record fails beyond its limit, whatever records are in its batch."""
+    many = MOST_WORK // 100_000  # each visit takes about 75 units
+    record, busy = ({"a": [0] * 1000, "b": [0] * size} for size in (many // 2, many * 3))
+    expression = "size_of(transformArray(data.b, x -> size_of(transformArray(data.a, y -> y + 1))))"
+    found = column(expression, [record, busy, record, {"a": [], "b": []}])
+    assert found[0] == found[2] == many // 2
+    assert isinstance(found[1], Failed)
+    assert found[3] == 0
 
 
 JSON = st.recursive(

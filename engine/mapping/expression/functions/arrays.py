@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.mapping.expression.functions.table import Table
-from engine.mapping.expression.values import TransformError, bounded, kind, text, weigh
+from engine.mapping.expression.values import TransformError, joined, kind, text
 
 TABLE = Table("Hierarchies - Arrays")
 
@@ -41,7 +41,7 @@ def last(*values: Any) -> Any:
 )
 def add_to_array(array: list[Any] | None, *values: Any) -> Any:
     """The array with these values after its elements."""
-    return weigh([*(array or []), *values])
+    return [*(array or []), *values]
 
 
 @TABLE.define(
@@ -52,7 +52,7 @@ def add_to_array(array: list[Any] | None, *values: Any) -> Any:
 )
 def join_arrays(*arrays: list[Any] | None) -> Any:
     """The elements of all arrays, one array after another."""
-    return weigh([element for array in arrays for element in array or []])
+    return [element for array in arrays for element in array or []]
 
 
 @TABLE.define(
@@ -63,7 +63,7 @@ def join_arrays(*arrays: list[Any] | None) -> Any:
 )
 def to_array(include_nulls: Any, *values: Any) -> Any:
     """The array of these values, with or without those that are null."""
-    return weigh([value for value in values if include_nulls or value is not None])
+    return [value for value in values if include_nulls or value is not None]
 
 
 @TABLE.define("size_of(INPUT: any)", "integer", "size_of([1, 2])", takes_null=True)
@@ -97,7 +97,6 @@ def upsert_array_replace(array: list[Any], _index: Any) -> list[Any]:
 
 
 def _flat(array: list[Any]) -> list[Any]:
-    weigh(array)
     found: list[Any] = []
     pending = [iter(array)]
     while pending:
@@ -116,7 +115,7 @@ def _flat(array: list[Any]) -> list[Any]:
 )
 def array_to_string(separator: str, array: list[Any] | None) -> str | None:
     """The text forms of an array's elements at all levels, with SEPARATOR between them."""
-    return None if array is None else bounded(separator.join(map(text, _flat(array))))
+    return None if array is None else joined(separator, [text(each) for each in _flat(array)])
 
 
 @TABLE.define("flattenArray(ARRAY: array)", "array", "flattenArray([[1], [2]])")

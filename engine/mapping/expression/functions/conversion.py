@@ -1,5 +1,7 @@
 """Conversions of texts to numbers, and JSON."""
 
+import json
+import re
 from typing import Any
 
 import orjson
@@ -12,10 +14,10 @@ from engine.mapping.expression.values import (
     number,
     scalar_text,
     shown,
-    weigh,
 )
 
 TABLE = Table("Type Conversions")
+_INEXACT = re.compile(r"[0-9]{17}")  # an integer that orjson may read as a real number
 LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits
 
 
@@ -76,8 +78,11 @@ def json_to_object(value: Any) -> Any:
     """The value that a JSON text holds."""
     if isinstance(value, dict | list):
         return value
+    string = scalar_text(value)
     try:
-        found = orjson.loads(scalar_text(value).encode())
-    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        found = orjson.loads(string.encode())
+        if _INEXACT.search(string):
+            found = json.loads(string)
+    except (ValueError, RecursionError):
         raise TransformError(f"{shown(value)} is no JSON") from None
-    return weigh(found) if isinstance(found, dict | list) else found
+    return found

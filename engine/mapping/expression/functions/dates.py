@@ -19,8 +19,10 @@ def to_date(value: Any, form: str | None = None) -> datetime | None:
     if isinstance(value, str):
         found = _pattern(form).read(value) if form else dates.read(value)
         if found is not None:
-            return found
-        raise TransformError(f"{shown(value)} is no date{f' of the form {form}' if form else ''}")
+            return _moved(found, found.tzinfo)
+        raise TransformError(
+            f"{shown(value)} is no date{f' of the form {shown(form)}' if form else ''}"
+        )
     raise TransformError(f"{shown(value)} is no date")
 
 
@@ -90,9 +92,9 @@ def date_part(component: str, value: datetime | None) -> int | None:
 )
 def set_date_part(component: str, number: int | None, value: datetime | None) -> datetime | None:
     """A date with one of its parts replaced."""
-    return (
-        None if number is None or value is None else date_parts.with_part(component, number, value)
-    )
+    if number is None or value is None:
+        return None
+    return _moved(date_parts.with_part(component, number, value), value.tzinfo)
 
 
 @TABLE.define(
@@ -132,8 +134,8 @@ def zone_date_to_zone(value: datetime, zone: str | None) -> datetime | None:
     return None if zone is None else _moved(value, _zone(zone))
 
 
-def _moved(value: datetime, zone: tzinfo) -> datetime:
+def _moved(value: datetime, zone: tzinfo | None) -> datetime:
     try:
-        return value.astimezone(zone)
+        return value.astimezone(UTC).astimezone(zone)
     except OverflowError:
         raise TransformError("the date lies outside the years 1 to 9999") from None

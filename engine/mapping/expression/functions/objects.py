@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.mapping.expression.functions.table import Table
-from engine.mapping.expression.values import MOST, TransformError, kind, text, weigh
+from engine.mapping.expression.values import MOST, TransformError, kind, text
 
 TABLE = Table("Hierarchies - Objects")
 MAPS = "Hierarchies - Map"
@@ -24,7 +24,7 @@ def _paired(values: tuple[Any, ...]) -> dict[str, Any]:
 )
 def to_object(*values: Any) -> Any:
     """The object with these keys and values."""
-    return weigh(_paired(values))
+    return _paired(values)
 
 
 @TABLE.define(
@@ -36,7 +36,7 @@ def to_object(*values: Any) -> Any:
 )
 def to_map(*values: Any) -> Any:
     """The map with these keys and values."""
-    return weigh(_paired(values))
+    return _paired(values)
 
 
 @TABLE.define(
@@ -52,12 +52,10 @@ def arrays_to_object(*values: Any) -> Any:
     longest = max((len(array) for _, array in columns), default=0)
     if longest * len(columns) > MOST:
         raise TransformError(f"an array has more than {MOST:,} elements")
-    return weigh(
-        [
-            {key: array[n] if n < len(array) else None for key, array in columns}
-            for n in range(longest)
-        ]
-    )
+    return [
+        {key: array[n] if n < len(array) else None for key, array in columns}
+        for n in range(longest)
+    ]
 
 
 def _read(string: str, value_delimiter: str | None, field_delimiter: str | None) -> dict[str, str]:
@@ -77,7 +75,7 @@ def _read(string: str, value_delimiter: str | None, field_delimiter: str | None)
 )
 def str_to_object(string: str, inner: str | None, outer: str | None) -> Any:
     """The object whose keys and values a text lists, trimmed."""
-    return weigh(_read(string, inner, outer))
+    return _read(string, inner, outer)
 
 
 @TABLE.define(
@@ -147,7 +145,7 @@ def add_to_map(*maps: dict[str, Any] | None) -> Any:
     for each in maps:
         for key, value in (each or {}).items():
             found.setdefault(key, value)
-    return weigh(found)
+    return found
 
 
 @TABLE.define(
@@ -171,7 +169,7 @@ def object_to_map(*values: Any) -> Any:
         return None
     if len(values) % 2:
         raise TransformError("keys and values come in pairs")
-    return weigh(_paired(values))
+    return _paired(values)
 
 
 @TABLE.define(
@@ -187,4 +185,4 @@ def array_to_map(array: list[Any], attribute: Any) -> Any:
     for element in array:
         if isinstance(element, dict) and element.get(name) is not None:
             found.setdefault(text(element[name]), element)
-    return weigh(found)
+    return found

@@ -13,9 +13,12 @@ from engine.mapping.expression.values import MOST, TransformError
 
 LONGEST = 1000  # characters of a pattern
 PROGRAM = 1000  # steps of a compiled pattern
+CLASSES = 4  # \\p{…} in a pattern; each of them may take so many steps again
 MEMORY = 1 << 20  # bytes of a compiled pattern, its cache included
+TRIAL = 1 << 17  # bytes within which a pattern that is not too large compiles, in few ms
 STEPS = 1 << 27  # characters of a text times steps of a program: about half a second at worst
 REPETITIONS = 1000
+COMPILING = 5000  # units of work of a pattern, which may have to be compiled
 
 TABLE = Table("Regular Expression")
 _REFUSED = {
@@ -33,6 +36,7 @@ _ESCAPED = {
     "G": "is not known",
     "c": "is not known; write \\x and two digits",
     "X": "is not known",
+    "C": "is not known",
 }
 
 
@@ -44,24 +48,19 @@ class Regex:
     """A compiled regular expression, whose every use is bounded."""
 
     def __init__(self, pattern: str) -> None:
-        _judge(pattern)
-        options = re2.Options()
-        options.log_errors = False
-        options.max_mem = MEMORY
-        try:
-            self._compiled = re2.compile(pattern, options)
-        except re2.error as error:
-            why = error.args[0] if error.args else ""
-            words = why.decode(errors="replace") if isinstance(why, bytes) else str(why)
-            raise RegexError(f"{words[:100]}") from None
-        size = max(self._compiled.programsize, self._compiled.reverseprogramsize)
-        if size > PROGRAM:
+        classes = _judge(pattern)
+        trial = _compile(pattern, TRIAL)
+        size = max(trial.programsize, trial.reverseprogramsize)
+        if size > PROGRAM * (1 + classes):
             raise RegexError(f"it takes {size:,} steps, more than {PROGRAM:,}; write a shorter one")
-        self._longest = STEPS // max(size, 1)
+        self._compiled = _compile(pattern, MEMORY)
+        self.size = max(size, 1)
 
     def _bounded(self, text: str) -> str:
-        if len(text) > self._longest:
+        if len(text) > STEPS // self.size:
             raise TransformError("the text is too long for its regular expression")
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise TransformError("the text has half a surrogate pair")
         return text
 
     def fits(self, text: str) -> bool:
@@ -85,6 +84,18 @@ class Regex:
             if len(parts) > MOST:
                 raise TransformError(f"an array has more than {MOST:,} elements")
         return [*parts, text[begin:]]
+
+
+def _compile(pattern: str, memory: int) -> Any:
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = memory
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        why = error.args[0] if error.args else ""
+        words = why.decode(errors="replace") if isinstance(why, bytes) else str(why)
+        raise RegexError(f"{words[:100]}") from None
 
 
 @lru_cache(256)
@@ -111,11 +122,13 @@ def compiled(pattern: str) -> Regex:
         raise TransformError(f"the regular expression cannot be used: {error}") from None
 
 
-def _judge(pattern: str) -> None:
-    """Refuse what RE2 does not know, or knows as something else."""
+def _judge(pattern: str) -> int:
+    """Refuse what RE2 does not know, or knows as something else; return the count of `\\p`."""
     if len(pattern) > LONGEST:
         raise RegexError(f"it has more than {LONGEST:,} characters")
-    at, in_class, quoted = 0, False, False
+    if any("\ud800" <= char <= "\udfff" for char in pattern):
+        raise RegexError("it has half a surrogate pair")
+    at, in_class, quoted, classes = 0, False, False, 0
     while at < len(pattern):
         char, two = pattern[at], pattern[at : at + 2]
         if quoted:
@@ -125,11 +138,16 @@ def _judge(pattern: str) -> None:
         if char == "\\":
             _judge_escape(pattern, at)
             quoted = two == "\\Q"
+            classes += two in ("\\p", "\\P")
             at += 2
+            if two in ("\\p", "\\P", "\\x") and pattern[at : at + 1] == "{":
+                at = max(at, pattern.find("}", at)) + 1
             continue
         if in_class:
             if two == "&&":
                 raise RegexError("[a&&b] is not known; write the characters themselves")
+            if char == "[":
+                raise RegexError("[a[b]] is not known; write the characters themselves, or \\[")
             in_class = char != "]"
         elif char == "[":
             in_class = True
@@ -143,6 +161,9 @@ def _judge(pattern: str) -> None:
         else:
             _judge_group(pattern, at)
         at += 1
+    if classes > CLASSES:
+        raise RegexError(f"it has more than {CLASSES} classes \\p")
+    return classes
 
 
 def _judge_escape(pattern: str, at: int) -> None:
@@ -162,7 +183,11 @@ def _judge_group(pattern: str, at: int) -> None:
             if pattern.startswith(begin, at):
                 raise RegexError(f"{begin}…) {why}")
         flags = pattern[at + 2 :].partition(")")[0].partition(":")[0]
-        if pattern.startswith("(?", at) and flags.isalpha() and set(flags) & set("xudU"):
+        if (
+            pattern.startswith("(?", at)
+            and flags.replace("-", "").isalpha()
+            and (set(flags) & set("xudU"))
+        ):
             raise RegexError(f"(?{flags}) is not known; only the flags i, m and s are")
     if char in "*+?}" and pattern[at + 1 : at + 2] == "+":
         raise RegexError(f"{char}+ never gives back what it took; write {char}")
@@ -172,10 +197,20 @@ def _judge_group(pattern: str, at: int) -> None:
             raise RegexError(f"a repetition ends at {REPETITIONS:,}")
 
 
+def work(text: Any, pattern: Any) -> int:
+    """Return what matching a text by a pattern counts as work: its characters by its steps."""
+    if not isinstance(text, str) or not isinstance(pattern, str):
+        return 0
+    found = _cached(pattern)
+    steps = found.size if isinstance(found, Regex) else 0
+    return COMPILING + len(text) * steps // 8
+
+
 @TABLE.define(
     "extract_regex(STRING: text, REGEX: regex)",
     "array",
     'extract_regex("E259,E259B_009,1_1", "([^,]+),[^,]*,([^,]+)")',
+    work=work,
 )
 def extract_regex(string: str, regex: str | None) -> list[str | None] | None:
     """The first match of a regular expression, then its groups; empty without a match."""
@@ -183,7 +218,10 @@ def extract_regex(string: str, regex: str | None) -> list[str | None] | None:
 
 
 @TABLE.define(
-    "matches_regex(STRING: text, REGEX: regex)", "boolean", 'matches_regex("abc", "[a-c]+")'
+    "matches_regex(STRING: text, REGEX: regex)",
+    "boolean",
+    'matches_regex("abc", "[a-c]+")',
+    work=work,
 )
 def matches_regex(string: str, regex: Any) -> bool | None:
     """Whether all of a text matches a regular expression."""

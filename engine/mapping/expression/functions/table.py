@@ -29,7 +29,8 @@ class Function:
 
     `code` gets converted arguments; without `takes_null` a null first argument makes the result
     null before that. `spreads`: a single array stands for its elements. `form`: a kind of call
-    that the evaluator handles itself ("" for a plain one).
+    that the evaluator handles itself ("" for a plain one). `work`: the units of work of a call
+    besides those of the sizes of its arguments and result.
     """
 
     name: str
@@ -42,13 +43,14 @@ class Function:
     takes_null: bool = False
     spreads: bool = False
     form: str = ""
+    work: Callable[..., int] | None = None
     aliases: tuple[str, ...] = ()
 
     @property
     def fewest(self) -> int:
         """The least number of arguments; one where there are only repeated ones."""
         required = sum(not (each.optional or each.repeats) for each in self.parameters)
-        return max(required, bool(self.parameters) and self.parameters[0].repeats)
+        return max(required, int(bool(self.parameters) and self.parameters[0].repeats))
 
     @property
     def most(self) -> float:

@@ -3,10 +3,12 @@
 from typing import Any
 
 from engine.mapping.expression.functions.regexes import compiled
+from engine.mapping.expression.functions.regexes import work as matching
 from engine.mapping.expression.functions.table import Table
-from engine.mapping.expression.values import LONGEST, TransformError, bounded, text
+from engine.mapping.expression.values import LONGEST, TransformError, joined, same, text
 
 TABLE = Table("String")
+MOST_COMPARED = 1 << 23  # characters, of all occurrences that `instr` passes
 
 
 @TABLE.define(
@@ -14,13 +16,18 @@ TABLE = Table("String")
 )
 def concat(*values: Any) -> str:
     """Joins the text forms of all values; null counts as an empty text."""
-    return bounded("".join(map(text, values)))
+    return joined("", [text(value) for value in values])
 
 
-@TABLE.define("explode(STRING: text, REGEX: regex = ,)", "array", 'explode("a,b", ",")')
-def explode(string: str, regex: str) -> list[str]:
+@TABLE.define(
+    "explode(STRING: text, REGEX: regex = ,)",
+    "array",
+    'explode("a,b", ",")',
+    work=lambda string, regex=",": matching(string, regex),
+)
+def explode(string: str, regex: str | None) -> list[str]:
     """Splits a text at each match of a regular expression; empty parts stay."""
-    return compiled(regex).split(string)
+    return compiled("," if regex is None else regex).split(string)
 
 
 @TABLE.define("split(INPUT: text, SEPARATOR: text)", "array", 'split("a b", " ")')
@@ -39,7 +46,7 @@ def split(string: str, separators: str | None) -> list[str]:
 @TABLE.define("join(SEPARATOR: text, ARRAY: array)", "text", 'join(" ", ["a", "b"])')
 def join(separator: str, array: list[Any] | None) -> str | None:
     """Joins the text forms of an array's elements, with SEPARATOR between them."""
-    return None if array is None else bounded(separator.join(map(text, array)))
+    return None if array is None else joined(separator, [text(each) for each in array])
 
 
 @TABLE.define(
@@ -53,6 +60,8 @@ def instr(string: str, wanted: str | None, start: int | None, occurrence: int | 
         return None
     if occurrence is not None and occurrence < 1:
         raise TransformError("an occurrence is counted from 1")
+    if min(occurrence or 1, len(string)) * len(wanted) > MOST_COMPARED:
+        raise TransformError("the occurrences of so long a text take too long to count")
     at = max(0, start or 0) - 1
     for _ in range(min(1 if occurrence is None else occurrence, len(string) + 2)):
         at = string.find(wanted, at + 1)
@@ -154,8 +163,8 @@ def rtrim(string: str) -> str:
 
 @TABLE.define("equals(STRING: any, OTHER: any)", "boolean", '"a".equals("A")', form="method")
 def equals(string: Any, other: Any) -> bool:
-    """Whether two texts are exactly equal."""
-    return isinstance(string, str) and isinstance(other, str) and string == other
+    """Whether two values are exactly equal, and of one kind."""
+    return same(string, other)
 
 
 @TABLE.define(

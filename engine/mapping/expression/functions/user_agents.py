@@ -28,7 +28,7 @@ def is_installed() -> bool:
 def _parsed(agent: str) -> Any:
     from ua_parser import parse
 
-    return parse(agent[:LONGEST])
+    return parse(agent[:LONGEST].encode(errors="replace").decode())
 
 
 def _version(part: Any, *names: str) -> str:
