@@ -134,3 +134,31 @@ def test_a_transform_error_of_a_required_attribute_rejects_its_row() -> None:
     [error] = found["errors"]
     assert '"Chrome" is no integer' in error["exception"]
     assert "to_integer(data.browser)" in error["exception"]
+
+
+def test_each_uuid_is_another_one() -> None:
+    """Two mappings with the same call give two ids, and the same two again (P4)."""
+    first, again = (previewed({"text": "uuid()", "list": "[uuid()]"})["data"] for _ in range(2))
+    assert first == again
+    assert first["list"] != [first["text"]]
+
+
+def test_work_of_a_preview_is_counted_over_its_records() -> None:
+    """A preview of many dear records is refused as a whole; a run would count each by itself."""
+    dear = {"text": "concat('', size_of(transformArray(data.many, x -> x + 1)))"}
+    rules = Rules(("m", document(**dear)), ("s", schema()))
+    line = json.dumps({"event": "e", "properties": {"many": [0] * 50_000}}).encode()
+    assert preview(rules, [line])[0]["errors"] is None
+    with pytest.raises(InputError, match="preview fewer or shorter records"):
+        preview(rules, [line] * 100)
+
+
+def test_rows_share_no_value() -> None:
+    """An array that is a constant is a new one for each row that another mapping adds to."""
+    rules = Rules(("m", document(object="{'a': 'x'}", object__at="data.at")), ("s", schema()))
+    lines = [
+        json.dumps({"event": "e", "properties": {"at": at}}).encode()
+        for at in ("2024-01-01T00:00:00Z", None)
+    ]
+    found = [each["data"]["object"] for each in preview(rules, lines)]
+    assert found == [{"a": "x", "at": "2024-01-01T00:00:00Z"}, {"a": "x"}]

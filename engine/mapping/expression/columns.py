@@ -12,6 +12,7 @@ from engine.mapping.expression.checker import EventName, Property
 from engine.mapping.expression.frame import STEP, Column, Failed, Frame
 from engine.mapping.expression.functions import FUNCTIONS, Function
 from engine.mapping.expression.functions.dates import to_date
+from engine.mapping.expression.functions.regexes import COMPILING
 from engine.mapping.expression.functions.regexes import work as matching
 from engine.mapping.expression.nodes import (
     Array,
@@ -116,8 +117,11 @@ def _operation(node: Operation, frame: Frame) -> Column:
         return frame.each(PREFIX[node.symbol], column(node.operands[0], frame))
     left, right = node.operands
     if node.symbol in INFIX:
-        work = matching if node.symbol in ("=~", "!~") else None
-        return frame.each(INFIX[node.symbol], column(left, frame), column(right, frame), work=work)
+        work, steps = None, STEP
+        if node.symbol in ("=~", "!~"):
+            work, steps = matching, STEP + _compiling(right)
+        columns = column(left, frame), column(right, frame)
+        return frame.each(INFIX[node.symbol], *columns, step=steps, work=work)
     found = column(left, frame).copy()
     decides = DECIDES[node.symbol]
     open_rows = [
@@ -195,7 +199,13 @@ def _call(node: Call, frame: Frame) -> Column:
         isinstance(argument, Literal) for argument in node.arguments[1:]
     ):
         code = _remembering(code)
+    if function.work:
+        steps += sum(map(_compiling, node.arguments[1:]))
     return frame.each(code, *columns, step=steps, work=function.work)
+
+
+def _compiling(pattern: Node) -> int:
+    return 0 if isinstance(pattern, Literal) else COMPILING
 
 
 def _converted(function: Function, name: str, count: int) -> Callable[..., Any]:

@@ -200,13 +200,13 @@ def equal(left: Any, right: Any) -> bool:
 
 def same(left: Any, right: Any) -> bool:
     """`===`: of one kind, and equal in content."""
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(same, left, right))
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
-    if isinstance(left, bool) != isinstance(right, bool):
+    if type(left) is not type(right):
         return False
-    return kind(left) == kind(right) and left == right
+    if type(left) is list:
+        return len(left) == len(right) and all(map(same, left, right))
+    if type(left) is dict:
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return bool(left == right)
 
 
 def compare(left: Any, right: Any, holds: Callable[[Any, Any], bool]) -> bool:

@@ -12,6 +12,7 @@ from engine.mapping.expression.frame import MOST_WORK, Failed, Frame
 from engine.mapping.expression.functions import FUNCTIONS
 from engine.mapping.expression.nodes import ExpressionError
 from engine.mapping.expression.syntax import LONGEST
+from tests.mapping.expression.strategies import EXPRESSIONS, JSON, RECORDS
 
 
 def column(expression: str, records: list[dict[str, Any]]) -> list[Any]:
@@ -141,14 +142,6 @@ def test_work_is_counted_for_each_record() -> None:
     assert found[3] == 0
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(max_size=10),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=4)
-    ),
-    max_leaves=8,
-)  # fmt: skip
 PIECES = st.sampled_from(
     [
         *("data.a", "event", "properties.b", "1", "2.5", "'x'", "null", "true", "(", ")", ",", "["),
@@ -193,3 +186,46 @@ def test_any_function_takes_any_value(name: str, arguments: list[str], a: Any, b
         for record, event, line in zip(records, ["e", "f"], [b"1", b"2"], strict=True)
     ]
     assert repr(found) == repr(alone)
+
+
+@given(EXPRESSIONS, st.lists(RECORDS, min_size=1, max_size=5))
+def test_a_record_has_its_value_whatever_its_batch_is(
+    text: str, records: list[dict[str, Any]]
+) -> None:
+    """By column or one by one: the same values, the same failures, the same work."""
+    try:
+        expression = Expression(text)
+    except ExpressionError:
+        return
+    lines = [b"%d" % number for number in range(len(records))]
+    before = repr(records)
+    together = Frame(records, ["e"] * len(records), lines)
+    found = expression.column(together)
+    assert repr(records) == before
+    for number, record in enumerate(records):
+        alone = Frame([record], ["e"], [lines[number]])
+        assert repr(expression.column(alone)) == repr([found[number]])
+        assert alone.work == [together.work[number]]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "transformArray(data.many, x -> lpad('a', 1000000, 'b'))",
+        "transformArray(data.many, x -> upper(data.long))",
+        "transformArray(data.many, x -> data.deep == data.deep)",
+        "transformArray(data.many, x -> transformArray(data.many, y -> y + x))",
+        "transformArray(data.many, x -> matches_regex('a', concat('\\\\pL\\\\pL\\\\pL', x)))",
+        "transformArray(data.many, x -> matches_regex(data.long, '(a?b?){160}c'))",
+        "transformArray(data.many, x -> date('23-Oct-2019 ' + x))",
+        "transformArray(data.many, x -> zone_date_to_zone(x, concat('Europe/', x)))",
+        "instr(data.long, left(data.long, 200000), 0, 200000)",
+    ],
+)
+def test_hostile_work_ends(expression: str) -> None:
+    """What would take minutes or gigabytes fails for its record, by a count and not by a clock."""
+    hostile = {"long": "é" * 400_000, "many": list(range(100_000)), "deep": [[1] * 300] * 300}
+    frame = Frame([hostile, {}], ["e", "e"])
+    failed, fine = Expression(expression).column(frame)
+    assert isinstance(failed, Failed)
+    assert fine is None
