@@ -5,35 +5,24 @@ one table. Names are English. Parsing takes the whole text.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from engine.mapping.expression.date_letters import (
+    ABBREVIATIONS,
+    DAYS,
+    LETTERS,
+    MONTHS,
+    ZONE_NAMES,
+    quarter_name,
+)
 from engine.mapping.expression.values import shown
 
 LONGEST = 100  # characters of a pattern
 LONGEST_DATE = 1000  # characters of a text that is read by one
-MONTHS = (
-    *("January", "February", "March", "April", "May", "June", "July"),
-    *("August", "September", "October", "November", "December"),
-)
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-ABBREVIATIONS = {
-    "UTC": 0,
-    "GMT": 0,
-    "EST": -5,
-    "EDT": -4,
-    "CST": -6,
-    "CDT": -5,
-    "MST": -7,
-    "MDT": -6,
-    "PST": -8,
-    "PDT": -7,
-}
-_ZONE_NAMES = {"P": "Pacific", "M": "Mountain", "C": "Central", "E": "Eastern"}
-
 PATTERNS = (  # that `date` tries without a format, in this order (Data Prep)
     "yyyy-MM-dd HH:mm:ssZ",
     "yyyy-MM-dd HH:mm:ss.SSSZ",
@@ -85,7 +74,7 @@ class Pattern:
     def write(self, value: datetime) -> str:
         """The date as text, in its own zone."""
         return "".join(
-            field.text if field.letter == "'" else _LETTERS[field.letter](value, field.count)
+            field.text if field.letter == "'" else LETTERS[field.letter](value, field.count)
             for field in self._fields
         )
 
@@ -181,8 +170,8 @@ def _fields(text: str) -> list[_Field]:
             literal, at = _literal(text, at)
             found.append(_Field("'", 0, literal))
         elif char.isascii() and char.isalpha():
-            if char not in _LETTERS:
-                known = "".join(sorted(_LETTERS))
+            if char not in LETTERS:
+                known = "".join(sorted(LETTERS))
                 raise PatternError(f"{char!r} is no letter of a date pattern; they are {known}")
             count = len(text[at:]) - len(text[at:].lstrip(char))
             if char == "V" and count != 2:
@@ -255,7 +244,7 @@ def _read_number(field: _Field, text: str, at: int) -> tuple[int, int] | None:
         names = MONTHS if field.count == 4 else [month[: field.count % 5 or 1] for month in MONTHS]
         return _read_name(names, text, at, 1)
     if letter in "Qq" and field.count > 2:
-        return _read_name([_quarter_name(n, field.count) for n in range(1, 5)], text, at, 1)
+        return _read_name([quarter_name(n, field.count) for n in range(1, 5)], text, at, 1)
     most = field.width or _MOST_DIGITS.get(letter, 2)
     end = at
     while end < len(text) and end - at < most and text[end] in "0123456789":
@@ -297,7 +286,7 @@ def _read_zone(field: _Field, text: str, at: int) -> tuple[tzinfo, int] | None:
 
 
 def _named_zone(name: str) -> tzinfo | None:
-    for short, words in _ZONE_NAMES.items():
+    for short, words in ZONE_NAMES.items():
         for kind in ("Standard", "Daylight"):
             if name == f"{words} {kind} Time":
                 return offset(f"{short}{kind[0]}T")
@@ -343,97 +332,3 @@ def _day(found: dict[str, int], year: int) -> date:
     if found.get("E", day.isoweekday()) != day.isoweekday():
         raise ValueError("another weekday")
     return day
-
-
-def _padded(value: int, count: int) -> str:
-    return str(value).zfill(count)
-
-
-def _year(value: int, count: int) -> str:
-    return _padded(value % 100, 2) if count == 2 else _padded(value, count)
-
-
-def _month(value: datetime, count: int) -> str:
-    name = MONTHS[value.month - 1]
-    return (_padded(value.month, count), name[:3], name, name[0])[min(max(count - 2, 0), 3)]
-
-
-def _quarter(value: datetime, count: int) -> str:
-    number = (value.month + 2) // 3
-    return _padded(number, count) if count < 3 else _quarter_name(number, count)
-
-
-def _quarter_name(number: int, count: int) -> str:
-    ordinal = ("1st", "2nd", "3rd", "4th")[number - 1]
-    return f"Q{number}" if count == 3 else f"{ordinal} quarter"
-
-
-def _offset(value: datetime, *, colon: bool, minutes: bool = True) -> str:
-    total = round((value.utcoffset() or timedelta()).total_seconds()) // 60
-    sign, total = ("-", -total) if total < 0 else ("+", total)
-    hours, rest = divmod(total, 60)
-    return f"{sign}{hours:02}" + (f"{':' if colon else ''}{rest:02}" if minutes or rest else "")
-
-
-def _iso_offset(value: datetime, count: int) -> str:
-    if not value.utcoffset():
-        return "Z"
-    return _offset(value, colon=count >= 3, minutes=count >= 2)
-
-
-def _zone_name(value: datetime, count: int) -> str:
-    short = value.tzname() or ""
-    if short == "UTC":
-        return "Coordinated Universal Time" if count > 3 else "UTC"
-    if value.utcoffset() != timedelta(hours=ABBREVIATIONS.get(short, 99)):
-        return "GMT" + _offset(value, colon=True)
-    if count > 3 and short != "GMT":
-        kind = "Standard" if short[1] == "S" else "Daylight"
-        return f"{_ZONE_NAMES[short[0]]} {kind} Time"
-    return short
-
-
-def _gmt(value: datetime, count: int) -> str:
-    total = _offset(value, colon=True)
-    if not value.utcoffset():
-        return "GMT"
-    if count >= 4:
-        return "GMT" + total
-    hours, rest = total[1:].split(":")
-    return f"GMT{total[0]}{int(hours)}" + (f":{rest}" if rest != "00" else "")
-
-
-def _zone_id(value: datetime, _count: int) -> str:
-    key = getattr(value.tzinfo, "key", None)
-    return str(key) if key else ("Z" if not value.utcoffset() else _offset(value, colon=True))
-
-
-_LETTERS: dict[str, Callable[[datetime, int], str]] = {
-    "G": lambda d, n: {4: "Anno Domini", 5: "A"}.get(n, "AD"),
-    "y": lambda d, n: _year(d.year, n),
-    "Y": lambda d, n: _year(d.isocalendar().year, n),
-    "u": lambda d, n: _padded(d.isoweekday(), n) if n in (1, 3) else _year(d.year, n),
-    "M": _month,
-    "L": _month,
-    "Q": _quarter,
-    "q": _quarter,
-    "w": lambda d, n: _padded(d.isocalendar().week, n),
-    "W": lambda d, n: _padded((d.day + d.replace(day=1).isoweekday() - 2) // 7 + 1, n),
-    "D": lambda d, n: _padded(d.timetuple().tm_yday, n),
-    "d": lambda d, n: _padded(d.day, n),
-    "F": lambda d, n: _padded((d.day - 1) // 7 + 1, n),
-    "E": lambda d, n: DAYS[d.weekday()][: None if n == 4 else 3],
-    "H": lambda d, n: _padded(d.hour, n),
-    "k": lambda d, n: _padded(d.hour or 24, n),
-    "K": lambda d, n: _padded(d.hour % 12, n),
-    "h": lambda d, n: _padded((d.hour + 11) % 12 + 1, n),
-    "a": lambda d, n: "PM" if d.hour > 11 else "AM",
-    "m": lambda d, n: _padded(d.minute, n),
-    "s": lambda d, n: _padded(d.second, n),
-    "S": lambda d, n: f"{d.microsecond:06}".ljust(n, "0")[:n],
-    "z": _zone_name,
-    "Z": lambda d, n: _offset(d, colon=False),
-    "X": _iso_offset,
-    "V": _zone_id,
-    "O": _gmt,
-}
