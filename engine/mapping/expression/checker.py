@@ -12,7 +12,7 @@ from typing import Any
 from engine.mapping.expression import date_parts, dates, values
 from engine.mapping.expression.functions import FUNCTIONS, Function, Parameter
 from engine.mapping.expression.functions.hashes import ALGORITHMS, charset
-from engine.mapping.expression.functions.regexes import RegexError, checked
+from engine.mapping.expression.functions.regexes import PROGRAM, RegexError, checked
 from engine.mapping.expression.functions.urls import ANCHORS
 from engine.mapping.expression.functions.user_agents import is_installed
 from engine.mapping.expression.nodes import (
@@ -30,6 +30,8 @@ from engine.mapping.expression.nodes import (
     children,
 )
 
+MOST_STEPS = 5000  # of the regular expressions of one expression
+MORE = "\0"  # stands for the patterns beyond that
 ROOTS = ("data", "properties", "event")
 _BOOLEAN = ("!", "&&", "||", "==", "!=", "===", "!==", "<", "<=", ">", ">=", "empty")
 _BOOLEAN_TEXT = ("=~", "!~", "=^", "!^", "=$", "!$")
@@ -49,6 +51,10 @@ class EventName(Node):
 
 
 class _Problems(list[str]):
+    def __init__(self) -> None:
+        super().__init__()
+        self.patterns: dict[str, int] = {}  # steps of the regular expressions so far
+
     def at(self, node: Node, problem: str) -> None:
         self.append(f"{problem} (character {node.position})")
 
@@ -345,8 +351,16 @@ def _check_argument(node: Call, parameter: Parameter, argument: Node, problems: 
 
 
 def _check_regex(node: Node, pattern: str, problems: _Problems) -> None:
+    if pattern in problems.patterns:
+        return
+    if sum(problems.patterns.values()) > MOST_STEPS:  # so that a large set is judged in seconds
+        if MORE not in problems.patterns:
+            problems.at(node, f"all regular expressions take more than {MOST_STEPS:,} steps")
+        problems.patterns[MORE] = 0
+        return
+    problems.patterns[pattern] = PROGRAM
     try:
-        checked(pattern)
+        problems.patterns[pattern] = checked(pattern).size
     except RegexError as error:
         problems.at(node, f"the regular expression {values.shown(pattern)} cannot be used: {error}")
 

@@ -324,6 +324,7 @@ REFUSED = [
     "explode('a', '(?U-i)a+')",
     "explode('a', '\\C')",
     "explode('a', 'a++')",
+    "[" + ", ".join(f"explode(x, '[a-z]{{300}}{n}')" for n in range(30)) + "]",
     "explode('a', '\\p{L}++')",
     "explode('a', '" + "\\pL" * 5 + "')",
 ]

@@ -1,4 +1,4 @@
-"""Functions of arrays."""
+"""Functions of arrays: their elements, nested levels and lambdas."""
 
 from typing import Any
 

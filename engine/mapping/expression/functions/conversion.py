@@ -1,7 +1,6 @@
 """Conversions of texts to numbers, and JSON."""
 
 import json
-import re
 from typing import Any
 
 import orjson
@@ -17,7 +16,7 @@ from engine.mapping.expression.values import (
 )
 
 TABLE = Table("Type Conversions")
-_INEXACT = re.compile(r"[0-9]{17}")  # an integer that orjson may read as a real number
+EXACT = 16  # characters of a text in which no integer is so long that orjson would round it
 LARGEST_FLOAT = 3.4028234663852886e38  # of 32 bits
 
 
@@ -81,7 +80,7 @@ def json_to_object(value: Any) -> Any:
     string = scalar_text(value)
     try:
         found = orjson.loads(string.encode())
-        if _INEXACT.search(string):
+        if len(string) > EXACT:
             found = json.loads(string)
     except (ValueError, RecursionError):
         raise TransformError(f"{shown(value)} is no JSON") from None
