@@ -121,7 +121,7 @@ def test_all_problems_of_all_mappings() -> None:
 
 
 def test_a_transform_error_leaves_its_attribute_out() -> None:
-    """The row goes on; the reason is told."""
+    """The row stays, and the error has the reason."""
     found = previewed({"whole": "to_integer(data.browser)", "text": "event"})
     assert found["data"] == {"text": "Sign up"}
     assert found["errors"] == [{"destination": "whole", "exception": '"Chrome" is no integer'}]

@@ -1,4 +1,4 @@
-"""The expression language, as editors ask for it: is this one right, and which words are there?"""
+"""The expression language for editors: check an expression, list functions and operators."""
 
 from functools import cache
 from typing import Any

@@ -366,7 +366,7 @@ def _check_regex(node: Node, pattern: str, problems: _Problems) -> None:
 
 
 def _check_words(node: Call, problems: _Problems) -> None:
-    """Add parameters that take one of some words, and are a literal that is none of them."""
+    """Add the literals of parameters that take one of a few words, where they are another text."""
     words = {
         "get_url_query_str": (1, list(ANCHORS)),
         "hash": (0, list(ALGORITHMS)),

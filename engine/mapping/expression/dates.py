@@ -112,7 +112,7 @@ def pattern(text: str) -> Pattern:
 
 
 def read(text: str) -> datetime | None:
-    """The date in `text` by the first of PATTERNS that fits, else by ISO 8601; None if none."""
+    """Return the date in `text` by the first of PATTERNS that fits, else by ISO 8601, else None."""
     if not text[:1].isdigit() or len(text) > LONGEST:
         return None
     for each in PATTERNS:

@@ -34,7 +34,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Literal(Node):
-    """A constant; `key` tells constants apart that Python calls equal, as 1 and true."""
+    """A constant; `key` differs for constants that Python calls equal, as 1 and true."""
 
     value: Any = field(compare=False)
     key: str = field(init=False)

@@ -50,7 +50,7 @@ _WORD_OPERATORS = {
     "mod": "%",
     "not": "!",
 }
-_BINARY = (  # from the loosest to the tightest; the second tells whether operators chain
+_BINARY = (  # from the loosest to the tightest; the second is whether operators chain
     (("||",), True),
     (("&&",), True),
     (("|",), True),
@@ -173,7 +173,7 @@ class _Parser:
         return node
 
     def _operator(self) -> str:
-        """The infix operator that comes next; what is none has no level."""
+        """Return the infix operator that comes next; another token has no level."""
         token = self._token
         if token.kind == "name":
             return _WORD_OPERATORS.get(token.value, "")

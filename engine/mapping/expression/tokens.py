@@ -36,7 +36,7 @@ class Token:
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens of `text`, the end last; ExpressionError for what is none."""
+    """Return the tokens of `text`, the end last; raise ExpressionError for other characters."""
     found: list[Token] = []
     at = 0
     while at < len(text):

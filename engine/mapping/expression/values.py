@@ -131,7 +131,7 @@ def number(value: Any) -> int | float:
 
 
 def parsed(value: str) -> int | float | None:
-    """The number that a text is, with white space around it allowed; None if it is none."""
+    """Return the number in a text, with white space around it allowed; None for other texts."""
     stripped = value.strip()
     if len(stripped) > BITS or "_" in stripped or not stripped.isascii():
         return None

@@ -53,7 +53,7 @@ def test_messages(expression: str, problem: str) -> None:
 
 
 def test_all_problems_at_once() -> None:
-    """Not one after the other, as somebody mends them."""
+    """All problems of an expression are listed in one error."""
     with pytest.raises(CompileError) as raised:
         Expression("concat(lowr(data.a), x, left(data.b))")
     assert len(raised.value.problems) == 3
@@ -69,7 +69,7 @@ def test_a_property_is_read_as_in_an_attribute() -> None:
 
 
 def test_a_branch_is_evaluated_for_its_rows_only() -> None:
-    """So what fails in the other branch fails nobody."""
+    """What fails in the branch that a row does not take does not fail the row."""
     records = [{"n": 2}, {"n": 0}]
     assert column("iif(data.n == 0, 'none', 10 / data.n)", records) == [5, "none"]
 

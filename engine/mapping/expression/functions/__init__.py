@@ -1,7 +1,7 @@
 """The functions of the expression language: a table, a module a category.
 
 `FUNCTIONS` maps each name, an alias too, to its `Function`. A function is plain Python over
-values; what is converted, what null does and who catches errors is the evaluator's business.
+values: `columns` converts arguments, handles null and catches errors.
 """
 
 from engine.mapping.expression.functions import (

@@ -85,4 +85,4 @@ def uuid() -> None:
     category="Special Operations",
 )
 def fpid_to_ecid() -> None:
-    """Cannot be used: Adobe does not say how the one id grows from the other."""
+    """Adobe does not document how an ECID is derived from an FPID."""

@@ -1,4 +1,4 @@
-"""Parts of URLs. A text without scheme or host, or that cannot be read, has none: null."""
+"""Parts of URLs. A text without scheme or host, or that cannot be read, gives null."""
 
 from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
