@@ -30,7 +30,7 @@ WORDS = {
     "throughput": "the whole command beside DuckDB, Polars, orjson + pyarrow and the peers",
     "memory": "peak memory of one window, and of two at a time",
     "stages": "each pure stage alone, ns per event",
-    "scale": "how cost grows with events, properties, rules, rejects, duplicates, days, batches",
+    "scale": "how cost grows with events, properties, rules, expressions, rejects, days, and more",
     "startup": "--help, check, an empty day, and what --help imports",
     "control": "ms per page of the control plane's runs, and requests per second",
     "all": "every one of these, then the report",

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,8 @@ ENVIRONMENT = {"MIXPANEL_PASSWORD": PASSWORD}
 class Program:
     """A backfill of the days from `first` to `last` from the sandbox at `url`.
 
-    `more` are properties that get a rule and a column; `watch` samples the memory.
+    `more` are properties that get a rule and a column, `expressions` columns that are computed;
+    `watch` samples the memory.
     """
 
     url: str
@@ -26,6 +27,7 @@ class Program:
     last: str = FIRST
     unmapped: str = "keep"
     more: Columns = field(default_factory=dict)
+    expressions: Mapping[str, str] = field(default_factory=dict)
     options: Sequence[str] = ()
     watch: bool = False
 
@@ -43,7 +45,7 @@ class Program:
     def configured(self, folder: Path) -> Path:
         """Write a configuration, a mapping set and a schema to `folder`; return the first path."""
         names = "mapping.json", "schema.json"
-        for name, document in zip(names, documents(self.more), strict=True):
+        for name, document in zip(names, documents(self.more, self.expressions), strict=True):
             (folder / name).write_text(json.dumps(document), "utf-8")
         mapping, schema = (json.dumps(str(folder / name)) for name in names)
         path = folder / "flows.toml"

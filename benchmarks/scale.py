@@ -1,8 +1,8 @@
-"""Measure how cost grows with events, properties, rules, rejects, duplicates, days, batches."""
+"""Measure how cost grows with events, properties, rules, expressions, rejects, days, and more."""
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -14,7 +14,7 @@ from benchmarks.result import Measurement, Result
 from benchmarks.rounds import Contender, in_turn, show
 from benchmarks.server import FIRST, serving
 from benchmarks.settings import Settings
-from benchmarks.shapes import Columns, invented
+from benchmarks.shapes import EXPRESSIONS, Columns, invented
 
 BATCHES = "batches in the table"
 REJECTS = "rejects"
@@ -29,6 +29,7 @@ class Case:
     shape: str = "small"
     days: int = 1
     more: Columns = field(default_factory=dict)
+    expressions: Mapping[str, str] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +57,10 @@ def cases(part: str, events: int) -> list[Case]:
             Case(str(11 + more), few, "properties-200", more=dict(list(most.items())[:more]))
             for more in (0, 40, 190)
         ],
+        "expressions": [
+            Case("11 attributes", events),
+            Case("11 attributes, 2 templates", events, expressions=EXPRESSIONS),
+        ],
         REJECTS: [Case(f"{n} %", events, spec={"reject_percent": n}) for n in percents],
         "duplicates": [Case(f"{n} %", events, spec={"duplicate_percent": n}) for n in percents],
         "days": [Case(str(days), events // days, days=days) for days in (1, 7, 28)],
@@ -73,7 +78,9 @@ def _pulls(result: Result, part: str, points: Iterable[Case], settings: Settings
             if case.days > 1:  # as the program does: one day first, to learn its size
                 second = date.fromisoformat(FIRST) + timedelta(days=1)
                 lines += server.fetch(str(second), str(last))
-            program = Program(server.url, last=str(last), more=case.more)
+            program = Program(
+                server.url, last=str(last), more=case.more, expressions=case.expressions
+            )
             contenders.append(Contender(case.name, lines, program.run, required=True))
         in_turn(result, part, contenders, settings.runs, settings.warm)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from benchmarks.result import FOLDER, Result, begin
 
 SHAPES = ("small", "wide", "typed", "days")  # `days`: two days of `small`
-PARTS = ("events", "properties", "rules", "rejects", "duplicates", "days", "batches")
+PARTS = (
+    *("events", "properties", "rules", "expressions", "rejects", "duplicates", "days", "batches"),
+)
 
 
 @dataclass(frozen=True, slots=True)

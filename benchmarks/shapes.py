@@ -8,8 +8,10 @@ date-time, array.
 import copy
 import json
 import re
+from collections.abc import Mapping
 from datetime import date
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.process import ROOT
@@ -70,14 +72,30 @@ def _shipped(kind: str) -> Any:
     return json.loads((ROOT / kind / "mixpanel-events.json").read_text("utf-8"))
 
 
-def documents(more: Columns) -> tuple[Any, Any]:
-    """Return the shipped mapping set and schema with a rule and a field for each of `more`."""
+EXPRESSIONS = {  # two templates of a text column each
+    "label": 'concat(data.item_name, " (", data.item_id, ")")',
+    "kind": 'iif(data.item_price == "free", "free", "paid")',
+}
+
+
+def documents(
+    more: Columns, expressions: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Any, Any]:
+    """Return the shipped mapping set and schema with a rule and a field for each of `more`.
+
+    Each of `expressions` gets a rule, and a field of type string.
+    """
     mapping, schema = (copy.deepcopy(_shipped(kind)) for kind in ("mappings", "schemas"))
     mapping["mappings"] += [
         {"sourceType": "ATTRIBUTE", "source": f"data.{name}", "destination": f"_extconndev.{name}"}
         for name in more
     ]
+    mapping["mappings"] += [
+        {"sourceType": "EXPRESSION", "source": source, "destination": f"_extconndev.{name}"}
+        for name, source in expressions.items()
+    ]
     schema["properties"]["_extconndev"]["properties"] |= {
-        name: JSON_TYPES[kind] for name, kind in more.items()
+        name: JSON_TYPES[kind]
+        for name, kind in (more | dict.fromkeys(expressions, "string")).items()
     }
     return mapping, schema

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
+from engine.errors import InputError
 from engine.mapping.evaluate import MappingSet
+from engine.mapping.expression.frame import Failed
 from engine.mapping.failed_casts import Uncast
 from engine.model.batch import Batch
 from engine.sync.pull import Rules
@@ -19,16 +21,28 @@ from engine.transform.validate import Checker, instance
 
 Json = dict[str, Any]
 _DAYS = (date.min, date.max)  # of no day in particular
+MOST_WORK = 30_000_000  # units that expressions may take for all records of a preview
 
 
-def preview(rules: Rules, records: Iterable[bytes]) -> list[Json]:
+def preview(rules: Rules, records: Iterable[bytes], now: int = 0) -> list[Json]:
     """Return for each record, a JSON text, its row in the schema's terms and what is missing of it.
 
     `data` is None where a run would reject the record; `errors` is None where there are none.
+    `now` is what the expression now() gives, in ms since the epoch. Raise InputError if the
+    expressions take more than MOST_WORK units of work for all records.
     """
-    schema, mapping = rules.compile()
+    schema, compiled = rules.compile()
+    mapping = compiled.for_run(now, "preview")
     checker = Checker(schema, Uncast(schema, mapping))
-    return [_row(schema, mapping, checker, record) for record in records]
+    rows = []
+    for record in records:
+        rows.append(_row(schema, mapping, checker, record))
+        if mapping.work > MOST_WORK:
+            raise InputError(
+                f"The expressions take more than {MOST_WORK:,} units of work for the first "
+                f"{len(rows)} records: preview fewer or shorter records."
+            )
+    return rows
 
 
 def _row(schema: Schema, mapping: MappingSet, checker: Checker, record: bytes) -> Json:
@@ -41,7 +55,10 @@ def _row(schema: Schema, mapping: MappingSet, checker: Checker, record: bytes) -
         failed: list[int] = []
         assert field
         cast(field, batch.columns[column][row], failed)
-        if any(failed):
+        value = batch.columns[column][row]
+        if isinstance(value, Failed):
+            errors.append({"destination": ".".join(path), "exception": value.reason})
+        elif any(failed):
             what = f"a value of it cannot be cast to {field.type}; it is left out"
             errors.append({"destination": ".".join(path), "exception": what})
 

@@ -109,7 +109,8 @@ class _Stages:
     """The stages of one pull, compiled, and what they found so far."""
 
     def __init__(self, task: PullTask, tally: Tally, clock: ServerClock) -> None:
-        schema, self.mapping = Rules(task.mapping, task.schema).compile()
+        schema, compiled = Rules(task.mapping, task.schema).compile()
+        self.mapping = compiled.for_run(task.run.started_at, task.run.flow)
         window, keep = task.run.window, task.unmapped == "keep"
         destinations = self.mapping.destinations
         days = (window.from_date, window.to_date)

@@ -131,7 +131,7 @@ def preview(state: State, body: Preview, raw: Annotated[bytes, Depends(_raw)]) -
     listed = isinstance(body.data, list)
     records = msgspec.json.decode(data, type=list[msgspec.Raw]) if listed else [data]
     rules = Rules(("of the request", document), (schema.name, schema.document))
-    return sync_preview.preview(rules, map(bytes, records))
+    return sync_preview.preview(rules, map(bytes, records), state.now())
 
 
 @router.get("/{mapping_set_id}")
