@@ -714,7 +714,8 @@ def test_the_hours_of_nothing(run: Run) -> None:
 
 def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said of the budget is the budget that holds."""
-    monkeypatch.setattr(retry, "DEFAULT_RATE_LIMIT", retry.RateLimit(per_hour=2))
+    limit = retry.RateLimit(per_hour=2)
+    monkeypatch.setattr("engine.cli.backfill.DEFAULT_RATE_LIMIT", limit)
     said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
     assert "At 2 an hour" in said.out
     assert "in 2 hours." in said.out
