@@ -1,10 +1,10 @@
 """`rejects list | show | replay`: batches with rejects, their lines, and a second try."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,10 +24,6 @@ from engine.control.run_payload import envelope
 from engine.errors import InputError
 from engine.model.run_record import FAILED
 from engine.sync import open_flow
-
-if TYPE_CHECKING:
-    from engine.dataset.dataset import Dataset
-    from engine.sync.replay import Rejected
 
 with lazy_imports():
     from engine.catalog import buffered
@@ -157,8 +153,7 @@ def _dataset_uri(dataset: str | None, config_file: Path | None, flow: str | None
     return dataset
 
 
-def _open_dataset(uri: str) -> "Dataset":
-    """Open the table at `uri` for reading, whatever schema it has."""
+def _open_dataset(uri: str) -> "delta_dataset.Dataset":
     try:
         return delta_dataset.Dataset(local.local_path(uri), None, None)
     except OSError as error:
@@ -167,13 +162,11 @@ def _open_dataset(uri: str) -> "Dataset":
         ) from error
 
 
-def _batch_row(rejected: "Rejected") -> list[object]:
-    """Return the cells for one batch; its creation time is part of its id."""
+def _batch_row(rejected: "batch_replay.Rejected") -> list[object]:
     from ulid import ULID  # it takes 20 ms, which no --help waits for
 
     try:
-        created = ULID.from_str(rejected.batch_id).datetime.astimezone(UTC)
-        made = datetime.strftime(created, "%Y-%m-%d %H:%M")
+        made = f"{ULID.from_str(rejected.batch_id).datetime.astimezone(UTC):%F %R}"
     except ValueError:
         made = "-"
     note = rejected.note

@@ -911,7 +911,9 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(run("runs", "--status=Failed").out.splitlines()) == 2
     assert len(run("runs", "--limit=2").out.splitlines()) == 3
     assert len(run("runs", "--flow=events").out.splitlines()) == 4
-    assert run("runs", "--flow=nope").out == ""
+    said = run("runs", "--flow=event")
+    assert (said.status, said.out) == (0, "")
+    assert said.err.endswith('has no run of a flow "event". It has runs of: events.\n')
     assert json.loads(run("runs", "--flow=nope", "--json").out)["items"] == []
     assert len(json.loads(run("runs", "--json", "--limit=1").out)["items"]) == 1
 

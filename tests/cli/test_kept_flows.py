@@ -129,7 +129,10 @@ def test_status_of_a_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--home=nowhere"], "Error: nowhere does not exist."),
         (["--home=other.toml"], "Error: other.toml is not a folder"),
-        (["--home=empty"], "Error: empty has no flow. It has none"),
+        (
+            ["--home=empty"],
+            "Error: empty has no flow. Declare one in a configuration file, or apply",
+        ),
         (["--home=home", "--flow=x"], 'home has no flow "x". It has: second, third.'),
         (["--home=home", "--config=own.toml"], "leave --home out"),
         ([], "Error: .mixpanel-etl does not exist."),
