@@ -164,9 +164,7 @@ class Project:
         """POST /control/faults."""
         try:
             given = json.loads(await request.body())
-            parsed = [
-                Fault.parse(fault) for fault in (given if isinstance(given, list) else [given])
-            ]
+            parsed = list(map(Fault.parse, given if isinstance(given, list) else [given]))
         except (ValueError, TypeError) as error:
             return PlainTextResponse(f"{error}\n", 400)
         self.faults.extend(parsed)
@@ -269,10 +267,8 @@ async def send(
     while transport.get_write_buffer_size():
         await asyncio.sleep(0.001)
     if end == "reset":
-        linger_not = struct.pack("ii", 1, 0)  # makes the close a TCP RST
-        transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, linger_not
-        )
+        reset = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.get_extra_info("socket").setsockopt(*reset)  # the close sends a TCP RST
         transport.abort()
     elif end == "close":
         transport.close()
