@@ -13,9 +13,8 @@ from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, DatasetUri, FlowName, MappingName, SchemaName
 from engine.control import declared_flows, run_payload
 from engine.errors import InputError
-from engine.model import due_windows, run_record
+from engine.model import due_windows, retry, run_record
 from engine.model.flow import Flow, superseded_in_words
-from engine.model.retry import DEFAULT_RATE_LIMIT
 from engine.model.window import Window, consecutive, each_day
 from engine.sync import open_flow
 
@@ -185,7 +184,7 @@ def _dry_run(
 
 def _duration(fewest: int, most: int) -> str:
     """Return how many requests are needed and how many hours the rate limit makes of them."""
-    per_hour = DEFAULT_RATE_LIMIT.per_hour
+    per_hour = retry.DEFAULT_RATE_LIMIT.per_hour
     if most == 0:
         return "Requests: 0."
     requests = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"

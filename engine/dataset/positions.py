@@ -35,10 +35,7 @@ def app_id(flow: Flow, what: date | str) -> str:
 
 
 def pulled(dataset: Dataset) -> Counter[str]:
-    """Return for each day, in ISO form, the sum of the positions that all flows have of it.
-
-    Each pull of a day, by any flow, makes its sum larger; an earlier sum never returns.
-    """
+    """Return the sum of each day's positions in all flows, which each pull of it increases."""
     sums = Counter[str]()
     for name, version in dataset.positions.items():
         sums[name.rpartition("/")[2]] += version
@@ -98,7 +95,7 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
 
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
-    """Yield the high watermark and the days' positions, in ms; a wrong clock may have set them."""
+    """Yield the high watermark and the days' positions, in ms."""
     prefix = f"{flow.name}/"
     for name, moment in dataset.positions.items():
         what = name.removeprefix(prefix)
@@ -114,10 +111,7 @@ def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
 
 
 def check_owner(flow: Flow, dataset: Dataset) -> None:
-    """Raise InputError if another flow fills the table and one of them has arrival windows (P4).
-
-    One would append events that the other has pulled, or will pull again.
-    """
+    """Raise InputError if two flows would fill the table, one of them by arrival windows (P4)."""
     ours = (flow.name, f"forgotten/{flow.name}")
     found = [name.rpartition("/")[::2] for name in dataset.positions]
     owners = {name for name, what in found if what == ARRIVAL}
@@ -136,10 +130,7 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
 
 
 def _check_wrong(reached: int | None, window: Window, now: int) -> None:
-    """Raise DatasetError unless a clock that was ahead has set the high watermark `reached`.
-
-    If it is not later than `now`, by Mixpanel's clock, this machine's clock is behind.
-    """
+    """Raise DatasetError unless a clock that was ahead has set the high watermark `reached`."""
     if reached is not None and not schedule.is_later(reached, now):
         raise DatasetError(
             f"This machine's clock is behind Mixpanel's: {window} was asked for again, and the "

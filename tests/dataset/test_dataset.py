@@ -647,7 +647,7 @@ def test_positions_of_ten_years_are_read_at_once(
     assert again.position("f/never") is None
     (root / "_delta_log").rename(root / "moved")
     assert {name: again.position(name) for name in names} == names
-    assert again._log.positions(1) is again._log.positions(1)
+    assert again._log.state(1) is again._log.state(1)
 
 
 def test_another_table_in_the_same_place(root: Path) -> None:

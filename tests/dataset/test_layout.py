@@ -17,8 +17,8 @@ PARTS = [
     "event_date=", "row_error_samples", "fileMetaData", "intent.json", "batch.json",
     "parsing_errors", "conversion_errors", ".damaged",
 ]  # fmt: skip
-# The payload of a run is rendered below the dataset's room: it names three files of a batch.
-ELSEWHERE = {"model/run_payload.py": ["row_errors", "row_error_samples", "input_files"]}
+# Records that version 0.1 wrote hold the path of a batch's inputs, as it was called then.
+ELSEWHERE = {"catalog/version_0_1.py": ["input_files"]}
 
 
 def literals(path: Path) -> Iterator[str]:

@@ -415,7 +415,6 @@ def test_disk_full_while_committing(
 # The command itself, but for its waits.
 HURRIED = """
 from engine.model import retry
-from engine.model import schedule
 retry.DEFAULT_RETRY_POLICY = retry.RetryPolicy(first=0.01, pause=0.01)
 from engine.cli.main import main
 main()

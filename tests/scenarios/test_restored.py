@@ -344,7 +344,7 @@ NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.file_hash}
         (replace(COMPACTED, rows=9), True),
         (replace(COMPACTED, rows=11), False),
         (DaySummary(), True),
-        (replace(OURS, gone=1), True),
+        (replace(OURS, missing=1), True),
         (OURS.plus(COMPACTED), False),
     ],
 )
@@ -352,7 +352,7 @@ def test_which_days_are_undone(there: DaySummary, undone: bool | None) -> None:
     """Those with fewer rows, missing files, or other files of this program; not those with more."""
     found = compare(DAY, there, NOTED)
     assert (found and found.undone) == undone
-    assert compare(DAY, replace(there, gone=0), {}) is None
+    assert compare(DAY, replace(there, missing=0), {}) is None
 
 
 def test_which_figures_are_noted() -> None:
