@@ -48,12 +48,12 @@ def clean_up(storage: Storage, keep_days: float, now: int) -> int:
 
 
 def _time(moment: int) -> str:
-    """Return how a ULID of that moment, in ms, begins; they sort by their times."""
+    """Return the first ten letters, the time, of a ULID of that moment in ms."""
     return str(ULID.from_timestamp(moment / 1000))[:10]
 
 
 def _files_to_delete(storage: Storage, folder: str) -> Iterator[str]:
-    """Yield the paths to delete of a batch; none if it holds more than notes on its inputs."""
+    """Yield the paths to delete of a batch that holds only notes on its inputs."""
     entries = list(storage.entries(folder))
     if not entries:
         yield f"{folder}/"

@@ -85,7 +85,7 @@ class Log:
         return version
 
     def mark(self, version: int) -> tuple[object, ...] | None:
-        """Return a value that another entry of that version does not have; None if it is gone."""
+        """Return a value that identifies the entry of `version`; None if it is missing."""
         found = self._storage.stat(_entry(version))
         return found.mark if found else None
 

@@ -67,7 +67,7 @@ class Project:
     dated: bool = True
     faults: list[Fault] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
-    asked_at: list[int] = field(default_factory=list)
+    request_times: list[int] = field(default_factory=list)
 
     @property
     def now_ms(self) -> int:
@@ -77,12 +77,12 @@ class Project:
     def wait_ms(self) -> int:
         """Ms until the rate limits allow a request; 0 allows one now, and counts it."""
         now = self.now_ms
-        self.asked_at = [at for at in self.asked_at if now - HOUR_MS < at <= now]
+        self.request_times = [at for at in self.request_times if now - HOUR_MS < at <= now]
         for most, span in ((self.per_hour, HOUR_MS), (self.per_second, 1000)):
-            recent = [at for at in self.asked_at if at > now - span]
+            recent = [at for at in self.request_times if at > now - span]
             if most is not None and len(recent) >= most:
                 return recent[-most] + span - now
-        self.asked_at.append(now)
+        self.request_times.append(now)
         return 0
 
     def fault_for(self, query: Query) -> Fault | None:
@@ -113,8 +113,8 @@ class Project:
             query = Query.parse(request.query_params, PROJECT_ID, today)
         except BadQuery as error:
             if error.as_json:
-                asked = f"{request.url.path}?{request.url.query}"
-                return JSONResponse({"request": asked, "error": str(error)}, 400)
+                target = f"{request.url.path}?{request.url.query}"
+                return JSONResponse({"request": target, "error": str(error)}, 400)
             return PlainTextResponse(f"{error}\n", 400)
         if wait := self.wait_ms():
             seconds = {"Retry-After": str(-(-wait // 1000))}

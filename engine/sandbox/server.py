@@ -144,7 +144,7 @@ class Sandbox:
         """Clear faults, requests, the rate limits' counts and a clock that was set."""
         self.project.faults.clear()
         self.project.requests.clear()
-        self.project.asked_at.clear()
+        self.project.request_times.clear()
         self.project.clock_ms = None
 
     def stop(self) -> None:

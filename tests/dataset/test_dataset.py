@@ -232,7 +232,7 @@ def test_superseded_files_of_a_clock_that_was_ahead(
 
 
 def test_places_that_cannot_be_a_dataset(tmp_path: Path) -> None:
-    """A file, a directory with other things in it, and another URI scheme: a sentence each."""
+    """A root that is a file, is not empty, or has another URI scheme is refused."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
@@ -264,7 +264,7 @@ def test_another_schema_or_source_is_refused(table: Dataset, root: Path) -> None
 
 
 def test_the_log_entry_of_a_commit(table: Dataset, root: Path) -> None:
-    """It names the batch, and gives readers row counts and bounds with which they skip files."""
+    """A commit names its batch, and has row counts and bounds by which readers skip files."""
     put(table, "A", [5, 9], 1)
     log = (root / "_delta_log" / f"{1:020}.json").read_text()
     entry = [json.loads(line) for line in log.splitlines()]
@@ -603,7 +603,7 @@ def sum_up(root: Path, parts: bool = False) -> None:
 
 @pytest.mark.parametrize("parts", [False, True])
 def test_positions_equal_those_of_deltalake(root: Path, parts: bool) -> None:
-    """They do, read from entries or from a checkpoint, and while the table grows."""
+    """Positions from entries or a checkpoint equal those of deltalake, as the table grows."""
 
     def positions(dataset: Dataset) -> list[int | None]:
         names, log = [f"f/{DAY}", f"f/{NEXT}", "f/never"], DeltaTable(root)

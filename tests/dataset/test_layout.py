@@ -70,7 +70,7 @@ def test_no_other_module_names_a_path_below_the_root() -> None:
     ],
 )
 def test_data_files_of_this_program(path: str, own: bool) -> None:
-    """They are told from those of other programs by their names."""
+    """This program's data files are recognised by their names."""
     assert layout.is_own_data_file(path) is own
     if own:
         number = int(path.removesuffix(".parquet").rpartition("-")[2])
@@ -81,13 +81,13 @@ def test_data_files_of_this_program(path: str, own: bool) -> None:
     "path", ["", "/etc/passwd", "../other", "a/../../b", "file:///x", "s3:/x", "a/.."]
 )
 def test_paths_that_lead_out_of_the_root(path: str) -> None:
-    """They are another table's, as in a shallow clone: nothing is deleted by them."""
+    """Paths outside the root belong to another table, as in a shallow clone."""
     assert not layout.is_inside(path)
     assert layout.is_inside("event_date=2024-01-02/B..0.parquet")
 
 
 def test_names_are_read_as_they_are_made() -> None:
-    """What one function makes of its arguments, another one finds in the name."""
+    """`parse_superseded` returns the arguments of `superseded`."""
     path = layout.superseded(17, "B-1")
     assert layout.parse_superseded(path.removeprefix(f"{layout.SUPERSEDED}/")) == (17, "B-1")
     assert layout.parse_superseded("x-B.json") is None

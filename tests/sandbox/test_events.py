@@ -33,7 +33,7 @@ def records(spec: Spec, day: date = DAY, **options: Any) -> list[dict[str, Any]]
 
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_a_day_is_the_same_bytes_each_time(shape: str) -> None:
-    """A day depends on the spec and its date alone, not on what was asked before."""
+    """A day depends on the spec and its date alone, not on earlier requests."""
     spec = Spec(shape=shape, events_per_day=3000, duplicate_percent=5, reject_percent=1)
     first = b"".join(day_lines(spec, DAY))
     list(day_lines(spec, DAY + timedelta(1)))
@@ -255,6 +255,6 @@ def test_where(where: str, properties: dict[str, Any], kept: bool) -> None:
      'properties["x"] == 1 properties["x"] == 1', "drop()"],
 )  # fmt: skip
 def test_where_refuses_the_rest(where: str) -> None:
-    """What is not understood is an error, never a filter that lets all through."""
+    """An expression that cannot be read is an error, never a filter that selects all."""
     with pytest.raises(ValueError, match="cannot read"):
         compile_where(where)

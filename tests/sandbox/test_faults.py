@@ -43,7 +43,7 @@ def sandbox(running: Sandbox) -> Sandbox:
 
 
 def connect(sandbox: Sandbox, *, gzip: bool = False, timeout: float = 10) -> socket.socket:
-    """A connection on which the export of DAY is asked for."""
+    """A connection on which the export of DAY is requested."""
     host, port = sandbox.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout)
     coding = "Accept-Encoding: gzip\r\n" if gzip else ""
@@ -268,7 +268,7 @@ def test_trickle(sandbox: Sandbox, gzip: bool) -> None:
 
 
 def test_delay(sandbox: Sandbox) -> None:
-    """Nothing at all for a while, then everything."""
+    """`delay`: no byte for a while, then the whole response."""
     sandbox.faults({"fault": "delay", "seconds": 0.3})
     with connect(sandbox, timeout=0.1) as connection:
         with pytest.raises(TimeoutError):

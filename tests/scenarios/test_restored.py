@@ -181,7 +181,7 @@ def test_a_table_without_figures(
 
 
 def test_restored_while_it_is_open(sandbox: Sandbox, root: Path) -> None:
-    """What was read of the table before the RESTORE is read again."""
+    """A table that is open reads its log again after a RESTORE."""
     backfill(sandbox, root)
     flow = flow_of(sandbox.url, root)
     dataset = Dataset(root, table_schema(RULES), flow.source)
@@ -223,7 +223,7 @@ UNDOING = [
 def test_the_daemon_pulls_undone_days_again(
     run: Run, name: str, undo: Callable[[Path], None]
 ) -> None:
-    """It brings back days and arrival windows that were undone, and no row twice."""
+    """A sync pulls days and arrival windows that were undone, and no row twice."""
     root = Path("data", name)
     assert sync(name)
     right = all_rows(root)
@@ -316,7 +316,7 @@ def test_a_missing_file(run: Run, harm: Callable[[Path], None], name: str) -> No
 
 
 def test_a_backfill_pulls_the_day_of_a_missing_file(sandbox: Sandbox, root: Path) -> None:
-    """The same command as before is enough."""
+    """The same backfill command pulls the day of a missing file again."""
     backfill(sandbox, root)
     right = rows(root)
     next(root.glob("event_date=2024-01-03/*.parquet")).unlink()
@@ -349,14 +349,14 @@ NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.file_hash}
     ],
 )
 def test_which_days_are_undone(there: DaySummary, undone: bool | None) -> None:
-    """Those with fewer rows, missing files, or other files of this program; not those with more."""
+    """Undone: days with fewer rows, missing files, or other files of this program."""
     found = compare(DAY, there, NOTED)
     assert (found and found.undone) == undone
     assert compare(DAY, replace(there, missing=0), {}) is None
 
 
 def test_which_figures_are_noted() -> None:
-    """A whole pull mends a day; rows that are added to a day that lost some do not."""
+    """A whole pull ends the loss of a day; rows that are added do not."""
     after = OURS.plus(DaySummary.of([(f"event_date={DAY}/C-0.parquet", 5)]))
     assert figures_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
     lost = replace(COMPACTED, rows=4)

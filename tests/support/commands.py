@@ -29,7 +29,7 @@ def variables(url: str) -> dict[str, str]:
 
 @dataclass
 class Said:
-    """How a command ended and what it said."""
+    """The exit status of a command, its stdout and its stderr."""
 
     status: int
     out: str

@@ -36,7 +36,7 @@ QUICK = Options(
 
 @dataclass
 class Pull:
-    """A finished backfill: its run items, and everything that it told."""
+    """A finished backfill: its run items, and the updates that it reported."""
 
     items: list[dict[str, Any]]
     told: list[RunUpdate] = field(default_factory=list)
