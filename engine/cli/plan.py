@@ -1,6 +1,6 @@
 """`plan`: show which requests the daemon would send now, and why."""
 
-from engine.cli.console import closed_stdout_allowed, print_json, print_message, utc_minute
+from engine.cli.console import print_json, print_message, utc_minute
 from engine.cli.flow_selection import statuses_of
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, OnlyFlow, RequiredConfig
@@ -21,10 +21,9 @@ def plan(config_file: RequiredConfig, flow: OnlyFlow = None, as_json: AsJson = F
             for each in statuses
         ])  # fmt: skip
         return
-    with closed_stdout_allowed():
-        rows = [(each.flow.name, due.why, due.window) for each in statuses for due in each.due]
-        if rows:
-            progress.table(["flow", "why", "window"], rows)
+    rows = [(each.flow.name, due.why, due.window) for each in statuses for due in each.due]
+    if rows:
+        progress.table(["flow", "why", "window"], rows)
     for each in statuses:
         name = each.flow.name
         for note in filter(None, (each.undone, each.changed)):

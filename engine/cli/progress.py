@@ -11,7 +11,7 @@ from contextlib import suppress
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.cli.console import utc_minute
+from engine.cli.console import closed_stdout_allowed, utc_minute
 from engine.model.batch import Tally
 from engine.model.clock import duration
 from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS, RunRecord
@@ -130,8 +130,9 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
         for line in lines:
             line[:] = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
     space = "  " if sys.stdout.isatty() else "\t"
-    for line in lines:
-        print(space.join(line).rstrip(" "))  # noqa: T201 - this is the place for it
+    with closed_stdout_allowed():
+        for line in lines:
+            print(space.join(line).rstrip(" "))  # noqa: T201 - this is the place for it
 
 
 def by_another_mapping(days: int) -> str:
@@ -167,11 +168,10 @@ def summary(records: list[RunRecord], days: int, dataset: str, otherwise: int = 
 
 def history(records: list[RunRecord]) -> None:
     """Print runs as a table."""
-    columns = [
-        "started (UTC)", "flow", "window", "status", "rows", "rejected", "duplicates", "took",
-        "error",
-    ]  # fmt: skip
-    table(columns, map(_row, records))
+    counts = ["rows", "rejected", "duplicates"]
+    table(
+        ["started (UTC)", "flow", "window", "status", *counts, "took", "error"], map(_row, records)
+    )
 
 
 def _row(record: RunRecord) -> list[str]:

@@ -8,15 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli import options
-from engine.cli.console import (
-    PROGRAM,
-    closed_stdout_allowed,
-    print_json,
-    print_message,
-    print_result,
-    with_tracebacks,
-)
+from engine.cli import console, options
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, FlowName, MappingName, SchemaName
 from engine.control import declared_flows
@@ -39,7 +31,7 @@ app = typer.Typer(
     name="rejects",
     rich_markup_mode=None,
     help="List, show and replay rejected lines.",
-    epilog=f"Example: {PROGRAM} rejects list",
+    epilog=f"Example: {console.PROGRAM} rejects list",
 )
 
 DatasetUri = Annotated[
@@ -48,7 +40,7 @@ DatasetUri = Annotated[
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="As `rejects list` names it.")]
 
 
-@app.command("list", epilog=f"Example: {PROGRAM} rejects list --dataset data/events")
+@app.command("list", epilog=f"Example: {console.PROGRAM} rejects list --dataset data/events")
 def list_(
     dataset: DatasetUri = None,
     config_file: ConfigFile = None,
@@ -59,16 +51,15 @@ def list_(
     uri = _dataset_uri(dataset, config_file, flow)
     pending = batch_replay.pending(_open_dataset(uri))
     if as_json:
-        print_json([each.as_json() for each in pending])
+        console.print_json([each.as_json() for each in pending])
     elif pending:
-        with closed_stdout_allowed():
-            columns = ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
-            progress.table(columns, map(_batch_row, pending))
+        columns = ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
+        progress.table(columns, map(_batch_row, pending))
     else:
-        print_message(f"No rejects that matter in {uri}: nothing waits for a replay.")
+        console.print_message(f"No rejects that matter in {uri}: nothing waits for a replay.")
 
 
-@app.command(epilog=f"Example: {PROGRAM} rejects show 01EF01X41KJD82Y9ZX6ET54PCZ --limit 5")
+@app.command(epilog=f"Example: {console.PROGRAM} rejects show 01EF01X41KJD82Y9ZX6ET54PCZ --limit 5")
 def show(
     batch: BatchId,
     dataset: DatasetUri = None,
@@ -92,17 +83,17 @@ def show(
 
     folder = batch_replay.rejects_folder(table, batch)
     entries = takewhile(is_within_limit, rejected_lines.entries(folder))
-    with closed_stdout_allowed():
-        if as_json:
-            for entry in entries:
-                typer.echo(json.dumps(entry))
-        else:
-            rows = (_line_row(entry) for entry in entries if not entry.get("_part"))
-            progress.table(["code", "reason", "line"], rows)
+    if as_json:
+        for entry in entries:
+            console.print_result(json.dumps(entry))
+    else:
+        rows = (_line_row(entry) for entry in entries if not entry.get("_part"))
+        progress.table(["code", "reason", "line"], rows)
 
 
 @app.command(
-    epilog=f"Example: {PROGRAM} rejects replay 01EF01X41KJD82Y9ZX6ET54PCZ --schema mended.json"
+    epilog=f"Example: {console.PROGRAM} rejects replay 01EF01X41KJD82Y9ZX6ET54PCZ "
+    "--schema mended.json"
 )
 def replay(
     context: typer.Context,
@@ -123,22 +114,24 @@ def replay(
     chosen = options.override(chosen, dataset=dataset, mapping=mapping, schema=schema)
     rules = open_flow.rules_of(chosen)
     lines = progress.Lines()
-    callback = with_tracebacks(lines) if context.obj.debug else lines
+    callback = console.with_tracebacks(lines) if context.obj.debug else lines
     table = open_flow.dataset_of(chosen, rules)
-    with buffered.BufferedCatalog(home, print_message) as catalog:
+    with buffered.BufferedCatalog(home, console.print_message) as catalog:
         job = batch_replay.Replay(chosen, rules, table, catalog, callback)
         try:
             record = job.run(batch)
         except KeyboardInterrupt:
-            return print_message(
+            return console.print_message(
                 f"Stopped. Nothing is half done. To go on: {context.obj.command_line}", 1
             )
     if job.left_out:
-        print_message(f"{job.left_out:,} lines were left out: their days were pulled again since.")
+        console.print_message(
+            f"{job.left_out:,} lines were left out: their days were pulled again since."
+        )
     if as_json:
-        print_json(envelope([record]))
+        console.print_json(envelope([record]))
     else:
-        print_result(progress.summary([record], 1, chosen.dataset))
+        console.print_result(progress.summary([record], 1, chosen.dataset))
     return 1 if record.status == FAILED else 0
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.console import closed_stdout_allowed, print_json, print_message
+from engine.cli.console import print_json, print_message
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, parse_choice
 from engine.config import environment
@@ -42,8 +42,7 @@ def runs(
     if as_json:
         print_json(envelope(records))
     elif records:
-        with closed_stdout_allowed():
-            progress.history(records)
+        progress.history(records)
     elif known and flow is not None and flow not in known:
         print_message(f'{path} has no run of a flow "{flow}". It has runs of: {", ".join(known)}.')
     else:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from engine.cli.console import closed_stdout_allowed, print_json, print_message, utc_minute
+from engine.cli.console import print_json, print_message, utc_minute
 from engine.cli.flow_selection import Home, existing_home, statuses_of
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, OnlyFlow
@@ -35,8 +35,7 @@ def status(
     if as_json:
         print_json([each.as_json() for each in statuses])
     else:
-        with closed_stdout_allowed():
-            progress.table(COLUMNS, map(_row, statuses))
+        progress.table(COLUMNS, map(_row, statuses))
     problems = {each.flow.name: " ".join(each.faults) for each in statuses} | problems
     for name, why in problems.items():
         if why:

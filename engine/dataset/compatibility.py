@@ -17,19 +17,10 @@ COLUMNS = "mixpanel-etl.columns"  # the table property that names the columns it
 
 # Features without effect on a writer of whole files as long as no property or column uses them.
 HARMLESS = {
-    "appendOnly",
-    "changeDataFeed",
-    "checkConstraints",
-    "columnMapping",
-    "deletionVectors",
-    "generatedColumns",
-    "identityColumns",
-    "invariants",
-    "inCommitTimestamp",
-    "timestampNtz",
-    "v2Checkpoint",
-    "vacuumProtocolCheck",
-}
+    "appendOnly", "changeDataFeed", "checkConstraints", "columnMapping", "deletionVectors",
+    "generatedColumns", "identityColumns", "invariants", "inCommitTimestamp", "timestampNtz",
+    "v2Checkpoint", "vacuumProtocolCheck",
+}  # fmt: skip
 UNSET = "ALTER TABLE … UNSET TBLPROPERTIES ('{}')"
 SWITCHES = {
     "delta.appendOnly": "is append-only, and this program replaces days",

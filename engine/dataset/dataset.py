@@ -75,8 +75,6 @@ class Dataset(RecoverableTable):
         self.commit(batch_id, [], {}, dict.fromkeys(app_ids, 0) | marks, None)
         self.discard(batch_id)
 
-    # The lock ------------------------------------------------------------------------------
-
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the table, then finish or roll back interrupted commits; DatasetError if in use."""
@@ -102,8 +100,6 @@ class Dataset(RecoverableTable):
         if self.damage:
             with self.locked():
                 pass
-
-    # Staging -------------------------------------------------------------------------------
 
     def clean_up_batches(self, keep_days: float, now: int) -> None:
         """Delete the folders of batches without rejects older than `keep_days`; once a day."""

@@ -34,8 +34,6 @@ class Log:
         self.cut_off: list[int] = []  # the newest versions, if their entries cannot be read
         self.broken: list[str] = []  # checkpoints that cannot be read
 
-    # Versions --------------------------------------------------------------------------------
-
     def has_table(self) -> bool:
         """Whether there is a table: deltalake, killed while it makes one, leaves an empty log."""
         return any(ENTRY.fullmatch(name) for name in self._names())
@@ -92,8 +90,6 @@ class Log:
     def sync(self, version: int) -> None:
         """Force the entry of `version`, and its checkpoint if there is one, to the disk (P2)."""
         self._storage.sync([_entry(version), _checkpoint(version), LAST_CHECKPOINT])
-
-    # Damage ----------------------------------------------------------------------------------
 
     def _is_cut_off(self, version: int) -> bool:
         """Whether the entry of `version` is needed and is not whole."""
@@ -170,8 +166,6 @@ class Log:
             f"{self._place(path)} cannot be read, and the table needs it. Put it back from a "
             "backup, or give the flow another dataset and pull its days again."
         )
-
-    # What the log says -----------------------------------------------------------------------
 
     def mentioned(self) -> set[str]:
         """Return every file that an entry or a checkpoint says was added or removed."""

@@ -68,14 +68,12 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     first = latest_day(min(begins), zone) - 2 * DAY
     if flow.backfill_from:
         first = min(first, flow.backfill_from)
-    names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
-    prefix = f"{flow.name}/"
-    for name in dataset.positions:  # days outside that range, which a backfill pulled
-        if name.startswith(prefix) and is_day(name[len(prefix) :]):
-            names[name] = date.fromisoformat(name[len(prefix) :])
+    days = {*each_day(first, latest_day(now, zone))}
     known = dataset.positions  # the log is read once for all; empty if only deltalake can read it
+    of_flow = (name.removeprefix(f"{flow.name}/") for name in known)
+    days |= {date.fromisoformat(name) for name in of_flow if is_day(name)}  # of a backfill
     position = known.get if known else dataset.position
-    pulled = {day: position(name) for name, day in names.items()}
+    pulled = {day: position(app_id(flow, day)) for day in days}
     lost = undone(flow, dataset)
     # A position in the future was noted before the clock was set back: when is unknown.
     counted = {
@@ -96,10 +94,9 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
     """Yield the high watermark and the days' positions, in ms."""
-    prefix = f"{flow.name}/"
     for name, moment in dataset.positions.items():
-        what = name.removeprefix(prefix)
-        if name.startswith(prefix) and (what == ARRIVAL or is_day(what)):
+        owner, _, what = name.rpartition("/")
+        if owner == flow.name and (what == ARRIVAL or is_day(what)):
             yield moment
 
 

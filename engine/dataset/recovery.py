@@ -32,8 +32,6 @@ class RecoverableTable(Table):
         super().__init__(root, schema, source)
         self._locked_id: str | None = None  # of the table that was there when it was locked
 
-    # Commits ---------------------------------------------------------------------------------
-
     def _sweep(self) -> None:
         """Finish or roll back every interrupted commit, without listing the data files (P2)."""
         for name, kind in sorted(self._storage.entries(layout.STAGING)):
@@ -99,8 +97,6 @@ class RecoverableTable(Table):
             self._storage.delete([layout.intent(batch_id)])
             self._storage.delete([f"{layout.staged(batch_id)}/"])
 
-    # Files -----------------------------------------------------------------------------------
-
     def _orphans(self) -> list[str]:
         """Return the data files of this program that neither the log nor SUPERSEDED names."""
         known = self._log.mentioned()
@@ -150,8 +146,6 @@ class RecoverableTable(Table):
                 later = layout.superseded(now + max(0, due - made), batch_id)
                 self._storage.write(later, intent.as_text())
             self._storage.delete([path])
-
-    # Damage ----------------------------------------------------------------------------------
 
     def _mend(self) -> None:
         """Set aside what a crash left of the log, and delete the files of lost entries."""

@@ -24,13 +24,8 @@ USERS = 4096
 HOUR_MS = 3_600_000
 QUARTER_MS = 900_000  # no zone has shifted by less since 1972
 
-SLOTS = (
-    (b'"<time>"', b"%d"),
-    (b'"<user>"', b'"%s"'),
-    (b'"<insert>"', b'"%s"'),
-    (b'"<api>"', b"%d"),
-    (b'"<processed>"', b"%d"),
-)
+SLOTS = ((b'"<time>"', b"%d"), (b'"<user>"', b'"%s"'), (b'"<insert>"', b'"%s"'),
+         (b'"<api>"', b"%d"), (b'"<processed>"', b"%d"))  # fmt: skip
 LATEST = "mp_processing_time_ms"
 UNUSED = b"%.0a"  # formats a value to nothing
 

@@ -1016,7 +1016,7 @@ def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_check_names_mapping_and_schema(run: Run, sandbox: Sandbox) -> None:
-    """`check` reports the problems of both flows."""
+    """`check` reports a wrong mapping and a wrong schema together."""
     Path("mine.json").write_text('{"type": "wrong"}')
     Path("flows.toml").write_text(
         f'[connections.shop]\nhost = "{sandbox.url}"\n[flows.events]\nconnection = "shop"\n'
@@ -1048,7 +1048,7 @@ def test_runs_leaves_no_trace(run: Run) -> None:
 
 
 def test_a_dataset_below_a_file(run: Run) -> None:
-    """Nothing was tried: exit 2."""
+    """A dataset below a file is refused with exit status 2."""
     Path("a-file").touch()
     said = run("backfill", *ONE_DAY, "--dataset=a-file/table")
     assert said.status == 2
@@ -1129,7 +1129,7 @@ def test_demo_twice(run: Run) -> None:
 
 
 def test_demo_elsewhere(run: Run) -> None:
-    """The demo changes no files of others in ./demo-data."""
+    """The demo refuses a ./demo-data with other files, and changes none."""
     Path("demo-data").mkdir()
     Path("demo-data", "letters").write_text("mine")
     said = run("demo")

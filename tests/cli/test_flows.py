@@ -46,7 +46,7 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def keep(name: str, now: int = NOON) -> list[RunRecord]:
-    """What a tick of the flow does, in this process."""
+    """Sync the flow once, as a tick does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: now, rate_limit=FAST))
 
@@ -226,7 +226,7 @@ def test_what_came_well_hides_nothing(
 
 
 def test_what_could_not_begin_is_no_failure_of_a_day(run: Run) -> None:
-    """Once a mapping is there again, the running day is pulled at once, however long it was not."""
+    """After a missing mapping is back, the running day is pulled at once."""
     good = Path("flows.toml").read_text()
     Path("flows.toml").write_text(good + 'mapping = "nowhere"\n')
     for _ in range(5):
@@ -288,7 +288,7 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
 
 
 def test_a_dry_run_tells_of_the_first_arrival_window(run: Run) -> None:
-    """The first arrival window is pulled before any day."""
+    """--dry-run lists the flow's first arrival window before the days."""
     words = ("backfill", "--config=flows.toml", "--dry-run", "--flow")
     days = ("--from-date=2024-01-08", "--to-date=2024-01-08", "--force")
     said = run(*words, "events", *days).out
@@ -349,7 +349,7 @@ def test_a_day_rests_for_its_own_faults_alone(run: Run, sandbox: Sandbox) -> Non
 
 
 def test_a_flow_of_days_that_is_well_again(run: Run) -> None:
-    """A flow whose first window failed once starts at a later tick."""
+    """`status` no longer reports a flow that failed to start, once it has run."""
     good = Path("flows.toml").read_text()
     Path("flows.toml").write_text(good + 'mapping = "nowhere"\n')
     with pytest.raises(InputError):

@@ -651,7 +651,7 @@ def test_positions_of_ten_years_are_read_at_once(
 
 
 def test_another_table_in_the_same_place(root: Path) -> None:
-    """What was read of a table that was deleted and made anew is read again under the lock."""
+    """A table that was deleted and made anew is read again under the lock."""
 
     def make(version: int) -> Dataset:
         dataset = Dataset(root, SCHEMA, SOURCE)
@@ -669,7 +669,7 @@ def test_another_table_in_the_same_place(root: Path) -> None:
 
 
 class Synced:
-    """What was forced to the disk, by inode, and which names were below the root at that moment."""
+    """Record what is forced to the disk, by inode, and the names below the root then."""
 
     def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
         self.files: dict[int, set[str]] = {}

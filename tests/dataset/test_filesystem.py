@@ -1,4 +1,4 @@
-"""What a file system lacks is done without where that is safe, and named otherwise (P2)."""
+"""Calls that a file system lacks: pulls do without them where that is safe, or fail (P2)."""
 
 import errno
 import os
@@ -161,7 +161,7 @@ def test_a_catalog_that_needs_shared_memory(shim: Path, tmp_path: Path) -> None:
 def test_the_daemon_with_its_control_plane(
     shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon starts, makes its token, and responds on a disk without shared memory."""
+    """A daemon starts, makes its token, and responds on a disk that lacks these calls."""
     clock = clock_of(3600)
     lacks = {**UNSUPPORTED, "link": errno.EPERM}
     with Sandbox(Spec(events_per_day=20), now=clock.now) as sandbox:

@@ -36,7 +36,7 @@ def literals(path: Path) -> Iterator[str]:
 
 
 def spelled(text: str) -> list[str]:
-    """What `text` spells of NAMES and PARTS."""
+    """Return those of NAMES and PARTS that `text` contains."""
     names = set(text.replace("'", "/").split("/"))
     return [name for name in NAMES if name in names] + [part for part in PARTS if part in text]
 

@@ -327,7 +327,7 @@ BLOCKS = st.lists(
 @settings(deadline=None)
 @given(blocks=BLOCKS, before=st.integers(0, 40))
 def test_places_do_not_depend_on_blocks(blocks: list[bytes], before: int) -> None:
-    """However the lines are blocked, a line is inserted, and the body cut, at the same place."""
+    """Lines are inserted, and bodies cut, at the same line in blocks of any size."""
     whole = [line + b"\n" for line in b"".join(blocks).split(b"\n")[:-1]]
     wanted = b"".join([*whole[:before], b"X\n", *whole[before:]])
     assert b"".join(insert(iter(blocks), before, iter([b"X\n"]))) == wanted

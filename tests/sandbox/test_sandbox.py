@@ -276,7 +276,7 @@ def test_requests_are_logged(sandbox: Sandbox) -> None:
 
 
 def test_it_explains_itself(sandbox: Sandbox) -> None:
-    """Every response and page says that this is not Mixpanel."""
+    """The page at / says that this is not Mixpanel."""
     assert b"NOT Mixpanel" in call(sandbox.url, "GET", "/")[2]
 
 

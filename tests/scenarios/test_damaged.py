@@ -133,7 +133,7 @@ def everything() -> dict[str, bytes]:
 
 
 def test_several_entries_are_cut_off(run: Run) -> None:
-    """All entries that a power cut took are set aside."""
+    """Several newest entries that are cut off are all set aside."""
     right = rows(TABLE.absolute())
     for entry in sorted(LOG.glob("*.json"))[1:]:
         cut_in_half(entry)
@@ -328,7 +328,7 @@ NAMES = ["junk", "x-y.json", "-1-B.json", "99999999999999999999-B.json", "1-B.js
 def test_junk_among_lists_of_replaced_files(
     table: Dataset, name: str, what: Callable[[Path], None]
 ) -> None:
-    """A damaged list of replaced files is set aside and named once, and commits go on."""
+    """Junk among the lists of replaced files is set aside and named once, and commits go on."""
     kept = table.root / "_superseded"
     kept.mkdir()
     what(kept / name)

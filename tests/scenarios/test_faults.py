@@ -143,7 +143,7 @@ def test_a_fault_that_stays(sandbox: Sandbox, root: Path, fault: Fault, cause: s
     ],
 )
 def test_a_response_that_repeats_the_credentials(sandbox: Sandbox, root: Path, body: str) -> None:
-    """P7: the error on a 200 without events, or that ends in text, shows no event."""
+    """P7: an error that quotes a response shows no credentials, not even a part of them."""
     basic = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
     text = (body % (USERNAME, PASSWORD)).replace("BASIC", basic).replace("HALF", basic[:-6])
     sandbox.faults(answer(200, body=text) | {"times": ALWAYS})

@@ -119,7 +119,7 @@ def test_undone_days_are_pulled_again(
     days: list[date],
     then: Callable[[Path], None],
 ) -> None:
-    """The same backfill pulls those days and no others, whatever became of the log."""
+    """The same backfill pulls the undone days alone, also with a checkpoint in the log."""
     backfill(sandbox, root)
     right = all_rows(root)
     undo(root)
@@ -368,7 +368,7 @@ def test_which_figures_are_noted() -> None:
 
 
 def test_undone_days_are_due_first() -> None:
-    """They are due whole, before the high watermark beside arrival windows, in a window alone."""
+    """Undone days are due first, one a window; with arrival windows, up to the watermark."""
     flow = flow_of("http://127.0.0.1", Path("t"), windows="day", backfill_from=FOUR[0])
     now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
     whole = dict.fromkeys(FOUR, now)

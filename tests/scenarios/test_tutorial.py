@@ -57,7 +57,7 @@ class Person:
         return self.walk[-1][1:]
 
     def call(self, printed: str) -> tuple[int, Any]:
-        """The same, of a call as the tutorial prints it."""
+        """Run a call as the tutorial prints it."""
         return self.curl(self.mine(printed))
 
     def mine(self, printed: str) -> str:

@@ -1,4 +1,4 @@
-"""What the tests of the control plane's routes share: a state, and a client of its application."""
+"""A state of the control plane, and a client of its application without a server."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ def keep_source(state: AppState, connection: str, project: str = str(PROJECT_ID)
 
 
 def problem(answer: Any, number: str) -> str:
-    """Return the detail of a response that is the problem of that number."""
+    """Check that a response is the problem of that number; return its message."""
     body = answer.json()
     assert body["type"] == f"https://ns.adobe.com/aep/errors/FLOW-{number}", body
     assert answer.status_code == body["status"] == int(number[-3:])

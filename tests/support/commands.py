@@ -1,4 +1,4 @@
-"""What the tests of commands share: the command line in this process, or as one of its own."""
+"""The command line, in this process or in another one."""
 
 import os
 import subprocess

@@ -120,7 +120,7 @@ class Trial:
             process.wait()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """What was logged so far."""
+        """Return the log entries so far."""
         if not self.log.exists():
             return []
         said = [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
