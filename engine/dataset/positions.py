@@ -114,7 +114,7 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
     owners = {name for name, what in found if what == ARRIVAL}
     if owners and flow.name not in owners:
         raise InputError(
-            f'The table {dataset.root} is kept by the flow "{min(owners)}", as events '
+            f'The table {dataset.root} is filled by the flow "{min(owners)}", as events '
             "arrive. Let that flow pull them, or use another dataset."
         )
     others = {name for name, what in found if is_day(what) and name not in ours}
@@ -154,7 +154,7 @@ def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[dat
         )
     if begins is not None and reached not in (begins, None):
         raise DatasetError(
-            f"The table {dataset.root} was changed by somebody else while {window} was "
+            f"The table {dataset.root} was changed by another program while {window} was "
             "pulled. Nothing was committed; the next run starts from what it holds now."
         )
     return {} if window.arrival else dataset.held(window.days)
