@@ -96,11 +96,12 @@ class Project:
 
     async def export(self, request: Request) -> Response:
         """GET /api/2.0/export."""
+        requests = self.requests
         entry: dict[str, Any] = {"params": dict(request.query_params), "time": self.now_ms}
         response = await self.answer(request, entry)
         if self.dated and "date" not in response.headers:
             response.headers["date"] = formatdate(entry["time"] / 1000, usegmt=True)
-        self.requests.append(entry | {"status": response.status_code})
+        requests.append(entry | {"status": response.status_code})
         return response
 
     async def answer(self, request: Request, entry: dict[str, Any]) -> Response:

@@ -143,7 +143,7 @@ class Sandbox:
     def reset(self) -> None:
         """Clear faults, requests, the rate limits' counts and a clock that was set."""
         self.project.faults.clear()
-        self.project.requests.clear()
+        self.project.requests = []  # requests under way write to the old list
         self.project.request_times.clear()
         self.project.clock_ms = None
 

@@ -7,6 +7,7 @@ import socket
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from threading import Event
 from typing import Any
 from urllib.parse import urlencode
 
@@ -275,6 +276,25 @@ def test_delay(sandbox: Sandbox) -> None:
             connection.recv(10)
         connection.settimeout(10)
         assert connection.recv(10) == b"HTTP/1.1 2"
+
+
+def test_a_reset_forgets_requests_under_way(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that a fault delays past `reset` is not among the requests after it."""
+    began = Event()
+
+    def now() -> int:
+        began.set()
+        return NOON
+
+    monkeypatch.setattr(sandbox.project, "now", now)
+    sandbox.faults({"fault": "delay", "seconds": 0.3})
+    with connect(sandbox) as connection:
+        assert began.wait(10)
+        sandbox.reset()
+        assert connection.recv(10) == b"HTTP/1.1 2"
+    assert sandbox.requests == []
 
 
 def test_faults_queue_and_count_down(sandbox: Sandbox) -> None:
