@@ -131,6 +131,10 @@ class Catalog:
         rows = self.read(query, [id_])
         return runs.from_row(rows[0]) if rows else None
 
+    def flow_names(self) -> list[str]:
+        """Return the names of the flows that have runs."""
+        return [flow for (flow,) in self.read("SELECT DISTINCT flow FROM runs ORDER BY flow")]
+
     def scheduled_flows(self) -> set[str]:
         """Return the names of the flows that have scheduled runs."""
         query = "SELECT DISTINCT flow FROM runs WHERE status = ?"

@@ -3,40 +3,29 @@
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from engine.cli import options
-from engine.cli.console import (
-    Invocation,
-    print_json,
-    print_message,
-    print_result,
-    with_tracebacks,
-)
+from engine.cli.console import Invocation, print_json, print_message, print_result, with_tracebacks
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, DatasetUri, FlowName, MappingName, SchemaName
 from engine.control import declared_flows, run_payload
 from engine.errors import InputError
-from engine.model import due_windows, run_record
+from engine.model import due_windows, retry, run_record
 from engine.model.flow import Flow, superseded_in_words
-from engine.model.retry import DEFAULT_RATE_LIMIT
 from engine.model.window import Window, consecutive, each_day
 from engine.sync import open_flow
-
-if TYPE_CHECKING:
-    from engine.dataset.dataset import Dataset
-    from engine.sync.options import Options
-    from engine.sync.pull import Rules
 
 with lazy_imports():
     from engine.catalog import buffered
     from engine.cli import progress
+    from engine.dataset import dataset as delta_dataset
     from engine.dataset import positions, single_days
     from engine.mixpanel import client
     from engine.sync import backfill as day_backfill
-    from engine.sync import day_marks
+    from engine.sync import day_marks, pull
     from engine.sync import options as sync_options
     from engine.sync import status as flow_status
 
@@ -107,7 +96,6 @@ def backfill(
 
 
 def _days(flow: Flow, from_date: str, to_date: str) -> list[date]:
-    """Parse the days from --from-date to --to-date, both inclusive."""
     zone = flow.connection.zone
     first = options.parse_day("--from-date", from_date, zone)
     last = options.parse_day("--to-date", to_date, zone)
@@ -117,8 +105,8 @@ def _days(flow: Flow, from_date: str, to_date: str) -> list[date]:
 
 
 def _backfill(
-    invocation: Invocation, flow: Flow, rules: "Rules", home: Path, days: list[date],
-    settings: "Options", *, as_json: bool,
+    invocation: Invocation, flow: Flow, rules: "pull.Rules", home: Path, days: list[date],
+    settings: "sync_options.Options", *, as_json: bool,
 ) -> int:  # fmt: skip
     """Pull the days, print the runs or their summary, and return the exit status."""
     table = open_flow.dataset_of(flow, rules)
@@ -147,21 +135,20 @@ def _backfill(
     return 1 if any(record.status == run_record.FAILED for record in records) else 0
 
 
-def _report_changes(flow: Flow, table: "Dataset", days: list[date]) -> None:
-    """P10: print what another program did to the days before any of them is called complete."""
+def _report_changes(flow: Flow, table: "delta_dataset.Dataset", days: list[date]) -> None:
+    """Print which of the days other programs changed (P10)."""
     changes, undone = table.changes(days), positions.undone(flow, table, days)
     if undone:
-        print_message(
-            f"Not as it was pulled, and pulled again: {flow_status.listed(undone.values())}."
-        )
+        listed = flow_status.listed(undone.values())
+        print_message(f"Not as it was pulled, and pulled again: {listed}.")
     if unchanged := [change for change in changes.values() if not change.undone]:
-        print_message(
-            "Changed by another program, and left so without --force: "
-            f"{flow_status.listed(unchanged)}."
-        )
+        listed = flow_status.listed(unchanged)
+        print_message(f"Changed by another program, and left so without --force: {listed}.")
 
 
-def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, force: bool) -> int:
+def _dry_run(
+    flow: Flow, rules: "pull.Rules", days: list[date], size: int | None, *, force: bool
+) -> int:
     """Print which days are due, how long they take, and the URL of every request."""
 
     def print_url(window: Window) -> None:
@@ -197,15 +184,13 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
 
 def _duration(fewest: int, most: int) -> str:
     """Return how many requests are needed and how many hours the rate limit makes of them."""
-    per_hour = DEFAULT_RATE_LIMIT.per_hour
+    per_hour = retry.DEFAULT_RATE_LIMIT.per_hour
     if most == 0:
         return "Requests: 0."
     requests = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
     least, hours = -(-fewest // per_hour), -(-most // per_hour)
-    if hours == 1:
-        time = "within an hour"
-    else:
-        time = f"in {hours:,} hours" if least == hours else f"in {least:,} to {hours:,} hours"
+    span = f"{hours:,}" if least == hours else f"{least:,} to {hours:,}"
+    time = "within an hour" if hours == 1 else f"in {span} hours"
     return (
         f"Requests: {requests}. At {per_hour} an hour, which is what Mixpanel allows a project, "
         f"that is done {time}."

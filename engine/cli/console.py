@@ -80,9 +80,7 @@ def open_streams() -> None:
 
 
 def listen_to_signals() -> None:
-    """P8: raise KeyboardInterrupt on SIGTERM and SIGINT; a second signal does not interrupt the
-    clean-up.
-    """
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT; a second one spares the clean-up (P8)."""
     last_signal = float("-inf")
 
     def stop(*_: object) -> None:

@@ -5,7 +5,7 @@ import os
 from datetime import date
 from pathlib import Path
 
-from engine.cli.console import closed_stdout_allowed, print_message, print_result
+from engine.cli.console import print_message, print_result
 from engine.cli.lazy_imports import lazy_imports
 from engine.config import environment
 from engine.config.shipped_files import find
@@ -60,7 +60,6 @@ def demo() -> int:
         return 1
     files = [str(path) for path in sorted(ROOT.glob(layout.DATA_FILES))]
     rows = arrow_dataset.dataset(files).head(10).to_pylist()
-    with closed_stdout_allowed():
-        progress.table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
+    progress.table(COLUMNS, ([row["_extconndev"][name] for name in COLUMNS] for row in rows))
     print_result(QUERY.format(root=ROOT, files=ROOT / layout.DATA_FILES))
     return 0

@@ -1,8 +1,9 @@
 """Find the flows that --config, --home and --flow select, with the status of each."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -13,9 +14,6 @@ from engine.config.tables import reading
 from engine.control import declared_flows
 from engine.errors import InputError
 from engine.sync import open_flow
-
-if TYPE_CHECKING:
-    from engine.sync.status import FlowStatus
 
 with lazy_imports():
     from engine.catalog import database, resources
@@ -32,7 +30,7 @@ Home = Annotated[
 
 def statuses_of(
     config_file: Path | None, flow_name: str | None, home: Path | None = None
-) -> tuple[list["FlowStatus"], dict[str, str]]:
+) -> tuple[list["status.FlowStatus"], dict[str, str]]:
     """Return the status of each selected flow, and why other flows of the home cannot run.
 
     Reads the catalog, if there is one; InputError where no flow is selected.
@@ -47,35 +45,24 @@ def statuses_of(
     if not flows and not problems:
         names = ", ".join((*config.flows, *stored))
         wanted = "flow" if flow_name is None else f'flow "{flow_name}"'
-        rest = f"It has: {names}." if names else "It has none: declare one, or apply a file."
+        rest = (
+            f"It has: {names}." if names else "Declare one in a configuration file, or apply one."
+        )
         raise InputError(f"{config_file or config.home} has no {wanted}. {rest}")
-    declared_at = _declared_at(config_file, config)
-    now = open_flow.now()
-
-    def all_statuses(catalog: "database.Catalog | None") -> list["FlowStatus"]:
+    declared_at = dict[str, int]()  # in ms; a flow that never ran may be as young as its file
+    if config_file is not None:
+        with reading(config_file):
+            changed = config_file.stat().st_mtime_ns // 1_000_000
+        declared_at = dict.fromkeys(config.flows, changed)
+    has_catalog = (config.home / declared_flows.CATALOG).exists()
+    with database.Catalog(config.home) if has_catalog else nullcontext() as catalog:
+        for resource in resources.Resources(catalog).all("flows") if catalog else ():
+            declared_at[to_flow.name_of(resource)] = resource.created_at
+        now = open_flow.now()
         return [
             status.FlowStatus(flow, catalog, now, declared_at.get(flow.name, 0))
             for flow in flows.values()
-        ]
-
-    if not (config.home / declared_flows.CATALOG).exists():
-        return all_statuses(None), problems
-    with database.Catalog(config.home) as catalog:
-        for resource in resources.Resources(catalog).all("flows"):
-            declared_at[to_flow.name_of(resource)] = resource.created_at
-        return all_statuses(catalog), problems
-
-
-def _declared_at(config_file: Path | None, config: Config) -> dict[str, int]:
-    """Return the modification time of a configuration file, in ms, for each of its flows.
-
-    A flow that never ran may be as young as that.
-    """
-    if config_file is None:
-        return {}
-    with reading(config_file):
-        changed = config_file.stat().st_mtime_ns // 1_000_000
-    return dict.fromkeys(config.flows, changed)
+        ], problems
 
 
 def existing_home(home: Path | None) -> Path:
@@ -85,8 +72,8 @@ def existing_home(home: Path | None) -> Path:
         if path.is_dir():
             return path
         if path.exists():
-            raise InputError(f"{path} is not a folder: --home names one that a daemon keeps.")
-    way = "" if home else " --home, --config or MIXPANEL_ETL_HOME says where to look."
+            raise InputError(f"{path} is not a folder: --home names the home of a daemon.")
+    way = "" if home else " Give --home or --config, or set MIXPANEL_ETL_HOME."
     raise InputError(f"{path} does not exist.{way}")
 
 

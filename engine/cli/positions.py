@@ -4,15 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli import options
-from engine.cli.console import (
-    PROGRAM,
-    closed_stdout_allowed,
-    print_json,
-    print_message,
-    print_result,
-    utc_minute,
-)
+from engine.cli import console, options
 from engine.cli.flow_selection import statuses_of
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, OnlyFlow, RequiredConfig
@@ -29,16 +21,16 @@ app = typer.Typer(
     name="positions",
     rich_markup_mode=None,
     help="Show how far each flow is pulled, and reset it.",
-    epilog=f"Example: {PROGRAM} positions show --config flows.toml",
+    epilog=f"Example: {console.PROGRAM} positions show --config flows.toml",
 )
 
 
-@app.command("show", epilog=f"Example: {PROGRAM} positions show --config flows.toml")
+@app.command("show", epilog=f"Example: {console.PROGRAM} positions show --config flows.toml")
 def show(config_file: RequiredConfig, flow: OnlyFlow = None, as_json: AsJson = False) -> None:
     """Show up to when the table holds what arrived, and when each day was pulled whole."""
     statuses, _ = statuses_of(config_file, flow)
     if as_json:
-        print_json([
+        console.print_json([
             {"flow": each.flow.name, "start": each.positions.start,
              "arrival": each.positions.arrival,
              "pulled": {str(day): ms for day, ms in each.positions.pulled.items()}}
@@ -46,7 +38,7 @@ def show(config_file: RequiredConfig, flow: OnlyFlow = None, as_json: AsJson = F
         ])  # fmt: skip
         return
     rows = [
-        (each.flow.name, name, "unknown" if ms == UNKNOWN else utc_minute(ms))
+        (each.flow.name, name, "unknown" if ms == UNKNOWN else console.utc_minute(ms))
         for each in statuses
         for name, ms in [
             ("arrivals from", each.positions.start),
@@ -55,13 +47,12 @@ def show(config_file: RequiredConfig, flow: OnlyFlow = None, as_json: AsJson = F
         ]
         if ms
     ]
-    with closed_stdout_allowed():
-        progress.table(["flow", "day", "pulled up to (UTC)"], rows)
+    progress.table(["flow", "day", "pulled up to (UTC)"], rows)
 
 
 @app.command(
     "reset",
-    epilog=f"Example: {PROGRAM} positions reset --config flows.toml --flow events "
+    epilog=f"Example: {console.PROGRAM} positions reset --config flows.toml --flow events "
     "--from-date 2024-01-01",
 )
 def reset(
@@ -89,21 +80,21 @@ def reset(
     days, others = planned.days, len(planned.pulled) - len(planned.days)
     rest = f" {others} more would not be due then: for those, backfill --force." if others else ""
     if not days:
-        return print_message(
+        return console.print_message(
             f"Nothing to forget: no day of these was pulled and would be due again.{rest}"
         )
     count = "1 day" if len(days) == 1 else f"{len(days)} days"
-    print_result(
+    console.print_result(
         f"{count}, {days[0]} to {days[-1]}, would count as never pulled, and be due again "
         f"at once. What the table holds of them stays until they are replaced.{rest}"
     )
     if not yes and not typer.confirm("Go on?", err=True):
-        return print_message("Nothing was changed.", 1)
+        return console.print_message("Nothing was changed.", 1)
     dataset = open_flow.dataset_of(chosen, open_flow.rules_of(chosen))
     with dataset.locked():
         dataset.forget(str(ULID()), planned.names)
     if not current.next_tick:
-        return print_message(f"Done. {chosen.name} has no next tick: backfill pulls them.")
-    return print_message(
+        return console.print_message(f"Done. {chosen.name} has no next tick: backfill pulls them.")
+    return console.print_message(
         f"Done. {chosen.name} pulls them as its budget allows, from its next tick on."
     )

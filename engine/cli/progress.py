@@ -7,26 +7,16 @@ import os
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from engine.cli.console import closed_stdout_allowed, utc_minute
 from engine.model.batch import Tally
 from engine.model.clock import duration
 from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS, RunRecord
+from engine.sync import run_updates as updates
 from engine.sync.empty_days import sentence
-from engine.sync.run_updates import (
-    Advanced,
-    Ended,
-    GaveUp,
-    NoEvents,
-    Noticed,
-    RunUpdate,
-    Split,
-    Waiting,
-)
 
 
 class Lines:
@@ -38,10 +28,9 @@ class Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def __call__(self, event: RunUpdate) -> None:
+    def __call__(self, event: updates.RunUpdate) -> None:
         """Print the line of `event`, if it has one."""
-        line = describe(event)
-        if line:
+        if line := describe(event):
             with suppress(OSError):  # stderr was closed: no reason to stop the work
                 print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the place for it
 
@@ -67,21 +56,16 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def __call__(self, event: RunUpdate) -> None:
+    def __call__(self, event: updates.RunUpdate) -> None:
         """Move the bar, and print failures, waits and remarks above it."""
-        if isinstance(event, Advanced):
+        if isinstance(event, updates.Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
-        elif isinstance(event, Split):
+        elif isinstance(event, updates.Split):
             self._running.pop(event.run.id, None)
-        elif isinstance(event, Ended):
+        elif isinstance(event, updates.Ended):
             self._running.pop(event.record.id, None)
             tally = event.record.tally or Tally()
             # The bytes of a failed run count, but no event of it is in the table.
@@ -90,7 +74,7 @@ class Bar:
             if not (event.error or event.record.window.arrival):
                 self._progress.advance(self._task, len(event.record.window.days))
         line = describe(event)
-        if isinstance(event, Ended) and not event.error:
+        if isinstance(event, updates.Ended) and not event.error:
             line = "\n".join(event.record.remarks())
         if line:
             self._progress.console.print(line)
@@ -103,19 +87,19 @@ class Bar:
         )
 
 
-def describe(event: RunUpdate) -> str:
-    """Return the line of a progress event; empty if it has none."""
-    if isinstance(event, GaveUp):
+def describe(event: updates.RunUpdate) -> str:
+    """Return the line to print for an update of a run; empty if there is none."""
+    if isinstance(event, updates.GaveUp):
         return f"{event.days} more days were not tried: what failed would fail for them too."
-    if isinstance(event, Waiting):
+    if isinstance(event, updates.Waiting):
         return f"waiting {duration(event.seconds)}: {event.why}"
-    if isinstance(event, Noticed):
+    if isinstance(event, updates.Noticed):
         return event.text
-    if isinstance(event, Split):
+    if isinstance(event, updates.Split):
         return f"{event.run.window}  is asked for in smaller requests: {event.error}"
-    if isinstance(event, NoEvents):
+    if isinstance(event, updates.NoEvents):
         return sentence(event.flow, event.days, all_=event.all)
-    if isinstance(event, Ended):
+    if isinstance(event, updates.Ended):
         record = event.record
         if event.error:
             return f"{record.window}  failed: {event.error}"
@@ -146,8 +130,9 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
         for line in lines:
             line[:] = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
     space = "  " if sys.stdout.isatty() else "\t"
-    for line in lines:
-        print(space.join(line).rstrip(" "))  # noqa: T201 - this is the place for it
+    with closed_stdout_allowed():
+        for line in lines:
+            print(space.join(line).rstrip(" "))  # noqa: T201 - this is the place for it
 
 
 def by_another_mapping(days: int) -> str:
@@ -163,35 +148,30 @@ def summary(records: list[RunRecord], days: int, dataset: str, otherwise: int = 
     `otherwise`: number of complete days that were pulled with another mapping set or schema.
     """
     more = f" {by_another_mapping(otherwise)}" if otherwise else ""
-    return f"{_summary(records, days, dataset)}{more}"
-
-
-def _summary(records: list[RunRecord], days: int, dataset: str) -> str:
     good = [record for record in records if record.status == SUCCESS]
     total = sum((record.result for record in good), Tally())
     if not records:
         all_ = "the day is" if days == 1 else f"all {days} days are"
         again = "it" if days == 1 else "them"
-        return f"Nothing to do: {all_} complete in {dataset}. --force pulls {again} again."
+        return f"Nothing to do: {all_} complete in {dataset}. --force pulls {again} again.{more}"
     if not good:
         runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
-        return f"Nothing was committed to {dataset}: {runs} failed."
+        return f"Nothing was committed to {dataset}: {runs} failed.{more}"
     runs = "1 run" if len(good) == 1 else f"{len(good)} runs"
     failed = f", {len(records) - len(good)} failed" if len(records) > len(good) else ""
     return (
-        f"{total.lines:,} events in: {total.rows:,} rows, "
-        f"{total.rejected:,} rejected, {total.duplicates:,} duplicates; "
-        f"{runs} committed to {dataset}{failed}."
+        f"{total.lines:,} events in: {total.rows:,} rows, {total.rejected:,} rejected, "
+        f"{total.duplicates:,} duplicates; "
+        f"{runs} committed to {dataset}{failed}.{more}"
     )
 
 
 def history(records: list[RunRecord]) -> None:
     """Print runs as a table."""
-    columns = [
-        "started (UTC)", "flow", "window", "status", "rows", "rejected", "duplicates", "took",
-        "error",
-    ]  # fmt: skip
-    table(columns, map(_row, records))
+    counts = ["rows", "rejected", "duplicates"]
+    table(
+        ["started (UTC)", "flow", "window", "status", *counts, "took", "error"], map(_row, records)
+    )
 
 
 def _row(record: RunRecord) -> list[str]:
@@ -200,7 +180,7 @@ def _row(record: RunRecord) -> list[str]:
     known = record.tally is not None and record.status not in (FAILED, IN_PROGRESS)
     seconds = record.seconds
     return [
-        datetime.fromtimestamp(record.started_at / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
+        utc_minute(record.started_at),
         record.flow,
         str(record.window),
         record.status_label,

@@ -1,22 +1,14 @@
 """`rejects list | show | replay`: batches with rejects, their lines, and a second try."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from engine.cli import options
-from engine.cli.console import (
-    PROGRAM,
-    closed_stdout_allowed,
-    print_json,
-    print_message,
-    print_result,
-    with_tracebacks,
-)
+from engine.cli import console, options
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, FlowName, MappingName, SchemaName
 from engine.control import declared_flows
@@ -24,10 +16,6 @@ from engine.control.run_payload import envelope
 from engine.errors import InputError
 from engine.model.run_record import FAILED
 from engine.sync import open_flow
-
-if TYPE_CHECKING:
-    from engine.dataset.dataset import Dataset
-    from engine.sync.replay import Rejected
 
 with lazy_imports():
     from engine.catalog import buffered
@@ -43,7 +31,7 @@ app = typer.Typer(
     name="rejects",
     rich_markup_mode=None,
     help="List, show and replay rejected lines.",
-    epilog=f"Example: {PROGRAM} rejects list",
+    epilog=f"Example: {console.PROGRAM} rejects list",
 )
 
 DatasetUri = Annotated[
@@ -52,7 +40,7 @@ DatasetUri = Annotated[
 BatchId = Annotated[str, typer.Argument(metavar="BATCH", help="As `rejects list` names it.")]
 
 
-@app.command("list", epilog=f"Example: {PROGRAM} rejects list --dataset data/events")
+@app.command("list", epilog=f"Example: {console.PROGRAM} rejects list --dataset data/events")
 def list_(
     dataset: DatasetUri = None,
     config_file: ConfigFile = None,
@@ -63,16 +51,15 @@ def list_(
     uri = _dataset_uri(dataset, config_file, flow)
     pending = batch_replay.pending(_open_dataset(uri))
     if as_json:
-        print_json([each.as_json() for each in pending])
+        console.print_json([each.as_json() for each in pending])
     elif pending:
-        with closed_stdout_allowed():
-            columns = ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
-            progress.table(columns, map(_batch_row, pending))
+        columns = ["batch", "when (UTC)", "flow", "days", "rejected", "codes", "state"]
+        progress.table(columns, map(_batch_row, pending))
     else:
-        print_message(f"No rejects that matter in {uri}: nothing waits for a replay.")
+        console.print_message(f"No rejects that matter in {uri}: nothing waits for a replay.")
 
 
-@app.command(epilog=f"Example: {PROGRAM} rejects show 01EF01X41KJD82Y9ZX6ET54PCZ --limit 5")
+@app.command(epilog=f"Example: {console.PROGRAM} rejects show 01EF01X41KJD82Y9ZX6ET54PCZ --limit 5")
 def show(
     batch: BatchId,
     dataset: DatasetUri = None,
@@ -96,17 +83,17 @@ def show(
 
     folder = batch_replay.rejects_folder(table, batch)
     entries = takewhile(is_within_limit, rejected_lines.entries(folder))
-    with closed_stdout_allowed():
-        if as_json:
-            for entry in entries:
-                typer.echo(json.dumps(entry))
-        else:
-            rows = (_line_row(entry) for entry in entries if not entry.get("_part"))
-            progress.table(["code", "reason", "line"], rows)
+    if as_json:
+        for entry in entries:
+            console.print_result(json.dumps(entry))
+    else:
+        rows = (_line_row(entry) for entry in entries if not entry.get("_part"))
+        progress.table(["code", "reason", "line"], rows)
 
 
 @app.command(
-    epilog=f"Example: {PROGRAM} rejects replay 01EF01X41KJD82Y9ZX6ET54PCZ --schema mended.json"
+    epilog=f"Example: {console.PROGRAM} rejects replay 01EF01X41KJD82Y9ZX6ET54PCZ "
+    "--schema mended.json"
 )
 def replay(
     context: typer.Context,
@@ -127,22 +114,24 @@ def replay(
     chosen = options.override(chosen, dataset=dataset, mapping=mapping, schema=schema)
     rules = open_flow.rules_of(chosen)
     lines = progress.Lines()
-    callback = with_tracebacks(lines) if context.obj.debug else lines
+    callback = console.with_tracebacks(lines) if context.obj.debug else lines
     table = open_flow.dataset_of(chosen, rules)
-    with buffered.BufferedCatalog(home, print_message) as catalog:
+    with buffered.BufferedCatalog(home, console.print_message) as catalog:
         job = batch_replay.Replay(chosen, rules, table, catalog, callback)
         try:
             record = job.run(batch)
         except KeyboardInterrupt:
-            return print_message(
+            return console.print_message(
                 f"Stopped. Nothing is half done. To go on: {context.obj.command_line}", 1
             )
     if job.left_out:
-        print_message(f"{job.left_out:,} lines were left out: their days were pulled again since.")
+        console.print_message(
+            f"{job.left_out:,} lines were left out: their days were pulled again since."
+        )
     if as_json:
-        print_json(envelope([record]))
+        console.print_json(envelope([record]))
     else:
-        print_result(progress.summary([record], 1, chosen.dataset))
+        console.print_result(progress.summary([record], 1, chosen.dataset))
     return 1 if record.status == FAILED else 0
 
 
@@ -157,8 +146,7 @@ def _dataset_uri(dataset: str | None, config_file: Path | None, flow: str | None
     return dataset
 
 
-def _open_dataset(uri: str) -> "Dataset":
-    """Open the table at `uri` for reading, whatever schema it has."""
+def _open_dataset(uri: str) -> "delta_dataset.Dataset":
     try:
         return delta_dataset.Dataset(local.local_path(uri), None, None)
     except OSError as error:
@@ -167,13 +155,11 @@ def _open_dataset(uri: str) -> "Dataset":
         ) from error
 
 
-def _batch_row(rejected: "Rejected") -> list[object]:
-    """Return the cells for one batch; its creation time is part of its id."""
+def _batch_row(rejected: "batch_replay.Rejected") -> list[object]:
     from ulid import ULID  # it takes 20 ms, which no --help waits for
 
     try:
-        created = ULID.from_str(rejected.batch_id).datetime.astimezone(UTC)
-        made = datetime.strftime(created, "%Y-%m-%d %H:%M")
+        made = f"{ULID.from_str(rejected.batch_id).datetime.astimezone(UTC):%F %R}"
     except ValueError:
         made = "-"
     note = rejected.note

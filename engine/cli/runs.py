@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.console import closed_stdout_allowed, print_json, print_message
+from engine.cli.console import print_json, print_message
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, parse_choice
 from engine.config import environment
@@ -34,15 +34,17 @@ def runs(
         status = parse_choice("--status", status, (SUCCESS, FAILED, IN_PROGRESS))
     home = environment.home(os.environ)
     path = home / database.NAME
-    records = []
+    records, known = [], []
     if path.exists():  # listing creates no catalog
         with database.Catalog(home) as catalog:
             records = catalog.history(flow, status, limit=limit)
+            known = catalog.flow_names()
     if as_json:
         print_json(envelope(records))
     elif records:
-        with closed_stdout_allowed():
-            progress.history(records)
+        progress.history(records)
+    elif known and flow is not None and flow not in known:
+        print_message(f'{path} has no run of a flow "{flow}". It has runs of: {", ".join(known)}.')
     else:
         where = f"{path}" if home.exists() else f"{path}: {home} does not exist"
-        print_message(f"No such runs in {where}. MIXPANEL_ETL_HOME says where to look.")
+        print_message(f"No such runs in {where}. MIXPANEL_ETL_HOME names the home.")

@@ -1,22 +1,19 @@
 """`status`: show how current each flow is, and its problems."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from engine.cli.console import closed_stdout_allowed, print_json, print_message, utc_minute
+from engine.cli.console import print_json, print_message, utc_minute
 from engine.cli.flow_selection import Home, existing_home, statuses_of
 from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, OnlyFlow
 from engine.control import declared_flows
 from engine.model.clock import duration
 
-if TYPE_CHECKING:
-    from engine.sync.status import FlowStatus
-
 with lazy_imports():
     from engine.catalog import database
     from engine.cli import progress
     from engine.dataset.storage import local
+    from engine.sync import status as flow_status
 
 COLUMNS = [
     "flow", "arrived until (UTC)", "behind", "last run (UTC)", "status", "next tick",
@@ -38,8 +35,7 @@ def status(
     if as_json:
         print_json([each.as_json() for each in statuses])
     else:
-        with closed_stdout_allowed():
-            progress.table(COLUMNS, map(_row, statuses))
+        progress.table(COLUMNS, map(_row, statuses))
     problems = {each.flow.name: " ".join(each.faults) for each in statuses} | problems
     for name, why in problems.items():
         if why:
@@ -56,8 +52,7 @@ def status(
     return 1 if any(problems.values()) else 0
 
 
-def _row(flow: "FlowStatus") -> tuple[object, ...]:
-    """Return the cells of COLUMNS for one flow."""
+def _row(flow: "flow_status.FlowStatus") -> tuple[object, ...]:
     return (
         flow.flow.name,
         utc_minute(flow.positions.arrival),
@@ -73,7 +68,7 @@ def _row(flow: "FlowStatus") -> tuple[object, ...]:
 
 
 def _daemon_of(home: Path) -> str:
-    """Say whether a daemon runs with a home, and when the last run of any flow there changed."""
+    """Return a sentence on the daemon of a home, and on the last run there."""
     last = None
     if (home / declared_flows.CATALOG).exists():
         with database.Catalog(home) as catalog:

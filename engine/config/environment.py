@@ -88,12 +88,7 @@ def _without_quotes(read: Callable[[Any], Any], value: Any) -> Any:
     try:
         return read(value)
     except ValueError:
-        if (
-            isinstance(value, str)
-            and len(value) > 1
-            and value[0] == value[-1]
-            and value[0] in "\"'`"
-        ):
+        if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] in "\"'`":
             raise ValueError("must stand without quotation marks round it") from None
         raise
 
@@ -105,8 +100,7 @@ def _fetch(reference: dict[str, Any], environ: Environ) -> str:
         raise ValueError(f"must be {ELSEWHERE}")
     if kind == "env":
         source, text = f"the environment variable{_shown_variable(name)}", environ.get(name, "")
-        is_utf8 = text == text.encode("utf-8", "replace").decode()  # Python escapes other bytes
-        if not is_utf8:
+        if text != text.encode("utf-8", "replace").decode():  # Python escapes other bytes
             raise ValueError(f"{source} is not a text in UTF-8")
     else:
         source = f"the file{_shown_path(name)}"
@@ -116,10 +110,8 @@ def _fetch(reference: dict[str, Any], environ: Environ) -> str:
         except OSError as error:
             raise Unset(f"{source} cannot be read ({error.strerror})") from error
         if len(content) > LARGEST_SECRET:
-            size = f"{LARGEST_SECRET >> 10} KiB"
-            raise ValueError(
-                f"{source} is larger than {size}: name one that holds the secret alone"
-            )
+            larger = f"{source} is larger than {LARGEST_SECRET >> 10} KiB"
+            raise ValueError(f"{larger}: name one that holds the secret alone")
         try:
             text = content.decode("utf-8-sig")
         except ValueError as error:
@@ -130,16 +122,13 @@ def _fetch(reference: dict[str, Any], environ: Environ) -> str:
 
 
 def _shown_variable(name: str) -> str:
-    """Return a variable's name for an error, unless it may be a password in its place (P7).
-
-    Passwords have digits between their letters, or small letters; P40 and MIXPANEL_PASSWORD do not.
-    """
+    """Return a variable's name for an error, unless it looks like a password (P7)."""
     words = re2.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|[A-Z]{1,20}[0-9]{0,3}", name)
     return f" {name}" if words and len(name) <= LONGEST_NAME else _UNSHOWN
 
 
 def _shown_path(name: str) -> str:
-    """Return a file's path for an error, unless it may be a password in its place (P7)."""
+    """Return a file's path for an error, unless it looks like a password (P7)."""
     path = Path(name)
     try:
         in_folder = path.parent not in (Path(), Path("/")) and path.parent.is_dir()

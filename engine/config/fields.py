@@ -1,8 +1,6 @@
-"""The fields of connections, flows, schedules and the control plane: a line each.
+"""The fields of connections, flows, schedules and the control plane, in files and in the API.
 
-The configuration file, the bodies of the API, its OpenAPI document and its specifications are read
-and written by these tables. A new option of a flow is one line in FLOW, and its field with its
-default in `model/flow.py`.
+A new option of a flow is one line in FLOW, and its field with its default in `model/flow.py`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,10 +30,7 @@ REQUIRED = {
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field: its `key` in the configuration file and in the model, its type, its description.
-
-    `place` is the object within the API's bodies that has it.
-    """
+    """A field: its key in the file and in the model, and its `place` in the API's bodies."""
 
     key: str
     type: Type
@@ -109,14 +104,8 @@ _DEFAULTS = {
     for each in (*fields_of(Connection), *fields_of(Flow))
     if isinstance(each.default, int | float | str) and each.name != "windows"  # by the schedule
 }
-_PLACED = {
-    place: {
-        each.name: each
-        for each in (*CONNECTION, *SCHEDULE, *FLOW, *_API_ONLY)
-        if each.place == place
-    }
-    for place in REQUIRED
-}
+_ALL = (*CONNECTION, *SCHEDULE, *FLOW, *_API_ONLY)
+_PLACED = {place: {each.name: each for each in _ALL if each.place == place} for place in REQUIRED}
 
 
 def types_of(fields: Iterable[Field]) -> dict[str, Type]:

@@ -9,14 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.config.environment import (
-    CREDENTIALS,
-    VARIABLES,
-    Environ,
-    connection_types,
-    from_elsewhere,
-    home,
-)
+from engine.config import environment
+from engine.config.environment import CREDENTIALS, Environ
 from engine.config.fields import API, FLOW, LEAST_MINUTES, SCHEDULE, types_of
 from engine.config.tables import Problems, nearest, read_document, read_table
 from engine.config.value_types import Type, is_table, passing, text, whole
@@ -89,18 +83,18 @@ def load(path: Path, environ: Environ) -> Config:
     api = _api(declared["api"], environ, problems) if "api" in declared else None
     problems.raise_any()
     return Config(
-        Path(declared["home"]) if "home" in declared else home(environ),
+        Path(declared["home"]) if "home" in declared else environment.home(environ),
         {name: flow for name, flow in flows.items() if flow},
         api,
     )
 
 
 def _connection(name: str, table: Any, environ: Environ, problems: Problems) -> Connection | None:
-    """Read a connection, completed from the environment; None if it has problems."""
+    """Read a connection; variables of the environment complete it. None if it has problems."""
     if isinstance(table, dict):
-        from_variables = {key: {"env": var} for key, var in VARIABLES.items() if environ.get(var)}
-        table = from_variables | table
-    types = connection_types(environ)
+        names = environment.VARIABLES.items()
+        table = {key: {"env": name} for key, name in names if environ.get(name)} | table
+    types = environment.connection_types(environ)
     values = read_table(table, types, f"connections.{name}", problems, CREDENTIALS)
     if not values.keys() >= set(CREDENTIALS):
         return None
@@ -108,7 +102,6 @@ def _connection(name: str, table: Any, environ: Environ, problems: Problems) -> 
 
 
 def _files(table: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the credentials of a connection that stand in files, as key and path."""
     given = ((key, table[key]) for key in ("username", "password"))
     return tuple((key, each["file"]) for key, each in given if is_table(each) and "file" in each)
 
@@ -116,7 +109,6 @@ def _files(table: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 def _flow(
     name: str, table: Any, connections: Mapping[str, Connection | None], problems: Problems
 ) -> Flow | None:
-    """Read a flow; None if it has problems."""
     at = f"flows.{name}"
     if not re.fullmatch(r"[\w.-]+", name):  # positions in the table are named after flows
         problems.add(at, "the name of a flow has letters, digits, '.', '_' and '-' only")
@@ -126,9 +118,8 @@ def _flow(
         schedule = _schedule(values.pop("schedule"), f"{at}.schedule", problems)
     wanted = values.pop("connection", None)
     if wanted is not None and wanted not in connections:
-        problems.add(
-            f"{at}.connection", f'"{wanted}" is not declared{nearest(wanted, connections)}'
-        )
+        sentence = f'"{wanted}" is not declared{nearest(wanted, connections)}'
+        problems.add(f"{at}.connection", sentence)
     connection = connections.get(wanted)
     if connection is None or "dataset" not in values:
         return None
@@ -152,9 +143,7 @@ def _refuse_shared_tables(flows: Mapping[str, Flow | None], problems: Problems) 
 
 
 def _schedule(table: dict[str, Any], at: str, problems: Problems) -> Schedule | None:
-    """Read a schedule by the tutorial's rules: at least 15 minutes, or 1 of the other units, and
-    no interval for `once`. None if it has problems.
-    """
+    """Read a schedule; None if it has problems. `once` has a start time and no interval."""
     frequency = table.get("frequency")
     types, required = types_of(SCHEDULE), ["frequency"]
     if frequency == "minute":
@@ -186,19 +175,17 @@ def _not_once(given: object) -> None:
 
 def _api(table: dict[str, Any], environ: Environ, problems: Problems) -> Api:
     """Read the control plane; one that other machines can reach needs a token in the file."""
-    types = {
-        key: from_elsewhere(each, environ) if each.secret else each for key, each in API.items()
+    secrets = {
+        key: environment.from_elsewhere(each, environ) for key, each in API.items() if each.secret
     }
+    types = API | secrets
     values = read_table(table, types, "api", problems)
     if "listen" in values:
         values["host"], values["port"] = values.pop("listen")
     api = Api(**values)
     if "token" not in table and not _is_loopback(api.host):
-        problems.add(
-            "api.token",
-            f"is missing. Others can call {api.host}: give a token of your own, "
-            f"{types['token'].allowed}",
-        )
+        others = f"Others can call {api.host}: give a token of your own"
+        problems.add("api.token", f"is missing. {others}, {types['token'].allowed}")
     return api
 
 

@@ -11,39 +11,20 @@ from engine.errors import InputError
 ABBREVIATIONS = {  # abbreviations that are IANA names themselves are left out
     abbreviation: zone
     for zone, names in {
-        "America/Los_Angeles": "pst pdt pt pacific",
-        "America/Denver": "mdt mt mountain",
-        "America/Chicago": "cst cdt ct central",
-        "America/New_York": "edt et eastern",
-        "America/Anchorage": "akst akdt",
-        "America/Halifax": "adt",
-        "America/Sao_Paulo": "brt brst",
-        "Europe/London": "bst",
-        "Europe/Lisbon": "west",
-        "Europe/Berlin": "cest mez mesz",
-        "Europe/Athens": "eest",
-        "Europe/Moscow": "msk",
-        "Asia/Jerusalem": "idt",
-        "Asia/Dubai": "gst",
-        "Asia/Karachi": "pkt",
-        "Asia/Kolkata": "ist",
-        "Asia/Bangkok": "ict",
-        "Asia/Jakarta": "wib",
-        "Asia/Singapore": "sgt",
-        "Asia/Manila": "pht",
-        "Asia/Hong_Kong": "hkt",
-        "Asia/Tokyo": "jst",
-        "Asia/Seoul": "kst",
-        "Australia/Perth": "awst",
-        "Australia/Adelaide": "acst acdt",
-        "Australia/Sydney": "aest aedt",
-        "Pacific/Auckland": "nzst nzdt",
-        "Africa/Johannesburg": "sast",
-        "Africa/Nairobi": "eat",
-        "Africa/Lagos": "wat",
+        "America/Los_Angeles": "pst pdt pt pacific", "America/Denver": "mdt mt mountain",
+        "America/Chicago": "cst cdt ct central", "America/New_York": "edt et eastern",
+        "America/Anchorage": "akst akdt", "America/Halifax": "adt", "America/Sao_Paulo": "brt brst",
+        "Europe/London": "bst", "Europe/Lisbon": "west", "Europe/Berlin": "cest mez mesz",
+        "Europe/Athens": "eest", "Europe/Moscow": "msk", "Asia/Jerusalem": "idt",
+        "Asia/Dubai": "gst", "Asia/Karachi": "pkt", "Asia/Kolkata": "ist", "Asia/Bangkok": "ict",
+        "Asia/Jakarta": "wib", "Asia/Singapore": "sgt", "Asia/Manila": "pht",
+        "Asia/Hong_Kong": "hkt", "Asia/Tokyo": "jst", "Asia/Seoul": "kst",
+        "Australia/Perth": "awst", "Australia/Adelaide": "acst acdt",
+        "Australia/Sydney": "aest aedt", "Pacific/Auckland": "nzst nzdt",
+        "Africa/Johannesburg": "sast", "Africa/Nairobi": "eat", "Africa/Lagos": "wat",
     }.items()
     for abbreviation in names.split()
-}
+}  # fmt: skip
 
 
 def parse(name: str) -> str:

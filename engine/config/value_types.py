@@ -193,7 +193,6 @@ def _is_texts(value: Any) -> bool:
 
 
 def _read_date(value: Any) -> date:
-    """Read a date, as TOML has them, or a text."""
     if type(value) is date:
         return value
     if isinstance(value, str):
@@ -246,10 +245,6 @@ def _read_address(value: Any) -> tuple[str, int]:
     if not found or int(found[3]) > 65535:
         raise ValueError
     return found[1] or found[2], int(found[3])
-
-
-def _read_time_zone(value: Any) -> str:
-    return iana_name(read_text(value))
 
 
 read_text = passing(is_text)
@@ -311,7 +306,12 @@ PROJECT = replace(
     from_text=lambda text: int(text) if re.fullmatch(_PROJECT, text) else None,
     shown=False,
 )
-TIME_ZONE = Type("the IANA or Windows name of a time zone", _read_time_zone, _STRING, shown=False)
+TIME_ZONE = Type(
+    "the IANA or Windows name of a time zone",
+    passing(is_text, iana_name),
+    _STRING,
+    shown=False,
+)
 USERNAME = Type(
     "the name of a service account, without a colon",
     passing(lambda text: is_text(text) and ":" not in text),  # RFC 7617

@@ -4,6 +4,7 @@
 
 from typing import Any
 
+from engine.dataset import layout
 from engine.errors import CODE_COPY, CODE_PROCESS
 from engine.model.batch import CORRUPT, INVALID, REQUIRED
 from engine.model.flow import flow_id, id_of
@@ -93,9 +94,9 @@ def envelope(records: list[RunRecord]) -> Json:
 def manifest(batch_folder: str) -> Json:
     """Return where a batch has its files, by the payload's names for them."""
     return {
-        "fileInfo": f"{batch_folder}/input_files",
-        "failedRecords": f"{batch_folder}/row_errors",
-        "sampleErrors": f"{batch_folder}/row_error_samples.json",
+        "fileInfo": f"{batch_folder}/{layout.INPUTS}",
+        "failedRecords": f"{batch_folder}/{layout.REJECTS}",
+        "sampleErrors": f"{batch_folder}/{layout.REJECT_SAMPLES}",
     }
 
 

@@ -1,7 +1,6 @@
 """Deletes the folders of old batches without rejects from `_batches` (P3).
 
-Each batch leaves a folder, tens of thousands in a year. Their names are ULIDs and contain a time:
-no folder is listed before it is old enough.
+There are tens of thousands in a year. Their names are ULIDs, which contain a time.
 """
 
 from collections.abc import Iterator
@@ -19,10 +18,9 @@ MOST = 10_000  # folders that one call deletes; the next day goes on
 def clean_up(storage: Storage, keep_days: float, now: int) -> int:
     """Delete the batches without rejects that are older than `keep_days`; return their number.
 
-    The caller holds the lock; `now` in ms since the epoch. Only the first run of a day does
-    anything but list names: the newest batch is of an earlier day then. Age is counted up to that
-    newest batch, of those not later than `now`, so a clock that is wrong once makes no batch older.
-    The newest batch stays.
+    The caller holds the lock; `now` in ms since the epoch. Only the first run of a day deletes.
+    Age is counted up to the newest batch that is not later than `now`, and that batch stays: a
+    clock that is wrong once makes no batch older.
     """
     names = [
         entry.name
@@ -40,7 +38,7 @@ def clean_up(storage: Storage, keep_days: float, now: int) -> int:
     for name in sorted(name for name in names if name[:10] < oldest):
         if count == MOST:
             break
-        with suppress(OSError):  # what another program holds or hides stays: it does no harm
+        with suppress(OSError):  # a folder that another program holds may stay
             if found := list(_files_to_delete(storage, layout.batch(name))):
                 paths += found
                 count += 1
@@ -50,12 +48,12 @@ def clean_up(storage: Storage, keep_days: float, now: int) -> int:
 
 
 def _time(moment: int) -> str:
-    """Return how a ULID of that moment, in ms, begins; they sort by their times."""
+    """Return the first ten letters, the time, of a ULID of that moment in ms."""
     return str(ULID.from_timestamp(moment / 1000))[:10]
 
 
 def _files_to_delete(storage: Storage, folder: str) -> Iterator[str]:
-    """Yield the paths to delete of a batch; none if it holds more than notes on its inputs."""
+    """Yield the paths to delete of a batch that holds only notes on its inputs."""
     entries = list(storage.entries(folder))
     if not entries:
         yield f"{folder}/"

@@ -4,7 +4,7 @@ Pure: it gets what the log says of the table.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -17,19 +17,10 @@ COLUMNS = "mixpanel-etl.columns"  # the table property that names the columns it
 
 # Features without effect on a writer of whole files as long as no property or column uses them.
 HARMLESS = {
-    "appendOnly",
-    "changeDataFeed",
-    "checkConstraints",
-    "columnMapping",
-    "deletionVectors",
-    "generatedColumns",
-    "identityColumns",
-    "invariants",
-    "inCommitTimestamp",
-    "timestampNtz",
-    "v2Checkpoint",
-    "vacuumProtocolCheck",
-}
+    "appendOnly", "changeDataFeed", "checkConstraints", "columnMapping", "deletionVectors",
+    "generatedColumns", "identityColumns", "invariants", "inCommitTimestamp", "timestampNtz",
+    "v2Checkpoint", "vacuumProtocolCheck",
+}  # fmt: skip
 UNSET = "ALTER TABLE … UNSET TBLPROPERTIES ('{}')"
 SWITCHES = {
     "delta.appendOnly": "is append-only, and this program replaces days",
@@ -93,7 +84,7 @@ def check(
 
 def columns_property(schema: Mapping[str, Any]) -> str:
     """Return the value of the table property COLUMNS for a table with the Delta schema `schema`."""
-    return json.dumps([*_columns_of(schema)])
+    return json.dumps([*_types(schema)])
 
 
 def _schema_differences(
@@ -112,10 +103,10 @@ def _schema_differences(
     with suppress(ValueError, TypeError, KeyError):
         known = json.loads(made_with) if made_with else None
         if isinstance(known, dict):
-            known = [*_columns_of(known)]
+            known = [*_types(known)]
         if known is not None:
-            return differences(has, wants, set(known))
-    return differences(has, wants)
+            return _differences(has, wants, set(known))
+    return _differences(has, wants)
 
 
 def _in_words(source: str | None) -> str:
@@ -154,25 +145,25 @@ def _switched_on(properties: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _column_rules(schema: Mapping[str, Any]) -> Iterator[str]:
-    for name, metadata in _columns(schema):
+    for name, column, _ in _columns(schema):
         for key, what in OF_COLUMNS.items():
-            if key in metadata:
+            if key in (column.get("metadata") or {}):
                 yield f"the column {name} {what}, which this program does not check"
 
 
 def _columns(
-    schema: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the dotted name and the metadata of every column."""
-    fields: Sequence[Mapping[str, Any]] = schema["fields"]
-    for column in fields:
+    schema: Mapping[str, Any], prefix: str = "", *, nullable: bool = True
+) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    """Yield each column: its dotted name, itself, whether it and its parents may be null."""
+    for column in schema["fields"]:
         name, kind = prefix + column["name"], column["type"]
-        yield name, column.get("metadata") or {}
-        if isinstance(kind, dict) and kind.get("type") == "struct":
-            yield from _columns(kind, f"{name}.")
+        may_be_null = nullable and column.get("nullable", True)
+        yield name, column, may_be_null
+        if isinstance(kind, dict) and kind["type"] == "struct":
+            yield from _columns(kind, f"{name}.", nullable=may_be_null)
 
 
-def differences(
+def _differences(
     has: Mapping[str, Any], wants: Mapping[str, Any], known: set[str] | None = None
 ) -> list[str]:
     """Return how two Delta schemas differ, a phrase for each column.
@@ -180,41 +171,23 @@ def differences(
     A column of `has` alone that may be null is no difference unless it is among `known`; None
     means that all columns are known.
     """
-    old, new = _columns_of(has), _columns_of(wants)
-    added = set() if known is None else _columns_of(has, nullable=True).keys() - known
-    return (
-        [
-            f"the table has {name} ({old[name]}), the schema has not"
-            for name in old
-            if name not in new and name not in added
-        ]
-        + [
-            f"the schema has {name} ({new[name]}), the table has not"
-            for name in new
-            if name not in old
-        ]
-        + [
-            f"{name} is {old[name]} in the table and {new[name]} in the schema"
-            for name in old
-            if name in new and old[name] != new[name]
-        ]
-    )
+    old, new = _types(has), _types(wants)
+    nullable = {name for name, _, may_be_null in _columns(has) if may_be_null}
+    added = set() if known is None else nullable - known
+    gone = [name for name in old if name not in new and name not in added]
+    changed = [name for name in old if new.get(name, old[name]) != old[name]]
+    return [
+        *(f"the table has {name} ({old[name]}), the schema has not" for name in gone),
+        *(f"the schema has {n} ({new[n]}), the table has not" for n in new if n not in old),
+        *(f"{n} is {old[n]} in the table and {new[n]} in the schema" for n in changed),
+    ]
 
 
-def _columns_of(
-    struct: Mapping[str, Any], prefix: str = "", *, nullable: bool = False
-) -> dict[str, str]:
-    """Return the type of every column of a Delta schema by its dotted name.
-
-    `nullable`: only of those that may be null, and whose parents may be.
-    """
-    columns: dict[str, str] = {}
-    for column in struct["fields"]:
-        kind, name = column["type"], prefix + column["name"]
-        if nullable and not column.get("nullable", True):
-            continue
-        if isinstance(kind, dict) and kind["type"] == "struct":
-            columns |= _columns_of(kind, f"{name}.", nullable=nullable)
-        else:
-            columns[name] = kind if isinstance(kind, str) else json.dumps(kind)
-    return columns
+def _types(schema: Mapping[str, Any]) -> dict[str, str]:
+    """Return the type of every column of a Delta schema, apart from structs, by its dotted name."""
+    types = ((name, column["type"]) for name, column, _ in _columns(schema))
+    return {
+        name: kind if isinstance(kind, str) else json.dumps(kind)
+        for name, kind in types
+        if isinstance(kind, str) or kind["type"] != "struct"
+    }

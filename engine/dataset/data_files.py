@@ -23,7 +23,7 @@ class DataFiles:
         self._present = set[str]()  # files that were found whole; they are not checked again
 
     def is_present(self, path: str, size: int) -> bool:
-        """Whether a file is there with all of its `size` bytes; one outside the root counts so."""
+        """Whether a file has all of its `size` bytes; files outside the root are not checked."""
         if path in self._present or not is_inside(path):
             return True
         found = self._storage.stat(self.stored(path))
@@ -33,7 +33,7 @@ class DataFiles:
         return True
 
     def is_parquet(self, path: str) -> bool:
-        """Whether a file begins and ends as Parquet files do; one outside the root counts so."""
+        """Whether a file has Parquet's first and last bytes; outside the root none is checked."""
         if not is_inside(path):
             return True
         with self._storage.open(self.stored(path)) as file:
@@ -75,7 +75,7 @@ def read_columns(
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Return texts in the form that this program writes; other programs use other forms."""
+    """Return a column of texts as plain strings, which other programs encode in other ways."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_string_view(kind) or pa.types.is_large_string(kind):
         return column.cast(pa.string())

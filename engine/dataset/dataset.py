@@ -14,15 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
-from deltalake import (
-    CommitProperties,
-    DeltaTable,
-    PostCommitHookProperties,
-    Transaction,
-)
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -31,15 +26,13 @@ from engine.dataset.compatibility import COLUMNS, SOURCE, columns_property
 from engine.dataset.day_changes import EMPTY, DaySummary, figures_after
 from engine.dataset.dedup import Duplicates
 from engine.dataset.intent import Intent
+from engine.dataset.parquet_writer import StagedFile
 from engine.dataset.recovery import RecoverableTable
 from engine.dataset.storage.local import sync, write_synced
 from engine.dataset.table import DayContents, translated
 from engine.errors import DatasetError, ShrinkDetected, disk_error
 
-if TYPE_CHECKING:
-    from engine.dataset.parquet_writer import StagedFile
-
-TRIES = 10  # commits of other programs that may come between, one after the other
+TRIES = 10  # of a commit, if other programs commit meanwhile
 # What a commit replaces, and its positions.
 Planned = tuple[Mapping[date, DayContents], Mapping[str, int]]
 
@@ -64,7 +57,7 @@ class Dataset(RecoverableTable):
                 },
                 raise_if_key_not_exists=False,
             )
-            self._seen, self._mark = 0, self._log.mark(0)
+            self._read_version, self._mark = 0, self._log.mark(0)
             self._log.sync(0)
             self._storage.sync([layout.LOG])
             self._locked_id = self._id()
@@ -72,8 +65,7 @@ class Dataset(RecoverableTable):
     def forget(self, batch_id: str, app_ids: Sequence[str]) -> None:
         """Reset the positions of `app_ids` to 0, as if nothing had been pulled.
 
-        A mark beside each notes that it had a value: code that compares sums of positions must not
-        find an earlier sum again once a day is pulled anew.
+        A mark beside each grows, so that no earlier sum of a day's positions returns.
         """
         marks, now = {}, int(time.time() * 1000)
         for name in app_ids:
@@ -83,14 +75,9 @@ class Dataset(RecoverableTable):
         self.commit(batch_id, [], {}, dict.fromkeys(app_ids, 0) | marks, None)
         self.discard(batch_id)
 
-    # The lock ------------------------------------------------------------------------------
-
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other writer out, and finish or roll back what a crash left before the body.
-
-        DatasetError if another process has the lock.
-        """
+        """Lock the table, then finish or roll back interrupted commits; DatasetError if in use."""
         with self._storage.lock():
             self._locked = True
             try:
@@ -113,8 +100,6 @@ class Dataset(RecoverableTable):
         if self.damage:
             with self.locked():
                 pass
-
-    # Staging -------------------------------------------------------------------------------
 
     def clean_up_batches(self, keep_days: float, now: int) -> None:
         """Delete the folders of batches without rejects older than `keep_days`; once a day."""
@@ -152,7 +137,7 @@ class Dataset(RecoverableTable):
     def check_shrink(
         self,
         held: Mapping[date, DayContents],
-        files: Sequence["StagedFile"],
+        files: Sequence[StagedFile],
         percent: float,
         keys: Callable[[], Sequence[tuple[str, ...]]] = lambda: (),
     ) -> None:
@@ -201,7 +186,7 @@ class Dataset(RecoverableTable):
     def commit(
         self,
         batch_id: str,
-        files: Sequence["StagedFile"],
+        files: Sequence[StagedFile],
         replaced: Mapping[date, DayContents],
         positions: Mapping[str, int],
         record: Any,
@@ -212,18 +197,16 @@ class Dataset(RecoverableTable):
 
         replaced   what the table holds of the days that `files` replace
         positions  the new position of each app id, which differs from the present one
-        record     JSON that the caller reports afterwards, before it calls `discard`. If the
-                   process dies before, the next one has (batch id, record) in `unreported`.
-        again      returns `replaced` and `positions` anew, or raises EtlError, where another
-                   program has committed meanwhile. Without it, the same days are replaced.
+        record     JSON that the caller reports before it calls `discard`; after a crash the next
+                   process has (batch id, record) in `unreported`
+        again      returns `replaced` and `positions` anew, or raises EtlError, after a commit of
+                   another program. Without it, the same days are replaced.
 
-        The commit is made on the version of the table for which `replaced` is true. DatasetError
-        if it cannot be made.
+        The commit is made on a version that holds just `replaced`. DatasetError if it fails.
         """
         self.create()  # no sooner: a pull that fails must not fix schema and source
-        due = 0
-        if keep_superseded_hours:
-            due = int(time.time() * 1000 + keep_superseded_hours * 3_600_000)
+        hours = keep_superseded_hours
+        due = int(time.time() * 1000 + hours * 3_600_000) if hours else 0
         try:
             for tried in range(TRIES):
                 if tried:
@@ -241,12 +224,7 @@ class Dataset(RecoverableTable):
                 self.discard(batch_id)
 
     def _commit_once(
-        self,
-        batch_id: str,
-        files: Sequence["StagedFile"],
-        planned: Planned,
-        record: Any,
-        due: int,
+        self, batch_id: str, files: Sequence[StagedFile], planned: Planned, record: Any, due: int
     ) -> bool:
         """Commit to the table as it is now and return True; False if `planned` is outdated."""
         replaced, positions = planned
@@ -273,7 +251,7 @@ class Dataset(RecoverableTable):
             )
         self._check_fit()
 
-    def _publish(self, batch_id: str, files: Sequence["StagedFile"]) -> None:
+    def _publish(self, batch_id: str, files: Sequence[StagedFile]) -> None:
         """Move the data files, and the rejects and inputs (P3), to their final paths."""
         directory = self._storage.scratch / batch_id
         moves = {directory / file.path: file.path for file in files}
@@ -285,7 +263,7 @@ class Dataset(RecoverableTable):
         self,
         table: DeltaTable,
         batch_id: str,
-        files: Sequence["StagedFile"],
+        files: Sequence[StagedFile],
         replaced: Mapping[date, DayContents],
         positions: Mapping[str, int],
     ) -> bool:
@@ -320,7 +298,7 @@ class Dataset(RecoverableTable):
         return True
 
     def _figures(
-        self, table: DeltaTable, files: Sequence["StagedFile"], replaced: Mapping[date, DayContents]
+        self, table: DeltaTable, files: Sequence[StagedFile], replaced: Mapping[date, DayContents]
     ) -> dict[str, int]:
         """Return what a commit to `table` notes of the days that it changes (P10)."""
         fresh: dict[date, list[tuple[str, int]]] = {day: [] for day in replaced}
@@ -334,7 +312,7 @@ class Dataset(RecoverableTable):
         return figures
 
 
-def _addition(file: "StagedFile") -> AddAction:
+def _addition(file: StagedFile) -> AddAction:
     return AddAction(
         file.path,
         file.bytes,
@@ -358,7 +336,6 @@ def _removals(replaced: Mapping[date, DayContents]) -> Iterator[RemoveAction]:
 
 
 def _is_same(there: Mapping[date, DayContents], planned: Mapping[date, DayContents]) -> bool:
-    """Whether days hold the same files, in whatever order."""
     return all(
         held.rows == there[day].rows and sorted(held.files) == sorted(there[day].files)
         for day, held in planned.items()

@@ -9,7 +9,7 @@ them back. To find changes, what the log says of a day now is compared with them
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from hashlib import blake2b
 from typing import Self
@@ -30,32 +30,30 @@ class DaySummary:
     rows        how many rows its files hold
     file_hash   a number that another set of files does not have
     foreign     whether another program wrote at least one of its files, as OPTIMIZE does
-    gone        how many of its files are missing or cut off on the disk
+    missing     how many of its files are missing or cut off on the disk
     """
 
     rows: int = 0
     file_hash: int = 0
     foreign: bool = False
-    gone: int = 0
+    missing: int = 0
 
     @classmethod
-    def of(cls, files: Iterable[tuple[str, int]], gone: int = 0) -> Self:
+    def of(cls, files: Iterable[tuple[str, int]], missing: int = 0) -> Self:
         """Return the summary of files, given as their paths and rows."""
         found = list(files)
         hashes = sum(_hash(path) for path, _ in found) % LARGEST
         foreign = not all(is_own_data_file(path) for path, _ in found)
-        return cls(sum(rows for _, rows in found), hashes, foreign, gone)
+        return cls(sum(rows for _, rows in found), hashes, foreign, missing)
 
     def plus(self, more: Self) -> Self:
         """Return the summary of the files of both."""
         hashes = (self.file_hash + more.file_hash) % LARGEST
-        foreign, gone = self.foreign or more.foreign, self.gone + more.gone
-        rows = self.rows + more.rows
-        return replace(self, rows=rows, file_hash=hashes, foreign=foreign, gone=gone)
+        foreign, missing = self.foreign or more.foreign, self.missing + more.missing
+        return type(self)(self.rows + more.rows, hashes, foreign, missing)
 
 
 def _hash(path: str) -> int:
-    """Return a number for one file; their sum, modulo LARGEST, is the `file_hash` of a day."""
     return int.from_bytes(blake2b(path.encode(), digest_size=8).digest(), "big") % LARGEST
 
 
@@ -66,27 +64,29 @@ EMPTY = DaySummary()
 class Change:
     """A day that is not as this program left it.
 
-    had      the rows that were noted of it; None if no commit noted any
-    rows     the rows that it holds now
-    gone     how many of its files are missing or cut off on the disk
-    undone   whether the day has to be pulled again
+    noted     the rows that the last commit to it noted; None if no commit noted any
+    rows      the rows that it holds now
+    missing   how many of its files are missing or cut off on the disk
+    undone    whether the day has to be pulled again
     """
 
     day: date
-    had: int | None
+    noted: int | None
     rows: int
-    gone: int
+    missing: int
     undone: bool
 
     def __str__(self) -> str:
-        if self.gone:
-            files = "1 file" if self.gone == 1 else f"{self.gone:,} files"
+        if self.missing:
+            files = "1 file" if self.missing == 1 else f"{self.missing:,} files"
             return f"{self.day} lacks {files} on the disk"
-        if self.had is None:
+        if self.noted is None:
             return f"{self.day} holds {self.rows:,} rows, and other ones when it was last written"
-        if self.had == self.rows:
+        if self.noted == self.rows:
             return f"{self.day} holds the {self.rows:,} rows of an older version"
-        return f"{self.day} holds {self.rows:,} rows and held {self.had:,} when it was last written"
+        return (
+            f"{self.day} holds {self.rows:,} rows and held {self.noted:,} when it was last written"
+        )
 
 
 def find_changes(
@@ -99,7 +99,7 @@ def find_changes(
 
     summaries        what the table holds; a day without one is empty
     noted            the positions of the table, with the figures of each day
-    foreign_commits  reads the commits of other programs; called only if the figures do not suffice
+    foreign_commits  reads the commits of other programs, if the figures do not suffice
     """
     found = (compare(day, summaries.get(day, EMPTY), noted) for day in sorted(days))
     changed = {each.day: each for each in found if each}
@@ -113,19 +113,18 @@ def find_changes(
 def compare(day: date, summary: DaySummary, noted: Mapping[str, int]) -> Change | None:
     """Return how `day` differs from the figures that were noted of it; None if it does not (P10).
 
-    It is undone where it has lost rows or files, and where it has other files than it had, all of
-    them this program's: only a RESTORE does that. A day that was only compacted did not change. A
-    day with more rows, some of them another program's, is reported and not undone.
+    A day that lost rows or files is undone, and one whose files are others of this program's, as
+    after a RESTORE. A compacted day did not change; one with more rows is reported, not undone.
     """
-    had, file_hash = noted.get(f"{ROWS}{day}"), noted.get(f"{FILES}{day}")
-    if had is None or file_hash == summary.file_hash:
-        if not summary.gone:
+    rows, file_hash = noted.get(f"{ROWS}{day}"), noted.get(f"{FILES}{day}")
+    if rows is None or file_hash == summary.file_hash:
+        if not summary.missing:
             return None
-        return Change(day, had, summary.rows, summary.gone, undone=True)
-    undone = bool(summary.gone) or summary.rows < had or not summary.foreign
-    if summary.rows == had and not undone:
+        return Change(day, rows, summary.rows, summary.missing, undone=True)
+    undone = bool(summary.missing) or summary.rows < rows or not summary.foreign
+    if summary.rows == rows and not undone:
         return None
-    return Change(day, had, summary.rows, summary.gone, undone)
+    return Change(day, rows, summary.rows, summary.missing, undone)
 
 
 def _overwritten(
@@ -134,22 +133,19 @@ def _overwritten(
     noted: Mapping[str, int],
     foreign_commits: Callable[[], Iterable[Foreign]],
 ) -> dict[date, Change]:
-    """Return those of `days` of which another program took rows, and added as many or more (P10).
+    """Return those of `days` of which another program removed rows, and added as many (P10).
 
-    The number of rows does not show it; the entries of the log do, as long as they are there. Rows
-    that UPDATE and MERGE rewrite do not count.
+    Only the entries of the log show it. Rows that UPDATE and MERGE rewrite do not count.
     """
-    doubtful = [
-        day for day in days if f"{ROWS}{day}" in noted and summaries.get(day, EMPTY).foreign
-    ]
+    holds = {day: summaries[day] for day in days if f"{ROWS}{day}" in noted and day in summaries}
+    doubtful = {day: has for day, has in holds.items() if has.foreign}
     if not doubtful:
         return {}
-    taken = {day for commit in _undoing(foreign_commits()) for day in commit.taken}
+    taken = {day for commit in _undoing(foreign_commits()) for day in commit.removed}
     return {
-        day: Change(day, noted.get(f"{ROWS}{day}"), has.rows, has.gone, undone=True)
-        for day in doubtful
+        day: Change(day, noted[f"{ROWS}{day}"], has.rows, has.missing, undone=True)
+        for day, has in doubtful.items()
         if str(day) in taken
-        for has in (summaries.get(day, EMPTY),)
     }
 
 
@@ -171,7 +167,9 @@ def _unnoted(
         if is_day(day) and f"{ROWS}{day}" not in noted
     }
     holds = {day: summaries.get(day, EMPTY) for day in sorted(found)}
-    return {day: Change(day, None, has.rows, has.gone, undone=True) for day, has in holds.items()}
+    return {
+        day: Change(day, None, has.rows, has.missing, undone=True) for day, has in holds.items()
+    }
 
 
 def _undoing(commits: Iterable[Foreign]) -> Iterable[Foreign]:
@@ -183,14 +181,14 @@ def figures_after(
 ) -> dict[str, int]:
     """Return what a commit notes of a day that it wrote `whole`, or to which it added rows.
 
-    What was lost before stays lost when rows are added: only a whole pull mends it.
+    Rows that the day had lost before still count: only a whole pull brings them back.
     """
     lost = None if whole else compare(day, before, noted)
     if lost is None or not lost.undone:
         return {f"{ROWS}{day}": after.rows, f"{FILES}{day}": after.file_hash}
-    if lost.had is None:
+    if lost.noted is None:
         return {}
-    return {f"{ROWS}{day}": lost.had + after.rows - before.rows}
+    return {f"{ROWS}{day}": lost.noted + after.rows - before.rows}
 
 
 def noted_days(positions: Mapping[str, int]) -> set[str]:

@@ -187,9 +187,9 @@ class Duplicates:
         columns = [pa.chunked_array(column) for column in zip(*(k for _, k in parts), strict=True)]
         encoded = [column.combine_chunks().dictionary_encode() for column in columns[:-1]]
         codes = [column.indices.fill_null(-1).to_numpy() for column in encoded]
-        kept = ~np.isin(numbers, list(self._apart))
+        compared = ~np.isin(numbers, list(self._apart))
         processed = columns[-1].to_numpy()
-        self._mark(numbers[kept], processed[kept], [code[kept] for code in codes], lost)
+        self._mark(numbers[compared], processed[compared], [code[compared] for code in codes], lost)
         return True
 
     def _mark(

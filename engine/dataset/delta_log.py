@@ -6,27 +6,15 @@ that a crash has cut off are found and, on request, set aside.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
+from typing import Any
 
 import pyarrow as pa
 
-from engine.dataset import layout
-from engine.dataset.log_entries import (
-    Foreign,
-    State,
-    actions_of,
-    changed_days,
-    checkpoint_paths,
-    checkpoint_state,
-    commit_info,
-    is_readable,
-    is_whole,
-    paths_in,
-    raise_if_of_the_system,
-    state_actions,
-)
+from engine.dataset import layout, log_entries
+from engine.dataset.log_entries import Foreign, State, actions_of, is_whole
 from engine.dataset.storage.base import Storage, read_bytes
 from engine.errors import DatasetError
 
@@ -46,8 +34,6 @@ class Log:
         self.cut_off: list[int] = []  # the newest versions, if their entries cannot be read
         self.broken: list[str] = []  # checkpoints that cannot be read
 
-    # Versions --------------------------------------------------------------------------------
-
     def has_table(self) -> bool:
         """Whether there is a table: deltalake, killed while it makes one, leaves an empty log."""
         return any(ENTRY.fullmatch(name) for name in self._names())
@@ -60,18 +46,14 @@ class Log:
     def tidy(self) -> None:
         """Delete what deltalake leaves when it is killed while it makes the table."""
         left = [f"{layout.LOG}/{name}" for name in self._names() if LEFTOVER.fullmatch(name)]
-        if left:
-            self._storage.delete(left)
+        self._storage.delete(left)
 
     def has_checkpoint(self, version: int) -> bool:
         """Whether the commit of `version` wrote a checkpoint as well."""
         return self._exists(_checkpoint(version))
 
     def newest(self) -> int | None:
-        """Return the newest version that can be read; None if there is no entry.
-
-        Later entries that are empty or cut off, as only a crash leaves them, go to `cut_off`.
-        """
+        """Return the newest version that can be read, or None; later ones go to `cut_off`."""
         self.cut_off = []
         version = self._top()
         while version is not None and self._is_cut_off(version):
@@ -101,15 +83,13 @@ class Log:
         return version
 
     def mark(self, version: int) -> tuple[object, ...] | None:
-        """Return a value that another entry of that version does not have; None if it is gone."""
+        """Return a value that identifies the entry of `version`; None if it is missing."""
         found = self._storage.stat(_entry(version))
         return found.mark if found else None
 
     def sync(self, version: int) -> None:
         """Force the entry of `version`, and its checkpoint if there is one, to the disk (P2)."""
         self._storage.sync([_entry(version), _checkpoint(version), LAST_CHECKPOINT])
-
-    # Damage ----------------------------------------------------------------------------------
 
     def _is_cut_off(self, version: int) -> bool:
         """Whether the entry of `version` is needed and is not whole."""
@@ -128,10 +108,9 @@ class Log:
         return f"{names} in {self._place(layout.LOG)} cannot be read" if names else ""
 
     def mend(self) -> list[str]:
-        """Set aside what only a crash can have left; return a sentence for each file.
+        """Set aside what a crash left, under the caller's lock; return a sentence for each file.
 
-        The caller holds the lock. DatasetError if the only state left is a checkpoint that cannot
-        be read.
+        DatasetError if the table cannot be read without a file that is set aside.
         """
         notices = []
         top = self.newest()
@@ -154,22 +133,16 @@ class Log:
         return notices
 
     def find_broken(self) -> bool:
-        """Find out whether the newest checkpoint can be read; if not, whether the one before can.
-
-        Those that cannot go to `broken`; return whether there are any.
-        """
+        """Add checkpoints that cannot be read to `broken`, the newest first; return if any are."""
         for _, paths in sorted(self._checkpoints().items(), reverse=True):
-            broken = [path for path in paths if not is_readable(self._storage, path)]
+            broken = [path for path in paths if not log_entries.is_readable(self._storage, path)]
             self.broken += [path for path in broken if path not in self.broken]
             if not broken:
                 break
         return bool(self.broken)
 
     def check(self, version: int) -> None:
-        """Raise DatasetError if a file from which the state of `version` is read is missing or cut.
-
-        A crash does not leave that: later entries were written after it.
-        """
+        """Raise DatasetError if a file that the state of `version` needs is missing or cut off."""
         checkpoints = self._checkpoints()
         for number in range(version, -1, -1):
             if number in checkpoints and not set(checkpoints[number]) & set(self.broken):
@@ -194,17 +167,15 @@ class Log:
             "backup, or give the flow another dataset and pull its days again."
         )
 
-    # What the log says -----------------------------------------------------------------------
-
     def mentioned(self) -> set[str]:
         """Return every file that an entry or a checkpoint says was added or removed."""
         found = set[str]()
         for path in self._entries():
             if path.endswith(".json"):
-                found |= paths_in(read_bytes(self._storage, path))
+                found |= log_entries.paths_in(read_bytes(self._storage, path))
             else:
                 with suppress(OSError, pa.ArrowException):
-                    found |= checkpoint_paths(self._storage, path)
+                    found |= log_entries.checkpoint_paths(self._storage, path)
         return found
 
     def entry_of(self, batch_id: str) -> bytes | None:
@@ -220,16 +191,11 @@ class Log:
                     return data
         return None
 
-    def positions(self, version: int) -> Mapping[str, int] | None:
-        """Return the position of every app id at `version`; None if only deltalake can read it.
-
-        deltalake returns one position at a time, and reads the log for each of them again.
-        """
-        state = self.state(version)
-        return None if state is None else state.positions
-
     def state(self, version: int) -> State | None:
-        """Return the state at `version`; None if only deltalake can read it."""
+        """Return the state at `version`; None if only deltalake can read it.
+
+        deltalake returns the position of one app id at a time, and reads the log for each anew.
+        """
         if version == self._state_version:
             return self._state
         found, entries = self._state, list[str]()
@@ -251,8 +217,7 @@ class Log:
         return found
 
     def _after(self, state: State, entries: Iterator[str]) -> State:
-        """Return the state after the commits of `entries`."""
-        actions = (state_actions(read_bytes(self._storage, path)) for path in entries)
+        actions = (log_entries.state_actions(read_bytes(self._storage, path)) for path in entries)
         return state.after(chain.from_iterable(actions))
 
     def _from_parts(self, version: int) -> State | None:
@@ -263,7 +228,7 @@ class Log:
         try:
             found = State()
             for path in self._checkpoints()[at]:
-                part = checkpoint_state(self._storage, path)
+                part = log_entries.checkpoint_state(self._storage, path)
                 found = State(
                     found.positions | part.positions,
                     part.metadata or found.metadata,
@@ -273,27 +238,29 @@ class Log:
         except (OSError, ValueError, pa.ArrowException):  # deltalake may read it, or says why not
             return None
 
-    def others(self, version: int, most: int = MOST_OTHERS) -> list[Foreign]:
-        """Return the commits of other programs up to `version`, the newest first.
+    def others(self, version: int) -> list[Foreign]:
+        """Return the commits of other programs in the last MOST_OTHERS entries, the newest first.
 
-        Their days are those whose rows they changed and that this program has not written since.
-        It ends where the entries end, or after `most` of them.
+        Their days are those that they changed and that this program has not written since.
         """
         found, written = list[Foreign](), set[str]()
-        for number in range(version, max(-1, version - most), -1):
+        for number in range(version, max(-1, version - MOST_OTHERS), -1):
             try:
                 actions = list(actions_of(read_bytes(self._storage, _entry(number))))
             except FileNotFoundError:
                 break
-            info, changes = commit_info(actions), changed_days(actions)
+            info: dict[str, Any] = next(
+                (each["commitInfo"] for each in actions if "commitInfo" in each), {}
+            )
+            changes = log_entries.changed_days(actions)
             days = {day for _, day in changes}
             if "batchId" in info:
                 written |= days
             elif "operation" in info:
                 left = frozenset(days - written)
-                taken = left & {day for kind, day in changes if kind == "remove"}
+                removed = left & {day for kind, day in changes if kind == "remove"}
                 moment = info.get("timestamp") or 0
-                found.append(Foreign(number, str(info["operation"]), moment, left, taken))
+                found.append(Foreign(number, str(info["operation"]), moment, left, removed))
         return found
 
     def _checkpoint_state(self, version: int) -> State | None:
@@ -302,16 +269,15 @@ class Log:
         if path in self.broken or not self._exists(path):
             return None
         try:
-            return checkpoint_state(self._storage, path)
+            return log_entries.checkpoint_state(self._storage, path)
         except FileNotFoundError:
             return None
         except (OSError, pa.ArrowException) as error:
-            raise_if_of_the_system(error)
+            log_entries.raise_if_of_the_system(error)
             self.broken.append(path)  # the entries say what it summed up
             return None
 
     def _checkpoints(self) -> dict[int, list[str]]:
-        """Return the files of the checkpoint of each version that has one."""
         found: dict[int, list[str]] = {}
         for path in self._entries():
             if path.endswith(".parquet"):
@@ -330,7 +296,6 @@ class Log:
         return self._storage.stat(path) is not None
 
     def _place(self, path: str) -> str:
-        """The path as messages name it."""
         return str(self._storage.root / path)
 
 

@@ -17,9 +17,8 @@ Keys = Sequence[Any]  # five parts, each a list of values or an Arrow array
 
 
 def hash_keys(ids: Any, times: Any) -> Hashes:
-    """Return a hash for each row, of its `$insert_id` and its time, in whatever form they come.
+    """Return a hash for each row, of its `$insert_id` and its time, in lists or Arrow arrays.
 
-    Rows that agree in these two almost always agree in the whole key; the key itself decides.
     NO_HASH for a row without `$insert_id`, or with one that is nested too deeply.
     """
     if not isinstance(ids, pa.Array):
@@ -55,8 +54,8 @@ def _texts(values: Sequence[Any]) -> pa.Array:
 
 
 def _text(value: Any) -> str | None:
-    if _is_text(value):
-        return str(value)
+    if isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value):
+        return value
     return None if is_deep(value) else dumps(value, sort_keys=True)
 
 
@@ -71,10 +70,6 @@ def is_deep(value: Any) -> bool:
             v for inner in level for v in (inner.values() if isinstance(inner, dict) else inner)
         ]
     return True
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _hash_texts(texts: pa.Array) -> Hashes:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,10 +29,7 @@ IN_CHECKPOINT = [
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a log says of its table, except for the files.
-
-    `metadata` and `protocol` are the actions of these names, or those parts that are read here.
-    """
+    """What a log says of its table, except for the files: its actions, or what is read of them."""
 
     positions: dict[str, int] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -57,16 +54,13 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A commit of another program: its operation, its time in ms, and the days that it changed.
-
-    `taken`: the days of which it removed rows.
-    """
+    """A commit of another program: its time in ms, the days that it changed or removed rows of."""
 
     version: int
     operation: str
     moment: int
     days: frozenset[str]
-    taken: frozenset[str] = frozenset()
+    removed: frozenset[str] = frozenset()
 
 
 def actions_of(entry: bytes) -> Iterator[dict[str, Any]]:
@@ -94,19 +88,11 @@ def is_whole(entry: bytes) -> bool:
     return bool(found) and all(isinstance(action, dict) for action in found)
 
 
-def paths_in(entry: bytes, kinds: Iterable[str] = ("add", "remove")) -> set[str]:
+def paths_in(entry: bytes, kinds: Sequence[str] = ("add", "remove")) -> set[str]:
     """Return the files that an entry adds or removes; lines that cannot be read are skipped."""
-    wanted = tuple(kinds)
     return {
-        action[kind]["path"] for action in actions_of(entry) for kind in wanted if kind in action
+        action[kind]["path"] for action in actions_of(entry) for kind in kinds if kind in action
     }
-
-
-def commit_info(actions: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return what the actions of an entry say of the commit itself."""
-    infos = (action["commitInfo"] for action in actions if "commitInfo" in action)
-    found: Mapping[str, Any] = next(infos, {})
-    return found
 
 
 def changed_days(actions: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -53,10 +54,9 @@ class StagedBatch:
 
 
 class Writer:
-    """Writes the rows of a batch to data files, and its rejects beside them; see `layout`.
+    """Spools the rows of a batch by day; `finish` encodes them to data files (P6).
 
-    Rows are spooled by day while they come; `finish` encodes them. Both hold a few record batches
-    in memory (P6).
+    The rejects of the batch are written beside them; see `layout`.
     """
 
     def __init__(self, directory: Path, batch_id: str, schema: pa.Schema) -> None:
@@ -88,21 +88,13 @@ class Writer:
             table, days = table.take(rest), days.take(rest)
             batch.keep(~early)
         distinct = pc.unique(days)
-        if not len(distinct):
-            return
-        if len(distinct) == 1:
-            self._add(distinct[0].as_py(), table, batch.keys, batch.key_paths)
-            return
         for day in distinct:
-            rows = np.flatnonzero(pc.equal(days, day).to_numpy(zero_copy_only=False))
-            at = rows.tolist()
-            keys = [
-                column.take(pa.array(rows))
-                if isinstance(column, pa.Array)
-                else [column[row] for row in at]
-                for column in batch.keys
-            ]
-            self._add(day.as_py(), table.take(pa.array(rows)), keys, batch.key_paths)
+            part, of_part = table, batch.keys
+            if len(distinct) > 1:
+                rows = np.flatnonzero(pc.equal(days, day).to_numpy(zero_copy_only=False))
+                part, of_part = table.take(pa.array(rows)), [_take(c, rows) for c in batch.keys]
+            self._spool(day.as_py()).add(part, of_part, batch.key_paths)
+            self._limit_memory()
 
     def _add_early(
         self, table: pa.RecordBatch, days: pa.Array, early: Mask, keys: Sequence[Any]
@@ -112,12 +104,6 @@ class Writer:
             at = pa.array(np.flatnonzero(early & of_day))
             spool = self._spool(day.as_py())
             spool.add_early(table.take(at), [column.take(at) for column in keys])
-        self._limit_memory()
-
-    def _add(
-        self, day: date, rows: pa.RecordBatch, keys: list[Any], paths: list[tuple[str, ...]]
-    ) -> None:
-        self._spool(day).add(rows, keys, paths)
         self._limit_memory()
 
     def _spool(self, day: date) -> Spool:
@@ -157,7 +143,7 @@ class Writer:
         return StagedBatch(staged, duplicates - known, known)
 
     def _encode(self, day: date, batches: Iterator[pa.RecordBatch]) -> list[Path]:
-        """Write `batches` to files, in row groups of about GROUP_BYTES, and return their paths."""
+        """Write `batches` to files, in row groups of about GROUP_BYTES; return their paths."""
         paths: list[Path] = []
         with ExitStack() as stack:
             sink: pq.ParquetWriter | None = None
@@ -205,13 +191,17 @@ class Writer:
                 stack.callback(spool.duplicates.close)
 
 
+def _take(column: Any, rows: npt.NDArray[np.int64]) -> Any:
+    if isinstance(column, pa.Array):
+        return column.take(pa.array(rows))
+    return [column[row] for row in rows.tolist()]
+
+
 def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of `batches` as tables of about GROUP_BYTES, at most GROUP_ROWS rows each."""
     held: list[pa.RecordBatch] = []
     rows = size = 0
-    for batch in batches:
-        if not batch.num_rows:
-            continue
+    for batch in filter(len, batches):
         held.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
@@ -223,14 +213,11 @@ def _groups(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa
 
 
 def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
-    """Return the statistics of a file for Delta: its rows; bounds and nulls of columns of numbers.
+    """Return a file's statistics for Delta: its rows; bounds and nulls of columns of numbers.
 
-    The nulls of texts are left out: they would be the largest part, hardly any query uses them, and
-    each reader has to parse the statistics of every file to open the table.
+    Each reader parses them to open the table: nulls of texts, which few queries use, are missing.
     """
-    low: dict[str, Any] = {}
-    high: dict[str, Any] = {}
-    nulls: dict[str, Any] = {}
+    low, high, nulls = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for index in range(metadata.num_columns):
         path = metadata.schema.column(index).path.split(".")
         chunks = [
@@ -246,12 +233,8 @@ def _statistics(metadata: pq.FileMetaData) -> dict[str, Any]:
             _put(high, path, max(pair[1] for pair in bounds))
             if all(chunk.has_null_count for chunk in chunks):
                 _put(nulls, path, sum(chunk.null_count for chunk in chunks))
-    return {
-        "numRecords": metadata.num_rows,
-        "minValues": low,
-        "maxValues": high,
-        "nullCount": nulls,
-    }
+    bounds_by_name = {"minValues": low, "maxValues": high, "nullCount": nulls}
+    return {"numRecords": metadata.num_rows, **bounds_by_name}
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
@@ -263,8 +246,7 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
 def _ordered(fields: Iterable[pa.Field], above: str = "") -> list[str]:
     """Return the columns whose bounds help a reader to skip rows, by Parquet's names: no texts.
 
-    Events come in no order, so every id lies between the first and the last one of a row group; to
-    find those two takes a seventh of the time of writing.
+    Ids come in no order, and their bounds would take a seventh of the time of writing.
     """
     found: list[str] = []
     for field in fields:
@@ -277,10 +259,9 @@ def _ordered(fields: Iterable[pa.Field], above: str = "") -> list[str]:
 
 
 def _repeating(rows: pa.Table) -> list[str]:
-    """Return the columns worth a dictionary, by Parquet's names.
+    """Return the columns whose values repeat, by Parquet's names.
 
-    A dictionary of values that hardly ever repeat takes a fifth of the time of writing, and the
-    column is larger with it.
+    A dictionary of other values takes a fifth of the time of writing, and enlarges the column.
     """
 
     def walk(name: str, values: pa.Array) -> list[str]:

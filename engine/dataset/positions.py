@@ -35,10 +35,7 @@ def app_id(flow: Flow, what: date | str) -> str:
 
 
 def pulled(dataset: Dataset) -> Counter[str]:
-    """Return for each day, in ISO form, the sum of the positions that all flows have of it.
-
-    Each pull of a day, by any flow, makes its sum larger; an earlier sum never returns.
-    """
+    """Return the sum of each day's positions in all flows, which each pull of it increases."""
     sums = Counter[str]()
     for name, version in dataset.positions.items():
         sums[name.rpartition("/")[2]] += version
@@ -71,14 +68,12 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
     first = latest_day(min(begins), zone) - 2 * DAY
     if flow.backfill_from:
         first = min(first, flow.backfill_from)
-    names = {app_id(flow, day): day for day in each_day(first, latest_day(now, zone))}
-    prefix = f"{flow.name}/"
-    for name in dataset.positions:  # days outside that range, which a backfill pulled
-        if name.startswith(prefix) and is_day(name[len(prefix) :]):
-            names[name] = date.fromisoformat(name[len(prefix) :])
+    days = {*each_day(first, latest_day(now, zone))}
     known = dataset.positions  # the log is read once for all; empty if only deltalake can read it
+    of_flow = (name.removeprefix(f"{flow.name}/") for name in known)
+    days |= {date.fromisoformat(name) for name in of_flow if is_day(name)}  # of a backfill
     position = known.get if known else dataset.position
-    pulled = {day: position(name) for name, day in names.items()}
+    pulled = {day: position(app_id(flow, day)) for day in days}
     lost = undone(flow, dataset)
     # A position in the future was noted before the clock was set back: when is unknown.
     counted = {
@@ -98,11 +93,10 @@ def read(flow: Flow, dataset: Dataset, now: int) -> Positions:
 
 
 def _reached(flow: Flow, dataset: Dataset) -> Iterator[int]:
-    """Yield the high watermark and the days' positions, in ms; a wrong clock may have set them."""
-    prefix = f"{flow.name}/"
+    """Yield the high watermark and the days' positions, in ms."""
     for name, moment in dataset.positions.items():
-        what = name.removeprefix(prefix)
-        if name.startswith(prefix) and (what == ARRIVAL or is_day(what)):
+        owner, _, what = name.rpartition("/")
+        if owner == flow.name and (what == ARRIVAL or is_day(what)):
             yield moment
 
 
@@ -114,16 +108,13 @@ def left(dataset: Dataset, day: date, becomes: Mapping[str, int]) -> int:
 
 
 def check_owner(flow: Flow, dataset: Dataset) -> None:
-    """Raise InputError if another flow fills the table and one of them has arrival windows (P4).
-
-    One would append events that the other has pulled, or will pull again.
-    """
+    """Raise InputError if two flows would fill the table, one of them by arrival windows (P4)."""
     ours = (flow.name, f"forgotten/{flow.name}")
     found = [name.rpartition("/")[::2] for name in dataset.positions]
     owners = {name for name, what in found if what == ARRIVAL}
     if owners and flow.name not in owners:
         raise InputError(
-            f'The table {dataset.root} is kept by the flow "{min(owners)}", as events '
+            f'The table {dataset.root} is filled by the flow "{min(owners)}", as events '
             "arrive. Let that flow pull them, or use another dataset."
         )
     others = {name for name, what in found if is_day(what) and name not in ours}
@@ -136,10 +127,7 @@ def check_owner(flow: Flow, dataset: Dataset) -> None:
 
 
 def _check_wrong(reached: int | None, window: Window, now: int) -> None:
-    """Raise DatasetError unless a clock that was ahead has set the high watermark `reached`.
-
-    If it is not later than `now`, by Mixpanel's clock, this machine's clock is behind.
-    """
+    """Raise DatasetError unless a clock that was ahead has set the high watermark `reached`."""
     if reached is not None and not schedule.is_later(reached, now):
         raise DatasetError(
             f"This machine's clock is behind Mixpanel's: {window} was asked for again, and the "
@@ -166,7 +154,7 @@ def replaced(flow: Flow, dataset: Dataset, window: Window, now: int) -> dict[dat
         )
     if begins is not None and reached not in (begins, None):
         raise DatasetError(
-            f"The table {dataset.root} was changed by somebody else while {window} was "
+            f"The table {dataset.root} was changed by another program while {window} was "
             "pulled. Nothing was committed; the next run starts from what it holds now."
         )
     return {} if window.arrival else dataset.held(window.days)

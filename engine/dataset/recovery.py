@@ -1,7 +1,6 @@
 """Finishes or rolls back what a process that was killed left below the root (P2).
 
-What a crash, or a person, has left there and cannot be read is set aside under the name
-`….damaged`, and named in `notices`.
+Files there that cannot be read are renamed to `….damaged`, and named in `notices`.
 """
 
 import time
@@ -32,8 +31,6 @@ class RecoverableTable(Table):
         self._locked = False  # set before the log is read, which may find damage
         super().__init__(root, schema, source)
         self._locked_id: str | None = None  # of the table that was there when it was locked
-
-    # Commits ---------------------------------------------------------------------------------
 
     def _sweep(self) -> None:
         """Finish or roll back every interrupted commit, without listing the data files (P2)."""
@@ -100,13 +97,8 @@ class RecoverableTable(Table):
             self._storage.delete([layout.intent(batch_id)])
             self._storage.delete([f"{layout.staged(batch_id)}/"])
 
-    # Files -----------------------------------------------------------------------------------
-
     def _orphans(self) -> list[str]:
-        """Return the data files of this program that neither the log nor a list of files names.
-
-        An entry that was set aside may have added them; a glob would read them.
-        """
+        """Return the data files of this program that neither the log nor SUPERSEDED names."""
         known = self._log.mentioned()
         for name, kind in self._storage.entries(layout.SUPERSEDED):
             if kind == "file" and layout.parse_superseded(name):
@@ -117,7 +109,6 @@ class RecoverableTable(Table):
         return [path for path in paths if layout.is_own_data_file(path) and path not in known]
 
     def _live(self, paths: Sequence[str]) -> set[str]:
-        """Return those of `paths` that the table holds."""
         if not self.exists or not paths:
             return set()
         with translated(f"read the log of {self.root}"):
@@ -125,9 +116,8 @@ class RecoverableTable(Table):
         return set(files.filter(pc.is_in(files, pa.array(paths, pa.string()))).to_pylist())
 
     def _delete(self, paths: Sequence[str]) -> None:
-        """Delete those of `paths` that no reader of the table needs."""
         live = self._live(paths)
-        # A path that leads out of the root is another table's too.
+        # A path outside the root belongs to another table.
         going = [self._data.stored(path) for path in paths if path not in live]
         for folder in self._storage.delete(filter(layout.is_inside, going)):
             self._put_aside(folder)
@@ -143,25 +133,19 @@ class RecoverableTable(Table):
                 self._put_aside(path)
                 continue
             due, batch_id = parsed
+            made = _made_at(batch_id)
+            if due > now >= made:
+                continue
+            intent = intents.read(self._storage, path)
+            if intent is None:
+                self._put_aside(path)
+                continue
             if due <= now:
-                if intent := intents.read(self._storage, path):
-                    self._delete(intent.remove)
-                    self._storage.delete([path])
-                else:
-                    self._put_aside(path)
-            elif (made := _made_at(batch_id)) and made > now:
-                # A clock that was ahead noted it: its hours begin now.
-                self._postpone(path, layout.superseded(now + max(0, due - made), batch_id))
-
-    def _postpone(self, path: str, to: str) -> None:
-        """Give a list of replaced files another due time."""
-        if intent := intents.read(self._storage, path):
-            self._storage.write(to, intent.as_text())
+                self._delete(intent.remove)
+            else:  # a clock that was ahead noted it: its hours begin now
+                later = layout.superseded(now + max(0, due - made), batch_id)
+                self._storage.write(later, intent.as_text())
             self._storage.delete([path])
-        else:
-            self._put_aside(path)
-
-    # Damage ----------------------------------------------------------------------------------
 
     def _mend(self) -> None:
         """Set aside what a crash left of the log, and delete the files of lost entries."""
@@ -174,7 +158,6 @@ class RecoverableTable(Table):
             self._delete(self._orphans())
 
     def _put_aside(self, path: str) -> None:
-        """Set aside a path that cannot be read, and add a notice that names it."""
         name = self._storage.set_aside(path)
         self.notices.append(
             f"{self.root / path} is nothing that this program left there: it is now {name}, and "
@@ -182,9 +165,9 @@ class RecoverableTable(Table):
         )
 
 
-def _made_at(batch_id: str) -> int | None:
-    """When a batch was made, in ms since the epoch; None for a name that is no batch id."""
+def _made_at(batch_id: str) -> int:
+    """Return when a batch was made, in ms since the epoch; 0 for a name that is no batch id."""
     try:
         return ULID.from_str(batch_id).milliseconds
     except ValueError:
-        return None
+        return 0

@@ -1,7 +1,4 @@
-"""Writes the rejects of a batch to files in the form of Adobe's diagnostics.
-
-`sync.replay` reads them.
-"""
+"""Writes the rejects of a batch to files in the form of Adobe's diagnostics."""
 
 import json
 from contextlib import ExitStack
@@ -72,7 +69,6 @@ def _reject_json(reject: Reject, reason: bytes) -> bytes:
 
 
 def _reason_json(reject: Reject, filename: str) -> bytes:
-    """Return the rest of the object, which follows the line."""
     entry: dict[str, Any] = {
         "_errors": [{"code": reject.code, "message": reject.message}],
         "_filename": filename,

@@ -7,8 +7,7 @@ of app transactions note it, for every flow of the table:
                       0 or missing: with those of UTC
     misfiled:<day>    1: the day holds rows by their UTC days, and has to be pulled again
 
-The order in which misfiled days are pulled matters: in the other order, rows at the border of two
-days would be in both of them until the second is pulled.
+In another order of pulls than that of `misfiled`, rows could be in two days for a while.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -58,8 +57,7 @@ def misfiled(dataset: Dataset, days: Collection[date] | None = None) -> list[dat
 def found(dataset: Dataset, begins: int, *, arrives: bool) -> dict[str, int]:
     """Return the marks to set once it is found how days begin: all days held are misfiled.
 
-    `arrives`: the table is filled by arrival windows. Then the neighbouring day, of which some rows
-    are filed under a day held, has to be pulled as well.
+    `arrives`: the table is filled by arrival windows, and the neighbouring days are misfiled too.
     """
     held = dataset.days()
     neighbours = {day + DAY if begins < UTC else day - DAY for day in held if arrives}

@@ -24,8 +24,7 @@ Mask = npt.NDArray[np.bool_]
 class Spool:
     """The rows of one day in the order in which they came, on the disk until all are there.
 
-    Only then is it known which of them a later processed one replaces; and to encode a row twice
-    costs ten times what it costs to spool it.
+    Only then are duplicates known, and to encode a row takes ten times as long as to spool it.
     """
 
     def __init__(self, directory: Path, schema: pa.Schema, threads: ThreadPoolExecutor) -> None:
@@ -80,10 +79,7 @@ class Spool:
             writing.result()
 
     def superseded(self, stored: Iterable[list[Any]]) -> Mask | None:
-        """Return True for each row that another one replaces; None if there is no such row.
-
-        `stored`: the keys of rows of the table, which replace those that are spooled.
-        """
+        """Return True for each row that another or a `stored` one replaces; None if all stay."""
         rows = sum(self.rows)
         for keys in stored:
             self.duplicates.add_stored(keys)
@@ -93,9 +89,11 @@ class Spool:
     def already_stored(self) -> int:
         """Return how many rows of `add_early` the table has; call it after `superseded`."""
         found = self.duplicates.already_stored
-        if found is None:
-            return 0
-        return sum(int(found[part.start : part.stop].sum()) for part in self._early)
+        return (
+            0
+            if found is None
+            else sum(int(found[part.start : part.stop].sum()) for part in self._early)
+        )
 
     def parts(self) -> list[range]:
         """Return the numbers of the record batches, a range for each encoder if they are large."""

@@ -48,10 +48,7 @@ class Table:
     def __init__(
         self, root: Path, schema: pa.Schema | None, source: Mapping[str, Any] | None
     ) -> None:
-        """Raise InputError if there is a table of another schema or source, or something else.
-
-        Without `schema` and `source` the table can only be read.
-        """
+        """Open a table, only to read it without `schema`; InputError if it does not fit."""
         self._storage: Storage = LocalStorage(root)
         self.root = self._storage.root
         self._schema = None if schema is None else Schema.from_arrow(schema)
@@ -78,15 +75,15 @@ class Table:
             )
 
     def _open(self) -> None:
-        """Read the log again: whether there is a table, and whether it fits."""
+        """Read the log again: the newest version, and whether the table fits."""
         self._log = Log(self._storage)
         self._table: DeltaTable | None = None  # loaded when files are needed
         self._listing: tuple[int, pa.Table] | None = None  # the files of a version
         self._summaries: tuple[int, dict[date, DaySummary]] | None = None
         self._fits: Mapping[str, Any] | None = None  # the metadata that was found to fit
         version = self._log.newest()
-        self._seen = -1 if version is None else version
-        self._mark = self._log.mark(self._seen)
+        self._read_version = -1 if version is None else version
+        self._mark = self._log.mark(self._read_version)
         if self._schema is not None and self.exists:
             with suppress(DamagedLog):  # in `damage`; the table is checked once it is mended
                 self._check_fit()
@@ -111,7 +108,7 @@ class Table:
         self._fits = state.metadata
 
     def _has_vectors(self) -> bool:
-        """Whether a file of the table has a deletion vector; also if one cannot be read."""
+        """Whether a file has a deletion vector, or the vectors cannot be read."""
         try:
             return any(batch.num_rows for batch in self._current().deletion_vectors())
         except (DeltaError, OSError):
@@ -120,7 +117,7 @@ class Table:
     @property
     def exists(self) -> bool:
         """Whether there is a table already."""
-        return self._seen >= 0
+        return self._read_version >= 0
 
     # Days ------------------------------------------------------------------------------------
 
@@ -160,12 +157,12 @@ class Table:
     ) -> dict[date, DaySummary]:
         """Return the summaries of `days`, or of all days, by `table` as it was loaded."""
         files: dict[date, list[tuple[str, int]]] = {}
-        gone = Counter[date]()
+        missing = Counter[date]()
         for path, size, rows, day in self._files_of(table, days):
             files.setdefault(day, []).append((path, rows))
             if not self._data.is_present(path, size):
-                gone[day] += 1
-        return {day: DaySummary.of(each, gone[day]) for day, each in files.items()}
+                missing[day] += 1
+        return {day: DaySummary.of(each, missing[day]) for day, each in files.items()}
 
     def days(self) -> set[date]:
         """Return the days that the table has files of."""
@@ -191,10 +188,7 @@ class Table:
         return next((other for other in others if other.days), None)
 
     def no_parquet(self) -> dict[date, list[str]]:
-        """Return, by day, the present files that do not begin and end as Parquet files do.
-
-        It opens each file of the table.
-        """
+        """Open each file of the table; return by day those that are no Parquet files."""
         found: dict[date, list[str]] = {}
         if self.exists:
             with translated(f"read the files of {self.root}"):
@@ -221,22 +215,21 @@ class Table:
 
     @property
     def _version(self) -> int:
-        """The version of the table as its log is now."""
         assert self.exists
-        if self._mark != self._log.mark(self._seen):
+        if self._mark != self._log.mark(self._read_version):
             self._follow()
-        version = self._log.latest(self._seen)
-        if version != self._seen:
-            self._seen, self._mark = version, self._log.mark(version)
-        return self._seen
+        version = self._log.latest(self._read_version)
+        if version != self._read_version:
+            self._read_version, self._mark = version, self._log.mark(version)
+        return self._read_version
 
     def _follow(self) -> None:
-        """Find the newest version again: the entry seen last was cleaned up or replaced."""
+        """Find the newest version again, after the entry that was read was deleted or replaced."""
         log = Log(self._storage)
         version = log.newest()
-        if version is None:  # another program is removing the table: keep what was read of it
+        if version is None:  # another program is removing the table
             return
-        self._log, self._seen, self._mark = log, version, log.mark(version)
+        self._log, self._read_version, self._mark = log, version, log.mark(version)
         self._table = self._listing = self._summaries = None
 
     def _id(self) -> str | None:
@@ -262,13 +255,15 @@ class Table:
         return self._table
 
     def _load(self) -> DeltaTable:
-        if self._log.state(self._seen) is None:
-            self._log.check(self._seen)  # deltalake takes an empty entry for a commit of nothing
+        if self._log.state(self._read_version) is None:
+            self._log.check(
+                self._read_version
+            )  # deltalake takes an empty entry for a commit of nothing
         try:
-            return DeltaTable(self.root, version=self._seen if self._log.cut_off else None)
+            return DeltaTable(self.root, version=self._read_version if self._log.cut_off else None)
         except DeltaError:
             if not self._log.find_broken():
-                self._log.check(self._seen)
+                self._log.check(self._read_version)
                 raise
         self._mend()
         return DeltaTable(self.root)
@@ -320,10 +315,10 @@ class Table:
         if not self.exists:
             return None
         with translated(f"read the log of {self.root}"):
-            positions = self._log.positions(self._version)
-            if positions is None:
+            state = self._log.state(self._version)
+            if state is None:
                 return self._current().transaction_version(app_id)
-        return positions.get(app_id)
+        return state.positions.get(app_id)
 
     @property
     def positions(self) -> Mapping[str, int]:
@@ -331,7 +326,8 @@ class Table:
         if not self.exists:
             return {}
         with translated(f"read the log of {self.root}"):
-            return self._log.positions(self._version) or {}
+            state = self._log.state(self._version)
+        return state.positions if state else {}
 
     def batch_directory(self, batch_id: str) -> Path:
         """The folder of the rejects and inputs of a batch that has ended."""

@@ -8,14 +8,6 @@ from engine.sandbox.events import Spec, Truth, day_lines, truth
 from engine.sandbox.server import Sandbox, serve
 
 __all__ = [
-    "PASSWORD",
-    "PROJECT_ID",
-    "USERNAME",
-    "Project",
-    "Sandbox",
-    "Spec",
-    "Truth",
-    "day_lines",
-    "serve",
-    "truth",
-]
+    "PASSWORD", "PROJECT_ID", "USERNAME", "Project", "Sandbox", "Spec", "Truth", "day_lines",
+    "serve", "truth",
+]  # fmt: skip

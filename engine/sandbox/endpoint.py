@@ -67,7 +67,7 @@ class Project:
     dated: bool = True
     faults: list[Fault] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
-    asked_at: list[int] = field(default_factory=list)
+    request_times: list[int] = field(default_factory=list)
 
     @property
     def now_ms(self) -> int:
@@ -77,12 +77,12 @@ class Project:
     def wait_ms(self) -> int:
         """Ms until the rate limits allow a request; 0 allows one now, and counts it."""
         now = self.now_ms
-        self.asked_at = [at for at in self.asked_at if now - HOUR_MS < at <= now]
+        self.request_times = [at for at in self.request_times if now - HOUR_MS < at <= now]
         for most, span in ((self.per_hour, HOUR_MS), (self.per_second, 1000)):
-            recent = [at for at in self.asked_at if at > now - span]
+            recent = [at for at in self.request_times if at > now - span]
             if most is not None and len(recent) >= most:
                 return recent[-most] + span - now
-        self.asked_at.append(now)
+        self.request_times.append(now)
         return 0
 
     def fault_for(self, query: Query) -> Fault | None:
@@ -96,11 +96,12 @@ class Project:
 
     async def export(self, request: Request) -> Response:
         """GET /api/2.0/export."""
+        requests = self.requests
         entry: dict[str, Any] = {"params": dict(request.query_params), "time": self.now_ms}
         response = await self.answer(request, entry)
         if self.dated and "date" not in response.headers:
             response.headers["date"] = formatdate(entry["time"] / 1000, usegmt=True)
-        self.requests.append(entry | {"status": response.status_code})
+        requests.append(entry | {"status": response.status_code})
         return response
 
     async def answer(self, request: Request, entry: dict[str, Any]) -> Response:
@@ -113,8 +114,8 @@ class Project:
             query = Query.parse(request.query_params, PROJECT_ID, today)
         except BadQuery as error:
             if error.as_json:
-                asked = f"{request.url.path}?{request.url.query}"
-                return JSONResponse({"request": asked, "error": str(error)}, 400)
+                target = f"{request.url.path}?{request.url.query}"
+                return JSONResponse({"request": target, "error": str(error)}, 400)
             return PlainTextResponse(f"{error}\n", 400)
         if wait := self.wait_ms():
             seconds = {"Retry-After": str(-(-wait // 1000))}
@@ -164,9 +165,7 @@ class Project:
         """POST /control/faults."""
         try:
             given = json.loads(await request.body())
-            parsed = [
-                Fault.parse(fault) for fault in (given if isinstance(given, list) else [given])
-            ]
+            parsed = list(map(Fault.parse, given if isinstance(given, list) else [given]))
         except (ValueError, TypeError) as error:
             return PlainTextResponse(f"{error}\n", 400)
         self.faults.extend(parsed)
@@ -269,10 +268,8 @@ async def send(
     while transport.get_write_buffer_size():
         await asyncio.sleep(0.001)
     if end == "reset":
-        linger_not = struct.pack("ii", 1, 0)  # makes the close a TCP RST
-        transport.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, linger_not
-        )
+        reset = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.get_extra_info("socket").setsockopt(*reset)  # the close sends a TCP RST
         transport.abort()
     elif end == "close":
         transport.close()

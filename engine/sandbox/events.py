@@ -24,13 +24,8 @@ USERS = 4096
 HOUR_MS = 3_600_000
 QUARTER_MS = 900_000  # no zone has shifted by less since 1972
 
-SLOTS = (
-    (b'"<time>"', b"%d"),
-    (b'"<user>"', b'"%s"'),
-    (b'"<insert>"', b'"%s"'),
-    (b'"<api>"', b"%d"),
-    (b'"<processed>"', b"%d"),
-)
+SLOTS = ((b'"<time>"', b"%d"), (b'"<user>"', b'"%s"'), (b'"<insert>"', b'"%s"'),
+         (b'"<api>"', b"%d"), (b'"<processed>"', b"%d"))  # fmt: skip
 LATEST = "mp_processing_time_ms"
 UNUSED = b"%.0a"  # formats a value to nothing
 
@@ -268,7 +263,7 @@ def truth(spec: Spec, day: date, *, visible_at: int | None = None, in_ms: bool =
     """
     whole = b"".join(day_lines(spec, day, visible_at=visible_at, in_ms=in_ms))
     lines = whole.removesuffix(b"\n").split(b"\n") if whole else []
-    kept: dict[Any, Record] = {}
+    events: dict[Any, Record] = {}
     rejects = []
     for number, line in enumerate(lines):
         record: Record = orjson.loads(line)
@@ -280,7 +275,7 @@ def truth(spec: Spec, day: date, *, visible_at: int | None = None, in_ms: bool =
         if properties.get("$insert_id") is not None:
             named = (properties.get(name) for name in ("distinct_id", "time", "$insert_id"))
             key = (record["event"], *named)
-        held = kept.get(key)
-        if held is None or held["properties"][LATEST] < properties[LATEST]:
-            kept[key] = record
-    return Truth(len(lines), list(kept.values()), rejects, len(lines) - len(kept) - len(rejects))
+        if key not in events or events[key]["properties"][LATEST] < properties[LATEST]:
+            events[key] = record
+    duplicates = len(lines) - len(events) - len(rejects)
+    return Truth(len(lines), list(events.values()), rejects, duplicates)

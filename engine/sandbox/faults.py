@@ -87,8 +87,7 @@ class Fault:
     @property
     def end(self) -> str:
         """How the response ends, one of CHOICES["end"]."""
-        end: str = self.args.get("end", "clean")
-        return end
+        return str(self.args.get("end", "clean"))
 
     @property
     def line_place(self) -> bool:

@@ -39,8 +39,7 @@ class Query:
     @classmethod
     def parse(cls, params: Mapping[str, str], project_id: int, today: date) -> "Query":
         """Read a query from the URL's parameters; BadQuery if they are wrong."""
-        project = params.get("project_id")
-        if not project:
+        if not (project := params.get("project_id")):
             raise BadQuery("project_id is required with a service account")
         if project != str(project_id):
             raise BadQuery(f"the service account is not a member of this project: {project}")
@@ -65,10 +64,9 @@ class Query:
 
     def blocks(self, spec: Spec, visible_at: int) -> Iterator[bytes]:
         """The body: blocks of lines, each with its newline; no block is empty."""
-        days = each_day(self.first, self.last)
         blocks = (
             block
-            for day in days
+            for day in each_day(self.first, self.last)
             for block in day_lines(spec, day, visible_at=visible_at, in_ms=self.in_ms)
         )
         return blocks if self.whole else self.selected(blocks)

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -68,7 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The URL of the sandbox that listens on `listener`."""
+    """Return the URL of the sandbox that listens on `listener`."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -143,8 +143,8 @@ class Sandbox:
     def reset(self) -> None:
         """Clear faults, requests, the rate limits' counts and a clock that was set."""
         self.project.faults.clear()
-        self.project.requests.clear()
-        self.project.asked_at.clear()
+        self.project.requests = []  # requests under way write to the old list
+        self.project.request_times.clear()
         self.project.clock_ms = None
 
     def stop(self) -> None:
@@ -156,10 +156,5 @@ class Sandbox:
     def __enter__(self) -> "Sandbox":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

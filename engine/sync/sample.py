@@ -91,7 +91,7 @@ def look_at_files(flow: Flow, rules: "Rules") -> None:
     dataset = open_flow.dataset_of(flow, rules)
     if dataset.damage:
         raise DatasetError(dataset.damage)
-    gone = {day: each.gone for day, each in dataset.summaries().items() if each.gone}
+    gone = {day: each.missing for day, each in dataset.summaries().items() if each.missing}
     if gone:
         count = sum(gone.values())
         files = "1 file of it is" if count == 1 else f"{count:,} files of it are"

@@ -181,7 +181,7 @@ def test_wrong_input(
     changes: dict[str, str],
     sentence: str,
 ) -> None:
-    """A sentence with what, where and what to do; exit 2; nothing asked, nothing on disk."""
+    """Wrong input exits with 2 and a sentence that says what to do; no request, no file."""
     Path("a-file").touch()
     Path("broken.json").write_text("{")
     Path("two.toml").write_text(TOML.format(host=sandbox.url))
@@ -212,7 +212,7 @@ def test_every_misfit_at_once(run: Run) -> None:
 
 
 def test_every_problem_of_a_configuration_at_once(run: Run) -> None:
-    """Unknown keys, a literal password and wrong values are told together, by file and key."""
+    """One error lists unknown keys, a literal password and wrong values, by file and key."""
     Path("flows.toml").write_text(
         'hom = "x"\n[connections.shop]\nhots = "eu"\npassword = "secret-word"\n'
         '[flows.events]\nconnection = "shp"\ndataset = "d"\nwindows = "nights"\n'
@@ -227,7 +227,7 @@ def test_every_problem_of_a_configuration_at_once(run: Run) -> None:
 
 
 def test_a_table_with_another_schema(run: Run) -> None:
-    """What differs is told column by column; the table stays as it is."""
+    """Another schema: the error lists each column that differs; the table stays as it is."""
     assert run("backfill", *ONE_DAY).status == 0
     text = json.dumps(find("schema", "mixpanel-events")[1])
     assert '"item_id"' in text
@@ -267,7 +267,7 @@ def test_a_password_on_the_command_line(run: Run, words: list[str]) -> None:
 
 
 def test_the_way_to_give_a_password_is_told(run: Run) -> None:
-    """Who tries --password learns where it belongs."""
+    """The error on --password says where a password belongs."""
     assert "MIXPANEL_PASSWORD" in run("backfill", *DAYS, "--password=x").err
 
 
@@ -282,7 +282,7 @@ def test_debug_anywhere(run: Run) -> None:
 
 
 def test_a_defect(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody foresaw is a sentence too, and its own words only come with --debug (P7)."""
+    """An unexpected error is a sentence too; its own message needs --debug (P7)."""
 
     def fail(*_: object) -> None:
         raise KeyError("some-secret")
@@ -337,7 +337,7 @@ print("loaded", [name for name in {heavy!r} if name in sys.modules])
 
 
 def on_terminal(command: list[str], folder: Path, **variables: str) -> tuple[str, int]:
-    """What a person at a terminal of 100 columns sees of a command, and its exit status."""
+    """Run a command on a terminal of 100 columns; return what it prints, and its exit status."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
@@ -381,7 +381,7 @@ def test_no_escape_codes(run: Run) -> None:
 
 
 def whole(root: Path) -> bool:
-    """Whether the table has its three days, and nobody is at work in it."""
+    """Whether the table has its three days, and no process writes to it."""
     return len(list(root.glob("event_date=*/*"))) == 3 and not list(root.glob("_staging/*/"))
 
 
@@ -411,7 +411,7 @@ def test_who_reads_no_further(
     monkeypatch: pytest.MonkeyPatch,
     words: list[str],
 ) -> None:
-    """`… | head` is no error: the exit status tells of the work, and stderr of nothing."""
+    """`… | head` is no error: the exit status is that of the work, and stderr is empty."""
     run("backfill", *ONE_DAY)
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     with start(sandbox, tmp_path, *words) as process:
@@ -500,7 +500,7 @@ def test_a_failed_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_first_try_in_vain(
     run: Run, monkeypatch: pytest.MonkeyPatch, expected: list[str]
 ) -> None:
-    """Who mistypes the project or the filter corrects it and goes on, with the same dataset."""
+    """After a wrong project or filter, the corrected command pulls into the same dataset."""
     with monkeypatch.context() as patch:
         patch.setenv("MIXPANEL_PROJECT_ID", "1")
         assert run("backfill", *DAYS).status == 1
@@ -698,7 +698,7 @@ HOURS = [
 
 @pytest.mark.parametrize(("to_date", "size", "sentence"), HOURS)
 def test_the_hours_of_a_dry_run(run: Run, to_date: str, size: str, sentence: str) -> None:
-    """How long the budget makes it take is said before anything is asked."""
+    """--dry-run prints how many hours the rate limit requires, and sends no request."""
     words = ["--from-date=2024-01-01", f"--to-date={to_date}", f"--days-per-request={size}"]
     said = run("backfill", *words, "--dry-run")
     assert said.status == 0
@@ -713,9 +713,8 @@ def test_the_hours_of_nothing(run: Run) -> None:
 
 
 def test_the_hours_are_the_budgets(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said of the budget is the budget that holds."""
-    limit = retry.RateLimit(per_hour=2)
-    monkeypatch.setattr("engine.cli.backfill.DEFAULT_RATE_LIMIT", limit)
+    """--dry-run computes hours from the rate limit that pulls obey."""
+    monkeypatch.setattr(retry, "DEFAULT_RATE_LIMIT", retry.RateLimit(per_hour=2))
     said = run("backfill", *DAYS, "--dry-run", "--days-per-request=1")
     assert "At 2 an hour" in said.out
     assert "in 2 hours." in said.out
@@ -813,7 +812,7 @@ def test_stop_while_workers_start(
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is more than an entry that nobody has read yet."""
+    """Whether a process runs, and is no zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -860,7 +859,7 @@ def pulling(pid: int) -> list[int]:
 
 
 def test_a_killed_worker(run: Run, sandbox: Sandbox, tmp_path: Path, expected: list[str]) -> None:
-    """A worker that dies is told of, and its day is pulled again: the table is exact."""
+    """The death of a worker is reported, and its day is pulled again: the table is exact."""
     sandbox.faults({"fault": "delay", "seconds": 60, "day": "2024-01-03"})
     words = ["backfill", *DAYS, "--days-per-request=1", "--workers=2"]
     process = start(sandbox, tmp_path, *words)
@@ -879,7 +878,7 @@ def test_a_killed_worker(run: Run, sandbox: Sandbox, tmp_path: Path, expected: l
 
 
 def test_two_at_once(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
-    """Who comes second learns who holds the dataset."""
+    """A second command on a dataset fails with the process id of the first."""
     root = tmp_path / "data/events"
     with Dataset(root, table_schema(RULES), flow_of(sandbox.url, root).source).locked():
         said = run("backfill", *DAYS)
@@ -912,7 +911,9 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(run("runs", "--status=Failed").out.splitlines()) == 2
     assert len(run("runs", "--limit=2").out.splitlines()) == 3
     assert len(run("runs", "--flow=events").out.splitlines()) == 4
-    assert run("runs", "--flow=nope").out == ""
+    said = run("runs", "--flow=event")
+    assert (said.status, said.out) == (0, "")
+    assert said.err.endswith('has no run of a flow "event". It has runs of: events.\n')
     assert json.loads(run("runs", "--flow=nope", "--json").out)["items"] == []
     assert len(json.loads(run("runs", "--json", "--limit=1").out)["items"]) == 1
 
@@ -921,7 +922,7 @@ def test_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_hour_that_is_used_up(
     run: Run, sandbox: Sandbox, tmp_path: Path, words: list[str]
 ) -> None:
-    """A look takes a slot of the budget as a backfill does; where none is left, it says when."""
+    """`explore` and `check` take slots of the rate limit; the error says when one is free."""
     now = time.time_ns() // 1_000_000
     ask(sandbox, tmp_path, [now - 600_000] * 58)
     assert run("explore").status == 0
@@ -939,7 +940,7 @@ def test_an_hour_that_is_used_up(
 def test_a_second_that_is_used_up(
     run: Run, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A look waits for the next second by itself."""
+    """`explore` and `check` wait for the next second where the limit of a second is reached."""
     now = [time.time_ns()]
     slept: list[float] = []
 
@@ -957,7 +958,7 @@ def test_a_second_that_is_used_up(
 
 
 def test_check(run: Run, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test is a line, a connection is asked once, and nothing is left behind."""
+    """`check` prints a line a test, sends one request a connection, and leaves no file."""
     Path("two.toml").write_text(TOML.format(host=sandbox.url))
     said = run("check", "--config=two.toml")
     assert said.status == 0
@@ -1015,7 +1016,7 @@ def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_check_names_mapping_and_schema(run: Run, sandbox: Sandbox) -> None:
-    """Neither hides what is wrong with the other."""
+    """`check` reports a wrong mapping and a wrong schema together."""
     Path("mine.json").write_text('{"type": "wrong"}')
     Path("flows.toml").write_text(
         f'[connections.shop]\nhost = "{sandbox.url}"\n[flows.events]\nconnection = "shop"\n'
@@ -1028,7 +1029,7 @@ def test_check_names_mapping_and_schema(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_two_flows_on_one_dataset(run: Run) -> None:
-    """They would replace each other's days: the file is refused, however the table is written."""
+    """A file with two flows of one table is refused, however the path is written (P4)."""
     table = 'connection = "shop"\ndataset = "{}"\n'
     Path("flows.toml").write_text(
         "[connections.shop]\n"
@@ -1040,14 +1041,14 @@ def test_two_flows_on_one_dataset(run: Run) -> None:
 
 
 def test_runs_leaves_no_trace(run: Run) -> None:
-    """Who only looks makes no catalog."""
+    """Commands that only read make no catalog."""
     assert run("runs").status == 0
     assert json.loads(run("runs", "--json").out) == {"items": [], "_links": {}}
     assert not Path(".mixpanel-etl").exists()
 
 
 def test_a_dataset_below_a_file(run: Run) -> None:
-    """Nothing was tried: exit 2."""
+    """A dataset below a file is refused with exit status 2."""
     Path("a-file").touch()
     said = run("backfill", *ONE_DAY, "--dataset=a-file/table")
     assert said.status == 2
@@ -1128,7 +1129,7 @@ def test_demo_twice(run: Run) -> None:
 
 
 def test_demo_elsewhere(run: Run) -> None:
-    """What stands in ./demo-data already is not touched."""
+    """The demo refuses a ./demo-data with other files, and changes none."""
     Path("demo-data").mkdir()
     Path("demo-data", "letters").write_text("mine")
     said = run("demo")
@@ -1139,7 +1140,7 @@ def test_demo_elsewhere(run: Run) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_the_sandbox_alone(sandbox: Sandbox, tmp_path: Path, sign: signal.Signals) -> None:
-    """It tells its address, serves, and ends within a second when told to."""
+    """The sandbox prints its URL, serves, and ends within a second of a signal."""
     process = start(sandbox, tmp_path, "sandbox", "--port=0", "--events-per-day=5")
     assert process.stdout
     url = process.stdout.readline().strip()

@@ -46,13 +46,13 @@ def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def keep(name: str, now: int = NOON) -> list[RunRecord]:
-    """What a tick of the flow does, in this process."""
+    """Sync the flow once, as a tick does, in this process."""
     flow, home = declared_flows.flow_of(Path("flows.toml"), name)
     return sync_flow(flow, home, Options(now=lambda: now, rate_limit=FAST))
 
 
 def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
-    """What the daemon would ask for, in order of worth, and when that is done; nothing is asked."""
+    """`plan` lists due windows in their order, and when they are done; it sends no request."""
     said = run("plan", "--config=flows.toml")
     assert said.status == 0
     lines = [line.split("\t") for line in said.out.splitlines()]
@@ -78,7 +78,7 @@ def test_plan_of_a_new_flow(run: Run, sandbox: Sandbox) -> None:
 def test_a_flow_without_start_and_history_asks_for_little(
     run: Run, windows: str, planned: list[str]
 ) -> None:
-    """No `start_time`: ticks are whole intervals of UTC, and old days are not filled unasked."""
+    """No `start_time`: ticks are whole intervals of UTC, and no old day is filled."""
     Path("flows.toml").write_text(
         '[connections.shop]\n[flows.events]\nconnection = "shop"\ndataset = "data/events"\n'
         f'windows = "{windows}"\nschedule = {{ frequency = "hour", interval = 1 }}\n'
@@ -102,7 +102,7 @@ def test_plan_once_there_are_arrivals(run: Run) -> None:
 
 
 def test_status(run: Run) -> None:
-    """Every figure of a flow that was kept, and of one that was not yet."""
+    """`status` shows every column of a flow that has run, and of one that has not."""
     keep("events")
     said = run("status", "--config=flows.toml", "--json")
     assert said.status == 0
@@ -178,7 +178,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("words", "sentence"), WRONG)
 def test_wrong_words(run: Run, words: list[str], sentence: str) -> None:
-    """One sentence, exit 2, nothing tried."""
+    """Wrong options exit with 2 and one sentence, before any request."""
     said = run(*words)
     assert said.status == 2
     assert re.search(sentence, said.err)
@@ -226,7 +226,7 @@ def test_what_came_well_hides_nothing(
 
 
 def test_what_could_not_begin_is_no_failure_of_a_day(run: Run) -> None:
-    """Once a mapping is there again, the running day is pulled at once, however long it was not."""
+    """After a missing mapping is back, the running day is pulled at once."""
     good = Path("flows.toml").read_text()
     Path("flows.toml").write_text(good + 'mapping = "nowhere"\n')
     for _ in range(5):
@@ -288,7 +288,7 @@ def test_an_arrival_that_failed_waits_for_the_next_tick(run: Run, sandbox: Sandb
 
 
 def test_a_dry_run_tells_of_the_first_arrival_window(run: Run) -> None:
-    """It comes before every day."""
+    """--dry-run lists the flow's first arrival window before the days."""
     words = ("backfill", "--config=flows.toml", "--dry-run", "--flow")
     days = ("--from-date=2024-01-08", "--to-date=2024-01-08", "--force")
     said = run(*words, "events", *days).out
@@ -331,7 +331,7 @@ def test_arrivals_do_not_tell_how_much_a_day_has(run: Run, sandbox: Sandbox) -> 
 
 
 def test_a_day_rests_for_its_own_faults_alone(run: Run, sandbox: Sandbox) -> None:
-    """A day that nobody could ask for is asked for at the next tick; one that shrank is not."""
+    """A day whose request failed is due at the next tick; one that shrank is not."""
     keep("daily")
     sandbox.faults({"fault": "answer", "status": 403, "times": None})
     keep("daily", NOON + 24 * HOUR)
@@ -349,7 +349,7 @@ def test_a_day_rests_for_its_own_faults_alone(run: Run, sandbox: Sandbox) -> Non
 
 
 def test_a_flow_of_days_that_is_well_again(run: Run) -> None:
-    """What could not begin once is not held against it for ever."""
+    """`status` no longer reports a flow that failed to start, once it has run."""
     good = Path("flows.toml").read_text()
     Path("flows.toml").write_text(good + 'mapping = "nowhere"\n')
     with pytest.raises(InputError):
@@ -413,7 +413,7 @@ def test_a_flow_that_nobody_runs_any_more(
     ],
 )
 def test_a_flow_that_never_ran(run: Run, schedule: str, stale: bool) -> None:
-    """It is behind as any other one is, from its first tick on; one that is to begin is not."""
+    """A flow that never ran is behind from its first tick on, and not before."""
     set_schedule("events", schedule)
     said = run("status", "--config=flows.toml", "--flow=events")
     assert said.status == stale
@@ -423,7 +423,7 @@ def test_a_flow_that_never_ran(run: Run, schedule: str, stale: bool) -> None:
 
 @pytest.mark.parametrize(("minutes", "stale"), [(40, False), (41, True)])
 def test_a_flow_that_was_declared_a_moment_ago(run: Run, minutes: int, stale: bool) -> None:
-    """Whoever has just written a file, whose start lies long ago, has time to start a daemon."""
+    """A flow of a new file is not behind at once, though its start time is long past."""
     set_schedule("events", '{ frequency = "minute", interval = 15, start_time = 1625040887 }')
     changed = NOON // 1000 - minutes * 60
     os.utime("flows.toml", (changed, changed))
@@ -432,7 +432,7 @@ def test_a_flow_that_was_declared_a_moment_ago(run: Run, minutes: int, stale: bo
 
 @pytest.mark.parametrize("name", ["events", "daily"])
 def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """`once` was once, and without a schedule nobody is expected."""
+    """A flow with `once` that has run, or without a schedule, is never behind."""
     set_schedule(name, '{ frequency = "once", start_time = 1704805200 }')
     keep(name)
     monkeypatch.setattr(open_flow, "now", lambda: NOON + 1000 * HOUR)

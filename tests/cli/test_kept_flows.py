@@ -53,7 +53,7 @@ def flows(run: Run, *words: str) -> list[str]:
 
 
 def test_apply(run: Run) -> None:
-    """A line for each thing made, changed or removed; the second time there is nothing to do."""
+    """`apply` prints a line for each resource that it changes; a second one changes nothing."""
     said = run("apply", "other.toml")
     assert (said.status, said.err) == (0, "")
     lines = said.out.splitlines()
@@ -72,7 +72,7 @@ def test_apply(run: Run) -> None:
 
 
 def test_no_secret_is_kept_in_clear(run: Run) -> None:
-    """P7: nor shown by any command."""
+    """P7: no file of the home and no command shows a secret that was applied."""
     told = [
         run("apply", "other.toml"),
         run("status", "--home=home"),
@@ -84,7 +84,7 @@ def test_no_secret_is_kept_in_clear(run: Run) -> None:
 
 
 def test_a_file_that_is_wrong(run: Run) -> None:
-    """It is told, and what was applied before stays."""
+    """`apply` of a wrong file fails with its problems, and the stored flows stay."""
     run("apply", "other.toml")
     write("other.toml", "third", more="unknown = 1\n")
     said = run("apply", "other.toml")
@@ -96,7 +96,7 @@ def test_a_file_that_is_wrong(run: Run) -> None:
 
 @pytest.mark.parametrize("command", [["status"], ["plan"], ["positions", "show"]])
 def test_both_kinds_are_shown(run: Run, command: list[str]) -> None:
-    """With a file: its flows, and those that its home keeps, but for those of this very file."""
+    """--config selects its flows and those of its home that other files declared."""
     run("apply", "other.toml")
     assert flows(run, *command, "--config=own.toml") == ["first", "second", "third"]
     assert flows(run, *command, "--config=other.toml") == ["second", "third"]
@@ -106,7 +106,7 @@ def test_both_kinds_are_shown(run: Run, command: list[str]) -> None:
 
 
 def test_one_of_them_by_name(run: Run) -> None:
-    """A command on one flow knows those that the home keeps, too."""
+    """--flow may name a flow that is stored in the home."""
     run("apply", "other.toml")
     said = run("positions", "reset", "--config=own.toml", "--flow=third", "--yes")
     assert (said.status, "Nothing to forget" in said.err) == (0, True)
@@ -116,7 +116,7 @@ def test_one_of_them_by_name(run: Run) -> None:
 
 
 def test_status_of_a_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a file: what the home keeps, named by an option or by the environment."""
+    """`status` without --config lists the flows of the home of --home or the environment."""
     run("apply", "other.toml")
     assert flows(run, "status", "--home=home") == ["second", "third"]
     monkeypatch.setenv("MIXPANEL_ETL_HOME", "home")
@@ -129,7 +129,10 @@ def test_status_of_a_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["--home=nowhere"], "Error: nowhere does not exist."),
         (["--home=other.toml"], "Error: other.toml is not a folder"),
-        (["--home=empty"], "Error: empty has no flow. It has none"),
+        (
+            ["--home=empty"],
+            "Error: empty has no flow. Declare one in a configuration file, or apply",
+        ),
         (["--home=home", "--flow=x"], 'home has no flow "x". It has: second, third.'),
         (["--home=home", "--config=own.toml"], "leave --home out"),
         ([], "Error: .mixpanel-etl does not exist."),
@@ -137,7 +140,7 @@ def test_status_of_a_home(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_status_of_nothing(run: Run, words: list[str], told: str) -> None:
-    """There is a sentence for it, and no home is made by asking."""
+    """`status` without a flow or a home is an error, and makes no home."""
     run("apply", "other.toml")
     Path("empty").mkdir()
     said = run("status", *words)
@@ -148,7 +151,7 @@ def test_status_of_nothing(run: Run, words: list[str], told: str) -> None:
 
 
 def test_what_cannot_run(run: Run) -> None:
-    """A kept flow that would share a table, or whose password no key opens, is told of."""
+    """`status` reports a stored flow that shares a table or whose password cannot be decrypted."""
     run("apply", "other.toml")
     text = Path("own.toml").read_text()
     Path("own.toml").write_text(text.replace("data/first", "data/third"))
@@ -168,7 +171,7 @@ def test_what_cannot_run(run: Run) -> None:
 
 
 def test_the_key_of_the_configuration(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the file gives a key, none is made; who has not got it cannot open what was kept."""
+    """A key in the file replaces the home's; without it no stored secret can be decrypted."""
     monkeypatch.setenv("ETL_KEY", Fernet.generate_key().decode())
     api = '[api]\nkey = { env = "ETL_KEY" }\n'
     write("other.toml", "second", more=api)
@@ -181,7 +184,7 @@ def test_the_key_of_the_configuration(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_flow_of_nobodys_file(run: Run) -> None:
-    """What a client made has its id for a name."""
+    """A flow that a client made is listed by its id."""
     run("apply", "other.toml")
     with Catalog(Path("home")) as catalog:
         resources = Resources(catalog)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run(script: str) -> str:
-    """What a new interpreter prints that runs `script`."""
+    """Run `script` in a new interpreter; return what it prints."""
     command = [sys.executable, "-c", dedent(script)]
     return subprocess.run(
         command, capture_output=True, text=True, check=True, cwd=ROOT

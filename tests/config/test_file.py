@@ -316,7 +316,7 @@ def test_a_secret_can_stand_in_a_file(write: Write, tmp_path: Path) -> None:
 def test_line_ends_are_no_part_of_a_value_wherever_it_stands(
     write: Write, tmp_path: Path, content: bytes
 ) -> None:
-    """They are trimmed in a secret's file, in any variable, and in the configuration itself."""
+    """Line ends are trimmed in a secret's file, in variables, and in the configuration."""
     (tmp_path / "secret").write_bytes(content)
     text = content.decode("utf-8-sig")
     lines = [f'password = {{ file = "{tmp_path}/secret" }}', 'password = { env = "P" }', ""]

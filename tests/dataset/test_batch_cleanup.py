@@ -102,7 +102,7 @@ def test_links_and_files_named_like_a_batch_stay(tmp_path: Path, folder: Path) -
 def test_only_the_first_run_of_a_day_lists_batches(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once there is a batch of today, names are listed and the folder of no batch is."""
+    """With a batch of today, no batch's folder is listed."""
     old, midnight = made(folder, days_ago(40)), NOW // DAY_MS * DAY_MS
     made(folder, midnight)
     listed, plain = list[str](), os.scandir
@@ -122,7 +122,7 @@ def test_only_the_first_run_of_a_day_lists_batches(
 
 
 def test_a_clock_that_jumps_makes_no_batch_older(folder: Path) -> None:
-    """Neither 400 days ahead nor back does it make anything older than the batches say."""
+    """A clock that is 400 days wrong makes no batch older."""
     for days in (1, 10, 29):
         made(folder, days_ago(days))
     everything = names(folder)
@@ -160,7 +160,7 @@ def test_keep_days_of_zero_and_of_centuries(folder: Path) -> None:
 
 
 def test_a_run_cleans_up(tmp_path: Path) -> None:
-    """The first run of a day does it, by the flow's setting; rejects stay to be replayed."""
+    """The first run of a day deletes old batches, by the flow's setting; rejects stay."""
     table = tmp_path / "table"
     folder = table / "_batches"
     with Sandbox(Spec(events_per_day=20)) as sandbox:

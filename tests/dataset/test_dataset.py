@@ -232,7 +232,7 @@ def test_superseded_files_of_a_clock_that_was_ahead(
 
 
 def test_places_that_cannot_be_a_dataset(tmp_path: Path) -> None:
-    """A file, a directory with other things in it, and another URI scheme: a sentence each."""
+    """A root that is a file, is not empty, or has another URI scheme is refused."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("x")
@@ -264,7 +264,7 @@ def test_another_schema_or_source_is_refused(table: Dataset, root: Path) -> None
 
 
 def test_the_log_entry_of_a_commit(table: Dataset, root: Path) -> None:
-    """It names the batch, and gives readers row counts and bounds with which they skip files."""
+    """A commit names its batch, and has row counts and bounds by which readers skip files."""
     put(table, "A", [5, 9], 1)
     log = (root / "_delta_log" / f"{1:020}.json").read_text()
     entry = [json.loads(line) for line in log.splitlines()]
@@ -603,7 +603,7 @@ def sum_up(root: Path, parts: bool = False) -> None:
 
 @pytest.mark.parametrize("parts", [False, True])
 def test_positions_equal_those_of_deltalake(root: Path, parts: bool) -> None:
-    """They do, read from entries or from a checkpoint, and while the table grows."""
+    """Positions from entries or a checkpoint equal those of deltalake, as the table grows."""
 
     def positions(dataset: Dataset) -> list[int | None]:
         names, log = [f"f/{DAY}", f"f/{NEXT}", "f/never"], DeltaTable(root)
@@ -647,11 +647,11 @@ def test_positions_of_ten_years_are_read_at_once(
     assert again.position("f/never") is None
     (root / "_delta_log").rename(root / "moved")
     assert {name: again.position(name) for name in names} == names
-    assert again._log.positions(1) is again._log.positions(1)
+    assert again._log.state(1) is again._log.state(1)
 
 
 def test_another_table_in_the_same_place(root: Path) -> None:
-    """What was read of a table that was deleted and made anew is read again under the lock."""
+    """A table that was deleted and made anew is read again under the lock."""
 
     def make(version: int) -> Dataset:
         dataset = Dataset(root, SCHEMA, SOURCE)
@@ -669,7 +669,7 @@ def test_another_table_in_the_same_place(root: Path) -> None:
 
 
 class Synced:
-    """What was forced to the disk, by inode, and which names were below the root at that moment."""
+    """Record what is forced to the disk, by inode, and the names below the root then."""
 
     def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
         self.files: dict[int, set[str]] = {}

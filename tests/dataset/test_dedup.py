@@ -236,7 +236,7 @@ def lost_beside(directory: Path, new: Sequence[Row], known: Sequence[tuple[Any, 
 
 
 def test_stored_rows_replace_new_ones(tmp_path: Path) -> None:
-    """They do whenever they were processed, if all four parts of the key are equal."""
+    """Stored rows replace new ones with an equal key, whenever those were processed."""
     new: list[Row] = [
         ("e", "d", 1, "i", 10**15),
         ("e", "d", 1, None, 5),

@@ -1,4 +1,4 @@
-"""What a file system lacks is done without where that is safe, and named otherwise (P2)."""
+"""Calls that a file system lacks: pulls do without them where that is safe, or fail (P2)."""
 
 import errno
 import os
@@ -60,7 +60,7 @@ def expected(crasher: Crasher, tmp_path_factory: pytest.TempPathFactory) -> list
 def test_what_is_done_without(
     crasher: Crasher, expected: list[str], tmp_path: Path, lack: dict[str, int]
 ) -> None:
-    """The table is the same: pulled, and pulled again with `keep_superseded_hours`."""
+    """Without these calls, pulls make the same table, also with `keep_superseded_hours`."""
     assert set(crasher.run(tmp_path, refuse=lack)["statuses"]) == {"success"}
     assert rows(tmp_path / "table") == expected
     again = {"force": True, "keep_superseded_hours": 1e-9}
@@ -84,7 +84,7 @@ def test_what_is_done_without(
 def test_what_is_named(
     crasher: Crasher, tmp_path: Path, lack: dict[str, int], sentence: str
 ) -> None:
-    """Nothing is committed, and a sentence names what is missing; on another disk it works."""
+    """Without this call no commit is made, and the error names it."""
     failed = crasher.run(tmp_path, refuse=lack)
     assert sentence in failed["error"]
     assert set(failed["statuses"]) <= {"failed"}
@@ -161,7 +161,7 @@ def test_a_catalog_that_needs_shared_memory(shim: Path, tmp_path: Path) -> None:
 def test_the_daemon_with_its_control_plane(
     shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It starts, makes its token, and responds on such a disk."""
+    """A daemon starts, makes its token, and responds on a disk that lacks these calls."""
     clock = clock_of(3600)
     lacks = {**UNSUPPORTED, "link": errno.EPERM}
     with Sandbox(Spec(events_per_day=20), now=clock.now) as sandbox:

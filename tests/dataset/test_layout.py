@@ -17,8 +17,8 @@ PARTS = [
     "event_date=", "row_error_samples", "fileMetaData", "intent.json", "batch.json",
     "parsing_errors", "conversion_errors", ".damaged",
 ]  # fmt: skip
-# The payload of a run is rendered below the dataset's room: it names three files of a batch.
-ELSEWHERE = {"model/run_payload.py": ["row_errors", "row_error_samples", "input_files"]}
+# Records that version 0.1 wrote hold the path of a batch's inputs, as it was called then.
+ELSEWHERE = {"catalog/version_0_1.py": ["input_files"]}
 
 
 def literals(path: Path) -> Iterator[str]:
@@ -36,7 +36,7 @@ def literals(path: Path) -> Iterator[str]:
 
 
 def spelled(text: str) -> list[str]:
-    """What `text` spells of NAMES and PARTS."""
+    """Return those of NAMES and PARTS that `text` contains."""
     names = set(text.replace("'", "/").split("/"))
     return [name for name in NAMES if name in names] + [part for part in PARTS if part in text]
 
@@ -70,7 +70,7 @@ def test_no_other_module_names_a_path_below_the_root() -> None:
     ],
 )
 def test_data_files_of_this_program(path: str, own: bool) -> None:
-    """They are told from those of other programs by their names."""
+    """This program's data files are recognised by their names."""
     assert layout.is_own_data_file(path) is own
     if own:
         number = int(path.removesuffix(".parquet").rpartition("-")[2])
@@ -81,13 +81,13 @@ def test_data_files_of_this_program(path: str, own: bool) -> None:
     "path", ["", "/etc/passwd", "../other", "a/../../b", "file:///x", "s3:/x", "a/.."]
 )
 def test_paths_that_lead_out_of_the_root(path: str) -> None:
-    """They are another table's, as in a shallow clone: nothing is deleted by them."""
+    """Paths outside the root belong to another table, as in a shallow clone."""
     assert not layout.is_inside(path)
     assert layout.is_inside("event_date=2024-01-02/B..0.parquet")
 
 
 def test_names_are_read_as_they_are_made() -> None:
-    """What one function makes of its arguments, another one finds in the name."""
+    """`parse_superseded` returns the arguments of `superseded`."""
     path = layout.superseded(17, "B-1")
     assert layout.parse_superseded(path.removeprefix(f"{layout.SUPERSEDED}/")) == (17, "B-1")
     assert layout.parse_superseded("x-B.json") is None

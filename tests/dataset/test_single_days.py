@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
@@ -67,11 +68,11 @@ def processed(key: str, spec: Spec, day: date) -> list[int]:
 
 
 def held(root: Path) -> Counter[Any]:
-    """Return the same of what the table holds."""
-    table = DeltaTable(root).to_pyarrow_table().to_pylist()
-    return Counter(
-        (row["event_date"], row["_extconndev"]["mp_processing_time_ms"]) for row in table
-    )
+    """Return day and processing time of every row of the table."""
+    at = pc.field("_extconndev", "mp_processing_time_ms")
+    columns = {"day": pc.field("event_date"), "at": at}
+    table = DeltaTable(root).to_pyarrow_dataset().to_table(columns=columns)
+    return Counter(zip(table["day"].to_pylist(), table["at"].to_pylist(), strict=True))
 
 
 def days_of(sandbox: Sandbox) -> list[tuple[str, str]]:
@@ -103,7 +104,7 @@ def test_a_day_pulled_again_leaves_its_neighbours(sandbox: Sandbox, tmp_path: Pa
 
 
 def test_requests_are_for_single_days_once_it_is_known(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The first day shows it and is committed; from then on no request is for several days."""
+    """Once the first day shows how days begin, each request is for a single day."""
     done = pull(sandbox.url, tmp_path / "t", DAYS)
     assert days_of(sandbox) == [(str(day), str(day)) for day in DAYS]
     said = [event.text for event in done.told if isinstance(event, Noticed)]
@@ -146,7 +147,7 @@ def test_days_filed_by_utc_are_pulled_again(
 
 
 def test_a_run_reports_rows_outside_its_utc_day(running: Sandbox, tmp_path: Path) -> None:
-    """The line of the run does, and `status` does as long as it is so."""
+    """The line of a run and `status` report rows outside their UTC day."""
     running.reset()
     done = pull(running.url, tmp_path / "t", DAYS)
     counts = [
@@ -198,7 +199,7 @@ def test_how_days_begin(times: list[str], begins: int) -> None:
 
 
 def test_few_rows_of_a_day_that_goes_on_show_nothing() -> None:
-    """All of them lie within 24 hours, whenever the day began."""
+    """Rows of a day that is not over do not show how days begin."""
     times = ["2024-01-01T22:00", "2024-01-02T09:00"]
     assert seen(*times).begin(over=False) == day_borders.UTC
     assert seen(*times).begin(over=True) == -2 * 3600
@@ -293,7 +294,7 @@ def test_day_windows_over_some_days(running: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("begin", "first"), [(-7200, FIRST), (7200, THIRD)])
 def test_the_order_of_misfiled_days(begin: int, first: date) -> None:
-    """It leaves no event in two days; while the first of them has to wait, so do the others."""
+    """Misfiled days are due in the order that leaves no event in two days."""
     order = DAYS if begin < 0 else DAYS[::-1]
     found = due_windows.Positions(None, None, {}, begin=begin, misfiled=tuple(order))
     flow = replace(flow_of("http://x", Path("t")), windows="day")

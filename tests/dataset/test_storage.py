@@ -58,7 +58,7 @@ def names(storage: Storage, folder: str) -> list[str]:
 
 
 def test_write_makes_and_replaces_a_file(opened: Open) -> None:
-    """What was written is there for every other opening, with the folders above it."""
+    """A file that was written is there for every other opening, with the folders above it."""
     writer, reader = opened(), opened()
     writer.write("a/b/file.json", "one")
     assert read_bytes(reader, "a/b/file.json") == b"one"
@@ -84,7 +84,7 @@ def test_a_file_that_is_open_stays_what_it_was(storage: Storage) -> None:
 
 
 def test_open_gives_random_access(storage: Storage) -> None:
-    """As Arrow reads Parquet: from the end, by parts."""
+    """A file can be read in parts, from its end, as Arrow reads Parquet."""
     storage.write("file", "0123456789")
     with storage.open("file") as file:
         assert file.size() == 10
@@ -95,7 +95,7 @@ def test_open_gives_random_access(storage: Storage) -> None:
 
 
 def test_a_missing_file(storage: Storage) -> None:
-    """To open it is FileNotFoundError with its errno; `stat` returns None."""
+    """A missing file: `open` raises FileNotFoundError with its errno; `stat` returns None."""
     with pytest.raises(FileNotFoundError) as caught:
         storage.open("a/file")
     assert caught.value.errno == errno.ENOENT
@@ -142,7 +142,7 @@ def test_entries_of_folders(storage: Storage) -> None:
 
 
 def test_publish_moves_files_and_folders(storage: Storage) -> None:
-    """All are at their paths afterwards, and none is on the local disk any more."""
+    """Published files and folders are at their paths, and no longer on the local disk."""
     data = made(storage.scratch / "B", one="1", two="2")
     rejects = made(data / "batch" / "row_errors", three="3")
     (data / "batch" / "four").write_text("4")
@@ -192,7 +192,7 @@ def test_delete_what_is_missing(storage: Storage) -> None:
 
 
 def test_delete_leaves_a_folder_in_the_place_of_a_file(storage: Storage) -> None:
-    """It is nobody's to delete, and is returned; the other paths are deleted."""
+    """A folder in the place of a file is returned, not deleted; the other paths are deleted."""
     storage.write("day/folder.parquet/more", "x")
     storage.write("day/one", "x")
     assert storage.delete(["day/folder.parquet", "day/one"]) == ["day/folder.parquet"]
@@ -236,7 +236,7 @@ def test_the_lock_keeps_others_out(opened: Open) -> None:
 
 
 def test_the_lock_is_free_after_an_error(opened: Open) -> None:
-    """An error in the body frees it as well."""
+    """An error in the body frees the lock as well."""
     with pytest.raises(KeyError), opened().lock():
         raise KeyError
     with opened().lock():

@@ -33,7 +33,7 @@ def records(spec: Spec, day: date = DAY, **options: Any) -> list[dict[str, Any]]
 
 @pytest.mark.parametrize("shape", list(SHAPES))
 def test_a_day_is_the_same_bytes_each_time(shape: str) -> None:
-    """A day depends on the spec and its date alone, not on what was asked before."""
+    """A day depends on the spec and its date alone, not on earlier requests."""
     spec = Spec(shape=shape, events_per_day=3000, duplicate_percent=5, reject_percent=1)
     first = b"".join(day_lines(spec, DAY))
     list(day_lines(spec, DAY + timedelta(1)))
@@ -49,7 +49,7 @@ def test_a_day_is_the_same_bytes_each_time(shape: str) -> None:
     rejects=st.sampled_from([0, 0.1, 2.5]),
 )
 def test_counts_are_exact(events: int, duplicates: float, rejects: float) -> None:
-    """So many events, of which so many are broken, and so many second copies, to the line."""
+    """The numbers of events, rejects and duplicates are exactly those of the spec."""
     spec = Spec(events_per_day=events, duplicate_percent=duplicates, reject_percent=rejects)
     found = truth(spec, DAY)
     assert len(found.rejects) == round(events * rejects / 100)
@@ -79,7 +79,7 @@ def test_truth_agrees_with_a_recount(visible_at: int | None) -> None:
 
 
 def test_events_are_in_no_order_of_time_and_copies_lie_apart() -> None:
-    """Neither time nor arrival ascends; a second copy does not follow its first; either wins."""
+    """Lines are in no order of time or arrival; of two copies, either may be the later one."""
     spec = Spec(events_per_day=5000, duplicate_percent=10)
     properties = [record["properties"] for record in records(spec)]
     for name in ("time", "mp_processing_time_ms"):
@@ -138,7 +138,7 @@ def test_a_newer_project_counts_in_utc(timezone: str) -> None:
 
 
 def test_late_events_arrive_within_their_days() -> None:
-    """So many percent arrive hours to `late_days` days later; after `settled_ms` none does."""
+    """`late_percent` of the events arrive up to `late_days` days later, none after `settled_ms`."""
     spec = Spec(shape="small", events_per_day=5000, late_percent=10, late_days=3)
     moments = [r["properties"]["mp_processing_time_ms"] for r in records(spec)]
     times = [r["properties"]["time"] * 1000 for r in records(spec)]
@@ -255,6 +255,6 @@ def test_where(where: str, properties: dict[str, Any], kept: bool) -> None:
      'properties["x"] == 1 properties["x"] == 1', "drop()"],
 )  # fmt: skip
 def test_where_refuses_the_rest(where: str) -> None:
-    """What is not understood is an error, never a filter that lets all through."""
+    """An expression that cannot be read is an error, never a filter that selects all."""
     with pytest.raises(ValueError, match="cannot read"):
         compile_where(where)

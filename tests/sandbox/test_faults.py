@@ -7,6 +7,7 @@ import socket
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from threading import Event
 from typing import Any
 from urllib.parse import urlencode
 
@@ -43,7 +44,7 @@ def sandbox(running: Sandbox) -> Sandbox:
 
 
 def connect(sandbox: Sandbox, *, gzip: bool = False, timeout: float = 10) -> socket.socket:
-    """A connection on which the export of DAY is asked for."""
+    """A connection on which the export of DAY is requested."""
     host, port = sandbox.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout)
     coding = "Accept-Encoding: gzip\r\n" if gzip else ""
@@ -268,13 +269,32 @@ def test_trickle(sandbox: Sandbox, gzip: bool) -> None:
 
 
 def test_delay(sandbox: Sandbox) -> None:
-    """Nothing at all for a while, then everything."""
+    """`delay`: no byte for a while, then the whole response."""
     sandbox.faults({"fault": "delay", "seconds": 0.3})
     with connect(sandbox, timeout=0.1) as connection:
         with pytest.raises(TimeoutError):
             connection.recv(10)
         connection.settimeout(10)
         assert connection.recv(10) == b"HTTP/1.1 2"
+
+
+def test_a_reset_forgets_requests_under_way(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that a fault delays past `reset` is not among the requests after it."""
+    began = Event()
+
+    def now() -> int:
+        began.set()
+        return NOON
+
+    monkeypatch.setattr(sandbox.project, "now", now)
+    sandbox.faults({"fault": "delay", "seconds": 0.3})
+    with connect(sandbox) as connection:
+        assert began.wait(10)
+        sandbox.reset()
+        assert connection.recv(10) == b"HTTP/1.1 2"
+    assert sandbox.requests == []
 
 
 def test_faults_queue_and_count_down(sandbox: Sandbox) -> None:
@@ -327,7 +347,7 @@ BLOCKS = st.lists(
 @settings(deadline=None)
 @given(blocks=BLOCKS, before=st.integers(0, 40))
 def test_places_do_not_depend_on_blocks(blocks: list[bytes], before: int) -> None:
-    """However the lines are blocked, a line is inserted, and the body cut, at the same place."""
+    """Lines are inserted, and bodies cut, at the same line in blocks of any size."""
     whole = [line + b"\n" for line in b"".join(blocks).split(b"\n")[:-1]]
     wanted = b"".join([*whole[:before], b"X\n", *whole[before:]])
     assert b"".join(insert(iter(blocks), before, iter([b"X\n"]))) == wanted

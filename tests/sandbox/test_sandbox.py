@@ -156,7 +156,7 @@ def test_wrong_expressions_are_answered_in_json(
 
 
 def test_events_limit_where_and_milliseconds(sandbox: Sandbox) -> None:
-    """Each parameter leaves what it says, and all of them together."""
+    """Each parameter filters as documented, alone and with the others."""
     every = [json.loads(line) for line in stored()]
     found = [json.loads(line) for line in lines(ask(sandbox.url, event='["Items sold","x"]')[2])]
     assert found == [record for record in every if record["event"] == "Items sold"]
@@ -179,7 +179,7 @@ def test_events_limit_where_and_milliseconds(sandbox: Sandbox) -> None:
 
 
 def test_gzip_only_above_its_threshold(sandbox: Sandbox) -> None:
-    """Gzip if it was asked for and the body is larger than 1400 bytes."""
+    """Gzip if the client accepts it and the body is larger than 1400 bytes."""
     plain = ask(sandbox.url)
     packed = ask(sandbox.url, gzip=True)
     assert "content-encoding" not in plain[1]
@@ -210,7 +210,7 @@ def test_chunks_do_not_match_lines() -> None:
 
 
 def test_events_appear_when_they_are_processed(sandbox: Sandbox) -> None:
-    """What Mixpanel processes after the sandbox's now is not there yet."""
+    """Events that are processed after the sandbox's now are left out."""
     now = int(datetime(2024, 3, 5, 12, tzinfo=UTC).timestamp() * 1000)
     assert call(sandbox.url, "POST", "/control/clock", body={"now_ms": now})[0] == 200
     half = lines(ask(sandbox.url)[2])
@@ -276,7 +276,7 @@ def test_requests_are_logged(sandbox: Sandbox) -> None:
 
 
 def test_it_explains_itself(sandbox: Sandbox) -> None:
-    """Nobody takes it for Mixpanel."""
+    """The page at / says that this is not Mixpanel."""
     assert b"NOT Mixpanel" in call(sandbox.url, "GET", "/")[2]
 
 

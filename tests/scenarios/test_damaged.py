@@ -93,7 +93,7 @@ CUTS = [cut_in_half, cut_after_its_files, empty, zeros, no_json]
 
 @pytest.mark.parametrize("harm", CUTS)
 def test_the_newest_entry_is_cut_off(run: Run, harm: Callable[[Path], None]) -> None:
-    """It is set aside and named; its rows are pulled again, and are there once."""
+    """A newest entry that is cut off is set aside and named; its rows are pulled again."""
     right = rows(TABLE.absolute())
     entry = newest()
     harm(entry)
@@ -133,7 +133,7 @@ def everything() -> dict[str, bytes]:
 
 
 def test_several_entries_are_cut_off(run: Run) -> None:
-    """All entries that a power cut took are set aside."""
+    """Several newest entries that are cut off are all set aside."""
     right = rows(TABLE.absolute())
     for entry in sorted(LOG.glob("*.json"))[1:]:
         cut_in_half(entry)
@@ -144,7 +144,7 @@ def test_several_entries_are_cut_off(run: Run) -> None:
 
 @pytest.mark.parametrize("harm", [cut_in_half, empty, zeros])
 def test_an_entry_in_the_middle_is_cut_off(run: Run, harm: Callable[[Path], None]) -> None:
-    """No crash leaves that: nothing is set aside, and a sentence says what to do."""
+    """An older entry that is cut off stays, and the error says what to do."""
     entry = sorted(LOG.glob("*.json"))[1]
     harm(entry)
     before = everything()
@@ -167,7 +167,7 @@ def corrupt_pages(path: Path) -> None:
 @pytest.mark.parametrize("harm", [cut_in_half, empty, zeros, corrupt_pages])
 @pytest.mark.parametrize("hint", ["kept", "gone", "junk"])
 def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) -> None:
-    """It is set aside, and every command uses the entries that it sums up."""
+    """A broken checkpoint is set aside, and every command reads the entries instead."""
     right = rows(TABLE.absolute())
     DeltaTable(TABLE).create_checkpoint()
     (checkpoint,) = LOG.glob("*.checkpoint.parquet")
@@ -184,7 +184,7 @@ def test_a_broken_checkpoint(run: Run, harm: Callable[[Path], None], hint: str) 
 
 
 def test_a_broken_checkpoint_of_a_table_with_features(run: Run) -> None:
-    """What only deltalake can read is mended like any other table."""
+    """A table that only deltalake can read is mended like any other table."""
     right = rows(TABLE.absolute())
     feature = TableFeatures.ChangeDataFeed
     DeltaTable(TABLE).alter.add_feature(feature, allow_protocol_versions_increase=True)
@@ -200,7 +200,7 @@ def test_a_broken_checkpoint_of_a_table_with_features(run: Run) -> None:
 
 
 def test_a_broken_checkpoint_that_is_needed(run: Run) -> None:
-    """Without the entries before it nothing is changed, and a sentence says what to do."""
+    """A broken checkpoint without the entries before it stays, and the error says what to do."""
     DeltaTable(TABLE).create_checkpoint()
     (checkpoint,) = LOG.glob("*.checkpoint.parquet")
     cut_in_half(checkpoint)
@@ -328,7 +328,7 @@ NAMES = ["junk", "x-y.json", "-1-B.json", "99999999999999999999-B.json", "1-B.js
 def test_junk_among_lists_of_replaced_files(
     table: Dataset, name: str, what: Callable[[Path], None]
 ) -> None:
-    """It is set aside and named, once, and commits go on."""
+    """Junk among the lists of replaced files is set aside and named once, and commits go on."""
     kept = table.root / "_superseded"
     kept.mkdir()
     what(kept / name)
@@ -344,7 +344,7 @@ def test_junk_among_lists_of_replaced_files(
 
 
 def test_a_link_among_staged_batches(table: Dataset) -> None:
-    """It is set aside and named, and its target is not touched."""
+    """A link in the staging folder is set aside and named; its target is not touched."""
     link(table.root / "_staging" / "junk")
     with table.locked():
         assert "junk" in table.notices[0]
@@ -438,7 +438,7 @@ def test_forget_beside_a_folder_in_the_place_of_a_data_file(table: Dataset) -> N
 
 
 def cut_and_filled_up(path: Path) -> None:
-    """The beginning is there, and the rest is zeros."""
+    """Replace all but the beginning of the file by zeros."""
     path.write_bytes(path.read_bytes()[:100] + bytes(path.stat().st_size - 100))
 
 

@@ -143,7 +143,7 @@ def test_a_fault_that_stays(sandbox: Sandbox, root: Path, fault: Fault, cause: s
     ],
 )
 def test_a_response_that_repeats_the_credentials(sandbox: Sandbox, root: Path, body: str) -> None:
-    """P7: what a 200 says in place of events is told without them; so is where it ends in them."""
+    """P7: an error that quotes a response shows no credentials, not even a part of them."""
     basic = b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
     text = (body % (USERNAME, PASSWORD)).replace("BASIC", basic).replace("HALF", basic[:-6])
     sandbox.faults(answer(200, body=text) | {"times": ALWAYS})
@@ -157,7 +157,7 @@ def test_a_response_that_repeats_the_credentials(sandbox: Sandbox, root: Path, b
 
 @pytest.mark.parametrize("status", [203, 206])
 def test_no_record_holds_the_text_of_an_event(sandbox: Sandbox, root: Path, status: int) -> None:
-    """P7: events that come with another status than 200 are refused and shown to nobody."""
+    """P7: events of a response with another status than 200 are refused, and never shown."""
     line = '{"event":"Items sold","properties":{"time":1704067200,"distinct_id":"u1@test.com"}}'
     sandbox.faults(answer(status, body=line) | {"times": ALWAYS})
     done = pull(sandbox.url, root, [DAY])
@@ -171,7 +171,7 @@ def test_no_record_holds_the_text_of_an_event(sandbox: Sandbox, root: Path, stat
 def test_a_fault_that_lasts(
     sandbox: Sandbox, root: Path, expected: list[str], fault: Fault, cause: str
 ) -> None:
-    """What asking again cannot mend is not asked again, and the other day is not tried."""
+    """An error that a retry cannot mend is not retried, and the other day is not tried."""
     pull(sandbox.url, root, [DAY])
     before = len(sandbox.requests)
     sandbox.faults(fault | {"times": ALWAYS})
@@ -206,7 +206,7 @@ def assert_failed(done: Pull, cause: str) -> None:
 def test_one_bad_line(
     sandbox: Sandbox, root: Path, expected: list[str], line: bytes, code: str
 ) -> None:
-    """P3: a bad line in the middle is kept verbatim with its reason; the rest goes on."""
+    """P3: a bad line in the middle is stored verbatim with its reason; the rest goes on."""
     sandbox.faults({"fault": "insert", "at": MIDDLE, "line": line})
     done = pull(sandbox.url, root, [DAY])
     assert done.statuses == ["success"]
@@ -240,7 +240,7 @@ def test_values_orjson_cannot_hold(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_connection_refused_then_up(tmp_path: Path, expected: list[str]) -> None:
-    """A server that is not there yet is waited for."""
+    """A pull waits for a server that does not listen yet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -261,7 +261,7 @@ def test_connection_refused_then_up(tmp_path: Path, expected: list[str]) -> None
 
 
 def test_connection_always_refused(tmp_path: Path) -> None:
-    """A server that never is there ends the run with its address."""
+    """A server that never listens ends the run; the error has its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -295,7 +295,7 @@ def test_an_endless_trickle_ends(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_an_empty_answer_for_a_full_day(sandbox: Sandbox, root: Path, expected: list[str]) -> None:
-    """P5: nothing where there was something fails the run, unless the person said it may."""
+    """P5: no event of a day that had some fails the run, except with --allow-shrink."""
     pull(sandbox.url, root, [DAY])
     sandbox.faults(answer(200, body="") | {"times": 2})
     done = pull(sandbox.url, root, [DAY], options=change(force=True))
@@ -307,7 +307,7 @@ def test_an_empty_answer_for_a_full_day(sandbox: Sandbox, root: Path, expected: 
 
 
 def test_a_line_of_20_mib(sandbox: Sandbox, root: Path, expected: list[str]) -> None:
-    """A line too long to hold is one reject, kept whole in parts."""
+    """A line too long for memory is one reject, stored whole in parts."""
     sandbox.faults({"fault": "long_line", "at": MIDDLE, "mib": 20})
     done = pull(sandbox.url, root, [DAY])
     assert done.statuses == ["success"]
@@ -333,7 +333,7 @@ def test_a_gzip_bomb(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_too_many_rejects(sandbox: Sandbox, root: Path) -> None:
-    """More rejects than tolerated: nothing is committed, and every one of them is kept."""
+    """More rejects than tolerated: nothing is committed, and every reject is stored."""
     few: dict[str, Any] = {"partial_ingestion_percent": 0.1, "partial_ingestion_min": 5}
     done = pull(sandbox.url, root, [DAY], **few)
     assert_failed(done, r"6 of 1,530 records of 2024-01-01 were rejected .*0.1 %")
@@ -415,7 +415,6 @@ def test_disk_full_while_committing(
 # The command itself, but for its waits.
 HURRIED = """
 from engine.model import retry
-from engine.model import schedule
 retry.DEFAULT_RETRY_POLICY = retry.RetryPolicy(first=0.01, pause=0.01)
 from engine.cli.main import main
 main()

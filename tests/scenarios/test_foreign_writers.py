@@ -260,7 +260,7 @@ def test_another_table_in_the_same_place(root: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_column_that_another_program_added(root: Path) -> None:
-    """It is null in this program's rows, and stays as it is in those of the other."""
+    """A column that another program added is null in this program's rows, and stays in others."""
     add_column(root)
     DeltaTable(root).update(updates={"note": "'mine'"}, predicate=f"event_date = '{NEXT}'")
     dataset = Dataset(root, SCHEMA, SOURCE)
@@ -317,7 +317,7 @@ def mark_deleted(root: Path, vector: dict[str, Any]) -> None:
 @pytest.mark.parametrize("vector", [VECTOR, INLINE], ids=["file", "inline"])
 @pytest.mark.parametrize("summed_up", [False, True])
 def test_deletion_vectors_are_refused(root: Path, vector: dict[str, Any], summed_up: bool) -> None:
-    """Rows that a vector marks as deleted would be counted: the table is refused."""
+    """A table with deletion vectors is refused."""
     mark_deleted(root, vector)
     if summed_up:
         DeltaTable(root).create_checkpoint()

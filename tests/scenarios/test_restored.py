@@ -119,7 +119,7 @@ def test_undone_days_are_pulled_again(
     days: list[date],
     then: Callable[[Path], None],
 ) -> None:
-    """The same backfill pulls those days and no others, whatever became of the log."""
+    """The same backfill pulls the undone days alone, also with a checkpoint in the log."""
     backfill(sandbox, root)
     right = all_rows(root)
     undo(root)
@@ -181,7 +181,7 @@ def test_a_table_without_figures(
 
 
 def test_restored_while_it_is_open(sandbox: Sandbox, root: Path) -> None:
-    """What was read of the table before the RESTORE is read again."""
+    """A table that is open reads its log again after a RESTORE."""
     backfill(sandbox, root)
     flow = flow_of(sandbox.url, root)
     dataset = Dataset(root, table_schema(RULES), flow.source)
@@ -223,7 +223,7 @@ UNDOING = [
 def test_the_daemon_pulls_undone_days_again(
     run: Run, name: str, undo: Callable[[Path], None]
 ) -> None:
-    """It brings back days and arrival windows that were undone, and no row twice."""
+    """A sync pulls days and arrival windows that were undone, and no row twice."""
     root = Path("data", name)
     assert sync(name)
     right = all_rows(root)
@@ -316,7 +316,7 @@ def test_a_missing_file(run: Run, harm: Callable[[Path], None], name: str) -> No
 
 
 def test_a_backfill_pulls_the_day_of_a_missing_file(sandbox: Sandbox, root: Path) -> None:
-    """The same command as before is enough."""
+    """The same backfill command pulls the day of a missing file again."""
     backfill(sandbox, root)
     right = rows(root)
     next(root.glob("event_date=2024-01-03/*.parquet")).unlink()
@@ -344,19 +344,19 @@ NOTED = {f"rows:{DAY}": 10, f"files:{DAY}": OURS.file_hash}
         (replace(COMPACTED, rows=9), True),
         (replace(COMPACTED, rows=11), False),
         (DaySummary(), True),
-        (replace(OURS, gone=1), True),
+        (replace(OURS, missing=1), True),
         (OURS.plus(COMPACTED), False),
     ],
 )
 def test_which_days_are_undone(there: DaySummary, undone: bool | None) -> None:
-    """Those with fewer rows, missing files, or other files of this program; not those with more."""
+    """Undone: days with fewer rows, missing files, or other files of this program."""
     found = compare(DAY, there, NOTED)
     assert (found and found.undone) == undone
-    assert compare(DAY, replace(there, gone=0), {}) is None
+    assert compare(DAY, replace(there, missing=0), {}) is None
 
 
 def test_which_figures_are_noted() -> None:
-    """A whole pull mends a day; rows that are added to a day that lost some do not."""
+    """A whole pull ends the loss of a day; rows that are added do not."""
     after = OURS.plus(DaySummary.of([(f"event_date={DAY}/C-0.parquet", 5)]))
     assert figures_after(DAY, OURS, after, NOTED, whole=False)[f"rows:{DAY}"] == 15
     lost = replace(COMPACTED, rows=4)
@@ -368,7 +368,7 @@ def test_which_figures_are_noted() -> None:
 
 
 def test_undone_days_are_due_first() -> None:
-    """They are due whole, before the high watermark beside arrival windows, in a window alone."""
+    """Undone days are due first, one a window; with arrival windows, up to the watermark."""
     flow = flow_of("http://127.0.0.1", Path("t"), windows="day", backfill_from=FOUR[0])
     now = day_over(FOUR[3] + timedelta(days=20), flow.connection.zone)
     whole = dict.fromkeys(FOUR, now)

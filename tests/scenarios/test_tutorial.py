@@ -35,7 +35,7 @@ mixpanel_hosts = ["{mixpanel}"]
 
 @dataclass
 class Person:
-    """Who follows the tutorial: what came back so far, by what it is."""
+    """A person who follows the tutorial: the ids of responses so far, by name."""
 
     folder: Path
     address: str
@@ -46,7 +46,7 @@ class Person:
     walk: list[tuple[str, int, Any]] = field(default_factory=list)
 
     def curl(self, command: str) -> tuple[int, Any]:
-        """What a shell makes of a command: the status, and the answer."""
+        """Run a command in a shell; return the response's status and body."""
         (self.folder / ".curlrc").write_text('silent\nshow-error\nwrite-out = "\\n%{http_code}"\n')
         said = subprocess.run(
             ["bash", "-c", command], env=os.environ | {"CURL_HOME": str(self.folder)},
@@ -57,11 +57,11 @@ class Person:
         return self.walk[-1][1:]
 
     def call(self, printed: str) -> tuple[int, Any]:
-        """The same, of a call as the tutorial prints it."""
+        """Run a call as the tutorial prints it."""
         return self.curl(self.mine(printed))
 
     def mine(self, printed: str) -> str:
-        """A call with everything in it that is a person's own."""
+        """A call with the person's own ids, hosts and secrets in it."""
         command = printed.replace("https://platform.adobe.io", self.address)
         command = command.replace("https://data.mixpanel.com", self.mixpanel)
         command = re.sub(r"https://ns\.adobe\.com/[^\"]+", SHIPPED, command)
@@ -89,7 +89,7 @@ class Person:
         return re.sub(r"'\n(\s+-H 'If-Match)", r"' \\\n\1", command)
 
     def make(self, kind: str, printed: str, status: int = 201) -> Any:
-        """Make one of a kind, and remember what it is."""
+        """Make a resource, and store its id."""
         found, answer = self.call(printed)
         assert found == status, answer
         self.ids[kind] = answer["id"]
@@ -185,7 +185,7 @@ def calls_of(transcript: str) -> list[tuple[str, str, int]]:
 
 
 def test_as_it_is_printed_a_patch_is_none(person: Person) -> None:
-    """Without the backslash it has neither a version nor a body; each is told."""
+    """A call without its backslash has no version and no body: an error names each."""
     base, *_, renew, _ = printed()
     person.make("connections", base)
     broken = person.mine(renew).replace("' \\\n    -H 'If-Match", "'\n    exit; -H 'If-Match")
@@ -194,7 +194,7 @@ def test_as_it_is_printed_a_patch_is_none(person: Person) -> None:
 
 
 def test_a_run_that_is_asked_for(person: Person) -> None:
-    """POST /runs: it begins at once, whatever the schedule says."""
+    """POST /runs starts a run at once, whatever the schedule."""
     base, _, source, target, mapping, flow, runs, *_ = printed()
     for kind, call in (
         ("connections", base), ("sourceConnections", source),

@@ -601,10 +601,8 @@ def check(kind: Kind, folder: Path, lines: list[bytes], cut: int, size: int) -> 
     for number, _ in accepted:
         del rejected[number]
     assert sorted(result.rejected) == sorted(rejected.values())
-    staying = {
-        n: record for n, record in accepted if n in set(survivors(accepted, seconds=kind.required))
-    }
-    expected = {record["properties"]["item_id"]: record for record in staying.values()}
+    staying = set(survivors(accepted, seconds=kind.required))
+    expected = {r["properties"]["item_id"]: r for n, r in accepted if n in staying}
     rows = {row[kind.wrapper]["item_id"]: row for row in result.rows}
     assert rows.keys() == expected.keys()
     assert len(result.rows) == len(rows)

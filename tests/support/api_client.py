@@ -1,4 +1,4 @@
-"""What the tests of the control plane's routes share: a state, and a client of its application."""
+"""A state of the control plane, and a client of its application without a server."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ class AnyLoopback(set[str]):
 def served(
     home: Path, environ: Mapping[str, str] | None = None, now: Callable[[], int] = machine
 ) -> Iterator[tuple[TestClient, AppState]]:
-    """A client of the routes, and the state that they share; nobody asks for a token."""
+    """A client of the routes, without authentication, and the state that they share."""
     with Catalog(home) as catalog:
         state = AppState(
             home, catalog, secret_store_of(home), home / "datasets", environ or {},
@@ -77,7 +77,7 @@ def keep_source(state: AppState, connection: str, project: str = str(PROJECT_ID)
 
 
 def problem(answer: Any, number: str) -> str:
-    """What the answer, which is a problem of that number, says of itself."""
+    """Check that a response is the problem of that number; return its message."""
     body = answer.json()
     assert body["type"] == f"https://ns.adobe.com/aep/errors/FLOW-{number}", body
     assert answer.status_code == body["status"] == int(number[-3:])

@@ -1,4 +1,4 @@
-"""What the tests of the control plane's routes share: a server of them, and who calls it."""
+"""A server of the control plane's routes, and a client that calls it."""
 
 import json
 import threading
@@ -100,7 +100,7 @@ class Served:
         return self.keep("mappingSets", rules | {"versions": [rules]})
 
     def flow_body(self, **changes: Any) -> Json:
-        """All that the tutorial's flow needs, made, and the flow's own body."""
+        """Make all that the tutorial's flow needs, and return the body of that flow."""
         body = tutorial("flows") | {
             "sourceConnectionIds": [self.source()],
             "targetConnectionIds": [self.target()],

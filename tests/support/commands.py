@@ -1,4 +1,4 @@
-"""What the tests of commands share: the command line in this process, or as one of its own."""
+"""The command line, in this process or in another one."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def variables(url: str) -> dict[str, str]:
 
 @dataclass
 class Said:
-    """How a command ended and what it said."""
+    """The exit status of a command, its stdout and its stderr."""
 
     status: int
     out: str

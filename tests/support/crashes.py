@@ -128,7 +128,7 @@ def _forked(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _modules(request: dict[str, Any]) -> dict[str, Any]:
-    """What a backfill imports: the server does so before it forks, to be quick."""
+    """Import all that a backfill needs, before the server forks."""
     from tempfile import TemporaryDirectory
 
     with TemporaryDirectory() as folder:
@@ -229,7 +229,7 @@ class Disk:
             getattr(self, f"_{kind}")(*words, *data)
 
     def _shown(self, words: list[str]) -> str:
-        """What a call was about, by path: a file that has no name by now has none here."""
+        """Return the path of a call's file; a file without a name has none."""
         if words[0] in self._nodes:
             wanted = self._nodes[words[0]]
             return next((path for path, node in self._all() if node is wanted), "")
@@ -312,7 +312,7 @@ class Disk:
         node.pending = []
 
     def image(self, cut: "Cut") -> dict[str, bytes | None]:
-        """What is on the disk after a power cut: the bytes of each file; None for a directory."""
+        """Return what is on the disk after a power cut: the bytes of files; None for folders."""
         found: dict[str, bytes | None] = {}
         kept: dict[int, bool] = {}
 
@@ -365,7 +365,7 @@ class Cut:
         return self.dice.random() < self.names
 
     def data(self, node: Node) -> bytes:
-        """What a file holds."""
+        """Return the bytes of a file."""
         synced, half = node.synced or b"", len(node.data) // 2
         choices = {
             "synced": synced,
@@ -377,7 +377,7 @@ class Cut:
 
 
 def cuts(seed: int) -> list[Cut]:
-    """What is tried of each moment."""
+    """The states of the disk that are tried at each moment."""
     fixed = [Cut("all lost", 0, "synced"), Cut("data lost", 1, "synced"), Cut("halves", 1, "half")]
     dice = [random.Random(f"{seed}/{each}") for each in range(2)]
     return [*fixed, *(Cut(f"seed {seed}/{at}", 0.5, "any", each) for at, each in enumerate(dice))]

@@ -120,7 +120,7 @@ class Trial:
             process.wait()
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """What was logged so far."""
+        """Return the log entries so far."""
         if not self.log.exists():
             return []
         said = [json.loads(line) for line in self.log.read_text().splitlines() if line[:1] == "{"]
@@ -175,7 +175,7 @@ def expected(spec: Spec, first: date, last: date, before: int) -> Counter[str]:
 
 
 def key_of(event: str, properties: dict[str, Any]) -> str:
-    """What tells an event from every other one."""
+    """Return the key of an event, which no other event has."""
     named = [properties.get(name) for name in ("distinct_id", "time", "$insert_id")]
     if named[2] is None:  # never merged: its moment tells it apart
         named.append(properties["mp_processing_time_ms"])

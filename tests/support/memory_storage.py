@@ -16,7 +16,7 @@ from engine.errors import DatasetError
 
 @dataclass
 class Bucket:
-    """What the storages of one dataset share."""
+    """The files and the lock that all openings of one dataset share."""
 
     objects: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # path -> bytes, e-tag
     locked: bool = False

@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: a backfill against the sandbox, and a table's rows."""
+"""A backfill against the sandbox, and the rows of a table."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ QUICK = Options(
 
 @dataclass
 class Pull:
-    """A finished backfill: its run items, and everything that it told."""
+    """A finished backfill: its run items, and the updates that it reported."""
 
     items: list[dict[str, Any]]
     told: list[RunUpdate] = field(default_factory=list)
@@ -116,7 +116,7 @@ def rows(root: Path) -> list[str]:
 
 
 def undisturbed(sandbox: Sandbox, root: Path, days: Sequence[date] = DAYS) -> list[str]:
-    """What the table holds after a backfill in which nothing goes wrong."""
+    """Return the rows of the table after a backfill without faults."""
     sandbox.reset()
     done = pull(sandbox.url, root, days)
     assert set(done.statuses) == {"success"}

@@ -230,7 +230,7 @@ def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) 
 def test_a_backfill_by_another_name(sandbox: Sandbox, root: Path) -> None:
     """Another flow would replace days without knowing how far they go: it is sent away."""
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
-    with pytest.raises(InputError, match=r'kept by the flow "events".*Let that flow pull'):
+    with pytest.raises(InputError, match=r'filled by the flow "events".*Let that flow pull'):
         backfill(sandbox, root, name="mine", windows="day")
     assert held(root) == processed(NOON, NOON - HOUR)
 

@@ -146,7 +146,7 @@ class LocalStorage:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold an flock: the kernel frees it when the process ends, however it ends."""
+        """Hold an flock, which the kernel frees when the process ends."""
         with disk_error(f"write in {self.root}"):
             make_folder(self.scratch)
             lock = (self.root / layout.LOCK).open("a+", encoding="ascii")
@@ -196,8 +196,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 def write_once(path: Path, text: str) -> str:
     """Write `text` to a file unless there is one, and return what the file holds.
 
-    Only the owner can read it. Of two processes that do this at once, both get what one has
-    written, and never a part of it.
+    Only the owner can read it. Two processes at once both get what one of them has written.
     """
     make_folder(path.parent, 0o700)
     if not path.exists():
@@ -239,8 +238,7 @@ def _rename_once(made: Path, path: Path) -> None:
 def sync(path: Path) -> None:
     """Force a file, or the entries of a folder, to the disk.
 
-    A folder that cannot be synced is skipped, as on SMB, on some FUSE file systems, and where this
-    user may not list it: such a file system writes the entries by itself.
+    A folder that cannot be synced, as on SMB and FUSE, or not be listed, is skipped.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -286,10 +284,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def can_share_memory(folder: Path) -> bool:
-    """Whether processes can share memory through a file in `folder`, unlike on network disks.
-
-    OSError where they cannot lock a file.
-    """
+    """Whether processes can share memory through a file in `folder`; OSError without locks."""
     with tempfile.TemporaryFile(dir=folder) as file:
         _lock(fcntl.lockf, file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, folder)
         file.truncate(mmap.PAGESIZE)
@@ -316,10 +311,9 @@ def check_writable(folder: Path) -> None:
 
 
 def lock_file(lock: TextIO) -> str:
-    """Lock an open file, write this process id to it, and return "".
+    """Lock an open file until this process ends, write its id to it, and return "".
 
-    If another process has the lock, return its id, "?" if unknown. The kernel frees the lock when
-    the process ends, however it ends.
+    If another process has the lock, return the id of that one, "?" if unknown.
     """
     try:
         _lock(fcntl.flock, lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, Path(lock.name).parent)
@@ -333,10 +327,7 @@ def lock_file(lock: TextIO) -> str:
 
 
 def _lock(call: Callable[[int, int], None], handle: int, how: int, folder: Path) -> None:
-    """Lock a file by `call`; OSError in a sentence where the file system has no locks.
-
-    Without locks two processes could write at once.
-    """
+    """Lock a file by `call`; OSError in a sentence where the file system has no locks."""
     try:
         call(handle, how)
     except OSError as error:
@@ -383,6 +374,6 @@ def holder(lock: Path) -> int | None:
     except FileNotFoundError:
         pass
     except OSError as error:
-        if error.errno != errno.ENOLCK:  # where nobody can lock, nobody does
+        if error.errno != errno.ENOLCK:  # the file system has no locks
             raise
     return None
