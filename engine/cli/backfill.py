@@ -19,7 +19,7 @@ from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, DatasetUri, FlowName, MappingName, SchemaName
 from engine.control import declared_flows, run_payload
 from engine.errors import InputError
-from engine.model import due_windows, run_record
+from engine.model import clock, due_windows, run_record
 from engine.model.flow import Flow, superseded_in_words
 from engine.model.retry import DEFAULT_RATE_LIMIT
 from engine.model.window import Window, consecutive, each_day
@@ -124,7 +124,7 @@ def _backfill(
     table = open_flow.dataset_of(flow, rules)
     table.mend()
     _report_changes(flow, table, days)
-    due = days if settings.force else day_backfill.missing_days(flow, table, days, open_flow.now())
+    due = days if settings.force else day_backfill.missing_days(flow, table, days, clock.now())
     bar = progress.progress(len(due))
     callback = with_tracebacks(bar) if invocation.debug else bar
     if flow.keep_superseded_hours and table.exists:
@@ -167,7 +167,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
     def print_url(window: Window) -> None:
         print_result(f"GET {client.url(flow.connection, window, flow.events, flow.where)}")
 
-    dataset, now = open_flow.dataset_of(flow, rules), open_flow.now()
+    dataset, now = open_flow.dataset_of(flow, rules), clock.now()
     if dataset.damage:
         print_message(dataset.damage)
     _report_changes(flow, dataset, days)

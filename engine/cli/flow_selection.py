@@ -12,7 +12,7 @@ from engine.config.file import Config
 from engine.config.tables import reading
 from engine.control import declared_flows
 from engine.errors import InputError
-from engine.sync import open_flow
+from engine.model import clock
 
 if TYPE_CHECKING:
     from engine.sync.status import FlowStatus
@@ -50,7 +50,7 @@ def statuses_of(
         rest = f"It has: {names}." if names else "It has none: declare one, or apply a file."
         raise InputError(f"{config_file or config.home} has no {wanted}. {rest}")
     declared_at = _declared_at(config_file, config)
-    now = open_flow.now()
+    now = clock.now()
 
     def all_statuses(catalog: "database.Catalog | None") -> list["FlowStatus"]:
         return [

@@ -102,15 +102,14 @@ def decide(
     silent = is_silent(error)
     if not silent and not limited:
         unanswered = 0
-    wait = retry.decide(error, failures, uniform, policy)
+    wait = retry.wait_after(error, failures, uniform, policy)
     no_more_tries = silent and unanswered > 0  # other windows had no response either
     splits = failures >= min(SPLIT_AFTER, policy.tries) and can_be_split(window, error)
     if splits and not no_more_tries:
-        last = retry.decide(error, min(failures, policy.tries - 1), uniform, policy)
-        waits = silent and isinstance(last, retry.Wait)
-        return SplitWindow(getattr(last, "seconds", 0) if waits else 0), unanswered
-    if isinstance(wait, retry.Wait) and not no_more_tries:
-        return Retry(wait.seconds), unanswered
+        last = retry.wait_after(error, min(failures, policy.tries - 1), uniform, policy)
+        return SplitWindow(last or 0 if silent else 0), unanswered
+    if wait is not None and not no_more_tries:
+        return Retry(wait), unanswered
     unanswered += silent
     return Fail(limited or not error.reached or unanswered >= UNANSWERED), unanswered
 
@@ -143,11 +142,6 @@ def can_be_split(window: Window | None, error: EtlError) -> bool:
     if isinstance(error, DatasetError):
         return not error.lasting
     return isinstance(error, PermanentError) and not isinstance(error, Refused)
-
-
-def days_to_blame(error: EtlError) -> frozenset[date]:
-    """Return the days that `error` names as its cause."""
-    return error.days if isinstance(error, PermanentError) else frozenset()
 
 
 def is_silent(error: RetryableError) -> bool:

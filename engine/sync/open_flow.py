@@ -1,6 +1,5 @@
 """Open what a flow names: its mapping set, its schema and its table, or raise InputError."""
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from engine.config.shipped_files import find
@@ -45,8 +44,3 @@ def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
         raise InputError(
             f"The dataset {flow.dataset} cannot be used ({error.strerror}). Give another directory."
         ) from error
-
-
-def now() -> int:
-    """In ms since the epoch."""
-    return time.time_ns() // 1_000_000

@@ -5,7 +5,6 @@ A record's whole way is the loop in `pull`. It knows no schedule, no retry and n
 
 import gc
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -27,6 +26,7 @@ from engine.mapping.unfound_sources import Names, unfound
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
 from engine.model.batch import Batch, Tally
+from engine.model.clock import now
 from engine.model.day_borders import Borders
 from engine.model.flow import Connection
 from engine.model.window import DAY, Window
@@ -175,7 +175,7 @@ def pull(
     help to decode. Raises EtlError with the tally so far: nothing of it may be committed (P1).
     """
     tally, clock = Tally(), ServerClock(task)
-    started, copied, left_out = _now(), None, [0]
+    started, copied, left_out = now(), None, [0]
     connection, directory = task.connect(credentials), Path(task.directory)
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
@@ -194,7 +194,7 @@ def pull(
                     stages.validate(batch)
                     _write(writer, batch, stages.mapping)
                     on_progress(tally)
-                copied = _now()
+                copied = now()
                 window = clock.window
                 reader.close()  # its core and its memory are wanted for Parquet
                 staged = writer.finish(_existing_keys(task, stages.mapping, window))
@@ -355,7 +355,3 @@ def _no_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

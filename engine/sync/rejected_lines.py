@@ -58,20 +58,6 @@ class RejectedLines:
             return None
         return day if day in self.days else None
 
-    def as_json(self) -> Json:
-        """Return the value as JSON can hold it; `from_json` is the way back."""
-        return {
-            "folder": self.folder,
-            "days": [day.isoformat() for day in self.days],
-            "current": sorted(day.isoformat() for day in self.current),
-        }
-
-    @classmethod
-    def from_json(cls, value: Json) -> "RejectedLines":
-        """Return the value that `as_json` wrote."""
-        days, current = (map(date.fromisoformat, value[name]) for name in ("days", "current"))
-        return cls(value["folder"], tuple(days), frozenset(current))
-
 
 def entries(folder: Path) -> Iterator[Json]:
     """Yield the rejects of a batch, one at a time, as the files in `folder` hold them.

@@ -23,13 +23,20 @@ from engine.catalog.database import Catalog
 from engine.config.environment import read_again
 from engine.dataset import positions, single_days
 from engine.dataset.dataset import Dataset
-from engine.errors import DatasetError, EtlError, Refused, RetryableError, WorkerKilled
+from engine.errors import (
+    DatasetError,
+    EtlError,
+    PermanentError,
+    Refused,
+    RetryableError,
+    WorkerKilled,
+)
 from engine.model.batch import Tally
 from engine.model.flow import Flow, Run
 from engine.model.run_record import SCHEDULED, RunRecord
 from engine.model.window import Window
 from engine.sync import missed_events, run_records, splitting
-from engine.sync.attempts import Attempt, Retry, SplitWindow, days_to_blame, decide, tries_before
+from engine.sync.attempts import Attempt, Retry, SplitWindow, decide, tries_before
 from engine.sync.executors import open_executor
 from engine.sync.executors.base import Executor
 from engine.sync.options import Options
@@ -273,7 +280,8 @@ class Runner:
                 for day in run.window.days:
                     self._failures[day] = max(self._failures[day], attempt.tries)
             self._parts_due = time.monotonic() + decision.seconds
-            self._split(attempt, error, days_to_blame(error))
+            bad = error.days if isinstance(error, PermanentError) else frozenset[date]()
+            self._split(attempt, error, bad)
         else:
             self._fail(attempt, error)
             if decision.give_up:

@@ -17,6 +17,7 @@ from engine.mixpanel.responses import quote
 from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model import retry, schedule
 from engine.model.clock import duration
+from engine.model.clock import now as machine_now
 from engine.model.flow import Flow
 from engine.model.window import Window
 from engine.sync import open_flow
@@ -31,7 +32,7 @@ def sample(
     home: Path,
     window: Window,
     limit: int,
-    now: Callable[[], int] = open_flow.now,
+    now: Callable[[], int] = machine_now,
     limits: Timeouts = DEFAULT_TIMEOUTS,
 ) -> list[dict[str, Any]]:
     """Return at most `limit` events of `window`, by one request that the rate limit counts.

@@ -15,7 +15,7 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.model.retry import RateLimit, RetryPolicy, Stop, Wait, decide, wait_for_slot
+from engine.model.retry import RateLimit, RetryPolicy, wait_after, wait_for_slot
 
 NOW = 1_700_000_000_000
 BUDGET = RateLimit()
@@ -37,8 +37,8 @@ BUDGET = RateLimit()
 )
 def test_waits(failure: EtlError, failures: int, shortest: float, longest: float) -> None:
     """A failure that may pass is waited out: longer each time, by half at random, bounded."""
-    assert decide(failure, failures, lambda: 0.0) == Wait(shortest)
-    assert decide(failure, failures, lambda: 1.0) == Wait(longest)
+    assert wait_after(failure, failures, lambda: 0.0) == shortest
+    assert wait_after(failure, failures, lambda: 1.0) == longest
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_waits(failure: EtlError, failures: int, shortest: float, longest: float
 )
 def test_gives_up(failure: EtlError, failures: int) -> None:
     """In the end every window is given up, and at once where trying again cannot help."""
-    assert decide(failure, failures, lambda: 0.5) == Stop()
+    assert wait_after(failure, failures, lambda: 0.5) is None
 
 
 def test_rate_limits_do_not_use_up_tries() -> None:
     """A 429 costs a wait, not one of the five tries."""
-    assert isinstance(decide(RateLimited("slow"), 6, lambda: 0.5), Wait)
+    assert wait_after(RateLimited("slow"), 6, lambda: 0.5)
 
 
 def test_no_wait_overflows() -> None:
     """However patient, the doubling stays bounded."""
     patience = RetryPolicy(tries=10_000)
-    assert decide(Truncated("cut"), 9_999, lambda: 1.0, patience) == Wait(300)
+    assert wait_after(Truncated("cut"), 9_999, lambda: 1.0, patience) == 300
 
 
 @pytest.mark.parametrize(
