@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.model.batch import Tally
 from engine.model.clock import duration
 from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS, RunRecord
-from engine.sync.empty_days import sentence
 from engine.sync.run_updates import (
     Advanced,
     Ended,
@@ -114,7 +113,7 @@ def describe(event: RunUpdate) -> str:
     if isinstance(event, Split):
         return f"{event.run.window}  is asked for in smaller requests: {event.error}"
     if isinstance(event, NoEvents):
-        return sentence(event.flow, event.days, all_=event.all)
+        return str(event)
     if isinstance(event, Ended):
         record = event.record
         if event.error:

@@ -113,7 +113,9 @@ def stream(
         Watchdog(connection.host, timeouts, stopped) as watchdog,
     ):
         waiting = partial(_waiting, watchdog, connection, proxy)
-        timing = {"timeout": _timeout(timeouts), "trace": watchdog.trace}
+        # A second line of defence behind the watchdog's finer time-outs.
+        timeout = httpx.Timeout(timeouts.connect, read=timeouts.first_byte + timeouts.idle)
+        timing = {"timeout": timeout.as_dict(), "trace": watchdog.trace}
         with closing(_open(transport, connection, address, timing, waiting)) as opened:
             response = Response(opened, connection, partial(waiting, in_body=True))
             if response.status != httpx.codes.OK:
@@ -154,12 +156,6 @@ def _trust(tls: ssl.SSLContext, named: Mapping[str, str]) -> None:
                 f"The variable {variable} names no {kind} of certificates that can be read: "
                 "correct it or unset it."
             ) from None
-
-
-def _timeout(timeouts: Timeouts) -> dict[str, float | None]:
-    """Time-outs of httpx, as a second line of defence behind the watchdog's finer ones."""
-    read = timeouts.first_byte + timeouts.idle
-    return httpx.Timeout(timeouts.connect, read=read).as_dict()
 
 
 def _open(
@@ -236,15 +232,14 @@ def _waiting(
         if not (proxy and proxy.is_socks):
             raise
         watchdog.close_socket()
-        raise watchdog.error or _no_socks(proxy) from None
+        raise watchdog.error or _unreached(
+            f"The proxy of {proxy.variable} does not answer as a SOCKS proxy does: check its scheme"
+            " and its port."
+        ) from None
 
 
 def translated(
-    error: Exception,
-    connection: Connection,
-    *,
-    in_body: bool = False,
-    proxy: Proxy | None = None,
+    error: Exception, connection: Connection, *, in_body: bool = False, proxy: Proxy | None = None
 ) -> Refused | Truncated | Unavailable:
     """Translate an exception of httpx; `in_body`: the response had started well."""
     host = connection.host
@@ -264,12 +259,10 @@ def translated(
         return Truncated(f"The response of {host} is not whole: {said}")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         through = f" through the proxy of {proxy.variable}" if proxy else ""
-        unreached = Unavailable(
+        return _unreached(
             f"{host} cannot be reached{through}: {said}. Check the network, a proxy or VPN, and"
             " the host."
         )
-        unreached.reached = False
-        return unreached
     if isinstance(error, httpx.TimeoutException):
         return Unavailable(f"{host} did not answer in time ({type(error).__name__}).")
     return Unavailable(f"The connection to {host} broke: {said}")
@@ -295,19 +288,13 @@ def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused |
     final = status.startswith("4") and status not in ("408", "429")
     if final or "not allowed" in message:
         return Refused(f"{answered}. Allow the host there, or name it in NO_PROXY.")
-    unreached = Unavailable(f"{answered}. Check the proxy.")
-    unreached.reached = False
-    return unreached
+    return _unreached(f"{answered}. Check the proxy.")
 
 
-def _no_socks(proxy: Proxy) -> Unavailable:
-    """Return the error for a proxy that does not answer by SOCKS."""
-    unreached = Unavailable(
-        f"The proxy of {proxy.variable} does not answer as a SOCKS proxy does: check its scheme"
-        " and its port."
-    )
-    unreached.reached = False
-    return unreached
+def _unreached(message: str) -> Unavailable:
+    error = Unavailable(message)
+    error.reached = False
+    return error
 
 
 def _error_body(response: Response, watchdog: Watchdog) -> bytes:

@@ -3,10 +3,10 @@
 It knows compression and framing, and neither lines nor events.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from isal import igzip_lib
 
@@ -19,41 +19,25 @@ GATHERED = 1 << 18  # bytes on the wire that are decompressed together
 GZIP = ("gzip", "x-gzip")
 
 
-class RawResponse(Protocol):
-    """The part of an HTTP response that `Response` reads."""
-
-    status_code: int
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; names are looked up in any case."""
-
-    def iter_raw(self) -> Iterator[bytes]:
-        """Yield the body as it is on the wire."""
-
-
 class Response:
     """A response in transfer: iterate over it, once, for its decompressed body.
 
     A piece has about PIECE bytes. `received` counts the body's bytes on the wire. `answered_at` is
     the server's clock by its `Date` header, in ms since the epoch; None without a readable one.
-    `waiting` is entered around each wait for the network.
+    `waiting` is entered around each wait for the network; `response` is httpx's.
     """
 
     def __init__(
         self,
-        response: RawResponse,
+        response: Any,
         connection: Connection,
         waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.status = response.status_code
         self.answered_at = answered_at(response.headers)
-        self.received = 0
+        self.received, self._started = 0, False
         self.encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        self._started = False
-        self._response = response
-        self._connection = connection
-        self._waiting = waiting
+        self._response, self._connection, self._waiting = response, connection, waiting
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the decompressed body; raise Truncated unless it ends cleanly (P1)."""

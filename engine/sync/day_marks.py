@@ -1,6 +1,6 @@
-"""Notes in the table about a day besides its position: its rules, and whether it came empty.
+"""App transactions that note of a day which rules it was pulled with, and whether it came empty.
 
-They are app transactions of the commit that brought the day. A table without them works as well.
+The commit that brings the day sets them. A table without them works as well.
 """
 
 import json
@@ -27,9 +27,9 @@ def of_rules(rules: Rules) -> int:
 def after(
     flow: Flow, dataset: Dataset, run: Run, empty: Collection[date], rules: int
 ) -> dict[str, int]:
-    """Return the notes that the commit of `run` has to change.
+    """Return the marks that the commit of `run` changes.
 
-    A day that came `empty` while it was young is noted until it is pulled again, once.
+    A day that came `empty` while it was young is marked until it is pulled again, once.
     """
     if run.window.arrival:
         return {}
@@ -45,7 +45,7 @@ def after(
 
 
 def is_doubtful(flow: Flow, dataset: Dataset, day: date) -> bool:
-    """Tell whether `day` came empty the only time it was pulled, soon after its end."""
+    """Return whether `day` came empty the only time it was pulled, soon after its end."""
     return bool(dataset.position(_empty_id(flow, day)))
 
 
@@ -59,7 +59,7 @@ def pulled_otherwise(
 
 
 def _rules_id(flow: Flow, day: date) -> str:
-    # Not app_id of a day: sums over a day's positions must not see it.
+    # Not the app id of a day, so that sums over a day's positions leave it out.
     return f"{app_id(flow, day)}/rules"
 
 

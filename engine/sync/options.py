@@ -1,4 +1,4 @@
-"""Options of a sync."""
+"""Options of a sync: of a backfill, a flow's turn, or a replay."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

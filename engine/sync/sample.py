@@ -1,4 +1,4 @@
-"""Small checks before a pull: some events of a project, and whether a table can be used."""
+"""Try a flow before its first pull: fetch some events, check the table."""
 
 import time
 from collections.abc import Callable, Collection
@@ -23,7 +23,7 @@ from engine.model.window import Window
 from engine.sync import open_flow
 from engine.transform import decode
 
-if TYPE_CHECKING:  # it brings Arrow, which the daemon does without
+if TYPE_CHECKING:  # it imports Arrow, which the control plane does without
     from engine.sync.pull import Rules
 
 
@@ -33,24 +33,20 @@ def sample(
     window: Window,
     limit: int,
     now: Callable[[], int] = machine_now,
-    limits: Timeouts = DEFAULT_TIMEOUTS,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> list[dict[str, Any]]:
     """Return at most `limit` events of `window`, by one request that the rate limit counts.
 
-    `now` returns ms. Raises RateLimited, with the time of the next slot, if the hour has none left.
+    `now` returns ms. Raises RateLimited, with the time of the next slot, if the hour has no slot.
     """
-    client.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
+    client.url(flow.connection, window, flow.events, flow.where, limit)  # InputError costs no slot
     with BufferedCatalog(home) as catalog:
         asked_at = _take_slot(catalog, flow.project, now)
         try:
             with client.stream(
-                flow.connection,
-                window,
-                events=flow.events,
-                where=flow.where,
-                limit=limit,
-                timeouts=limits,
-            ) as chunks:
+                flow.connection, window, events=flow.events, where=flow.where, limit=limit,
+                timeouts=timeouts,
+            ) as chunks:  # fmt: skip
                 quoted = partial(quote, connection=flow.connection)
                 batches = decode.read(chunks, quoted=quoted)
                 return [record for batch in batches for record in batch.records]
@@ -65,9 +61,8 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     budget = retry.DEFAULT_RATE_LIMIT
     while True:
         at = now()
-        pause = catalog.acquire(
-            project, at, partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
-        )
+        wait = partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
+        pause = catalog.acquire(project, at, wait)
         if not pause:
             return at
         if pause > schedule.SECOND:
@@ -82,7 +77,7 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
 
 
 def has_table(flow: Flow) -> bool:
-    """Tell whether the table of `flow` exists."""
+    """Return whether the table of `flow` exists."""
     with disk_error(f"look for {flow.dataset}"):
         return (local_path(flow.dataset) / layout.LOG).is_dir()
 

@@ -1,4 +1,4 @@
-"""What the commit of a requested window replaces and sets, and whether it may be made."""
+"""Decide what the commit of a requested window replaces and sets, and whether it may be made."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -23,14 +23,12 @@ class WindowCommits:
     rejects = None
 
     def __init__(self, flow: Flow, rules: Rules, dataset: Dataset, options: Options) -> None:
-        self._flow = flow
-        self._rules = rules
-        self._dataset = dataset
-        self._options = options
+        self._flow, self._rules = flow, rules
+        self._dataset, self._options = dataset, options
         self._rules_mark = day_marks.of_rules(rules)
 
     def plan(self, run: Run, staged: StagedRun) -> Planned:
-        """Plan the commit by the table as it is now; ShrinkDetected if a day would shrink (P5)."""
+        """Plan the commit for the table as it is now; ShrinkDetected if a day would shrink (P5)."""
         now = self._options.now() if staged.answered_at is None else staged.answered_at
         held = positions.replaced(self._flow, self._dataset, run.window, now)
         if not self._options.allow_shrink:
@@ -41,16 +39,14 @@ class WindowCommits:
         sure = staged.answered_at is not None
         becomes = positions.after(self._flow, self._dataset, run, now, sure=sure)
         becomes |= single_days.after(self._dataset, run.window, self._begin(run, staged))
-        empty = self.empty_days(run, staged)
-        return held, becomes | day_marks.after(
-            self._flow, self._dataset, run, empty, self._rules_mark
-        )
+        empty, mark = self.empty_days(run, staged), self._rules_mark
+        return held, becomes | day_marks.after(self._flow, self._dataset, run, empty, mark)
 
     def misaligned(self, run: Run, staged: StagedRun) -> EtlError | None:
         """Return an error if the rows show that the project's days are not UTC days.
 
-        The days of the window, and what the table holds, may then lack rows at their borders, or
-        have those of another day. Notes in the table which days have to be pulled again.
+        The days of the window and of the table may then lack rows at their borders, or hold rows of
+        another day. Notes in the table which days have to be pulled again.
         """
         known = single_days.begin(self._dataset)
         begins = known or self._begin(run, staged)
@@ -64,7 +60,6 @@ class WindowCommits:
         return EtlError(f"{outside(staged)}{single_days.SENTENCE}.")
 
     def _note_days(self, begins: int) -> None:
-        """Note in the table how the project's days begin, and which days it has to pull again."""
         batch_id = str(ULID())
         arrives = self._dataset.position(positions.app_id(self._flow, positions.ARRIVAL))
         noted = single_days.found(self._dataset, begins, arrives=arrives is not None)
@@ -75,7 +70,7 @@ class WindowCommits:
     def manifest(
         self, run: Run, tally: Tally, positions_set: Mapping[str, int] | None
     ) -> BatchManifest:
-        """Describe the rejects of a batch, so that a replay can judge whether they still matter."""
+        """Describe a batch with rejects, so that a replay can judge whether they still matter."""
         left = {
             day: positions.left(self._dataset, day, positions_set or {}) for day in run.window.days
         }
@@ -93,7 +88,7 @@ class WindowCommits:
         return [day for day in over if day not in filled]
 
     def _begin(self, run: Run, staged: StagedRun) -> int:
-        """Return when the project's days begin, by the rows of a pull; UTC if they do not tell."""
+        """Return when the project's days begin, by the rows of a pull; UTC if that is unknown."""
         if staged.borders is None:
             return UTC
         over = day_over(run.window.to_date, self._flow.connection.zone) <= run.started_at
@@ -101,7 +96,7 @@ class WindowCommits:
 
 
 def outside(staged: StagedRun) -> str:
-    """Say how many rows of a pull lie outside its UTC days, to begin a sentence with."""
+    """Return the begin of a sentence: how many rows of a pull lie outside its UTC days."""
     count = staged.borders.rows_outside if staged.borders else 0
     rows = "1 row lies" if count == 1 else f"{count:,} rows lie"
     return f"{rows} outside the UTC days that were asked for: " if count else ""

@@ -306,7 +306,7 @@ def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None
 
     def now() -> int:
         asked = len(sandbox.requests) - before
-        turn.asked = asked >= 3
+        turn.stop_requested = asked >= 3
         return NOON + asked * 20 * 60_000
 
     sync_flow(flow, home, Options(now=now, rate_limit=FAST), turn=turn)
