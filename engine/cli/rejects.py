@@ -176,7 +176,7 @@ def _batch_row(rejected: "Rejected") -> list[object]:
         made = datetime.strftime(created, "%Y-%m-%d %H:%M")
     except ValueError:
         made = "-"
-    note = rejected.note
+    note = rejected.manifest
     if note is None:
         return [rejected.batch_id, made, "-", "-", "-", "-", rejected.state]
     codes = ", ".join(f"{code} {count:,}" for code, count in sorted(note.codes.items()))

@@ -21,7 +21,7 @@ def message(
 ) -> str:
     """The error of a window with so many rejects and rows a day; "" if they are tolerated."""
     count, days = sum(rejected.values()), RejectDays(window)
-    days.told = Counter(rejected)
+    days.by_day = Counter(rejected)
     tally = Tally(lines=count + sum(rows.values()), rejected=count)
     tally.reject_codes[CORRUPT] = count
     try:
