@@ -1,10 +1,9 @@
-"""The tables of the catalog, and what brings a file of an earlier version to them."""
+"""The tables of the catalog, and the migration of a file of an earlier version."""
 
 import json
 from typing import Any
 
 from engine.catalog import runs, version_0_1
-from engine.model.run_record import RunRecord
 from engine.model.window import Window
 
 VERSION = 4  # of the tables; PRAGMA user_version of the file
@@ -67,8 +66,8 @@ CREATE TABLE runs (
     flow_id             TEXT NOT NULL COLLATE NOCASE
 )
 """
-# Each index has all that lists are filtered and ordered by, so that the rest of a run is read only
-# where it is shown.
+# Each index has all columns that lists are filtered and ordered by, so that only the rows that are
+# shown are read.
 _INDEXES = """
 CREATE INDEX runs_by_time ON runs
     (started_at, id, flow_id, status, updated_at, copy_started, promotion_completed);
@@ -129,14 +128,9 @@ def _convert(connection: Any, *, count: bool) -> None:
     query = 'SELECT rowid, item, flow, dataset, "window" FROM old_runs WHERE rowid > ? LIMIT 1000'
     last = 0
     while rows := connection.execute(query, [last]).fetchall():
-        for last, item, flow, dataset, window in rows:  # noqa: B007  # the next ones come after it
-            record = _record(item, flow, dataset, window)
+        for last, item, flow, dataset, text in rows:  # noqa: B007  # the next query begins there
+            window = Window.from_json(json.loads(text))
+            record = version_0_1.record_of(json.loads(item), flow, dataset, window)
             if count:
                 runs.count(connection, record, {})
             runs.put(connection, record)
-
-
-def _record(item: str, flow: str, dataset: str, window: str) -> RunRecord:
-    return version_0_1.record_of(
-        json.loads(item), flow, dataset, Window.from_json(json.loads(window))
-    )
