@@ -36,9 +36,9 @@ with lazy_imports():
     from engine.dataset import positions, single_days
     from engine.mixpanel import client
     from engine.sync import backfill as day_backfill
-    from engine.sync import day_marks
     from engine.sync import options as sync_options
     from engine.sync import status as flow_status
+    from engine.sync import window_commits
 
 FromDate = Annotated[str, typer.Option(metavar="D", help="The first day, as 2024-01-31.")]
 ToDate = Annotated[str, typer.Option(metavar="D", help="The last day, inclusive.")]
@@ -174,7 +174,7 @@ def _dry_run(flow: Flow, rules: "Rules", days: list[date], size: int | None, *, 
     due = days if force else day_backfill.missing_days(flow, dataset, days, now)
     print_result(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     complete = sorted(set(days).difference(due))
-    if count := len(day_marks.pulled_otherwise(flow, dataset, complete, rules)):
+    if count := len(window_commits.pulled_otherwise(flow, dataset, complete, rules)):
         print_result(progress.by_another_mapping(count))
     if due and single_days.begin(dataset):
         size, due = 1, sorted({*due, *single_days.misfiled(dataset)})

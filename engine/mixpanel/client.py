@@ -1,6 +1,4 @@
-"""Window -> a response of Mixpanel, or an error of ours. The only importer of httpx.
-
-Exceptions of httpx are translated here. It knows neither lines nor events.
+"""Request a window from Mixpanel: a response, or an error of ours. The only importer of httpx.
 
 Requests go through httpx's transport and not its client: the client reads more of the environment
 than wanted, follows any redirect, and parses cookies with regular expressions that backtrack.
@@ -100,10 +98,9 @@ def stream(
 ) -> Iterator[Response]:
     """Make one request; leaving the `with` block closes the connection at once (P8).
 
-    `stopped` is called about twice a second from another thread while the network is awaited: once
-    it returns true, the wait ends with Unavailable. `now`: seconds since the epoch.
-    Raises, here or while the body is read: InputError; Refused, RateLimited, Unavailable; Truncated
-    for a body that is not whole (P1).
+    `stopped` is called about twice a second from another thread: once it returns true, a wait for
+    the network ends with Unavailable. `now`: seconds since the epoch. Raises, here or while the
+    body is read: InputError, Refused, RateLimited, Unavailable; Truncated for half a body (P1).
     """
     address = url(connection, window, events, where, limit)
     # Basic credentials over http go to this machine alone, so never through a proxy.
@@ -126,15 +123,12 @@ def stream(
 
 
 def _transport(address: str, proxy: Proxy | None) -> httpx.HTTPTransport:
-    """Make the transport; everything it takes from the environment is passed in here."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unlike Python's default, it logs no keys (P7)
     if address.startswith("https:"):
         _trust(tls, certificates(os.environ))
-    through = None
-    if proxy:
-        # Only a proxy that speaks TLS itself may be given a context for that.
-        inner = tls if proxy.url.startswith("https:") else None
-        through = httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=inner)
+    # A TLS context may be passed only for a proxy that speaks TLS.
+    inner = tls if proxy and proxy.url.startswith("https:") else None
+    through = httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=inner) if proxy else None
     return httpx.HTTPTransport(verify=tls, proxy=through, trust_env=False)
 
 
@@ -225,9 +219,8 @@ def _waiting(
         if isinstance(error, httpx.ProxyError):
             watchdog.close_socket()
         # From None: the message of `error` may repeat credentials, or part of an event (P7).
-        raise watchdog.error or translated(
-            error, connection, in_body=in_body, proxy=proxy
-        ) from None
+        ours = watchdog.error or translated(error, connection, in_body=in_body, proxy=proxy)
+        raise ours from None
     except (SOCKSError, AssertionError):
         if not (proxy and proxy.is_socks):
             raise
@@ -283,8 +276,7 @@ def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused |
     if status == "407" or message.startswith(("Invalid username", "Requested")):
         return Refused(f"The proxy of {variable} refuses the name and password: check {variable}.")
     answered = f"The proxy of {variable} does not connect us with {host}"
-    if status.isdecimal():
-        answered += f": it answered {status}"
+    answered += f": it answered {status}" if status.isdecimal() else ""
     final = status.startswith("4") and status not in ("408", "429")
     if final or "not allowed" in message:
         return Refused(f"{answered}. Allow the host there, or name it in NO_PROXY.")
@@ -299,14 +291,13 @@ def _unreached(message: str) -> Unavailable:
 
 def _error_body(response: Response, watchdog: Watchdog) -> bytes:
     """Read the start of an error's body, as much as arrives within ERROR_SECONDS."""
-    gathered = bytearray()
+    start = b""
     watchdog.end_within(ERROR_SECONDS)
-    with suppress(RetryableError):  # the status says more than how its text broke off
+    with suppress(RetryableError):  # the status matters more than the end of the body
         for chunk in response.received_chunks():
-            gathered += chunk
-            if len(gathered) >= ERROR_BODY:
+            start += chunk
+            if len(start) >= ERROR_BODY:
                 break
-    start = bytes(gathered)
     if response.encoding in GZIP:
         with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)

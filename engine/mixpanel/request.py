@@ -1,4 +1,4 @@
-"""Window -> the query of an export request. Pure."""
+"""The query of an export request. Pure."""
 
 import json
 from collections.abc import Sequence

@@ -12,7 +12,7 @@ from engine.model import due_windows, schedule
 from engine.model.flow import Flow
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, day_over, latest_day
-from engine.sync import day_marks, splitting
+from engine.sync import splitting, window_commits
 from engine.sync.options import Options
 from engine.sync.pull import Rules
 from engine.sync.run_updates import Ended, GaveUp, NoEvents, Noticed, RunUpdate
@@ -39,7 +39,7 @@ def missing_days(
         or at < day_over(day, zone)
         or (now is not None and schedule.is_later(at, now))
         or day in lost
-        or day_marks.is_doubtful(flow, dataset, day)
+        or window_commits.is_doubtful(flow, dataset, day)
         or day in misfiled
     ]
 
@@ -101,7 +101,7 @@ class Backfill:
             self._before = self._high_watermark()
             self.committed = complete = len(days) - len(due)
             rest = sorted(set(days).difference(due))
-            self.otherwise = len(day_marks.pulled_otherwise(flow, dataset, rest, self._rules))
+            self.otherwise = len(window_commits.pulled_otherwise(flow, dataset, rest, self._rules))
             size = self._options.days_per_request
             if due and size and size > 1 and single_days.begin(dataset):
                 self._report(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))

@@ -21,7 +21,7 @@ from engine.model.window import Window, day_start
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.faults import Fault
 from engine.sandbox.query import Query
-from engine.sync import day_marks, run_records, splitting
+from engine.sync import run_records, splitting, window_commits
 from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.options import Options
 from engine.sync.pull import Rules
@@ -354,8 +354,8 @@ def test_another_mapping_is_noticed(sandbox: Sandbox, root: Path) -> None:
     dataset = Dataset(root, table_schema(RULES), flow.source)
     other = Rules(("other", {**RULES.mapping[1], "version": 2}), RULES.schema)
     renamed = Rules(("other", RULES.mapping[1]), RULES.schema)
-    assert day_marks.pulled_otherwise(flow, dataset, days(3), other) == days(2)
-    assert day_marks.pulled_otherwise(flow, dataset, days(3), renamed) == []
+    assert window_commits.pulled_otherwise(flow, dataset, days(3), other) == days(2)
+    assert window_commits.pulled_otherwise(flow, dataset, days(3), renamed) == []
     assert summary([], 2, "x", 2).endswith(
         "2 complete days were pulled with another mapping; --force pulls them again."
     )
