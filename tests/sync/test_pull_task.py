@@ -89,7 +89,7 @@ def test_a_task_holds_no_secret() -> None:
 
 
 def test_credentials_are_never_pickled() -> None:
-    """P7: a pickle would be a copy of the password that nobody controls."""
+    """P7: credentials raise at the attempt to pickle them."""
     credentials = Credentials(USER, Secret(PASSWORD))
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(credentials)
@@ -98,7 +98,7 @@ def test_credentials_are_never_pickled() -> None:
 
 
 def test_workers_get_each_request_its_credentials(tmp_path: Path) -> None:
-    """A pull in a worker process signs in with the credentials handed over with its task."""
+    """A worker process signs in with the credentials that were sent with its task."""
     with Sandbox() as sandbox:
         options = replace(QUICK, workers=2, days_per_request=1)
         done = pull(sandbox.url, tmp_path / "table", options=options)
@@ -110,7 +110,7 @@ def test_workers_get_each_request_its_credentials(tmp_path: Path) -> None:
 
 
 def test_credentials_that_a_pipe_cannot_hold() -> None:
-    """They fail the pull in a sentence: to write them would wait for a reader for ever."""
+    """Credentials too long for a pipe fail the pull: a write of them would block for ever."""
     flow = flow_of("http://127.0.0.1:1", Path("table"))
     run = Run("run", "events", Window(DAYS[0], DAYS[0]), "batch", 0)
     task = PullTask.of(flow, RULES.mapping, RULES.schema, run, Path("staged"))
@@ -123,7 +123,7 @@ def test_credentials_that_a_pipe_cannot_hold() -> None:
 
 
 def test_a_mapping_set_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five windows of a flow, and what a table is opened by, compile its documents once."""
+    """Five windows of a flow and the opening of its table compile the documents once."""
     compiled: list[str] = []
     parse = evaluate.parse
 
