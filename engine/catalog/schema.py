@@ -14,14 +14,9 @@ CREATE INDEX requests_by_project ON requests (project, at)
 """
 _RESOURCES = """
 CREATE TABLE resources (
-    id         TEXT PRIMARY KEY,
-    kind       TEXT NOT NULL,
-    etag       TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    body       TEXT NOT NULL,
-    secret     BLOB,
-    origin     TEXT
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, etag TEXT NOT NULL,
+    created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+    body TEXT NOT NULL, secret BLOB, origin TEXT
 );
 CREATE INDEX resources_by_kind ON resources (kind, created_at);
 CREATE TABLE uses (user TEXT NOT NULL, used TEXT NOT NULL, PRIMARY KEY (user, used));
@@ -29,41 +24,23 @@ CREATE INDEX uses_by_used ON uses (used)
 """
 _TOTALS = """
 CREATE TABLE totals (
-    flow  TEXT NOT NULL,
-    what  TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (flow, what)
+    flow TEXT NOT NULL, what TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (flow, what)
 ) WITHOUT ROWID
 """
 # The fields of a run record and `flow_id`, which follows from `flow`. Moments are in ms, -1 for
 # none; "window", tally, failure, unfound and params are JSON.
 _RUNS = """
 CREATE TABLE runs (
-    id                  TEXT PRIMARY KEY,
-    flow                TEXT NOT NULL,
-    dataset             TEXT NOT NULL,
-    "window"            TEXT NOT NULL,
-    batch_id            TEXT NOT NULL,
-    status              TEXT NOT NULL COLLATE NOCASE,
-    started_at          INTEGER NOT NULL,
-    updated_at          INTEGER NOT NULL,
-    activities_at       INTEGER NOT NULL,
-    window_start        INTEGER NOT NULL,
-    window_end          INTEGER NOT NULL,
-    source_id           TEXT NOT NULL,
-    target_id           TEXT NOT NULL,
-    copy_started        INTEGER NOT NULL,
-    copy_completed      INTEGER NOT NULL,
-    promotion_started   INTEGER NOT NULL,
-    promotion_completed INTEGER NOT NULL,
-    tally               TEXT NOT NULL,
-    failure             TEXT NOT NULL,
-    batch_folder        TEXT,
-    diagnostics         INTEGER NOT NULL,
-    clock_ahead         INTEGER NOT NULL,
-    unfound             TEXT NOT NULL,
-    params              TEXT NOT NULL,
-    flow_id             TEXT NOT NULL COLLATE NOCASE
+    id TEXT PRIMARY KEY, flow TEXT NOT NULL, dataset TEXT NOT NULL, "window" TEXT NOT NULL,
+    batch_id TEXT NOT NULL, status TEXT NOT NULL COLLATE NOCASE,
+    started_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, activities_at INTEGER NOT NULL,
+    window_start INTEGER NOT NULL, window_end INTEGER NOT NULL,
+    source_id TEXT NOT NULL, target_id TEXT NOT NULL,
+    copy_started INTEGER NOT NULL, copy_completed INTEGER NOT NULL,
+    promotion_started INTEGER NOT NULL, promotion_completed INTEGER NOT NULL,
+    tally TEXT NOT NULL, failure TEXT NOT NULL, batch_folder TEXT, diagnostics INTEGER NOT NULL,
+    clock_ahead INTEGER NOT NULL, unfound TEXT NOT NULL, params TEXT NOT NULL,
+    flow_id TEXT NOT NULL COLLATE NOCASE
 )
 """
 # Each index has all columns that lists are filtered and ordered by, so that only the rows that are

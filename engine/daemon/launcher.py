@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import SIG_BLOCK, SIG_IGN, SIG_UNBLOCK, SIGHUP, pthread_sigmask, signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.daemon.signals import STOPS
 from engine.daemon.turn_queue import WAITS, WORKS
@@ -66,7 +66,7 @@ def launch(
     """
     context = get_context("spawn")
     reports, sender = context.Pipe(duplex=False)
-    target = partial(_run, flow, home, clock, options, drain, began, sender)
+    target = partial(_run, flow, home, clock, options, began, sender, drain)
     process = context.Process(target=target, name=f"run of {flow.name}")
     with sender:
         # Stop signals stay blocked in the new process until `work` can obey them.
@@ -81,16 +81,8 @@ def launch(
     return FlowProcess(process, reports)
 
 
-def _run(
-    flow: Flow,
-    home: Path,
-    clock: Clock,
-    options: "Options | None",
-    drain: float,
-    began: int,
-    sender: Connection,
-) -> None:
+def _run(*arguments: Any) -> None:
     from engine.daemon.flow_process import work
 
     signal(SIGHUP, SIG_IGN)
-    raise SystemExit(work(flow, home, clock, options, began, sender, drain))
+    raise SystemExit(work(*arguments))

@@ -4,7 +4,8 @@ The control plane renders Flow Service's payload from it.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Any, Literal, Self, get_args
 
 from engine.errors import CODE_PROCESS
 from engine.model.batch import Tally
@@ -31,10 +32,9 @@ class RunRecord:
 
     Moments are in ms since the epoch, None until they come.
 
-    dataset         the path or URI of the table
+    dataset         path or URI of the table
     batch_id        "" until a batch was started
     started_at      when the run was requested or its attempt began
-    updated_at      when this record was last changed
     activities_at   when its activities were last measured; None for a run that never started
     window_start    the first moment of the window in the project's time zone
     window_end      the moment after its last one
@@ -173,19 +173,15 @@ class RunRecord:
         return cls(**value | read)
 
 
-_NONE = type(None)
-_BY_ANNOTATION: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    bool: (bool,),
-    Status: (str,),
-    Window: (dict,),
-    int | None: (int, _NONE),
-    str | None: (str, _NONE),
-    Tally | None: (dict, _NONE),
-    Json | None: (dict, _NONE),
-    tuple[str, str] | None: (list, _NONE),
-    tuple[str, ...]: (list,),
-}
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+
+
+_JSON_TYPES: dict[Any, type] = {
+    Status: str, Window: dict, Tally: dict, Json: dict, tuple[str, str]: list, tuple[str, ...]: list
+}  # fmt: skip
 # The JSON types of each field.
-FIELDS = {each.name: _BY_ANNOTATION[each.type] for each in fields(RunRecord)}
+FIELDS: dict[str, tuple[type, ...]] = {
+    each.name: tuple(_JSON_TYPES.get(kind, kind) for kind in _kinds(each.type))
+    for each in fields(RunRecord)
+}

@@ -155,17 +155,16 @@ class Backfill:
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
         # Without an arrival window so far, the first day decides where arrival windows begin.
-        self._arriving = self._before is not None and not self._has_arrived
+        self._arriving = self._before is not None and self._arrived is None
         return replace(window, before=self._before)
 
     @property
-    def _has_arrived(self) -> bool:
-        return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
+    def _arrived(self) -> int | None:
+        return self._dataset.position(app_id(self._flow, ARRIVAL))
 
     def _high_watermark(self) -> int | None:
         """Return the high watermark (ms), to which days beside arrival windows are cut off (P4)."""
-        arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        return due_windows.advance_to(self._flow, arrived, self._options.now())
+        return due_windows.advance_to(self._flow, self._arrived, self._options.now())
 
     def on_result(self, result: Result) -> None:
         """Learn how many events a day has, and put the days of a split window back.

@@ -144,8 +144,8 @@ class IncrementalSync:
         would ever be pulled. Windows requested by clients come first, but no day before the first
         arrival window: that would begin where the day ends and leave out other days.
         """
-        asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
-        days = [window for window in asked if not window.arrival]
+        requested = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
+        days = [window for window in requested if not window.arrival]
         expected = max(self._counts, default=None)
         due = due_now(self._flow, self._dataset, now, expected, self._backoffs, self._sizes)
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
@@ -153,11 +153,11 @@ class IncrementalSync:
         arrives = first and first.window.arrival
         if days and not (arrives and first and (arrived is None or first.window.again)):
             return replace(days[-1], before=due_windows.advance_to(self._flow, arrived, now))
-        hurry = len(asked) > len(days) or now >= self._again
+        hurry = len(requested) > len(days) or now >= self._again
         windows = (each.window for each in chain([first] if first else [], due))
         awake = (window for window in windows if not window.arrival or hurry)
         urgent = next(awake, None)
-        if len(asked) > len(days) and not (urgent and urgent.arrival):
+        if len(requested) > len(days) and not (urgent and urgent.arrival):
             run_records.complete_arrivals(self._catalog, self._flow, now)
         if urgent and urgent.arrival and self._arrived:
             other = next(awake, None)
@@ -172,8 +172,8 @@ class IncrementalSync:
         budget = self._budget
         if not window.arrival:
             budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
-        asked = self._catalog.recent_requests(self._flow.project, now)
-        return retry.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
+        recent = self._catalog.recent_requests(self._flow.project, now)
+        return retry.wait_for_slot(recent, 0, now, budget) > plan.MINUTE
 
     def on_result(self, result: Result) -> None:
         """Learn from how a window ended; put a day that failed by its own events in backoff."""
@@ -338,7 +338,7 @@ def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     today = latest_day(now, flow.connection.zone)
     # An empty span of arrival: this is no failure of that day, and puts the day in no backoff.
     id_, window = str(uuid4()), Window(today, today, (now, now))
-    if asked := catalog.history(flow.name, SCHEDULED):
-        id_, window = asked[-1].id, asked[-1].window
+    if scheduled := catalog.history(flow.name, SCHEDULED):
+        id_, window = scheduled[-1].id, scheduled[-1].window
     run = Run(id_, flow.name, window, str(ULID()), now)
     catalog.save(run_records.not_started(flow, canonical(flow.dataset), run, error, now))

@@ -1,6 +1,6 @@
-"""One window of a flow, from the request to files that are ready to be committed.
+"""Pull one window of a flow: from the request to files that are ready to be committed.
 
-A record's whole way is the loop in `pull`. It knows no schedule, no retry and no other run.
+The loop in `pull` is the whole way of an event.
 """
 
 import gc
@@ -58,7 +58,7 @@ class Rules:
         return _compile(*(json.dumps(each) for each in (self.mapping, self.schema)))
 
     def key_columns(self) -> list[tuple[str, ...]]:
-        """Return the table's columns that tell events apart; empty if one of them is missing."""
+        """Return the columns of the four parts of the key; empty if one of them is missing."""
         return self.compile()[1].key_columns
 
 
@@ -82,13 +82,13 @@ def table_schema(rules: Rules) -> pa.Schema:
 class StagedRun:
     """The result of a pull, ready to be committed. Times in ms since the epoch.
 
-    window       what was pulled: it may end sooner than what was asked for, see `ServerClock`
+    window       the window that was pulled: `ServerClock` may have cut its end off
     directory    where the files are
     answered_at  Mixpanel's clock at its first response; None if no response named it
     keys         the columns of the four parts of the key and of the moment of processing; empty
                  if one of them is missing
     unfound      a sentence for each rule that found nothing while a property of a near name came
-    borders      what the rows tell of the project's days; None for an arrival window
+    borders      where the rows lie around the project's days; None for an arrival window
     left_out     rejected lines that a replay did not read: their days were pulled again
     """
 
@@ -106,7 +106,7 @@ class StagedRun:
 
 
 class _Stages:
-    """The stages of one pull, compiled, and what they found so far."""
+    """The stages of one pull, compiled, and their counts."""
 
     def __init__(self, task: PullTask, tally: Tally, clock: ServerClock) -> None:
         schema, self.mapping = Rules(task.mapping, task.schema).compile()
@@ -257,7 +257,7 @@ def _add_files(tally: Tally, staged: StagedBatch) -> None:
 
 
 def _count(tally: Tally, batch: Batch) -> None:
-    """Count what the stages found wrong in `batch`; rows are counted from the files, at the end."""
+    """Count rejects and warnings of `batch`; rows are counted from the files, at the end."""
     tally.warnings += len(batch.uncast)
     tally.clamped += len(batch.clamped)
     for reject in batch.rejects:
@@ -299,7 +299,6 @@ def _leave_rejects(batch: Batch, window: Window, tally: Tally) -> None:
 
 
 def _rows(files: Sequence[StagedFile]) -> Counter[date]:
-    """Return the number of rows of each day."""
     rows = Counter[date]()
     for file in files:
         rows[file.day] += file.rows

@@ -216,7 +216,6 @@ class Runner:
             self._ending = []
 
     def _finish(self, attempt: Attempt, future: Future[StagedRun]) -> None:
-        """Commit an ended pull, or handle its failure."""
         staged: StagedRun | None = None
         try:
             try:
@@ -339,7 +338,6 @@ class Runner:
             self._report(Noticed(f"{outside(staged)}{single_days.SENTENCE}."))
 
     def _describe(self, run: Run, tally: Tally, positions_set: Mapping[str, int] | None) -> None:
-        """Write the manifest of a batch that has rejects."""
         if tally.rejected:
             manifest = self._commits.manifest(run, tally, positions_set)
             self._dataset.describe(run.batch_id, manifest.as_json())

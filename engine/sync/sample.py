@@ -82,7 +82,7 @@ def has_table(flow: Flow) -> bool:
         return (local_path(flow.dataset) / layout.LOG).is_dir()
 
 
-def look_at_files(flow: Flow, rules: "Rules") -> None:
+def check_files(flow: Flow, rules: "Rules") -> None:
     """Raise DatasetError unless the log and every file of the table of `flow` can be read."""
     dataset = open_flow.dataset_of(flow, rules)
     if dataset.damage:
@@ -108,7 +108,7 @@ def _some_days(days: Collection[date]) -> str:
     return ", ".join(map(str, sorted(days)[:10])) + (" …" if len(days) > 10 else "")
 
 
-def probe(flow: Flow, rules: "Rules | None") -> None:
+def check_table(flow: Flow, rules: "Rules | None") -> None:
     """Check that the table of `flow` fits and can be written; change nothing."""
     if rules:
         open_flow.dataset_of(flow, rules)
