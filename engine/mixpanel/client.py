@@ -6,6 +6,7 @@ than wanted, follows any redirect, and parses cookies with regular expressions t
 
 import base64
 import ipaddress
+import json
 import os
 import re
 import ssl
@@ -24,7 +25,6 @@ from socksio.exceptions import SOCKSError
 from engine import __version__
 from engine.errors import InputError, Refused, RetryableError, Truncated, Unavailable
 from engine.mixpanel.proxies import Proxy, certificates, proxy_for
-from engine.mixpanel.request import params
 from engine.mixpanel.response_body import GZIP, Response
 from engine.mixpanel.responses import clean, verdict
 from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts, Watchdog
@@ -32,6 +32,7 @@ from engine.model.flow import Connection
 from engine.model.window import Window
 
 ENDPOINT = "/api/2.0/export"
+MOST_EVENTS = 100_000  # the largest `limit` that Mixpanel accepts
 ERROR_BODY = 1 << 16  # bytes of an error's body that are read
 ERROR_SECONDS = 30  # time-out for an error's body: its status says enough
 LONGEST_LOCATION = 1 << 13  # characters of an address to which a server may redirect
@@ -59,6 +60,38 @@ def url(
             "The events and the filter make a request that is too long for an address. "
             "Ask for fewer events, or with a shorter filter."
         ) from None
+
+
+def params(
+    connection: Connection,
+    window: Window,
+    events: Sequence[str] = (),
+    where: str | None = None,
+    limit: int | None = None,
+) -> dict[str, str]:
+    """Build the query of a request; an arrival window is combined with the flow's `where`.
+
+    Raises InputError for a `limit` that Mixpanel does not accept.
+    """
+    query = {
+        "from_date": window.from_date.isoformat(),
+        "to_date": window.to_date.isoformat(),
+        "project_id": str(connection.project_id),
+    }
+    if events:
+        query["event"] = json.dumps(list(events), ensure_ascii=False)
+    clauses = [where] if where else []
+    if window.arrival:
+        arrived = 'number(properties["mp_processing_time_ms"])'
+        start, end = window.requested or window.arrival
+        clauses.insert(0, f"{arrived} >= {start} and {arrived} < {end}")
+    if clauses:
+        query["where"] = clauses[0] if len(clauses) == 1 else f"({clauses[0]}) and ({clauses[1]})"
+    if limit is not None:
+        if not 1 <= limit <= MOST_EVENTS:
+            raise InputError(f"limit is {limit}: Mixpanel takes 1 to {MOST_EVENTS:,}.")
+        query["limit"] = str(limit)
+    return query
 
 
 def _endpoint(connection: Connection) -> str:

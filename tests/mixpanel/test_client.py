@@ -33,8 +33,7 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.mixpanel.client import stream, translated, url
-from engine.mixpanel.request import params
+from engine.mixpanel.client import params, stream, translated, url
 from engine.mixpanel.response_body import GATHERED, PIECE, gunzip
 from engine.mixpanel.responses import clean, retry_after, verdict
 from engine.mixpanel.timeouts import Timeouts

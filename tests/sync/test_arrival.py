@@ -18,7 +18,7 @@ from engine.catalog.database import Catalog
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
 from engine.errors import InputError
-from engine.mixpanel import client, request
+from engine.mixpanel import client
 from engine.model.flow import Connection, Schedule
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, each_day
@@ -126,7 +126,7 @@ def test_what_the_server_sends_is_not_taken_on_trust(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events outside the window are left out, if a server does not filter as requested."""
-    asked = request.params
+    asked = client.params
 
     def params(connection: Connection, window: Window, *rest: Any) -> dict[str, str]:
         return asked(connection, replace(window, arrival=None), *rest)

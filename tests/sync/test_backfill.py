@@ -25,13 +25,14 @@ from engine.dataset.positions import app_id
 from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, EtlError, InputError
 from engine.mixpanel.timeouts import Timeouts
-from engine.model import schedule
+from engine.model import clock as clock_module
+from engine.model import due_windows
 from engine.model.flow import Connection, Schedule, Secret
 from engine.model.retry import RateLimit, RetryPolicy
 from engine.model.run_record import RunRecord
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from engine.sync import options, request_slots
+from engine.sync import request_slots
 from engine.sync import runner as module
 from engine.sync.backfill import Backfill, missing_days
 from engine.sync.pull import table_schema
@@ -91,7 +92,7 @@ def sandbox(server: Sandbox) -> Iterator[Sandbox]:
 def clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """A clock for the backfill and the sandbox, in the afternoon of 2024-03-01."""
     clock = Clock(datetime(2024, 3, 1, 15, tzinfo=UTC))
-    for each in (module, options, request_slots):
+    for each in (module, clock_module, request_slots):
         monkeypatch.setattr(each, "time", clock)
     monkeypatch.setattr(sandbox.project, "now", clock.now_ms)
     return clock
@@ -140,7 +141,7 @@ def interrupt() -> None:
 
 def test_packing_is_learned(sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first day comes alone; then a request has as many days as the fullest window suggests."""
-    monkeypatch.setattr(schedule, "EVENTS_PER_REQUEST", 3 * LINES)
+    monkeypatch.setattr(due_windows, "EVENTS_PER_REQUEST", 3 * LINES)
     pull(sandbox.url, root, days(1, date(2024, 1, 6)))  # a hole that no window spans
     done = pull(sandbox.url, root, list(reversed(days(12))))
     assert asked(sandbox) == ["6", "1", "2-4", "5", "7-9", "10-12"]
@@ -152,7 +153,7 @@ def test_a_full_day_makes_windows_smaller(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Quiet days grow the request, a full one shrinks it for the next seven windows."""
-    monkeypatch.setattr(schedule, "EVENTS_PER_REQUEST", 4 * LINES)
+    monkeypatch.setattr(due_windows, "EVENTS_PER_REQUEST", 4 * LINES)
     volumes = dict.fromkeys(days(2, date(2024, 1, 6)), 1000)
     sandbox.project.spec = replace(SPEC, volumes=volumes)
     pull(sandbox.url, root, days(14))
@@ -454,7 +455,7 @@ def test_a_disk_that_takes_nothing(
     def full(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("engine.dataset.dataset.write_synced", full)
+    monkeypatch.setattr("engine.dataset.storage.local.write_synced", full)
     done = pull(sandbox.url, root, days(5), ONE_BY_ONE)
     assert done.statuses == ["failed"]
     assert "the file system is read-only" in done.message
