@@ -1,6 +1,4 @@
-"""Pulling goes on while the catalog cannot be written: runs and requests are buffered
-beside it, and counted, until a process can write them.
-"""
+"""Runs and requests are buffered beside a catalog that cannot be written, and still count."""
 
 import json
 import sqlite3

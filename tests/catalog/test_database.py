@@ -139,9 +139,7 @@ def test_only_a_request_that_may_be_sent_is_stored(tmp_path: Path) -> None:
 
 
 def test_requests_count_for_an_hour(tmp_path: Path) -> None:
-    """So does one that another process stored while this one waited; one that is far in the future
-    was stored before the clock was set back, and does not count.
-    """
+    """A request stored while this process waited counts; one in the far future does not."""
     now = 9 * HOUR
     with Catalog(tmp_path) as catalog:
         for at in (now - HOUR, now - HOUR + 1, now, now + 30_000, now + 30_001):
@@ -606,10 +604,7 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
 
 
 def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
-    """Closing a file frees all locks that a process has on it: others would take it for unused.
-
-    They tidy an unused catalog up, and what is written to it afterwards would be gone.
-    """
+    """A second catalog in a process frees no lock of the first: no close of its file may do so."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a")
         Catalog(tmp_path).close()

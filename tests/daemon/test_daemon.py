@@ -1,6 +1,6 @@
-"""The daemon as a process, against the sandbox's arrival clock: the table is what arrived before M.
+"""The daemon as a process, with the sandbox: the table is what arrived before the watermark.
 
-Its clock runs faster than the machine's, some hours in a second; everything else is real.
+The daemon's clock runs some hours a second; everything else is real.
 """
 
 import json
@@ -387,9 +387,7 @@ def test_a_password_that_is_rotated(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_who_waits_holds_up_no_other_project(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A host that accepts and is silent has as many flows as there are turns: a flow of another
-    project is brought up to date meanwhile, and the end comes in its time (P8).
-    """
+    """Flows of a silent host hold up no flow of another project, and the stop is timely (P8)."""
     tried = trial(tmp_path, sandbox, 60, drain=0.5)
     silent = [f"silent{number}" for number in range(max(2, os.cpu_count() or 1))]
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})

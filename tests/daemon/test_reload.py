@@ -1,6 +1,6 @@
-"""What a daemon follows while it runs, in this process: its file, its home, clients, the clock.
+"""What changes a running daemon: its file, its home, clients, the clock; all in this process.
 
-The signals are scripted and the scheduler only notes what it is to do, so that no flow runs.
+The signals are scripted and the scheduler only notes its calls, so that no flow runs.
 """
 
 import json
@@ -276,9 +276,7 @@ def planes(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> list[Plane]:
 def test_many_changes_are_read_once(
     tried: Trial, plan: Plan, planes: list[Plane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P8: what clients change is read while they go on, and a stop waits for none of it; what
-    changes during a reading is read after it.
-    """
+    """P8: many changes cause one update and delay no stop; a change during it, one more."""
     reads: list[int] = []
     kept = declared_flows.flows_in_home
 

@@ -240,9 +240,7 @@ def test_a_window_is_read_back_from_json() -> None:
 def test_the_first_arrival_window(
     ticks: Schedule | None, now: str, expected: tuple[str, str, str] | None
 ) -> None:
-    """Its span begins at `start_time` or `lookback_days` before its end; its days begin as long
-    before that.
-    """
+    """The span begins at `start_time` or `lookback_days` before its end; its days before that."""
     found = arrival(list(due(flow(ticks=ticks), NEW, ms(now))))
     assert found == (
         expected and (expected[0], ms(f"2024-{expected[1]}"), ms(f"2024-{expected[2]}"))
@@ -280,9 +278,7 @@ def test_the_first_arrival_window(
 def test_the_next_arrival_window(
     timezone: str, m: str, now: str, expected: tuple[str, str] | None
 ) -> None:
-    """From M on; ticks that were missed are one window. Its days are those of its overlap too:
-    what came `lookback_days` late an hour before M, and is seen now, is of one more.
-    """
+    """The span begins at the watermark; its days include those of late events in the overlap."""
     at = ms(f"2024-{m}")
     positions = Positions(ms("2024-03-01T00:00"), at, {})
     found = arrival(list(due(flow(timezone), positions, ms(f"2024-{now}"))))
@@ -384,9 +380,7 @@ def test_the_start_and_the_end_of_arrival_windows_are_known_together() -> None:
 def test_a_day_settles_when_nothing_late_can_come(
     timezone: str, m: str, settled: str | None
 ) -> None:
-    """`lookback_days` after it has ended in both time zones, by the high watermark and not by
-    `now`.
-    """
+    """A day settles when the watermark is `lookback_days` after its end in both time zones."""
     positions = Positions(ms("2024-03-01T12:00"), ms(m), {})
     found = [
         item
@@ -470,9 +464,7 @@ def test_the_days_beside_arrival_windows(
     held: dict[date, int],
     expected: list[str],
 ) -> None:
-    """Settling days first, the oldest first; then the backfill, the newest first; all of them up
-    to the high watermark.
-    """
+    """Settling days, oldest first; then the backfill, newest first; all up to the watermark."""
     m = ms("2024-03-08T08:00")
     positions = Positions(ms(began), m, held)
     found = list(due(flow(timezone, backfill_from=backfill_from), positions, m + DELAY))

@@ -1,9 +1,8 @@
-"""Months of a flow's life in milliseconds: whatever happens, the table is what it should be.
+"""Months of a flow's life in milliseconds: after each step the table is what it should be.
 
-A model of Mixpanel, where events come late, are seen late, vanish, lack their processing time or
-an id; a model of a table, with nothing but what a commit means, and of which rows are taken away
-again; our clock, which jumps; and between them only the plan. What the table should hold is said a
-second time, from the promises and not from the plan.
+There are a model of Mixpanel, where events come late, are shown late, vanish, or lack their
+processing time or id; a model of a table, of which rows may be removed; and our clock, which jumps.
+The plan is the program's. The expected table is computed from the promises and not from the plan.
 """
 
 import random

@@ -576,10 +576,7 @@ def test_a_killed_worker(sandbox: Sandbox, root: Path) -> None:
 def test_a_day_that_kills_its_worker(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9: the day whose worker dies at each try fails alone, and costs no other day more than one.
-
-    After the first death it is pulled without company, so that it takes nobody with it.
-    """
+    """P9: a day that kills its worker at each try fails alone, and costs others one try."""
     sandbox.faults({"fault": "delay", "seconds": 30, "day": "2024-01-02", "times": ALWAYS})
     limits = Timeouts(connect=2, first_byte=40, idle=40, total=60)
     options = replace(
@@ -873,9 +870,7 @@ def test_every_disk_error_is_a_sentence(
 def test_credentials_that_are_rotated(
     sandbox: Sandbox, tmp_path: Path, workers: int, rotated: bool
 ) -> None:
-    """A file is read again once its secret is refused, and the window asked for again; where it
-    holds the same, once was enough.
-    """
+    """Refused credentials are read again; the window is requested again if they changed."""
     path = tmp_path / "secret"
     path.write_text(PASSWORD if rotated else "old")
     connection = Connection(
