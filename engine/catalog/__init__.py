@@ -1,5 +1,5 @@
 """One SQLite file: run history, request ledger, resources, totals. The only importer of sqlite3.
 
-How far a flow is stands in its table, and never here. What an earlier version stored is read in
-`version_0_1` and brought to the tables of today in `schema`.
+The positions of a flow are in its table, and never here. `version_0_1` reads what an earlier
+version stored, and `schema` migrates it.
 """

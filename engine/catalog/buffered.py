@@ -1,7 +1,7 @@
 """A catalog for pulls: runs and requests that cannot be written now are buffered.
 
 Pulling goes on while another process has the file locked or its disk is full. The buffer is in
-memory and in a file beside the catalog; the next process that can write the catalog adds it.
+memory and in a file beside the catalog; the next process that can write to the catalog adds it.
 """
 
 import json
@@ -46,16 +46,16 @@ class BufferedCatalog(Catalog):
 
     def __init__(self, home: Path, warn: Callable[[str], object] = lambda _: None) -> None:
         self._home, self._warn = home, warn
-        self._runs: dict[str, RunRecord] = {}  # that are to be written, by id
+        self._runs: dict[str, RunRecord] = {}  # the buffer: by id
         self._requests: list[tuple[str, int]] = []
         self._buffer_file = home / UNWRITTEN / f"{uuid4()}.json"
         self._warned = self._is_open = False
-        self._others = list((home / UNWRITTEN).glob("*.json"))  # buffers of processes that ended
+        self._others = list((home / UNWRITTEN).glob("*.json"))  # left by processes that ended
         self._open()
         self._flush()
 
     def save(self, record: RunRecord) -> None:
-        """Store a run in place of its last record: in the file as soon as it can be written."""
+        """Store a run in place of its last record, in the buffer while the file cannot be used."""
         if self._flush() and self._open():
             try:
                 return super().save(record)
@@ -148,8 +148,6 @@ class BufferedCatalog(Catalog):
                 "can be written. What was pulled is in the table."
             )
 
-    # The file, and its buffer --------------------------------------------------------------
-
     def _use(self, call: Callable[[], T], otherwise: T) -> T:
         """Return what `call` returns, or `otherwise` while the file cannot be used."""
         if self._open():
@@ -212,16 +210,15 @@ class BufferedCatalog(Catalog):
         records = [record.as_json() for record in self._runs.values()]
         try:
             self._buffer_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_synced(
-                self._buffer_file, json.dumps({"runs": records, "requests": self._requests})
-            )
+            buffer = {"runs": records, "requests": self._requests}
+            write_synced(self._buffer_file, json.dumps(buffer))
         except OSError:  # `close` warns, if it cannot be written then either
             return False
         return True
 
 
 def _read(path: Path) -> _Buffer | None:
-    """Read a buffer file; None for one that has just gone, or that is damaged and stays."""
+    """Read a buffer file; None if it was just deleted, or is damaged."""
     try:
         found = json.loads(path.read_text("utf-8"))
         records = [_record(run) for run in found["runs"]]

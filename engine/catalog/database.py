@@ -1,7 +1,6 @@
 """The catalog: run history, request ledger and control plane resources, in one SQLite file.
 
-Any number of processes read and write it. The only importer of sqlite3. How far a flow is stands in
-its table, and never here.
+Any number of processes read and write it. The only importer of sqlite3.
 """
 
 import os
@@ -9,10 +8,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Lock, RLock, get_ident
-from types import TracebackType
 from typing import Any, Self
 
 from engine.catalog import runs, schema
@@ -31,14 +30,9 @@ _ROOM = 1 << 16  # bytes, more than a transaction takes
 
 # SQLite's codes for a file that is locked, or that cannot be written or read at this moment.
 _NOT_NOW = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PROTOCOL,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-)
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
 
 
 class CatalogUnavailable(EtlError):
@@ -49,8 +43,8 @@ class Catalog:
     """`<home>/catalog.sqlite3`, made where it is missing, readable by its owner only.
 
     Threads may share it: they write one after another, and reads do not wait for writes.
-    InputError where the file cannot be used as it is, EtlError where a later read or write fails.
-    Nothing that is saved here may contain a secret (P7).
+    InputError if the file cannot be used as it is, EtlError if a later read or write fails.
+    No record may contain a secret (P7).
     """
 
     def __init__(self, home: Path, busy: float = _BUSY_SECONDS) -> None:
@@ -62,13 +56,11 @@ class Catalog:
         try:
             make_folder(home, 0o700)
             self._journal = "WAL" if can_share_memory(home) else "TRUNCATE"
-            with suppress(FileExistsError):  # to close it while it is open would free its locks
+            with suppress(FileExistsError):  # closing a file that is in use would free its locks
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            open_ = partial(sqlite3.connect, timeout=busy, isolation_level=None)
             self._connection, self._reading = (
-                sqlite3.connect(
-                    self.path, timeout=busy, isolation_level=None, check_same_thread=False
-                )
-                for _ in range(2)
+                open_(self.path, check_same_thread=False) for _ in range(2)
             )
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -80,7 +72,7 @@ class Catalog:
             self._prepare()
             self._file = _file(self.path)
         except sqlite3.OperationalError as error:  # busy, the disk is full, …
-            self._close()
+            Catalog.close(self)
             if self._journal != "WAL" and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:
                 raise InputError(
                     f"The catalog {self.path} was made on another file system, and this one has no "
@@ -89,7 +81,7 @@ class Catalog:
                 ) from error
             raise _error(error, f"The catalog {self.path} cannot be opened ({error}).") from error
         except (sqlite3.DatabaseError, ValueError) as error:
-            self._close()
+            Catalog.close(self)
             raise InputError(
                 f"The catalog {self.path} cannot be read ({error}). Put a copy back, or move it "
                 "away: a new one is made, without the history of runs and what clients declared."
@@ -167,12 +159,10 @@ class Catalog:
             rows = connection.execute(query, (project, now - HOUR, latest))
             pause = wait([min(at, now) for (at,) in rows])
             if pause == 0:
-                connection.execute(
-                    "INSERT INTO requests (project, at) VALUES (?, ?)", (project, now)
-                )
-                connection.execute(
-                    "DELETE FROM requests WHERE project = ? AND at < ?", (project, now - _DAY_MS)
-                )
+                insert = "INSERT INTO requests (project, at) VALUES (?, ?)"
+                connection.execute(insert, (project, now))
+                old = "DELETE FROM requests WHERE project = ? AND at < ?"
+                connection.execute(old, (project, now - _DAY_MS))
         return pause
 
     def recent_requests(self, project: str, now: int) -> list[int]:
@@ -187,14 +177,11 @@ class Catalog:
             connection.execute(f"DELETE FROM requests WHERE rowid IN ({one})", (project, at))  # noqa: S608  # our own text only
 
     def close(self, seconds: float = -1) -> None:
-        """Close the file; wait up to `seconds` for a thread that writes (-1: until it is done).
+        """Close the file; wait up to `seconds` for a thread that writes (-1: without limit).
 
-        After that the thread writes until the program ends. Like a kill, that loses at most its
-        transaction.
+        A thread that still writes then goes on until the program ends, which loses at most its
+        transaction, as a kill does.
         """
-        self._close(seconds)
-
-    def _close(self, seconds: float = -1) -> None:
         if not self._lock.acquire(timeout=seconds):
             return
         try:
@@ -207,16 +194,11 @@ class Catalog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _write_ahead(self) -> None:
-        """Set the journal mode. SQLite does not wait for another process that does the same."""
+        """Set the journal mode, after another process that does the same: SQLite does not wait."""
         until = time.monotonic() + self._busy
         while True:
             try:
@@ -230,9 +212,9 @@ class Catalog:
                 return
 
     def _prepare(self) -> None:
-        """Turn write-ahead logging on and bring the tables to this version; InputError if newer.
+        """Turn write-ahead logging on and migrate the tables; InputError for a newer version.
 
-        Readers then never wait for writers. Where the file system has no shared memory, they do.
+        Readers then never wait for writers, except on a file system without shared memory.
         """
         self._write_ahead()
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -240,7 +222,7 @@ class Catalog:
             schema.migrate(self._connection)
         version = self._version()
         if version > VERSION:
-            self._close()
+            Catalog.close(self)
             raise InputError(
                 f"The catalog {self.path} was written by a newer mixpanel-etl (its version is "
                 f"{version}, this program knows {VERSION}). Update mixpanel-etl."
@@ -250,20 +232,16 @@ class Catalog:
         return schema.version_of(self._connection)
 
     def check(self) -> None:
-        """Raise EtlError where nothing can be written now, as far as it shows without waiting."""
+        """Raise EtlError if the file cannot be read or its folder has no room; wait for nothing."""
         self._check_file()
-        with (
-            disk_error(f"write in {self.path.parent}"),
-            TemporaryFile(dir=self.path.parent) as file,
-        ):
+        folder = self.path.parent
+        with disk_error(f"write in {folder}"), TemporaryFile(dir=folder) as file:
             file.write(bytes(_ROOM))
         self.read("SELECT id FROM runs LIMIT 1")
 
     def _check_file(self) -> None:
-        """Raise EtlError if the file was deleted or replaced: writes to it would be lost.
-
-        The file is not opened for this: to close it again would free its locks.
-        """
+        """Raise EtlError if the file was deleted or replaced: writes to it would be lost."""
+        # Without opening the file: closing it again would free its locks.
         if _file(self.path) != self._file:
             raise EtlError(
                 f"The catalog {self.path} was deleted or replaced while it was in use. Bring it "
@@ -278,7 +256,7 @@ class Catalog:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commit all that is done in the block, or nothing; no other process writes meanwhile."""
+        """Commit all writes of the block, or discard them; other processes wait to write."""
         with self._lock, self._translated("written"):
             self._check_file()
             self._connection.execute("BEGIN IMMEDIATE")
@@ -292,7 +270,7 @@ class Catalog:
                     self._connection.execute("ROLLBACK")
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return the rows of a query; in a transaction of this thread, with its changes."""
+        """Return the rows of a query, with the changes of a transaction of this thread."""
         writing = self._writer == get_ident()
         connection = self._connection if writing else self._reading
         with self._lock if writing else self._read_lock, self._translated("read"):
@@ -314,11 +292,10 @@ def _error(error: sqlite3.Error, message: str) -> EtlError:
 
 def _file(path: Path) -> tuple[int, int] | None:
     """Return the device and inode of the file at `path`; None if there is no file."""
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return None
 
 
 def _filter(**columns: str | None) -> tuple[str, list[Any]]:

@@ -1,17 +1,14 @@
-"""What a run adds to the totals of its flow. They only grow, whatever becomes of the history."""
+"""What a run adds to the totals of its flow, which never fall, even if its history is deleted."""
 
 from engine.model.run_record import FAILED, SUCCESS, RunRecord
 
 RUNS: dict[str, str] = {status: f"runs {status}" for status in (SUCCESS, FAILED)}
 MS = {"copyActivity": "ms copy", "promotionActivity": "ms promotion"}
-REACHED = "reached"  # no count: until when the flow has its events, in ms since the epoch
+REACHED = "reached"  # not a count: until when the flow has its events, in ms since the epoch
 
 
 def counts(record: RunRecord) -> dict[str, int]:
-    """Return what a run counts, by name: 0 for what is not known of it.
-
-    Nothing of a run that has not ended, and nothing of one that a person stopped.
-    """
+    """Return the counts of a run by name, 0 where unknown; empty unless it succeeded or failed."""
     if record.status not in RUNS or record.is_stopped:
         return {}
     tally = record.result
@@ -33,9 +30,9 @@ def _ms(started: int | None, completed: int | None) -> int:
 
 
 def reached(record: RunRecord) -> int:
-    """Return until when a run brought all events, in ms; 0 if it brought nothing.
+    """Return until when (ms) a run brought all events; 0 if it did not succeed.
 
-    A window may end in the future, and beside arrival windows it has only what came `before`.
+    That is the end of its window, limited by `before` and by the start of the run.
     """
     if record.status != SUCCESS or record.window_end is None:
         return 0

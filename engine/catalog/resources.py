@@ -1,12 +1,11 @@
 """The control plane's resources in the catalog: JSON documents, each with an etag.
 
-A resource that another one uses cannot be deleted. Every change is one SQLite transaction, which a
-kill leaves whole or undone.
+A resource that another one uses cannot be deleted. Every change is one SQLite transaction.
 """
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +22,7 @@ class Resource:
     """A document `body` of the control plane, and what is stored beside it.
 
     kind    the last part of its collection's path, as "sourceConnections"
-    etag    another one after each change; without the quotes that it has in a response
+    etag    changes with each change of the resource; without the quotes that responses add
     secret  encrypted values that no response shows; None if it has none (P7)
     origin  the configuration file that it was applied from; None if a client created it
     """
@@ -39,7 +38,7 @@ class Resource:
 
 
 class Resources:
-    """The resources of a catalog. Safe to share between threads, as that is."""
+    """The resources of a catalog. Thread-safe."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -47,9 +46,11 @@ class Resources:
     def create(self, resource: Resource, uses: Iterable[str] = ()) -> None:
         """Store a new resource; NotFound if one of the ids in `uses` does not exist."""
         with self._catalog.transaction() as connection:
+            names = ", ".join(f":{name}" for name in _COLUMNS.split(", "))
+            row = {each.name: getattr(resource, each.name) for each in fields(resource)}
             connection.execute(
-                f"INSERT INTO resources ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608  # our own names only
-                _row(resource),
+                f"INSERT INTO resources ({_COLUMNS}) VALUES ({names})",  # noqa: S608  # our own names only
+                row | {"body": _text(resource.body)},
             )
             _tie(connection, resource, uses)
 
@@ -81,9 +82,9 @@ class Resources:
     ) -> Resource:
         """Replace a resource by what `edit` returns: the resource, and the ids that it uses.
 
-        What `edit` raises leaves it unchanged. EtagMismatch unless its etag is `etag` (None: any).
-        The result has a new etag, and `now` (ms) as the time of its change. This is one
-        transaction: of two writers with the same etag, one succeeds.
+        An error of `edit` leaves it unchanged. EtagMismatch unless its etag is `etag` (None: any).
+        The result has a new etag and the time of change `now` (ms). This is one transaction: of two
+        writers with the same etag, one succeeds.
         """
         with self._catalog.transaction() as connection:
             before = self.get(kind, id_)
@@ -103,7 +104,7 @@ class Resources:
     def delete(
         self, kind: str, id_: str, check: Callable[[Resource], None] = lambda _: None
     ) -> None:
-        """Delete a resource; ResourceInUse while another one uses it, or what `check` raises."""
+        """Delete a resource; ResourceInUse if another one uses it; `check` may raise to refuse."""
         with self._catalog.transaction() as connection:
             check(self.get(kind, id_))
             if users := self.users(id_):
@@ -134,19 +135,6 @@ def _tie(connection: Any, resource: Resource, uses: Iterable[str]) -> None:
 
 def _text(body: Json) -> str:
     return json.dumps(body, separators=(",", ":"))
-
-
-def _row(resource: Resource) -> tuple[Any, ...]:
-    return (
-        resource.kind,
-        resource.id,
-        resource.etag,
-        resource.created_at,
-        resource.updated_at,
-        _text(resource.body),
-        resource.secret,
-        resource.origin,
-    )
 
 
 def _resource(*row: Any) -> Resource:

@@ -44,8 +44,8 @@ def from_row(row: Sequence[Any]) -> RunRecord:
 def save(connection: Any, record: RunRecord) -> None:
     """Store a record in place of the run's last one; add to the totals what is new in it.
 
-    A run that failed may turn out to be committed. Its flow has one more success then, and the
-    failure stays: a total never falls.
+    A run that was recorded as failed may turn out to be committed. Its flow then has one more
+    success, and the failure stays in the totals: a total never falls.
     """
     query = f"SELECT {COLUMNS} FROM runs WHERE id = ?"  # noqa: S608  # our own names only
     before = connection.execute(query, [record.id]).fetchone()
@@ -76,7 +76,7 @@ def count(connection: Any, record: RunRecord, counted: dict[str, int]) -> None:
 
 
 def put(connection: Any, record: RunRecord) -> None:
-    """Store a record in place of the run's last one, whatever the totals are."""
+    """Store a record in place of the run's last one, without a change of totals."""
     found = record.as_json()
     found |= {name: json.dumps(found[name], separators=(",", ":")) for name in _JSON}
     found |= {name: NONE for name in _MOMENTS if found[name] is None}

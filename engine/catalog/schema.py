@@ -1,10 +1,9 @@
-"""The tables of the catalog, and what brings a file of an earlier version to them."""
+"""The tables of the catalog, and the migration of a file of an earlier version."""
 
 import json
 from typing import Any
 
 from engine.catalog import runs, version_0_1
-from engine.model.run_record import RunRecord
 from engine.model.window import Window
 
 VERSION = 4  # of the tables; PRAGMA user_version of the file
@@ -15,14 +14,9 @@ CREATE INDEX requests_by_project ON requests (project, at)
 """
 _RESOURCES = """
 CREATE TABLE resources (
-    id         TEXT PRIMARY KEY,
-    kind       TEXT NOT NULL,
-    etag       TEXT NOT NULL,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    body       TEXT NOT NULL,
-    secret     BLOB,
-    origin     TEXT
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, etag TEXT NOT NULL,
+    created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
+    body TEXT NOT NULL, secret BLOB, origin TEXT
 );
 CREATE INDEX resources_by_kind ON resources (kind, created_at);
 CREATE TABLE uses (user TEXT NOT NULL, used TEXT NOT NULL, PRIMARY KEY (user, used));
@@ -30,45 +24,27 @@ CREATE INDEX uses_by_used ON uses (used)
 """
 _TOTALS = """
 CREATE TABLE totals (
-    flow  TEXT NOT NULL,
-    what  TEXT NOT NULL,
-    value INTEGER NOT NULL,
-    PRIMARY KEY (flow, what)
+    flow TEXT NOT NULL, what TEXT NOT NULL, value INTEGER NOT NULL, PRIMARY KEY (flow, what)
 ) WITHOUT ROWID
 """
 # The fields of a run record and `flow_id`, which follows from `flow`. Moments are in ms, -1 for
 # none; "window", tally, failure, unfound and params are JSON.
 _RUNS = """
 CREATE TABLE runs (
-    id                  TEXT PRIMARY KEY,
-    flow                TEXT NOT NULL,
-    dataset             TEXT NOT NULL,
-    "window"            TEXT NOT NULL,
-    batch_id            TEXT NOT NULL,
-    status              TEXT NOT NULL COLLATE NOCASE,
-    started_at          INTEGER NOT NULL,
-    updated_at          INTEGER NOT NULL,
-    activities_at       INTEGER NOT NULL,
-    window_start        INTEGER NOT NULL,
-    window_end          INTEGER NOT NULL,
-    source_id           TEXT NOT NULL,
-    target_id           TEXT NOT NULL,
-    copy_started        INTEGER NOT NULL,
-    copy_completed      INTEGER NOT NULL,
-    promotion_started   INTEGER NOT NULL,
-    promotion_completed INTEGER NOT NULL,
-    tally               TEXT NOT NULL,
-    failure             TEXT NOT NULL,
-    batch_folder        TEXT,
-    diagnostics         INTEGER NOT NULL,
-    clock_ahead         INTEGER NOT NULL,
-    unfound             TEXT NOT NULL,
-    params              TEXT NOT NULL,
-    flow_id             TEXT NOT NULL COLLATE NOCASE
+    id TEXT PRIMARY KEY, flow TEXT NOT NULL, dataset TEXT NOT NULL, "window" TEXT NOT NULL,
+    batch_id TEXT NOT NULL, status TEXT NOT NULL COLLATE NOCASE,
+    started_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, activities_at INTEGER NOT NULL,
+    window_start INTEGER NOT NULL, window_end INTEGER NOT NULL,
+    source_id TEXT NOT NULL, target_id TEXT NOT NULL,
+    copy_started INTEGER NOT NULL, copy_completed INTEGER NOT NULL,
+    promotion_started INTEGER NOT NULL, promotion_completed INTEGER NOT NULL,
+    tally TEXT NOT NULL, failure TEXT NOT NULL, batch_folder TEXT, diagnostics INTEGER NOT NULL,
+    clock_ahead INTEGER NOT NULL, unfound TEXT NOT NULL, params TEXT NOT NULL,
+    flow_id TEXT NOT NULL COLLATE NOCASE
 )
 """
-# Each index has all that lists are filtered and ordered by, so that the rest of a run is read only
-# where it is shown.
+# Each index has all columns that lists are filtered and ordered by, so that only the rows that are
+# shown are read.
 _INDEXES = """
 CREATE INDEX runs_by_time ON runs
     (started_at, id, flow_id, status, updated_at, copy_started, promotion_completed);
@@ -129,14 +105,9 @@ def _convert(connection: Any, *, count: bool) -> None:
     query = 'SELECT rowid, item, flow, dataset, "window" FROM old_runs WHERE rowid > ? LIMIT 1000'
     last = 0
     while rows := connection.execute(query, [last]).fetchall():
-        for last, item, flow, dataset, window in rows:  # noqa: B007  # the next ones come after it
-            record = _record(item, flow, dataset, window)
+        for last, item, flow, dataset, text in rows:  # noqa: B007  # the next query begins there
+            window = Window.from_json(json.loads(text))
+            record = version_0_1.record_of(json.loads(item), flow, dataset, window)
             if count:
                 runs.count(connection, record, {})
             runs.put(connection, record)
-
-
-def _record(item: str, flow: str, dataset: str, window: str) -> RunRecord:
-    return version_0_1.record_of(
-        json.loads(item), flow, dataset, Window.from_json(json.loads(window))
-    )

@@ -1,7 +1,7 @@
 """Read what version 0.1 stored of a run: its item of Flow Service's runs payload. Pure.
 
-Nothing writes this shape any more. It is found in a catalog that has not been migrated, in history
-that waits beside a catalog, and in a commit that a crash interrupted.
+It is found in a catalog that has not been migrated, in a buffer file beside a catalog, and in a
+commit that a crash interrupted.
 """
 
 from collections import Counter
@@ -74,10 +74,10 @@ def _promoted(activity: Json) -> Json:
 
 
 def _tally(metrics: Json, status: str, rejected: int, codes: Counter[str]) -> Tally | None:
-    """Return the counts of a run; None where it read nothing.
+    """Return the counts of a run; None if it read nothing.
 
-    The payload has no bytes on the wire and no rejects by day: those are empty. Nor has it what a
-    failed run had staged: lines that were not rejected count as rows.
+    The payload has no bytes on the wire and no rejects by day: they are empty. It has no staged
+    rows of a failed run: lines that were not rejected count as rows.
     """
     counts, sizes = metrics["recordSummary"], metrics["sizeSummary"]
     if not counts:

@@ -11,7 +11,7 @@ from engine.cli.console import print_message, print_result
 from engine.cli.lazy_imports import lazy_imports
 from engine.config.file import Api
 from engine.control import declared_flows
-from engine.sync import open_flow
+from engine.model import clock
 
 with lazy_imports():
     from engine.catalog import database, resources
@@ -32,7 +32,7 @@ def apply(
     origin = declared_flows.origin_of(config_file)
     with database.Catalog(config.home) as catalog:
         changes = from_config.apply(
-            config, resources.Resources(catalog), secret_store, open_flow.now(), origin
+            config, resources.Resources(catalog), secret_store, clock.now(), origin
         )
     for change in changes:
         print_result(change)

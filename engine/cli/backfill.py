@@ -13,7 +13,7 @@ from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, ConfigFile, DatasetUri, FlowName, MappingName, SchemaName
 from engine.control import declared_flows, run_payload
 from engine.errors import InputError
-from engine.model import due_windows, retry, run_record
+from engine.model import clock, due_windows, retry, run_record
 from engine.model.flow import Flow, superseded_in_words
 from engine.model.window import Window, consecutive, each_day
 from engine.sync import open_flow
@@ -25,8 +25,8 @@ with lazy_imports():
     from engine.dataset import positions, single_days
     from engine.mixpanel import client
     from engine.sync import backfill as day_backfill
-    from engine.sync import day_marks, pull
     from engine.sync import options as sync_options
+    from engine.sync import pull, window_commits
     from engine.sync import status as flow_status
 
 FromDate = Annotated[str, typer.Option(metavar="D", help="The first day, as 2024-01-31.")]
@@ -112,7 +112,7 @@ def _backfill(
     table = open_flow.dataset_of(flow, rules)
     table.mend()
     _report_changes(flow, table, days)
-    due = days if settings.force else day_backfill.missing_days(flow, table, days, open_flow.now())
+    due = days if settings.force else day_backfill.missing_days(flow, table, days, clock.now())
     bar = progress.progress(len(due))
     callback = with_tracebacks(bar) if invocation.debug else bar
     if flow.keep_superseded_hours and table.exists:
@@ -154,14 +154,14 @@ def _dry_run(
     def print_url(window: Window) -> None:
         print_result(f"GET {client.url(flow.connection, window, flow.events, flow.where)}")
 
-    dataset, now = open_flow.dataset_of(flow, rules), open_flow.now()
+    dataset, now = open_flow.dataset_of(flow, rules), clock.now()
     if dataset.damage:
         print_message(dataset.damage)
     _report_changes(flow, dataset, days)
     due = days if force else day_backfill.missing_days(flow, dataset, days, now)
     print_result(f"Days: {len(days)} asked for, {len(days) - len(due)} complete already.")
     complete = sorted(set(days).difference(due))
-    if count := len(day_marks.pulled_otherwise(flow, dataset, complete, rules)):
+    if count := len(window_commits.pulled_otherwise(flow, dataset, complete, rules)):
         print_result(progress.by_another_mapping(count))
     if due and single_days.begin(dataset):
         size, due = 1, sorted({*due, *single_days.misfiled(dataset)})

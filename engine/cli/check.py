@@ -47,8 +47,8 @@ def check(config_file: ConfigFile = None) -> int:
             test = partial(sample.sample, flow, home, Window(day, day), 1)
             report(flow, flow.connection.host, "answers these credentials", test)
         success = f"can be written; {superseded_in_words(flow.keep_superseded_hours)}"
-        report(flow, f"dataset {flow.dataset}", success, partial(sample.probe, flow, rules))
+        report(flow, f"dataset {flow.dataset}", success, partial(sample.check_table, flow, rules))
         if rules and sample.has_table(flow):
             files = f"files of dataset {flow.dataset}"
-            report(flow, files, "are all there", partial(sample.look_at_files, flow, rules))
+            report(flow, files, "are all there", partial(sample.check_files, flow, rules))
     return max((status_of(error) for error in failures), default=0)

@@ -13,7 +13,7 @@ from engine.config.file import Config
 from engine.config.tables import reading
 from engine.control import declared_flows
 from engine.errors import InputError
-from engine.sync import open_flow
+from engine.model import clock
 
 with lazy_imports():
     from engine.catalog import database, resources
@@ -58,7 +58,7 @@ def statuses_of(
     with database.Catalog(config.home) if has_catalog else nullcontext() as catalog:
         for resource in resources.Resources(catalog).all("flows") if catalog else ():
             declared_at[to_flow.name_of(resource)] = resource.created_at
-        now = open_flow.now()
+        now = clock.now()
         return [
             status.FlowStatus(flow, catalog, now, declared_at.get(flow.name, 0))
             for flow in flows.values()

@@ -15,10 +15,10 @@ import typer
 from engine.config.value_types import calendar_day
 from engine.control.declared_flows import DEFAULT_DATASET
 from engine.errors import InputError
+from engine.model import clock
 from engine.model.due_windows import DAYS_PER_REQUEST
 from engine.model.flow import Flow
 from engine.model.window import latest_day
-from engine.sync import open_flow
 
 RequiredConfig = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The configuration file (TOML).")
@@ -61,7 +61,7 @@ def check_not_empty(option: str, text: str) -> None:
 
 def latest(zone: ZoneInfo) -> date:
     """Return the last day that Mixpanel can have events of: today in the project's zone."""
-    return latest_day(open_flow.now(), zone)
+    return latest_day(clock.now(), zone)
 
 
 def parse_day(option: str, text: str, zone: ZoneInfo) -> date:

@@ -10,6 +10,7 @@ from engine.cli.lazy_imports import lazy_imports
 from engine.cli.options import AsJson, OnlyFlow, RequiredConfig
 from engine.control import declared_flows
 from engine.errors import InputError
+from engine.model import clock
 from engine.model.due_windows import UNKNOWN
 from engine.sync import open_flow
 
@@ -73,7 +74,7 @@ def reset(
     zone = chosen.connection.zone
     first = options.parse_day("--from-date", from_date, zone) if from_date else None
     last = options.parse_day("--to-date", to_date, zone) if to_date else None
-    current = status.FlowStatus(chosen, None, open_flow.now())
+    current = status.FlowStatus(chosen, None, clock.now())
     if current.problem:
         raise InputError(current.problem)
     planned = status.Reset(current, first, last)

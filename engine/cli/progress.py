@@ -16,7 +16,6 @@ from engine.model.batch import Tally
 from engine.model.clock import duration
 from engine.model.run_record import FAILED, IN_PROGRESS, SUCCESS, RunRecord
 from engine.sync import run_updates as updates
-from engine.sync.empty_days import sentence
 
 
 class Lines:
@@ -98,7 +97,7 @@ def describe(event: updates.RunUpdate) -> str:
     if isinstance(event, updates.Split):
         return f"{event.run.window}  is asked for in smaller requests: {event.error}"
     if isinstance(event, updates.NoEvents):
-        return sentence(event.flow, event.days, all_=event.all)
+        return str(event)
     if isinstance(event, updates.Ended):
         record = event.record
         if event.error:

@@ -162,7 +162,7 @@ def _batch_row(rejected: "batch_replay.Rejected") -> list[object]:
         made = f"{ULID.from_str(rejected.batch_id).datetime.astimezone(UTC):%F %R}"
     except ValueError:
         made = "-"
-    note = rejected.note
+    note = rejected.manifest
     if note is None:
         return [rejected.batch_id, made, "-", "-", "-", "-", rejected.state]
     codes = ", ".join(f"{code} {count:,}" for code, count in sorted(note.codes.items()))

@@ -16,21 +16,10 @@ from typing import TYPE_CHECKING
 
 from engine.config import file
 from engine.control import declared_flows
+from engine.daemon import reconcile
 from engine.daemon.dispatcher import Dispatcher, write
 from engine.daemon.launcher import launch
-from engine.daemon.reconcile import (
-    Action,
-    AddTicks,
-    Log,
-    RemoveTicks,
-    StopProcess,
-    TickNow,
-    is_set_back,
-    new_problems,
-    reconcile,
-    refusal,
-    replan,
-)
+from engine.daemon.reconcile import Action, AddTicks, Log, RemoveTicks, StopProcess, TickNow
 from engine.daemon.scheduler import Scheduler
 from engine.daemon.signals import DRAIN, GRACE, STOPS, SignalQueue, receive_signals
 from engine.daemon.turn_queue import Turns
@@ -98,7 +87,7 @@ class Daemon:
         return 0
 
     def _listen(self, api: file.Api, signals: SignalQueue) -> None:
-        """Open the socket of the control plane; requests are answered once the flows are known."""
+        """Open the socket of the control plane, which answers requests once it is started."""
         from engine.control.api.server import Server
 
         def changed() -> None:  # in a thread of the control plane
@@ -125,11 +114,9 @@ class Daemon:
                 self._changed.clear()  # what changes from now on is read by the next update
                 self._update()
             before, ahead = ahead, time.time() - time.monotonic()
-            if is_set_back(before, ahead):
-                self._carry_out(replan(self._flows))
+            if reconcile.is_set_back(before, ahead):
+                self._carry_out(reconcile.replan(self._flows))
             self._scheduler.wakeup()  # it sleeps by the monotonic clock, ticks are of the wall's
-
-    # Changes --------------------------------------------------------------------------------
 
     def _reload(self) -> None:
         """Read the configuration file again; log why it is refused, and go on with the old one."""
@@ -138,7 +125,7 @@ class Daemon:
         except InputError as error:
             refused = str(error)
         else:
-            setting = refusal(self._config, fresh)
+            setting = reconcile.refusal(self._config, fresh)
             refused = setting and f"{self._path}: {setting}: cannot change while the daemon runs"
         if refused:
             log.error("configuration refused, the old one stays", error=refused)
@@ -157,11 +144,10 @@ class Daemon:
                 log.error("the control plane does not follow the file", error=str(error))
 
     def _update(self) -> None:
-        """Run the flows that file and home declare now, and the runs that clients requested."""
         self._read_home()
         before, self._flows = self._flows, self._config.flows | self._stored
         self._dispatcher.follow(self._flows)
-        self._carry_out(reconcile(before, self._flows))
+        self._carry_out(reconcile.reconcile(before, self._flows))
         try:
             requested = self._api.asked(self._flows.keys()) if self._api else set()
         except EtlError as error:
@@ -178,7 +164,7 @@ class Daemon:
             log.error("what the home keeps cannot be read", error=str(error))
             return
         self._unread = []
-        self._carry_out(new_problems(self._problems, problems))
+        self._carry_out(reconcile.new_problems(self._problems, problems))
         self._problems = problems
 
     def _carry_out(self, actions: Iterable[Action]) -> None:
@@ -196,8 +182,6 @@ class Daemon:
                     self._dispatcher.end(name)
                 case Log():
                     write(action)
-
-    # The end --------------------------------------------------------------------------------
 
     def _stop(self, signals: SignalQueue) -> None:
         """P8: begin no window; running ones have `grace` seconds, a second signal ends them."""
@@ -223,7 +207,7 @@ class Daemon:
 
 @contextmanager
 def _lock_of(home: Path) -> Iterator[None]:
-    """Hold the lock of `home` against a second daemon; the kernel frees it when this one dies."""
+    """Hold the lock of `home` against a second daemon; the kernel frees it with the process."""
     with disk_error(f"write in {home}"):
         make_folder(home, 0o700)
         lock = (home / declared_flows.LOCK).open("a+", encoding="ascii")

@@ -1,6 +1,6 @@
 """Bring a flow up to date at a tick: turn by turn, a process each, until nothing is left to pull.
 
-It knows no schedule and no configuration: `daemon` hands it the flows, `scheduler` the ticks.
+`daemon` passes the flows, `scheduler` the ticks.
 """
 
 import threading
@@ -20,7 +20,7 @@ RetryIn = Callable[[str, int], None]
 
 
 class Dispatcher:
-    """Gives each flow its turns, in processes that `launch` starts. Safe to share among threads."""
+    """Gives each flow its turns, in processes that `launch` starts. Thread-safe."""
 
     def __init__(self, launch: Launch, turns: Turns, clock: Clock, retry_in: RetryIn) -> None:
         """`launch(flow, began)` starts the process of a turn of the tick `began` (ms), or raises
@@ -60,7 +60,7 @@ class Dispatcher:
             again = name in self._due
 
     def end(self, name: str) -> None:
-        """Ask the process of flow `name`, if one runs, to end, because the flow is gone (P8)."""
+        """Terminate the process of flow `name`, if one runs: the flow was removed (P8)."""
         with self._lock:
             if process := self._running.get(name):
                 process.end_unwanted()
@@ -74,7 +74,6 @@ class Dispatcher:
         return running
 
     def _take_turns(self, name: str) -> None:
-        """Give a flow its turns, between those of other flows, until nothing is left to pull."""
         began, status = self._clock.now(), MORE
         while not self._stopping.is_set():
             previous, flow = status, self._flows.get(name)
@@ -98,9 +97,8 @@ class Dispatcher:
             self._stopping.wait(after.pause)
 
     def _run_turn(self, name: str, began: int) -> int:
-        """Run one turn of a flow in a process; the exit status, 0 where the flow is gone."""
-        flow = self._flows.get(name)
-        if not flow:
+        """Run one turn of a flow in a process; return the exit status, 0 for a removed flow."""
+        if not (flow := self._flows.get(name)):
             return 0
         try:
             # A secret that was rotated since the daemon read it would be refused at every tick.

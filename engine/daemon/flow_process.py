@@ -1,6 +1,6 @@
-"""Bring one flow up to date in a process of its own: the turn, its log lines, and its end.
+"""The main function of a flow's process: one turn of the flow, its log lines, and its end.
 
-The daemon itself never imports this module, which brings Arrow.
+The daemon never imports this module, since it imports Arrow.
 """
 
 import os
@@ -11,29 +11,18 @@ from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from signal import (
-    ITIMER_REAL,
-    SIG_UNBLOCK,
-    SIGALRM,
-    SIGINT,
-    SIGTERM,
-    pthread_sigmask,
-    setitimer,
-    signal,
-)
-from types import FrameType
+from signal import ITIMER_REAL, SIG_UNBLOCK, SIGALRM, pthread_sigmask, setitimer, signal
 
-from engine.daemon.signals import DRAIN
+from engine.daemon.signals import DRAIN, STOPS
 from engine.daemon.turn_queue import LATER, MORE, WAITS, WORKS
 from engine.errors import EtlError, sentence_of, status_of
 from engine.log import configure, log
 from engine.model.clock import Clock
 from engine.model.flow import Flow, Run
 from engine.model.run_record import FAILED, RunRecord
-from engine.sync.empty_days import sentence
 from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.options import Options
-from engine.sync.run_updates import Ended, Noticed, RunUpdate, Split, Waiting
+from engine.sync.run_updates import Ended, NoEvents, Noticed, RunUpdate, Split, Waiting
 
 TURN_SECONDS = 600  # after which a turn ends, though more is due
 MEASURE_SECONDS = 1  # between two measurements of the processor time that this process uses
@@ -61,7 +50,8 @@ def work(
     options = replace(options or Options(), now=clock.now)
     try:
         _obey_signals(turn, drain)
-        records = sync_flow(flow, home, options, RunLogger(flow), turn, _warn)
+        warn = lambda why: log.warning("the history cannot be written", why=why)  # noqa: E731
+        records = sync_flow(flow, home, options, RunLogger(flow), turn, warn)
     except KeyboardInterrupt:
         log.info("stopped; nothing is half done")
         return 0
@@ -75,10 +65,6 @@ def work(
     if turn.more or turn.later:
         return MORE if turn.more else LATER
     return 1 if failed else 0
-
-
-def _warn(why: str) -> None:
-    log.warning("the history cannot be written", why=why)
 
 
 class RunLogger:
@@ -105,21 +91,16 @@ class RunLogger:
                 log.error("run failed", **_of(event.record), **lines, error=str(event.error))
                 return
             tally = event.record.result
-            told = {
-                "rows": tally.rows,
-                "rejected": tally.rejected,
-                "duplicates": tally.duplicates,
-                "seconds": event.record.seconds,
-            }
-            if tally.known:
-                told["known"] = tally.known
-            log.info("run", **_of(event.record), **told)
+            counts = {name: getattr(tally, name) for name in ("rows", "rejected", "duplicates")}
+            known = {"known": tally.known} if tally.known else {}
+            took = event.record.seconds
+            log.info("run", **_of(event.record), **counts, seconds=took, **known)
             for remark in event.record.remarks():
                 log.warning("noticed", **_of(event.record), what=remark)
             if event.empty:
                 all_ = len(event.empty) == len(event.record.window.days)
-                why = sentence(self._flow, list(event.empty), all_=all_)
-                log.warning("no events", **_of(event.record), why=why)
+                why = NoEvents(self._flow, event.empty, all_)
+                log.warning("no events", **_of(event.record), why=str(why))
         elif isinstance(event, Split):
             error = str(event.error)
             log.warning("asked for in smaller requests", **_of(event.run), error=error)
@@ -133,19 +114,19 @@ def _obey_signals(turn: RunContext, drain: float) -> None:
     """P8: end at a stop signal: at once while idle, else with the window or after `drain` s."""
 
     def stop(*_: object) -> None:
-        if not turn.asked:
-            turn.asked = True
+        if not turn.stop_requested:
+            turn.stop_requested = True
             if turn.idle:
                 raise KeyboardInterrupt
             setitimer(ITIMER_REAL, drain)
 
-    def give_up(number: int, frame: FrameType | None) -> None:
+    def give_up(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal(SIGALRM, give_up)
-    for sign in (SIGINT, SIGTERM):
+    for sign in STOPS:
         signal(sign, stop)
-    pthread_sigmask(SIG_UNBLOCK, (SIGINT, SIGTERM))
+    pthread_sigmask(SIG_UNBLOCK, STOPS)
 
 
 @dataclass(slots=True)
@@ -173,10 +154,8 @@ class Activity:
 
 def _follow_parent(sender: Connection | None) -> None:
     """Exit when the daemon has exited; until then report to it when this process waits or works."""
-    parent = parent_process()
-    if parent is None:
+    if (parent := parent_process()) is None:
         return
-
     sentinel, activity = parent.sentinel, Activity(time.process_time(), time.monotonic())
 
     def follow() -> None:

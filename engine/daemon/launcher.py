@@ -1,7 +1,7 @@
-"""Launch a process for each turn of a flow, and follow it until it ends.
+"""Launch a process for each turn of a flow, and follow the process until it ends.
 
-Nothing heavy is imported here: the process imports what pulls, so that a crash or a leak of one
-flow touches no other flow, and the daemon at rest is small.
+A crash or a leak of one flow touches no other flow. Arrow is imported by the process alone, so that
+the daemon stays small.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from signal import SIG_BLOCK, SIG_IGN, SIG_UNBLOCK, SIGHUP, pthread_sigmask, signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.daemon.signals import STOPS
 from engine.daemon.turn_queue import WAITS, WORKS
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 
 
 class FlowProcess:
-    """The process of one turn of one flow, as the daemon sees it."""
+    """The process of one turn of one flow; a stop signal lets a window under way drain (P8)."""
 
     def __init__(self, process: BaseProcess, reports: Connection) -> None:
         """`reports`: where the process sends WAITS and WORKS."""
-        self._process, self._reports = process, reports
-        self._unwanted = False
+        self._process, self._reports, self._unwanted = process, reports, False
+        self.terminate, self.kill = process.terminate, process.kill
+        self.join, self.is_alive = process.join, process.is_alive
 
     def follow(self, waits: Callable[[], None], works: Callable[[], None]) -> int:
         """Wait until the process ends; return its exit status, minus the signal that ended it.
@@ -46,29 +47,13 @@ class FlowProcess:
                     waits()
                 elif report == WORKS:
                     works()
-        self._process.join()
+        self.join()
         return 0 if self._unwanted else self._process.exitcode or 0
 
     def end_unwanted(self) -> None:
-        """Ask the process to end because its flow is gone (P8); a window under way may drain."""
+        """Terminate the process because its flow was removed."""
         self._unwanted = True
-        self._process.terminate()
-
-    def terminate(self) -> None:
-        """Ask the process to end; a window under way may drain."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End the process at once."""
-        self._process.kill()
-
-    def join(self) -> None:
-        """Wait until the process has ended."""
-        self._process.join()
-
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.is_alive()
+        self.terminate()
 
 
 def launch(
@@ -81,10 +66,10 @@ def launch(
     """
     context = get_context("spawn")
     reports, sender = context.Pipe(duplex=False)
-    target = partial(_run, flow, home, clock, options, drain, began, sender)
+    target = partial(_run, flow, home, clock, options, began, sender, drain)
     process = context.Process(target=target, name=f"run of {flow.name}")
     with sender:
-        # Stop signals stay blocked in the new process until it can obey them: see `_run`.
+        # Stop signals stay blocked in the new process until `work` can obey them.
         pthread_sigmask(SIG_BLOCK, STOPS)
         try:
             process.start()
@@ -96,17 +81,8 @@ def launch(
     return FlowProcess(process, reports)
 
 
-def _run(
-    flow: Flow,
-    home: Path,
-    clock: Clock,
-    options: "Options | None",
-    drain: float,
-    began: int,
-    sender: Connection,
-) -> None:
-    """The main function of the process: one turn of `flow`. It unblocks the stop signals."""
+def _run(*arguments: Any) -> None:
     from engine.daemon.flow_process import work
 
     signal(SIGHUP, SIG_IGN)
-    raise SystemExit(work(flow, home, clock, options, began, sender, drain))
+    raise SystemExit(work(*arguments))

@@ -40,11 +40,7 @@ class Scheduler:
         self._tick, self._clock = tick, clock
         self._jobs = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(MAX_TICKS)},
-            job_defaults={
-                "coalesce": True,
-                "max_instances": MAX_TICKS,
-                "misfire_grace_time": None,
-            },
+            job_defaults={"coalesce": True, "max_instances": MAX_TICKS, "misfire_grace_time": None},
             timezone=UTC,
         )
 

@@ -1,6 +1,6 @@
-"""Decide which of many flows may run at this moment: a turn is for work, and waiting takes none.
+"""Decide which flows may run now: a flow that works takes a turn, a flow that waits takes none.
 
-It starts nothing and knows no process: a flow is its name and the project whose budget it uses.
+A flow is its name and the project whose budget it uses. Nothing is started here.
 """
 
 import threading
@@ -81,13 +81,10 @@ class Turns:
         return [name for name, _ in self._queue]
 
     def _next(self) -> tuple[str, str] | None:
-        """The flow and project whose turn is next; None while no flow in the queue fits."""
-        running, working = Counter(self._running.values()), self._working_of_projects()
+        running = Counter(self._running.values())
+        working = Counter(self._running[name] for name in self._working)
         fitting = [entry for entry in self._queue if self._fits(entry[1], running, working)]
         return min(fitting, key=lambda entry: working[entry[1]], default=None)
-
-    def _working_of_projects(self) -> Counter[str]:
-        return Counter(self._running[name] for name in self._working)
 
     def _fits(self, project: str, running: Counter[str], working: Counter[str]) -> bool:
         most = self.at_work if working[project] else 2 * self.at_work

@@ -1,4 +1,4 @@
-"""The source: a module each for requests, connections, time-outs, bodies, error responses, proxies.
+"""The source: requests and connections, time-outs, response bodies, error responses, proxies.
 
-`client` is the only importer of httpx. The room knows neither lines nor events nor tables.
+`client` is the only importer of httpx. Lines, events and tables have no place here.
 """

@@ -1,6 +1,4 @@
-"""Window -> a response of Mixpanel, or an error of ours. The only importer of httpx.
-
-Exceptions of httpx are translated here. It knows neither lines nor events.
+"""Request a window from Mixpanel: a response, or an error of ours. The only importer of httpx.
 
 Requests go through httpx's transport and not its client: the client reads more of the environment
 than wanted, follows any redirect, and parses cookies with regular expressions that backtrack.
@@ -8,6 +6,7 @@ than wanted, follows any redirect, and parses cookies with regular expressions t
 
 import base64
 import ipaddress
+import json
 import os
 import re
 import ssl
@@ -26,7 +25,6 @@ from socksio.exceptions import SOCKSError
 from engine import __version__
 from engine.errors import InputError, Refused, RetryableError, Truncated, Unavailable
 from engine.mixpanel.proxies import Proxy, certificates, proxy_for
-from engine.mixpanel.request import params
 from engine.mixpanel.response_body import GZIP, Response
 from engine.mixpanel.responses import clean, verdict
 from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts, Watchdog
@@ -34,6 +32,7 @@ from engine.model.flow import Connection
 from engine.model.window import Window
 
 ENDPOINT = "/api/2.0/export"
+MOST_EVENTS = 100_000  # the largest `limit` that Mixpanel accepts
 ERROR_BODY = 1 << 16  # bytes of an error's body that are read
 ERROR_SECONDS = 30  # time-out for an error's body: its status says enough
 LONGEST_LOCATION = 1 << 13  # characters of an address to which a server may redirect
@@ -61,6 +60,38 @@ def url(
             "The events and the filter make a request that is too long for an address. "
             "Ask for fewer events, or with a shorter filter."
         ) from None
+
+
+def params(
+    connection: Connection,
+    window: Window,
+    events: Sequence[str] = (),
+    where: str | None = None,
+    limit: int | None = None,
+) -> dict[str, str]:
+    """Build the query of a request; an arrival window is combined with the flow's `where`.
+
+    Raises InputError for a `limit` that Mixpanel does not accept.
+    """
+    query = {
+        "from_date": window.from_date.isoformat(),
+        "to_date": window.to_date.isoformat(),
+        "project_id": str(connection.project_id),
+    }
+    if events:
+        query["event"] = json.dumps(list(events), ensure_ascii=False)
+    clauses = [where] if where else []
+    if window.arrival:
+        arrived = 'number(properties["mp_processing_time_ms"])'
+        start, end = window.requested or window.arrival
+        clauses.insert(0, f"{arrived} >= {start} and {arrived} < {end}")
+    if clauses:
+        query["where"] = clauses[0] if len(clauses) == 1 else f"({clauses[0]}) and ({clauses[1]})"
+    if limit is not None:
+        if not 1 <= limit <= MOST_EVENTS:
+            raise InputError(f"limit is {limit}: Mixpanel takes 1 to {MOST_EVENTS:,}.")
+        query["limit"] = str(limit)
+    return query
 
 
 def _endpoint(connection: Connection) -> str:
@@ -100,10 +131,9 @@ def stream(
 ) -> Iterator[Response]:
     """Make one request; leaving the `with` block closes the connection at once (P8).
 
-    `stopped` is called about twice a second from another thread while the network is awaited: once
-    it returns true, the wait ends with Unavailable. `now`: seconds since the epoch.
-    Raises, here or while the body is read: InputError; Refused, RateLimited, Unavailable; Truncated
-    for a body that is not whole (P1).
+    `stopped` is called about twice a second from another thread: once it returns true, a wait for
+    the network ends with Unavailable. `now`: seconds since the epoch. Raises, here or while the
+    body is read: InputError, Refused, RateLimited, Unavailable; Truncated for half a body (P1).
     """
     address = url(connection, window, events, where, limit)
     # Basic credentials over http go to this machine alone, so never through a proxy.
@@ -113,7 +143,9 @@ def stream(
         Watchdog(connection.host, timeouts, stopped) as watchdog,
     ):
         waiting = partial(_waiting, watchdog, connection, proxy)
-        timing = {"timeout": _timeout(timeouts), "trace": watchdog.trace}
+        # A second line of defence behind the watchdog's finer time-outs.
+        timeout = httpx.Timeout(timeouts.connect, read=timeouts.first_byte + timeouts.idle)
+        timing = {"timeout": timeout.as_dict(), "trace": watchdog.trace}
         with closing(_open(transport, connection, address, timing, waiting)) as opened:
             response = Response(opened, connection, partial(waiting, in_body=True))
             if response.status != httpx.codes.OK:
@@ -124,15 +156,12 @@ def stream(
 
 
 def _transport(address: str, proxy: Proxy | None) -> httpx.HTTPTransport:
-    """Make the transport; everything it takes from the environment is passed in here."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # unlike Python's default, it logs no keys (P7)
     if address.startswith("https:"):
         _trust(tls, certificates(os.environ))
-    through = None
-    if proxy:
-        # Only a proxy that speaks TLS itself may be given a context for that.
-        inner = tls if proxy.url.startswith("https:") else None
-        through = httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=inner)
+    # A TLS context may be passed only for a proxy that speaks TLS.
+    inner = tls if proxy and proxy.url.startswith("https:") else None
+    through = httpx.Proxy(proxy.url, auth=proxy.auth, ssl_context=inner) if proxy else None
     return httpx.HTTPTransport(verify=tls, proxy=through, trust_env=False)
 
 
@@ -154,12 +183,6 @@ def _trust(tls: ssl.SSLContext, named: Mapping[str, str]) -> None:
                 f"The variable {variable} names no {kind} of certificates that can be read: "
                 "correct it or unset it."
             ) from None
-
-
-def _timeout(timeouts: Timeouts) -> dict[str, float | None]:
-    """Time-outs of httpx, as a second line of defence behind the watchdog's finer ones."""
-    read = timeouts.first_byte + timeouts.idle
-    return httpx.Timeout(timeouts.connect, read=read).as_dict()
 
 
 def _open(
@@ -229,22 +252,20 @@ def _waiting(
         if isinstance(error, httpx.ProxyError):
             watchdog.close_socket()
         # From None: the message of `error` may repeat credentials, or part of an event (P7).
-        raise watchdog.error or translated(
-            error, connection, in_body=in_body, proxy=proxy
-        ) from None
+        ours = watchdog.error or translated(error, connection, in_body=in_body, proxy=proxy)
+        raise ours from None
     except (SOCKSError, AssertionError):
         if not (proxy and proxy.is_socks):
             raise
         watchdog.close_socket()
-        raise watchdog.error or _no_socks(proxy) from None
+        raise watchdog.error or _unreached(
+            f"The proxy of {proxy.variable} does not answer as a SOCKS proxy does: check its scheme"
+            " and its port."
+        ) from None
 
 
 def translated(
-    error: Exception,
-    connection: Connection,
-    *,
-    in_body: bool = False,
-    proxy: Proxy | None = None,
+    error: Exception, connection: Connection, *, in_body: bool = False, proxy: Proxy | None = None
 ) -> Refused | Truncated | Unavailable:
     """Translate an exception of httpx; `in_body`: the response had started well."""
     host = connection.host
@@ -264,12 +285,10 @@ def translated(
         return Truncated(f"The response of {host} is not whole: {said}")
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         through = f" through the proxy of {proxy.variable}" if proxy else ""
-        unreached = Unavailable(
+        return _unreached(
             f"{host} cannot be reached{through}: {said}. Check the network, a proxy or VPN, and"
             " the host."
         )
-        unreached.reached = False
-        return unreached
     if isinstance(error, httpx.TimeoutException):
         return Unavailable(f"{host} did not answer in time ({type(error).__name__}).")
     return Unavailable(f"The connection to {host} broke: {said}")
@@ -290,36 +309,28 @@ def _refused_by_proxy(message: str, host: str, proxy: Proxy | None) -> Refused |
     if status == "407" or message.startswith(("Invalid username", "Requested")):
         return Refused(f"The proxy of {variable} refuses the name and password: check {variable}.")
     answered = f"The proxy of {variable} does not connect us with {host}"
-    if status.isdecimal():
-        answered += f": it answered {status}"
+    answered += f": it answered {status}" if status.isdecimal() else ""
     final = status.startswith("4") and status not in ("408", "429")
     if final or "not allowed" in message:
         return Refused(f"{answered}. Allow the host there, or name it in NO_PROXY.")
-    unreached = Unavailable(f"{answered}. Check the proxy.")
-    unreached.reached = False
-    return unreached
+    return _unreached(f"{answered}. Check the proxy.")
 
 
-def _no_socks(proxy: Proxy) -> Unavailable:
-    """Return the error for a proxy that does not answer by SOCKS."""
-    unreached = Unavailable(
-        f"The proxy of {proxy.variable} does not answer as a SOCKS proxy does: check its scheme"
-        " and its port."
-    )
-    unreached.reached = False
-    return unreached
+def _unreached(message: str) -> Unavailable:
+    error = Unavailable(message)
+    error.reached = False
+    return error
 
 
 def _error_body(response: Response, watchdog: Watchdog) -> bytes:
     """Read the start of an error's body, as much as arrives within ERROR_SECONDS."""
-    gathered = bytearray()
+    start = b""
     watchdog.end_within(ERROR_SECONDS)
-    with suppress(RetryableError):  # the status says more than how its text broke off
+    with suppress(RetryableError):  # the status matters more than the end of the body
         for chunk in response.received_chunks():
-            gathered += chunk
-            if len(gathered) >= ERROR_BODY:
+            start += chunk
+            if len(start) >= ERROR_BODY:
                 break
-    start = bytes(gathered)
     if response.encoding in GZIP:
         with suppress(isal_zlib.error):  # type: ignore[arg-type]  # stubs: an instance
             return isal_zlib.decompressobj(wbits=31).decompress(start, ERROR_BODY)

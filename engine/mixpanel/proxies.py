@@ -1,7 +1,7 @@
 """The proxy and the certificates that the environment sets for a host, as curl reads it. Pure.
 
-A part of a variable that cannot be read matters only where this host needs it; it is then named by
-its variable and never by its value, which may hold a password (P7).
+A variable that cannot be read is an error only if this host needs it. The error names the variable
+and not its value, which may hold a password (P7).
 """
 
 import ipaddress
@@ -33,10 +33,7 @@ class Proxy:
 
 
 def proxy_for(address: str, environ: Mapping[str, str]) -> Proxy | None:
-    """Return the proxy that the environment sets for an https `address`; None: no proxy.
-
-    InputError where there should be one and its variable cannot be read.
-    """
+    """Return the proxy for an https `address`, if any; InputError if its variable is unreadable."""
     variable = _first(("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"), environ)
     parts = urlsplit(address)
     if variable is None or _is_excluded(parts.hostname or "", parts.port or 443, environ):
@@ -57,7 +54,6 @@ def certificates(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _first(names: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
-    """Return the first variable that is not empty."""
     return next((name for name in names if environ.get(name, "").strip()), None)
 
 
@@ -65,9 +61,7 @@ def _parsed(value: str, variable: str) -> Proxy:
     """Parse the proxy in a variable's value; ValueError if there is none in it."""
     value.encode()  # UnicodeEncodeError for bytes that are no UTF-8
     scheme, separator, rest = value.partition("://")
-    if not separator:
-        scheme, rest = "", value
-    scheme = scheme.lower()
+    scheme, rest = (scheme.lower(), rest) if separator else ("", value)
     scheme = ALIASES.get(scheme, scheme)
     if scheme not in SCHEMES or len(value) > LONGEST:
         raise ValueError
@@ -84,12 +78,10 @@ def _parsed(value: str, variable: str) -> Proxy:
 
 
 def _is_plain(char: str) -> bool:
-    """Tell whether a host's name or address may have this character."""
     return char.isascii() and (char.isalnum() or char in "-._:")
 
 
 def _is_excluded(host: str, port: int, environ: Mapping[str, str]) -> bool:
-    """Tell whether NO_PROXY names this host."""
     variable = _first(("no_proxy", "NO_PROXY"), environ)
     if variable is None:
         return False
@@ -98,7 +90,7 @@ def _is_excluded(host: str, port: int, environ: Mapping[str, str]) -> bool:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """Tell whether an entry of NO_PROXY means this host; an unreadable entry means no host."""
+    """Return whether an entry of NO_PROXY means this host; an unreadable entry means no host."""
     if entry == "*":
         return True
     entry = entry.rpartition("://")[2].rstrip("/")

@@ -1,12 +1,9 @@
-"""The body of a response: decompressed, and whole or an error (P1).
+"""The body of a response: decompressed, and whole or an error (P1)."""
 
-It knows compression and framing, and neither lines nor events.
-"""
-
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 from isal import igzip_lib
 
@@ -19,54 +16,30 @@ GATHERED = 1 << 18  # bytes on the wire that are decompressed together
 GZIP = ("gzip", "x-gzip")
 
 
-class RawResponse(Protocol):
-    """The part of an HTTP response that `Response` reads."""
-
-    status_code: int
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The headers; names are looked up in any case."""
-
-    def iter_raw(self) -> Iterator[bytes]:
-        """Yield the body as it is on the wire."""
-
-
 class Response:
     """A response in transfer: iterate over it, once, for its decompressed body.
 
     A piece has about PIECE bytes. `received` counts the body's bytes on the wire. `answered_at` is
     the server's clock by its `Date` header, in ms since the epoch; None without a readable one.
-    `waiting` is entered around each wait for the network.
+    `waiting` is entered around each wait for the network; `response` is httpx's.
     """
 
     def __init__(
         self,
-        response: RawResponse,
+        response: Any,
         connection: Connection,
         waiting: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self.status = response.status_code
         self.answered_at = answered_at(response.headers)
-        self.received = 0
+        self.received, self._started = 0, False
         self.encoding = response.headers.get("content-encoding", "identity").strip().lower()
-        self._started = False
-        self._response = response
-        self._connection = connection
-        self._waiting = waiting
+        self._response, self._connection, self._waiting = response, connection, waiting
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the decompressed body; raise Truncated unless it ends cleanly (P1)."""
-        gathered: list[bytes] = []
-        size = 0
-        for piece in self._body():
-            gathered.append(piece)
-            size += len(piece)
-            if size >= PIECE:
-                yield self._checked(b"".join(gathered))
-                gathered, size = [], 0
-        if gathered:
-            yield self._checked(b"".join(gathered))
+        for piece in _joined(self._body(), PIECE):
+            yield self._checked(piece)
 
     def _checked(self, piece: bytes) -> bytes:
         """Return `piece`; raise Unavailable if the body starts with an HTML page."""
@@ -81,7 +54,6 @@ class Response:
         return piece
 
     def _body(self) -> Iterator[bytes]:
-        """Yield the decompressed body in pieces of any size."""
         headers, encoding = self._response.headers, self.encoding
         if encoding in GZIP:
             yield from gunzip(self.received_chunks())
@@ -119,7 +91,7 @@ def gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """
     member: Any = None
     ended = False
-    for chunk in _gathered(chunks):
+    for chunk in _joined(chunks, GATHERED):
         data = chunk
         while data or not (ended or member is None or member.needs_input):
             if member is None or ended:
@@ -137,14 +109,14 @@ def gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise Truncated("The response is not whole: its gzip stream breaks off before its end.")
 
 
-def _gathered(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Join chunks to GATHERED bytes: fewer chunks mean less waiting between threads."""
-    held: list[bytes] = []
-    size = 0
+def _joined(chunks: Iterator[bytes], least: int) -> Iterator[bytes]:
+    """Join chunks to pieces of `least` bytes or more: fewer pieces, less waiting of threads."""
+    pieces, size = list[bytes](), 0
     for chunk in chunks:
-        held.append(chunk)
+        pieces.append(chunk)
         size += len(chunk)
-        if size >= GATHERED:
-            yield b"".join(held)
-            held, size = [], 0
-    yield b"".join(held)
+        if size >= least:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    if pieces:
+        yield b"".join(pieces)

@@ -1,7 +1,6 @@
-"""Responses that are no events -> our errors and their messages; rate-limit headers. Pure.
+"""Responses without events: our errors and their messages; rate-limit headers. Pure.
 
-It knows statuses, headers and bodies, and no connection. Whatever a server sends is cut to a
-bounded length before it is worked on, and no regular expression here can backtrack.
+What a server sends is cut to a bounded length first, and no regular expression here can backtrack.
 """
 
 import base64
@@ -19,9 +18,9 @@ import re2
 from engine.errors import RateLimited, Refused, TooLate, Unavailable
 from engine.model.flow import Connection
 
-MOST_DATE = 64  # characters of a date in a header that are looked at
-SOME = 4  # characters at the end of a text that may be where a credential was cut off
-LOOKED_AT = 4096  # of a text, in which a sentence is looked for
+MOST_DATE = 64  # characters of a date in a header that are parsed
+SOME = 4  # least characters of a credential that is cut off at the end of a text
+SEARCHED = 4096  # characters of a text that are searched for a sentence
 SHOWN = 200  # characters of a message that came from a server
 LONGEST_DATE = 100  # characters of a header that may be a number of seconds or a date
 MASK = "***"
@@ -37,16 +36,16 @@ QUOTES = "\"'`\u201c\u201d\u2018\u2019"
 def verdict(
     status: int, headers: Mapping[str, str], body: bytes, connection: Connection, now: float
 ) -> Refused | RateLimited | Unavailable:
-    """Return the error for a response other than 200, by what peers recorded of Mixpanel."""
+    """Return the error for a response other than 200."""
     # Below 400 a body may be events; that of a 407 may repeat the credentials of a proxy.
     readable = status >= 400 and status != 407
     said = clean(hidden_event(sentence(body)), connection) if readable else ""
-    told = f"Mixpanel answered {status}" + (f": {said}" if said else ".")
+    message = f"Mixpanel answered {status}" + (f": {said}" if said else ".")
     low = said.lower()
     if status == 429:
-        return RateLimited(told, retry_after(headers, now))
+        return RateLimited(message, retry_after(headers, now))
     if status == 408 or status >= 500 or (status == 400 and "timeout error" in low):
-        return Unavailable(told, retry_after(headers, now))
+        return Unavailable(message, retry_after(headers, now))
     if status == 401 or "unable to authenticate" in low:
         hint = "Check the name and the secret of the service account, and the host: its region."
         hint += _oddities(connection)
@@ -55,24 +54,24 @@ def verdict(
     elif status == 402:
         hint = "The plan of the project does not include this export."
     elif status == 407:
-        told = f"A proxy in front of {connection.host} answered 407"
+        message = f"A proxy in front of {connection.host} answered 407"
         hint = "It refuses the name and password for it: check HTTPS_PROXY."
     elif status == 404:
         hint = f"Check the host: {connection.host} has no export endpoint."
     elif "to_date cannot be later than today" in low:
         hint = "Ask for days up to today, by the clock of the project's time zone or by UTC."
-        return TooLate(f"{told.rstrip('.')}. {hint}")
+        return TooLate(f"{message.rstrip('.')}. {hint}")
     elif status < 400:
         hint = "Check the host, and a proxy in between: an export is answered with 200."
     else:
         hint = "Check the days, the events and the `where` expression."
-    return Refused(f"{told.rstrip('.')}. {hint}")
+    return Refused(f"{message.rstrip('.')}. {hint}")
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds of `Retry-After`; a date counts from the date of the response.
+    """Return the seconds of `Retry-After`; None if it is missing or unreadable.
 
-    So a wrong clock on this machine does no harm. None where there is none or no sense in it.
+    A date counts from the date of the response, so that a wrong clock here does no harm.
     """
     value = headers.get("retry-after", "").strip()[: LONGEST_DATE + 1]
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,20})?", value):
@@ -89,7 +88,7 @@ def answered_at(headers: Mapping[str, str]) -> int | None:
 
 
 def _seconds(date: str) -> float | None:
-    """Return an HTTP date as seconds since the epoch; None if it is none."""
+    """Return an HTTP date as seconds since the epoch; None if it is unreadable."""
     if len(date) > LONGEST_DATE:
         return None
     try:
@@ -100,17 +99,17 @@ def _seconds(date: str) -> float | None:
 
 
 def is_page(body: bytes) -> bool:
-    """Tell whether `body` is HTML, whatever its type says."""
+    """Return whether `body` is HTML, whatever its content type."""
     return body.removeprefix(BOM).lstrip()[:1] == b"<"
 
 
 def sentence(body: bytes) -> str:
     """Return the message of an error's body: its JSON's error, its page's title, or its first line.
 
-    Only the first bytes are looked at, but for JSON, which has to be read whole.
+    Only the first bytes are read, except of JSON, which has to be parsed as a whole.
     """
     body = body.removeprefix(BOM).lstrip()
-    text = body[:LOOKED_AT].decode(errors="replace")
+    text = body[:SEARCHED].decode(errors="replace")
     if body[:1] in (b"{", b"[", b'"'):
         text = _error_in(body) or text
     elif is_page(body):
@@ -129,7 +128,7 @@ def _error_in(body: bytes) -> str:
         text = value if isinstance(value, str) else orjson.dumps(value).decode()
     except (ValueError, orjson.JSONEncodeError):
         return ""
-    return text[:LOOKED_AT]
+    return text[:SEARCHED]
 
 
 def hidden_event(text: str) -> str:
@@ -139,11 +138,11 @@ def hidden_event(text: str) -> str:
 
 
 def quote(text: str, connection: Connection) -> str:
-    """Return what may be shown of text found in place of events: a sentence, or an error's JSON.
+    """Return a text found in place of events, or HIDDEN if it may be part of an event.
 
-    The end of an answer that was cut may be any part of an event.
+    A sentence or an error's JSON is shown.
     """
-    text = text[:LOOKED_AT].strip()
+    text = text[:SEARCHED].strip()
     plain = _unescaped(text)
     json_like = text.startswith("[") or any(sign in plain for sign in JSON_SIGNS)
     if json_like and not plain.startswith('{"error":'):
@@ -152,8 +151,8 @@ def quote(text: str, connection: Connection) -> str:
 
 
 def _unescaped(text: str) -> str:
-    """Return `text` without escapes and spaces, with one kind of quotation mark."""
-    return "".join(text[:LOOKED_AT].replace("\\", "").replace("'", '"').split())
+    """Return the start of `text` without escapes and spaces, with one kind of quotation mark."""
+    return "".join(text[:SEARCHED].replace("\\", "").replace("'", '"').split())
 
 
 def _oddities(connection: Connection) -> str:
@@ -178,7 +177,7 @@ def clean(text: str, connection: Connection) -> str:
     A credential that is cut off at the end of `text` is masked too. A short user name is masked
     only where it is a whole word: as a part of words it would spoil the message.
     """
-    text = text[:LOOKED_AT]
+    text = text[:SEARCHED]
     user, password = connection.username, connection.password.reveal()
     both = base64.b64encode(f"{user}:{password}".encode()).decode()
     secrets = {shape for secret in (password, both) for shape in _shapes(secret) if shape}

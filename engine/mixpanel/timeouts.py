@@ -1,7 +1,4 @@
-"""How long Mixpanel may take, and the thread that ends a request which takes longer.
-
-It knows sockets and no HTTP.
-"""
+"""How long Mixpanel may take, and the thread that ends a request which takes longer."""
 
 import socket
 import threading
@@ -43,9 +40,7 @@ class Watchdog:
 
     def __init__(self, host: str, timeouts: Timeouts, stopped: Callable[[], bool]) -> None:
         self.error: Unavailable | None = None  # why the request was ended
-        self._host = host
-        self._timeouts = timeouts
-        self._stopped = stopped
+        self._host, self._timeouts, self._stopped = host, timeouts, stopped
         self._deadline = float("inf")
         self._socket: socket.socket | None = None
         self._started = time.monotonic()
@@ -100,7 +95,7 @@ class Watchdog:
                 return
 
     def _reason(self, now: float) -> str | None:
-        """Say why the request must end at `now` (monotonic seconds); None if it need not."""
+        """Return why the request must end at `now` (monotonic seconds); None: it may go on."""
         host, since, timeouts = self._host, self._waiting_since, self._timeouts
         limit = timeouts.idle if self._body_started else timeouts.first_byte
         if self._stopped():

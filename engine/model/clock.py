@@ -4,6 +4,11 @@ import time
 from dataclasses import dataclass
 
 
+def now() -> int:
+    """Return the machine's time, in ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Clock:
     """Runs `speed` times as fast as the machine's clock and shows `first` at its `began`, in ms."""
@@ -14,7 +19,7 @@ class Clock:
 
     def now(self) -> int:
         """Return the time, in ms since the epoch."""
-        return self.first + int((time.time_ns() // 1_000_000 - self.began) * self.speed)
+        return self.first + int((now() - self.began) * self.speed)
 
     def machine(self, moment: int) -> int:
         """Return what the machine's clock shows at `moment`, both in ms since the epoch."""

@@ -2,7 +2,7 @@
 
 Where the days of a project begin at another moment, the rows of n days lie within n times 24 hours,
 some of them in the UTC day before the first or after the last. A row that is years off, or one just
-outside while the days are filled to both their UTC ends, is no evidence: a clock was wrong.
+outside while the days are full from UTC midnight to midnight, is no evidence: a clock was wrong.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ UTC = 0  # seconds from the begin of a UTC day to that of a project's day
 
 @dataclass(slots=True)
 class Borders:
-    """How the rows of one request lie around its days; days and seconds count from the epoch."""
+    """Where the rows of one request lie around its days; days and seconds since the epoch."""
 
     first: int
     last: int

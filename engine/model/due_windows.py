@@ -1,7 +1,4 @@
-"""Plan which windows of a flow are due, and how many days go into one request. Pure.
-
-The clock is an argument. A plan is carried out elsewhere.
-"""
+"""Plan which windows of a flow are due, and how many days go into one request. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from engine.model.schedule import (
     HOUR,
     MINUTE,
     SECOND,
-    _interval,
+    interval_ms,
     is_later,
     last_tick,
     spaced,
@@ -47,8 +44,8 @@ def next_window(
 ) -> Window:
     """Return the first window of `days` (not empty): neighbouring days for one request.
 
-    It has at most `days_per_request` days, or if that is None `fitting_days` of them; never more
-    than `cap`, nor than `bounds` has for any of its days.
+    At most `days_per_request` days (None: `fitting_days`), `cap` days, and what `bounds` allows for
+    each of its days.
     """
     most = days_per_request or fitting_days(events_per_day)
     first = next(_parts(days, min(most, cap or most), bounds))
@@ -65,10 +62,8 @@ def fitting_days(events_per_day: float | None) -> int:
 def request_range(days: Sequence[date], days_per_request: int | None) -> tuple[int, int]:
     """Return the fewest and the most requests for `days`; equal where the size is fixed."""
     runs = consecutive(days)
-    if days_per_request is not None:
-        count = sum(-(-len(run) // days_per_request) for run in runs)
-        return count, count
-    return sum(-(-len(run) // DAYS_PER_REQUEST) for run in runs), len(days)
+    fewest = sum(-(-len(run) // (days_per_request or DAYS_PER_REQUEST)) for run in runs)
+    return fewest, len(days) if days_per_request is None else fewest
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +96,7 @@ class Positions:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A window to pull now.
-
-    `why`: "arrival", "undone", "day", "misfiled", "settle" or "backfill".
-    """
+    """A window to pull now; `why`: arrival, undone, day, misfiled, settle or backfill."""
 
     window: Window
     why: str
@@ -125,11 +117,9 @@ def due(
     bounds: Mapping[date, int] = NOTHING,
     cap: int | None = None,
 ) -> Iterator[Due]:
-    """Yield the windows to pull now, the most urgent first: arrival, undone, day, misfiled, settle,
-    backfill.
+    """Yield the windows to pull now, the most urgent first; after a commit, plan again.
 
-    The plan holds for these positions only: after a commit it has to be made again.
-    `backoffs`: until when a failed day waits; then it is pulled in a request of its own (P9). One
+    `backoffs`: until when a failed day waits; then it is pulled in a separate request (P9). One
     that is longer than the longest was set by a clock that was ahead, and is ignored.
     `bounds`, `cap`: the most days of a request with this day, and of any request.
     """
@@ -151,7 +141,7 @@ def due(
     for why, days in _with_undone(flow, positions, wanted, now).items():
         waiting = [day for day in days if now < backoffs.get(day, now) <= now + FULL_DAY]
         if why == "misfiled" and any(backoffs[day] <= now + HOUR for day in waiting):
-            return  # in another order events would be doubled: they wait, but not for ever
+            return  # another order would double events: they wait for an hour at most
         ready = [day for day in days if day not in waiting]
         newest_first = positions.begin > UTC if why == "misfiled" else why == "backfill"
         for part in _parts(ready, most, bounds, newest_first=newest_first):
@@ -159,7 +149,7 @@ def due(
 
 
 def _arrival(flow: Flow, positions: Positions, tick: int, now: int) -> Window | None:
-    """Return the arrival window that is due at `tick`; None if none is.
+    """Return the arrival window that is due at `tick`, if any.
 
     A high watermark later than now was set by a clock that was ahead, at an unknown moment: the
     window then covers all that days which have not settled may lack, and sets it back.
@@ -202,12 +192,11 @@ def _overlap(flow: Flow, positions: Positions, begin: int) -> int:
 
 
 def _span(flow: Flow, positions: Positions, tick: int) -> tuple[int, int] | None:
-    """Return the span of arrival time that is due: from the high watermark to the flow's delay
-    before `tick`; None if it is empty.
+    """Return the span of arrival that is due, up to the flow's delay before `tick`; None if empty.
 
-    The first span begins at `start_time`, or `lookback_days` (one interval, where that is longer)
-    before its end if that is later. Counted from its end and not from now, so that nothing is lost
-    while it fails. `once` has only the tick at `start_time`, and counts from that.
+    It begins at the high watermark. The first span begins at `start_time` or, if later, at
+    `lookback_days` (or a longer interval) before its end. Counted from its end and not from now, so
+    that nothing is lost while it fails. `once` counts from its only tick.
     """
     end = tick - flow.delay_minutes * MINUTE
     begin = positions.arrival
@@ -221,7 +210,7 @@ def _span(flow: Flow, positions: Positions, tick: int) -> tuple[int, int] | None
 
 def _first(flow: Flow, end: int) -> int:
     """Return the begin of the first arrival window, if it ends at `end`; both in ms."""
-    every = _interval(flow.schedule) if flow.schedule else None
+    every = interval_ms(flow.schedule) if flow.schedule else None
     begin = end - max(_lookback(flow), every or 0)
     if flow.schedule and every:
         begin = max(begin, flow.schedule.start_time * SECOND)
@@ -246,8 +235,7 @@ def advance_to(flow: Flow, arrival: int | None, now: int) -> int | None:
 def _beside_arrivals(flow: Flow, positions: Positions, now: int) -> dict[str, list[date]]:
     """Return the days to pull whole beside arrival windows, by reason.
 
-    None before the first such window: the high watermark limits what is pulled of a day, and says
-    when a day has settled.
+    No day before the first arrival window: the high watermark limits what is pulled of a day.
     """
     start, arrival, pulled = positions.start, positions.arrival, positions.pulled
     if start is None or arrival is None or is_later(arrival, now):
@@ -269,7 +257,7 @@ def _with_undone(
 ) -> dict[str, list[date]]:
     """Put the days that were undone before `wanted`: each is due whole, once (P10).
 
-    Beside arrival windows only after the first: those days end at the high watermark.
+    No day before the first arrival window: the high watermark limits what is pulled of a day.
     """
     if flow.windows == "arrival" and (
         positions.arrival is None or is_later(positions.arrival, now)
@@ -280,7 +268,7 @@ def _with_undone(
     first = {
         "undone": sorted(positions.undone),
         "day": rest.pop("day", []),
-        # Before any other: an event may be in a day that is filed rightly and in one that is not.
+        # Before other days: an event may be in a misfiled day and in another one.
         "misfiled": list(positions.misfiled),
     }
     return first | rest
@@ -289,8 +277,8 @@ def _with_undone(
 def _by_days(flow: Flow, positions: Positions, tick: int) -> dict[str, list[date]]:
     """Return the days that a flow with day windows pulls at `tick`, by reason.
 
-    The first day is `backfill_from`, else that of `start_time`, else yesterday or the first day
-    that was pulled: what was missed since is due.
+    From `backfill_from` on, else from the day of `start_time`, else from yesterday or the first day
+    that was pulled.
     """
     zone = flow.connection.zone
     pulled = {day: at for day, at in positions.pulled.items() if day not in positions.undone}
@@ -330,7 +318,6 @@ def _unsettled(flow: Flow, pulled: Mapping[date, int], settled_up_to: date) -> l
 
 
 def _lookback(flow: Flow) -> int:
-    """Return how late an event may arrive, in ms."""
     return flow.lookback_days * FULL_DAY
 
 

@@ -1,4 +1,4 @@
-"""What a person declares (Connection, Flow) and one attempt at it (Run). Pure data."""
+"""What a person declares (Connection, Flow), and one attempt to pull it (Run). Pure data."""
 
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the text itself: for the one line that sends it."""
+        """Return the text, for the line that sends it."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -116,7 +116,7 @@ class Flow:
 
     @property
     def source(self) -> dict[str, Any]:
-        """Return what decides which events it copies: only equal ones can share a table."""
+        """Return what selects the events of the flow: flows that share a table have the same."""
         return {
             "project_id": self.connection.project_id,
             "events": sorted(self.events),

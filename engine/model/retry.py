@@ -43,34 +43,22 @@ DEFAULT_RATE_LIMIT = RateLimit()
 DEFAULT_RETRY_POLICY = RetryPolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Pull the window again in `seconds`."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Give the window up."""
-
-
-def decide(
+def wait_after(
     failure: EtlError,
     failures: int,
     uniform: Callable[[], float],
     policy: RetryPolicy = DEFAULT_RETRY_POLICY,
-) -> Wait | Stop:
-    """Decide what follows the `failures`-th failure of a window (from 1 on).
+) -> float | None:
+    """Return the seconds to wait after the `failures`-th failure of a window; None: give it up.
 
     429 responses are counted apart from other failures. Half of every wait is jitter, by `uniform`
     (0 to 1), so that workers that failed together do not come back together.
     """
     if not isinstance(failure, RetryableError):
-        return Stop()
+        return None
     limited = isinstance(failure, RateLimited)
     if failures >= (policy.limited if limited else policy.tries):
-        return Stop()
+        return None
     first, longest = (
         (policy.pause, policy.longest_pause) if limited else (policy.first, policy.longest)
     )
@@ -79,7 +67,7 @@ def decide(
     if failure.retry_after is not None:
         server = min(failure.retry_after, policy.obeyed)
         wait = server + uniform() if limited else max(wait, server)
-    return Wait(wait)
+    return wait
 
 
 def wait_for_slot(requests: Sequence[int], in_flight: int, now: int, limit: RateLimit) -> int:

@@ -1,10 +1,11 @@
-"""What is known of a run, typed: when it began, what it counted, how it ended. Pure.
+"""The record of a run: when it began, what it counted, how it ended. Pure.
 
-Flow Service's payload is rendered from it by the control plane, and by nothing else.
+The control plane renders Flow Service's payload from it.
 """
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from types import UnionType
+from typing import Any, Literal, Self, get_args
 
 from engine.errors import CODE_PROCESS
 from engine.model.batch import Tally
@@ -31,10 +32,9 @@ class RunRecord:
 
     Moments are in ms since the epoch, None until they come.
 
-    dataset         the path or URI of the table
+    dataset         path or URI of the table
     batch_id        "" until a batch was started
     started_at      when the run was requested or its attempt began
-    updated_at      when this record was last changed
     activities_at   when its activities were last measured; None for a run that never started
     window_start    the first moment of the window in the project's time zone
     window_end      the moment after its last one
@@ -75,38 +75,29 @@ class RunRecord:
 
     @property
     def rejected(self) -> int:
-        """Number of rejected rows, as far as it is known."""
+        """Number of rejected rows; 0 while it is unknown."""
         return self.tally.rejected if self.tally else 0
 
     @property
     def result(self) -> Tally:
-        """What the run counted, as the table shows it; P3 holds in it too.
-
-        P2: no event of a failed run is in the table, so that all of its events count as rejected.
-        """
+        """The counts of the run, where all events of a failed run count as rejected (P2, P3)."""
         found = self.tally or Tally()
         if self.status != FAILED:
             return found
         return replace(
-            found,
-            rows=0,
-            rejected=found.lines,
-            duplicates=0,
-            missed=0,
-            bytes_written=0,
-            files=0,
+            found, rows=0, rejected=found.lines, duplicates=0, missed=0, bytes_written=0, files=0
         )
 
     @property
     def seconds(self) -> float | None:
-        """How long the run took from its start to its commit or failure; None while unknown."""
+        """Seconds from the start to the commit or failure of the run; None while unknown."""
         if self.copy_started is None or self.promotion_completed is None:
             return None
         return (self.promotion_completed - self.copy_started) / 1000
 
     @property
     def error(self) -> str:
-        """Why the run failed; empty for any other."""
+        """Why the run failed; empty if it did not fail."""
         return self.failure[1] if self.failure and self.status == FAILED else ""
 
     @property
@@ -120,11 +111,11 @@ class RunRecord:
         return "stopped" if self.is_stopped else self.status
 
     def abandoned(self, at: int, why: str = KILLED) -> Self:
-        """The record of this run as failed, though nothing could report its end."""
+        """The record of this run as failed at `at` (ms), because of `why`."""
         return replace(self, status=FAILED, updated_at=at, failure=(CODE_PROCESS, why))
 
     def remarks(self, flow: Flow | None = None) -> list[str]:
-        """Sentences on what is worth knowing of a run that has ended, besides its metrics."""
+        """Sentences on what is unusual in a run that has ended."""
         found, tally, window = [], self.result, self.window
         if tally.clamped and window.arrival is None:
             one = tally.clamped == 1
@@ -182,19 +173,15 @@ class RunRecord:
         return cls(**value | read)
 
 
-_NONE = type(None)
-_BY_ANNOTATION: dict[Any, tuple[type, ...]] = {
-    str: (str,),
-    int: (int,),
-    bool: (bool,),
-    Status: (str,),
-    Window: (dict,),
-    int | None: (int, _NONE),
-    str | None: (str, _NONE),
-    Tally | None: (dict, _NONE),
-    Json | None: (dict, _NONE),
-    tuple[str, str] | None: (list, _NONE),
-    tuple[str, ...]: (list,),
-}
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+
+
+_JSON_TYPES: dict[Any, type] = {
+    Status: str, Window: dict, Tally: dict, Json: dict, tuple[str, str]: list, tuple[str, ...]: list
+}  # fmt: skip
 # The JSON types of each field.
-FIELDS = {each.name: _BY_ANNOTATION[each.type] for each in fields(RunRecord)}
+FIELDS: dict[str, tuple[type, ...]] = {
+    each.name: tuple(_JSON_TYPES.get(kind, kind) for kind in _kinds(each.type))
+    for each in fields(RunRecord)
+}

@@ -1,7 +1,4 @@
-"""Ticks of a schedule: the last, the next, and when a flow counts as stale. Pure.
-
-The clock is an argument.
-"""
+"""Ticks of a schedule: the last, the next, and when a flow counts as stale. Pure."""
 
 from dataclasses import replace
 
@@ -32,23 +29,21 @@ def last_tick(schedule: Schedule, now: int) -> int | None:
     start = schedule.start_time * SECOND
     if now < start:
         return None
-    every = _interval(schedule)
+    every = interval_ms(schedule)
     return start if every is None else now - (now - start) % every
 
 
 def next_tick(schedule: Schedule, now: int) -> int | None:
     """Return the first tick after `now`, in ms since the epoch; None after the last."""
-    last, every = last_tick(schedule, now), _interval(schedule)
+    last, every = last_tick(schedule, now), interval_ms(schedule)
     if last is None:
         return schedule.start_time * SECOND
     return None if every is None else last + every
 
 
 def spaced(flow: Flow) -> Flow:
-    """Return `flow` with an interval so long that the hourly rate limit allows arrival windows
-    that take a request for each day.
-    """
-    every = _interval(flow.schedule) if flow.schedule else None
+    """Return `flow` with an interval that leaves time for a request for each day of a window."""
+    every = interval_ms(flow.schedule) if flow.schedule else None
     if flow.windows != "arrival" or not flow.schedule or not every:
         return flow
     requests = flow.lookback_days + 3
@@ -58,10 +53,8 @@ def spaced(flow: Flow) -> Flow:
 
 
 def stale_after(schedule: Schedule, delay_minutes: int) -> int:
-    """Return the lag in ms from which a flow is stale: two intervals (15 minutes if it has none)
-    and its delay.
-    """
-    return 2 * (_interval(schedule) or 15 * MINUTE) + delay_minutes * MINUTE
+    """Return the lag in ms of a stale flow: two intervals (`once`: 15 minutes) and its delay."""
+    return 2 * (interval_ms(schedule) or 15 * MINUTE) + delay_minutes * MINUTE
 
 
 def is_once(schedule: Schedule | None) -> bool:
@@ -69,8 +62,6 @@ def is_once(schedule: Schedule | None) -> bool:
     return schedule is not None and schedule.frequency == "once"
 
 
-def _interval(schedule: Schedule) -> int | None:
+def interval_ms(schedule: Schedule) -> int | None:
     """Return the ms from tick to tick; None for `once`."""
-    if is_once(schedule):
-        return None
-    return (schedule.interval or 1) * UNITS[schedule.frequency]
+    return None if is_once(schedule) else (schedule.interval or 1) * UNITS[schedule.frequency]

@@ -1,7 +1,4 @@
-"""The window of a request, and the calendar arithmetic of its days.
-
-Pure: the clock and the time zone are arguments.
-"""
+"""The window of a request, and the calendar arithmetic of its days. Pure."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -12,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 DAY = timedelta(days=1)
+OPTIONAL = ("overlap", "doubtful", "again", "alone")  # in JSON
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -46,22 +44,20 @@ class Window:
 
     @property
     def days(self) -> list[date]:
-        """Return every day of the window, in order."""
+        """Return the days of the window, in order."""
         return list(each_day(self.from_date, self.to_date))
 
     @property
     def requests(self) -> "list[Window]":
         """Return a window for each request that this one takes."""
-        if not self.alone:
-            return [self]
-        return [replace(self, from_date=day, to_date=day) for day in self.days]
+        days = self.days if self.alone else []
+        return [replace(self, from_date=day, to_date=day) for day in days] or [self]
 
     @property
     def without_last_day(self) -> "Window | None":
         """Return the window without its last day; None if it has one day."""
-        if self.from_date == self.to_date:
-            return None
-        return replace(self, to_date=self.to_date - DAY)
+        one = self.from_date == self.to_date
+        return None if one else replace(self, to_date=self.to_date - DAY)
 
     @property
     def requested(self) -> tuple[int, int] | None:
@@ -70,13 +66,13 @@ class Window:
 
     @property
     def known_until(self) -> int:
-        """Return up to which arrival (ms) the table may have its events; 0 for one of days."""
+        """Return up to which arrival (ms) the table may have its events; 0 for whole days."""
         if not self.arrival:
             return 0
         return self.arrival[1] if self.again else max(self.arrival[0], self.doubtful)
 
     def until(self, moment: int) -> "Window | None":
-        """Return the window without what is processed from `moment` (ms) on; None if that is all.
+        """Return the window without events processed from `moment` (ms) on; None if it is empty.
 
         A window of whole days stays as it is: its position says up to which moment it has events.
         """
@@ -89,46 +85,35 @@ class Window:
         return replace(self, arrival=(self.arrival[0], moment))
 
     def fulfils(self, scheduled: "Window") -> bool:
-        """Return whether a pull of it brings the events of a scheduled window: both are of arrival,
-        or of the same days.
-        """
+        """Return whether both windows are of arrival, or both are of the same days."""
         if self.arrival or scheduled.arrival:
             return bool(self.arrival and scheduled.arrival)
         return (self.from_date, self.to_date) == (scheduled.from_date, scheduled.to_date)
 
     def __str__(self) -> str:
         if self.arrival:
-            return " to ".join(
-                f"{datetime.fromtimestamp(ms / 1000, UTC):%F %R}" for ms in self.arrival
-            )
+            start, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in self.arrival)
+            return f"{start:%F %R} to {end:%F %R}"
         return str(self.from_date) if len(self.days) == 1 else f"{self.from_date}..{self.to_date}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the window as JSON can hold it; `from_json` reads it."""
-        names = ("overlap", "doubtful", "again", "alone")
-        more = {name: getattr(self, name) for name in names}
-        return {
+        found = {
             "from_date": self.from_date.isoformat(),
             "to_date": self.to_date.isoformat(),
             "arrival": list(self.arrival) if self.arrival else None,
             "before": self.before,
-            **{name: value for name, value in more.items() if value},
         }
+        return found | {name: value for name in OPTIONAL if (value := getattr(self, name))}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Window":
         """Return what `as_json` wrote; LookupError, TypeError or ValueError for others."""
+        first, last = (date.fromisoformat(value[name]) for name in ("from_date", "to_date"))
         arrival = value.get("arrival")
-        return cls(
-            date.fromisoformat(value["from_date"]),
-            date.fromisoformat(value["to_date"]),
-            (arrival[0], arrival[1]) if arrival else None,
-            value.get("before"),
-            value.get("overlap", 0),
-            value.get("doubtful", 0),
-            value.get("again", False),
-            value.get("alone", False),
-        )
+        span = (arrival[0], arrival[1]) if arrival else None
+        more = {name: value[name] for name in OPTIONAL if name in value}
+        return cls(first, last, span, value.get("before"), **more)
 
     def bounds(self, zone: ZoneInfo) -> tuple[int, int]:
         """Return the first ms and the ms after the last, of `arrival` or of the days in `zone`."""

@@ -1,4 +1,4 @@
-"""Attempts at a window, and what follows from a failed one: a decision, by pure functions."""
+"""Attempts at a window, and the decision after a failed one, by pure functions."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,16 +7,8 @@ from datetime import date
 
 from ulid import ULID
 
-from engine.errors import (
-    DatasetError,
-    EtlError,
-    InputError,
-    PermanentError,
-    RateLimited,
-    Refused,
-    RetryableError,
-    Unavailable,
-)
+from engine import errors
+from engine.errors import DatasetError, EtlError, PermanentError, RateLimited, RetryableError
 from engine.model import retry
 from engine.model.flow import Connection, Run
 from engine.model.window import Window
@@ -29,9 +21,9 @@ UNANSWERED = 3  # windows in a row that failed without a response: no other woul
 class Attempt:
     """A run whose request is made now or, after a failure, at `due` (monotonic seconds).
 
-    tries       failures so far, but for responses 429
+    tries       failures so far except responses 429
     limited     responses 429 in a row
-    requested   whether a client requested this very window
+    requested   whether a client requested this window
     connection  the connection of the last request, with its credentials
     """
 
@@ -43,7 +35,7 @@ class Attempt:
     connection: Connection | None = None
 
     def renew(self, due: float) -> None:
-        """Make the next try, at `due`: it has a batch id of its own (P2)."""
+        """Plan the next try for `due`, with another batch id (P2)."""
         self.run = replace(self.run, batch_id=str(ULID()))
         self.due = due
 
@@ -73,7 +65,7 @@ class SplitWindow:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Let the run fail; `give_up`: no other window would fare better."""
+    """Let the run fail; `give_up`: every other window would fail too."""
 
     give_up: bool
 
@@ -89,41 +81,33 @@ def decide(
     policy: retry.RetryPolicy,
     uniform: Callable[[], float],
 ) -> tuple[Decision, int]:
-    """Decide what follows from the failed pull of `window`.
+    """Decide what follows from the failed pull of `window`; return also the new `unanswered`.
 
     failures    of the error's kind in a row, this one included
-    window      None if the pull reads rejected lines, which no smaller window would help
+    window      None if the pull reads rejected lines, which cannot be split
     unanswered  windows in a row that failed for want of a response or of a table
-    Returns the decision and the new count of `unanswered`.
     """
     if not isinstance(error, RetryableError):
-        return _decide_permanent(error, window, unanswered)
+        if can_be_split(window, error):
+            return SplitWindow(), unanswered
+        if isinstance(error, DatasetError):
+            unanswered += 1
+            return Fail(error.lasting or unanswered >= UNANSWERED), unanswered
+        return Fail(isinstance(error, errors.Refused | errors.InputError)), unanswered
     limited = isinstance(error, RateLimited)
     silent = is_silent(error)
     if not silent and not limited:
         unanswered = 0
-    wait = retry.decide(error, failures, uniform, policy)
-    no_more_tries = silent and unanswered > 0  # other windows had no response either
+    wait = retry.wait_after(error, failures, uniform, policy)
+    no_more_tries = silent and unanswered > 0  # the window before had no response either
     splits = failures >= min(SPLIT_AFTER, policy.tries) and can_be_split(window, error)
     if splits and not no_more_tries:
-        last = retry.decide(error, min(failures, policy.tries - 1), uniform, policy)
-        waits = silent and isinstance(last, retry.Wait)
-        return SplitWindow(getattr(last, "seconds", 0) if waits else 0), unanswered
-    if isinstance(wait, retry.Wait) and not no_more_tries:
-        return Retry(wait.seconds), unanswered
+        last = retry.wait_after(error, min(failures, policy.tries - 1), uniform, policy)
+        return SplitWindow(last or 0 if silent else 0), unanswered
+    if wait is not None and not no_more_tries:
+        return Retry(wait), unanswered
     unanswered += silent
     return Fail(limited or not error.reached or unanswered >= UNANSWERED), unanswered
-
-
-def _decide_permanent(
-    error: EtlError, window: Window | None, unanswered: int
-) -> tuple[Decision, int]:
-    if can_be_split(window, error):
-        return SplitWindow(), unanswered
-    if isinstance(error, DatasetError):
-        unanswered += 1
-        return Fail(error.lasting or unanswered >= UNANSWERED), unanswered
-    return Fail(isinstance(error, Refused | InputError)), unanswered
 
 
 def tries_before(window: Window, failures: Counter[date], policy: retry.RetryPolicy) -> int:
@@ -135,22 +119,17 @@ def tries_before(window: Window, failures: Counter[date], policy: retry.RetryPol
 
 
 def can_be_split(window: Window | None, error: EtlError) -> bool:
-    """Tell whether the size of `window` or one of its days may have caused `error`."""
+    """Return whether the size of `window` or one of its days may have caused `error`."""
     if window is None or window.arrival or len(window.days) == 1:
         return False
     if isinstance(error, RetryableError):
         return error.reached and not isinstance(error, RateLimited)
     if isinstance(error, DatasetError):
         return not error.lasting
-    return isinstance(error, PermanentError) and not isinstance(error, Refused)
-
-
-def days_to_blame(error: EtlError) -> frozenset[date]:
-    """Return the days that `error` names as its cause."""
-    return error.days if isinstance(error, PermanentError) else frozenset()
+    return isinstance(error, PermanentError) and not isinstance(error, errors.Refused)
 
 
 def is_silent(error: RetryableError) -> bool:
-    """Tell whether no event came at all, which may be so for every other window too."""
+    """Return whether no byte of a response came, which may happen to every window."""
     came = error.tally is not None and error.tally.bytes_received > 0
-    return error.empty or (isinstance(error, Unavailable) and not came)
+    return error.empty or (isinstance(error, errors.Unavailable) and not came)

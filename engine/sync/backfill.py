@@ -12,7 +12,7 @@ from engine.model import due_windows, schedule
 from engine.model.flow import Flow
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, day_over, latest_day
-from engine.sync import day_marks, splitting
+from engine.sync import splitting, window_commits
 from engine.sync.options import Options
 from engine.sync.pull import Rules
 from engine.sync.run_updates import Ended, GaveUp, NoEvents, Noticed, RunUpdate
@@ -39,7 +39,7 @@ def missing_days(
         or at < day_over(day, zone)
         or (now is not None and schedule.is_later(at, now))
         or day in lost
-        or day_marks.is_doubtful(flow, dataset, day)
+        or window_commits.is_doubtful(flow, dataset, day)
         or day in misfiled
     ]
 
@@ -70,48 +70,42 @@ class Backfill:
         options: Options,
         report: Callable[[RunUpdate], None] = lambda _: None,
     ) -> None:
-        self._flow = flow
-        self._rules = rules
-        self._dataset = dataset
-        self._catalog = catalog
-        self._options = options
-        self._report = report
+        self._flow, self._rules, self._dataset, self._catalog = flow, rules, dataset, catalog
+        self._options, self._report = options, report
         self._runner = Runner(flow, rules, dataset, catalog, options, self._note)
         self._sizes = splitting.Sizes()
         self._empty: list[date] = []  # days without events
-        self._days: list[date] = []
-        self._first: Window | None = None  # of arrival: it comes before every day
-        self._arriving = False
-        self._before: int | None = None
-        self._counts: list[float] = []  # events a day, of each window that came
+        self._days: list[date] = []  # that are left
+        self._first: Window | None = None  # an arrival window that has to come before every day
+        self._arriving = False  # whether no day may start until a running window has ended
+        self._before: int | None = None  # the high watermark
+        self._counts: list[float] = []  # events a day, of each window that was committed
         self._again = set[date]()  # misfiled days that are requested again
         self._refiling: date | None = None  # the misfiled day that is being pulled
         self.committed = 0  # days
-        self.otherwise = 0  # days that are complete by another mapping set or schema
+        self.otherwise = 0  # complete days that were pulled with another mapping set or schema
 
     def run(self, days: Sequence[date]) -> list[RunRecord]:
         """Pull and commit every one of `days` that is due; return the records of ended runs.
 
-        Raises nothing for a run that fails: its record says so. On KeyboardInterrupt what runs is
-        thrown away, and what is committed stays (P8).
+        A run that fails raises nothing: its record has the error. On KeyboardInterrupt running
+        pulls are discarded, and commits stay (P8).
         """
         with self._runner.prepared():
-            now = self._options.now()
+            flow, dataset, now = self._flow, self._dataset, self._options.now()
             force = self._options.force
-            due = days if force else missing_days(self._flow, self._dataset, days, now)
+            due = days if force else missing_days(flow, dataset, days, now)
             self._days = sorted(due)
             if due:
-                self._first = first_arrival(self._flow, self._dataset, now)
+                self._first = first_arrival(flow, dataset, now)
             self._before = self._high_watermark()
             self.committed = complete = len(days) - len(due)
             rest = sorted(set(days).difference(due))
-            self.otherwise = len(
-                day_marks.pulled_otherwise(self._flow, self._dataset, rest, self._rules)
-            )
+            self.otherwise = len(window_commits.pulled_otherwise(flow, dataset, rest, self._rules))
             size = self._options.days_per_request
-            if due and size and size > 1 and single_days.begin(self._dataset):
+            if due and size and size > 1 and single_days.begin(dataset):
                 self._report(Noticed(f"{size} days in a request are too many: {single_days.SAID}"))
-            history = self._catalog.history(self._flow.name)
+            history = self._catalog.history(flow.name)
             self._sizes = splitting.from_history(history, self._options.now())
             records = self._runner.run(self)
         if self._empty:
@@ -135,15 +129,9 @@ class Backfill:
             return self._next_alone()
         if not self._days:
             return None
-        # Events a day: to be safe the most that a recent window had.
-        expected = max(self._counts[-7:], default=None)
-        window = due_windows.next_window(
-            self._days,
-            expected,
-            self._options.days_per_request,
-            self._sizes.bounds,
-            self._sizes.cap,
-        )
+        expected = max(self._counts[-7:], default=None)  # events a day, a cautious estimate
+        size, sizes = self._options.days_per_request, self._sizes
+        window = due_windows.next_window(self._days, expected, size, sizes.bounds, sizes.cap)
         return self._handed_out(window)
 
     def _next_alone(self) -> Window | None:
@@ -166,29 +154,28 @@ class Backfill:
         """Return `window` up to the high watermark, and take its days off the list."""
         taken = set(window.days)
         self._days = [day for day in self._days if day not in taken]
-        # The first day that is pulled before any arrival window says where those begin.
-        self._arriving = self._before is not None and not self._has_arrived
+        # Without an arrival window so far, the first day decides where arrival windows begin.
+        self._arriving = self._before is not None and self._arrived is None
         return replace(window, before=self._before)
 
     @property
-    def _has_arrived(self) -> bool:
-        return self._dataset.position(app_id(self._flow, ARRIVAL)) is not None
+    def _arrived(self) -> int | None:
+        return self._dataset.position(app_id(self._flow, ARRIVAL))
 
     def _high_watermark(self) -> int | None:
         """Return the high watermark (ms), to which days beside arrival windows are cut off (P4)."""
-        arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
-        return due_windows.advance_to(self._flow, arrived, self._options.now())
+        return due_windows.advance_to(self._flow, self._arrived, self._options.now())
 
     def on_result(self, result: Result) -> None:
         """Learn how many events a day has, and put the days of a split window back.
 
-        Without the first arrival window no day is pulled.
+        If the first arrival window fails, no day is pulled.
         """
         window = result.window
         if self._refiling in window.days:
             self._refiling = None
         if result.split:
-            self._arriving = False  # nothing was committed: where arrival windows begin is open
+            self._arriving = False  # nothing was committed, so no day decided where they begin
             self._sizes.failed(window, result.bad)
             self._days = sorted({*self._days, *window.days})
             self._refiling = None

@@ -1,7 +1,4 @@
-"""The responses to a pull's requests as decompressed chunks, each fetched by a thread ahead.
-
-It knows requests and Mixpanel's clock, and neither lines nor events.
-"""
+"""The responses to a pull's requests, as decompressed chunks that a thread fetches ahead."""
 
 import queue
 import threading
@@ -21,9 +18,9 @@ AHEAD = 4  # decompressed chunks that may wait for the main thread (P6)
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """The bytes that one request brings, or a replay reads.
+    """The bytes of one response, or of the rejected lines of a replay.
 
-    `whole`: nothing can be missing at the end, for the bytes are no response.
+    `whole`: the bytes are no response, so that no end can be missing.
     """
 
     window: Window
@@ -32,10 +29,10 @@ class Input:
 
 
 class ServerClock:
-    """Mixpanel's clock as the head of a response tells it, and the window that it leaves.
+    """Mixpanel's clock by the head of a response, and the window that it limits.
 
-    Mixpanel has shown what it processed up to its own now less the flow's delay. By a clock of ours
-    that is ahead, a window would end later, and what comes until then would be lost (P4).
+    A window may end at the flow's delay before Mixpanel's now: if this machine's clock is ahead and
+    the window ended later, events that Mixpanel shows until then would be lost (P4).
     """
 
     def __init__(self, task: PullTask) -> None:
@@ -45,7 +42,7 @@ class ServerClock:
 
     @property
     def window(self) -> Window:
-        """The window of the pull once a response has started; EtlError if nothing is left."""
+        """Return the window of the pull once a response has started; EtlError if it is empty."""
         if self._window is None:
             wanted = self._task.run.window
             if self._task.rejects or self.answered_at is None:
@@ -102,14 +99,10 @@ def _fetched(
 
     def receive(window: Window) -> None:
         with client.stream(
-            connection,
-            window,
-            events=task.events,
-            where=task.where,
-            timeouts=task.timeouts,
+            connection, window, events=task.events, where=task.where, timeouts=task.timeouts,
             stopped=closed.is_set,
-        ) as response:
-            # The first of several: what the others bring is cut off where that one is (P4).
+        ) as response:  # fmt: skip
+            # The first response limits the window of the others as well (P4).
             clock.answered_at = clock.answered_at or response.answered_at
             before = tally.bytes_received
             try:
@@ -128,7 +121,7 @@ def _fetched(
                 if shorter := _a_day_shorter(window, task.run.started_at, connection, error):
                     receive(shorter)
             put(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again where chunks are taken
+        except BaseException as error:  # noqa: BLE001 - raised again where chunks are taken
             put(error)
 
     try:
@@ -147,8 +140,8 @@ def _a_day_shorter(
 ) -> Window | None:
     """Return `window` without a last day that has not begun; None if that is its only day.
 
-    Whether "today" is by UTC or by the project's clock cannot be seen from outside. A day that has
-    not begun by either has no events. Raises `error` for a day that is over by both.
+    Whether "today" is by UTC or by the project's clock is unknown. A day that has not begun by
+    either has no events. Raises `error` for a day that is over by both.
     """
     running = day_over(window.to_date, connection.zone) > started_at
     if window.arrival is None and not running:

@@ -1,7 +1,4 @@
-"""Brings one flow up to date: the windows that are due by the table's positions, one by one.
-
-It knows the flow's schedule, and no process and no other flow.
-"""
+"""Bring one flow up to date: pull the windows that are due by the table's positions, one by one."""
 
 import math
 import time
@@ -42,16 +39,16 @@ RECENT = 7  # days from which the events of a day are estimated
 
 @dataclass(slots=True)
 class RunContext:
-    """State of one sync that the flow's process and the sync share.
+    """State of one sync, shared with the process of the flow.
 
-    asked    the process has to stop
-    idle     a stop would interrupt nothing
-    seconds  time limit of the sync; `more` is set if windows are still due then
-    later    the windows that are due have to wait for the rate limit
-    began    the tick that the sync is a part of, in ms: what fails in it waits for the next tick
+    stop_requested  a stop signal came
+    idle            a stop would interrupt nothing
+    seconds         time limit of the sync; `more` is set if windows are still due then
+    later           the windows that are due have to wait for the rate limit
+    began           the tick that the sync is a part of, in ms: what fails in it waits for the next
     """
 
-    asked: bool = False
+    stop_requested: bool = False
     idle: bool = True
     seconds: float = math.inf
     more: bool = False
@@ -69,8 +66,8 @@ def sync_flow(
 ) -> list[RunRecord]:
     """Pull the windows of `flow` that are due; return the records of the runs that ended.
 
-    `warn` gets a sentence if the history cannot be written. Raises EtlError if the sync cannot
-    start, and records that as a failed run.
+    `warn` gets a sentence if the history cannot be written. If the sync cannot start, raises
+    EtlError and records a failed run.
     """
     with BufferedCatalog(home, warn) as catalog:
         try:
@@ -103,20 +100,16 @@ class IncrementalSync:
         report: Callable[[RunUpdate], None],
         turn: RunContext,
     ) -> None:
-        self._flow = flow
-        self._dataset = dataset
-        self._now = options.now
-        self._budget = options.rate_limit
-        self._catalog = catalog
-        self._turn = turn
+        self._flow, self._dataset, self._catalog = flow, dataset, catalog
+        self._turn, self._report = turn, report
+        self._now, self._budget = options.now, options.rate_limit
         self._until = time.monotonic() + turn.seconds
-        self._report = report
         self._runner = Runner(flow, rules, dataset, catalog, options, self._on_update)
-        self._out: Window | None = None
+        self._out: Window | None = None  # handed out, and not ended
         self._planned_at = 0  # when the last window was handed out, in ms
         self._over = False
         self._arrived = False  # whether the last window was one of arrival
-        self._again = 0  # when an arrival window that failed may be asked for again
+        self._again = 0  # when an arrival window that failed may be requested again, in ms
         now = options.now()
         if ended := _arrival_ended(flow, catalog, turn.began, now):
             self._again = self._next_tick(ended)
@@ -132,9 +125,9 @@ class IncrementalSync:
             return self._runner.run(self)
 
     def next_window(self) -> Window | None:
-        """Return the most urgent window once the one before it ended: a commit changes the plan."""
+        """Return the most urgent window, once the last one ended: a commit changes the plan."""
         self._turn.idle = False
-        if self._out or self._over or self._turn.asked:
+        if self._out or self._over or self._turn.stop_requested:
             return None
         now = self._planned_at = self._now()
         self._out = self._most_urgent(now)
@@ -145,14 +138,14 @@ class IncrementalSync:
         return self._out
 
     def _most_urgent(self, now: int) -> Window | None:
-        """Return the first window that is due and in no backoff, but no second arrival window.
+        """Return the first window that is due and in no backoff; after an arrival window a day.
 
-        Where an arrival window takes longer than the interval the next is due at once, and the
-        history would never be pulled. Windows requested by clients come first, but no day before
-        the first arrival window: that would begin where the day ends and leave out other days.
+        Where an arrival window takes longer than the interval, the next is due at once, and no day
+        would ever be pulled. Windows requested by clients come first, but no day before the first
+        arrival window: that would begin where the day ends and leave out other days.
         """
-        asked = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
-        days = [window for window in asked if not window.arrival]
+        requested = [run.window for run in self._catalog.history(self._flow.name, SCHEDULED)]
+        days = [window for window in requested if not window.arrival]
         expected = max(self._counts, default=None)
         due = due_now(self._flow, self._dataset, now, expected, self._backoffs, self._sizes)
         arrived = self._dataset.position(app_id(self._flow, ARRIVAL))
@@ -160,11 +153,11 @@ class IncrementalSync:
         arrives = first and first.window.arrival
         if days and not (arrives and first and (arrived is None or first.window.again)):
             return replace(days[-1], before=due_windows.advance_to(self._flow, arrived, now))
-        hurry = len(asked) > len(days) or now >= self._again
+        hurry = len(requested) > len(days) or now >= self._again
         windows = (each.window for each in chain([first] if first else [], due))
         awake = (window for window in windows if not window.arrival or hurry)
         urgent = next(awake, None)
-        if len(asked) > len(days) and not (urgent and urgent.arrival):
+        if len(requested) > len(days) and not (urgent and urgent.arrival):
             run_records.complete_arrivals(self._catalog, self._flow, now)
         if urgent and urgent.arrival and self._arrived:
             other = next(awake, None)
@@ -172,15 +165,15 @@ class IncrementalSync:
         return urgent
 
     def _has_to_wait(self, window: Window, now: int) -> bool:
-        """Tell whether the rate limit makes `window` wait, so that another flow may run meanwhile.
+        """Return whether the rate limit delays `window` by more than a minute.
 
-        RESERVE requests an hour are left to arrival windows, so that no history holds them up.
+        RESERVE requests an hour are left to arrival windows, so that no backfill delays them.
         """
         budget = self._budget
         if not window.arrival:
             budget = replace(budget, per_hour=max(1, budget.per_hour - RESERVE))
-        asked = self._catalog.recent_requests(self._flow.project, now)
-        return retry.wait_for_slot(asked, 0, now, budget) > plan.MINUTE
+        recent = self._catalog.recent_requests(self._flow.project, now)
+        return retry.wait_for_slot(recent, 0, now, budget) > plan.MINUTE
 
     def on_result(self, result: Result) -> None:
         """Learn from how a window ended; put a day that failed by its own events in backoff."""
@@ -205,17 +198,17 @@ class IncrementalSync:
             if result.error is None:
                 self._failures.pop(day, None)
                 self._backoffs.pop(day, None)
-                if self._is_in_vain(day):
+                if self._stays_due(day):
                     self._backoffs[day] = min(self._next_tick(now), now + plan.FULL_DAY)
             elif not isinstance(result.error, RateLimited | Refused) and len(window.days) == 1:
                 self._failures[day] += 1
                 self._backoffs[day] = now + due_windows.backoff(self._failures[day])
                 self._sizes.failed(window)
 
-    def _is_in_vain(self, day: date) -> bool:
-        """Tell whether another pull of `day` would be in vain, for Mixpanel's clock is not ours.
+    def _stays_due(self, day: date) -> bool:
+        """Return whether `day` stays due after its pull, because Mixpanel's clock is behind ours.
 
-        Judged by the tick at which the pull was planned: a later one makes the day due again.
+        Judged by the tick at which the pull was planned: a later tick makes the day due again.
         Without a schedule every moment is a tick, and one pull is enough.
         """
         schedule = self._flow.schedule
@@ -231,13 +224,13 @@ class IncrementalSync:
         return (schedule and plan.next_tick(schedule, moment)) or moment + plan.FULL_DAY
 
     def give_up(self) -> int:
-        """Hand out no window until the next tick; no day is lost by that."""
+        """Hand out no more windows; the days stay due at the next tick."""
         self._over = True
         return 0
 
     def _on_update(self, update: RunUpdate) -> None:
         self._turn.idle = isinstance(update, Waiting)
-        if self._turn.idle and self._turn.asked:
+        if self._turn.idle and self._turn.stop_requested:
             raise KeyboardInterrupt
         self._report(update)
 
@@ -254,19 +247,13 @@ def due_now(
     dataset: Dataset,
     now: int,
     events_per_day: float | None,
-    rests: Mapping[date, int],
+    backoffs: Mapping[date, int],
     sizes: splitting.Sizes,
 ) -> Iterator[Due]:
     """Yield what is due by the table as it is, the most urgent first."""
-    found = positions.read(flow, dataset, now)
+    found, bounds, cap = positions.read(flow, dataset, now), sizes.bounds, sizes.cap
     return due_windows.due(
-        flow,
-        found,
-        now,
-        events_per_day=events_per_day,
-        backoffs=rests,
-        bounds=sizes.bounds,
-        cap=sizes.cap,
+        flow, found, now, events_per_day=events_per_day, backoffs=backoffs, bounds=bounds, cap=cap
     )
 
 
@@ -282,7 +269,7 @@ def failed_days(
 ) -> tuple[Counter[date], dict[date, int]]:
     """Return the failures in a row of each day, and the end of its backoff in ms.
 
-    Read from the run history; without it such a day is requested a little sooner. A run that
+    Read from the run history: where that is lost, the day is requested a little sooner. A run that
     failed later than `now` had a clock that was ahead, and does not count.
     """
     failures, last, good = Counter[date](), dict[date, int](), set[date]()
@@ -294,7 +281,7 @@ def failed_days(
             good.update(days)
         elif run.status == FAILED and len(run.window.days) == 1:
             own = _by_own_fault(run)
-            if run.error == KILLED:  # once may be anything; twice, a day too large for memory
+            if run.error == KILLED:  # twice: the day is perhaps too large for the memory
                 own = bool(killed.intersection(days))
                 killed.update(days)
             if own:
@@ -306,9 +293,9 @@ def failed_days(
 
 
 def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | None:
-    """Return when the last arrival window since `since` began, if another one would be in vain.
+    """Return when the last arrival window since `since` began, if it has to wait for another tick.
 
-    So it is if that window failed, or Mixpanel's clock, behind ours, cut it off. Read from the
+    It has to if it failed, or was cut off by Mixpanel's clock, which is behind ours. Read from the
     history, since each sync of a flow is a process.
     """
     until = plan.latest(now)
@@ -316,14 +303,13 @@ def _arrival_ended(flow: Flow, catalog: Catalog, since: int, now: int) -> int | 
         if run.started_at < since:
             break
         if run.window.arrival and not run.is_stopped:
-            in_vain = run.status == FAILED or run.clock_ahead
-            return run.started_at if in_vain else None
+            return run.started_at if run.status == FAILED or run.clock_ahead else None
     return None
 
 
 def _by_own_fault(run: RunRecord) -> bool:
-    """Tell whether a run failed by its events: those that came, or their processing."""
-    if run.failure and run.failure[0] == CODE_COPY:  # the answer began, and was cut off
+    """Return whether a run failed by its events: by their number or their processing."""
+    if run.failure and run.failure[0] == CODE_COPY:  # the response began, and was cut off
         return run.result.bytes_read > 0
     return run.result.lines > 0
 
@@ -350,9 +336,9 @@ def check_kind(flow: Flow, dataset: Dataset) -> None:
 def _record(flow: Flow, catalog: Catalog, now: int, error: EtlError) -> None:
     """Record a sync that could not start as a failed run."""
     today = latest_day(now, flow.connection.zone)
-    # An empty span: it is no failure of that day, and puts it in no backoff.
+    # An empty span of arrival: this is no failure of that day, and puts the day in no backoff.
     id_, window = str(uuid4()), Window(today, today, (now, now))
-    if asked := catalog.history(flow.name, SCHEDULED):
-        id_, window = asked[-1].id, asked[-1].window
+    if scheduled := catalog.history(flow.name, SCHEDULED):
+        id_, window = scheduled[-1].id, scheduled[-1].window
     run = Run(id_, flow.name, window, str(ULID()), now)
     catalog.save(run_records.not_started(flow, canonical(flow.dataset), run, error, now))

@@ -1,7 +1,4 @@
-"""Counts events of a whole-day pull that arrival windows should have brought before.
-
-It compares keys of the table with keys of staged files and changes neither.
-"""
+"""Count events of a whole-day pull that arrival windows should have brought before."""
 
 from collections.abc import Iterable, Mapping
 from datetime import date
@@ -28,12 +25,12 @@ def count(
     staged: StagedRun,
     held: Mapping[date, DayContents],
 ) -> int:
-    """Count the events that are new to the table although an arrival window was due to bring them.
+    """Count the events that are new to the table although an arrival window should have had them.
 
-    An event counts if it has an `$insert_id` to be compared by and Mixpanel processed it after the
-    first arrival window began, at most `lookback_days` after its day, and too long before the high
-    watermark for the overlap to bring it. Days that were undone do not count: arrival windows may
-    have brought what their pull restores. Uses 8 bytes of memory a row of the table (P6).
+    An event counts if it has an `$insert_id`, and Mixpanel processed it after the first arrival
+    window began, at most `lookback_days` after its day, and earlier than the overlap before the
+    high watermark. Events of undone days do not count: arrival windows may have brought them. Uses
+    8 bytes of memory a row of the table (P6).
     """
     start = dataset.position(app_id(flow, START))
     if start is None or window.before is None or not staged.keys:
@@ -46,18 +43,18 @@ def count(
         late = day_over(day, flow.connection.zone) + flow.lookback_days * schedule.FULL_DAY
         until = min(late, window.before - flow.overlap_minutes * schedule.MINUTE)
         keys = staged.keys[:-1]
-        had = _fingerprints(dataset.read(day, keys))
+        known = _fingerprints(dataset.read(day, keys))
         for columns in dataset.read_files([staged.directory / path for path in files], staged.keys):
-            found += _new(columns, had, start, until)
+            found += _new(columns, known, start, until)
     return found
 
 
-def _new(columns: list[Any], had: Any, start: int, until: int) -> int:
-    """Count the rows that are not among `had` and were processed from `start` to `until` (ms)."""
+def _new(columns: list[Any], known: Any, start: int, until: int) -> int:
+    """Count the rows that are not among `known` and were processed from `start` to `until` (ms)."""
     *keys, moments = columns
     due = pc.and_(pc.greater_equal(moments, start), pc.less(moments, until))
     due = pc.and_(due, keys[3].is_valid()).fill_null(False).to_numpy(zero_copy_only=False)
-    return int(np.count_nonzero(due & ~np.isin(fingerprints(keys), had)))
+    return int(np.count_nonzero(due & ~np.isin(fingerprints(keys), known)))
 
 
 def _fingerprints(parts: Iterable[list[Any]]) -> Any:

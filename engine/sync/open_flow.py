@@ -1,19 +1,18 @@
 """Open what a flow names: its mapping set, its schema and its table, or raise InputError."""
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from engine.config.shipped_files import find
 from engine.errors import InputError
 from engine.model.flow import Flow
 
-if TYPE_CHECKING:  # they bring Arrow, which no --help waits for
+if TYPE_CHECKING:  # they import Arrow, which would delay every --help
     from engine.dataset.dataset import Dataset
     from engine.sync.pull import Rules
 
 
 def rules_of(flow: Flow) -> "Rules":
-    """The mapping set and the schema of `flow`; every misfit shows before the first request."""
+    """Return the mapping set and the schema of `flow`, compiled so that every mistake is found."""
     from engine.sync.pull import Rules
     from engine.transform.schema import Schema
 
@@ -22,7 +21,7 @@ def rules_of(flow: Flow) -> "Rules":
     for kind, wanted in (("mapping", flow.mapping), ("schema", flow.schema)):
         try:
             found[kind] = find(kind, wanted) if isinstance(wanted, str) else wanted
-            if kind == "schema" and wrong:  # what is wrong with it shows although nothing can fit
+            if kind == "schema" and wrong:  # so that the error names its mistakes as well
                 Schema.parse(*found[kind])
         except InputError as error:
             wrong.append(str(error))
@@ -34,7 +33,7 @@ def rules_of(flow: Flow) -> "Rules":
 
 
 def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
-    """The table of `flow`, as far as it is there."""
+    """Return the table of `flow`, which need not exist."""
     from engine.dataset.dataset import Dataset
     from engine.dataset.storage.local import local_path
     from engine.sync.pull import table_schema
@@ -45,8 +44,3 @@ def dataset_of(flow: Flow, rules: "Rules") -> "Dataset":
         raise InputError(
             f"The dataset {flow.dataset} cannot be used ({error.strerror}). Give another directory."
         ) from error
-
-
-def now() -> int:
-    """In ms since the epoch."""
-    return time.time_ns() // 1_000_000

@@ -1,16 +1,10 @@
 """Options of a sync: workers, days per request, retries, rate limit, timeouts and clock."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
-from engine.model import retry
-
-
-def wall_clock() -> int:
-    """Return the time in ms since the epoch."""
-    return time.time_ns() // 1_000_000
+from engine.model import clock, retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,4 +21,4 @@ class Options:
     retry_policy: retry.RetryPolicy = retry.DEFAULT_RETRY_POLICY
     rate_limit: retry.RateLimit = retry.DEFAULT_RATE_LIMIT
     timeouts: Timeouts = DEFAULT_TIMEOUTS
-    now: Callable[[], int] = wall_clock
+    now: Callable[[], int] = clock.now

@@ -1,11 +1,10 @@
-"""One window of a flow, from the request to files that are ready to be committed.
+"""Pull one window of a flow: from the request to files that are ready to be committed.
 
-A record's whole way is the loop in `pull`. It knows no schedule, no retry and no other run.
+The loop in `pull` is the whole way of an event.
 """
 
 import gc
 import json
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -27,6 +26,7 @@ from engine.mapping.unfound_sources import Names, unfound
 from engine.mixpanel import client
 from engine.mixpanel.responses import quote
 from engine.model.batch import Batch, Tally
+from engine.model.clock import now
 from engine.model.day_borders import Borders
 from engine.model.flow import Connection
 from engine.model.window import DAY, Window
@@ -58,7 +58,7 @@ class Rules:
         return _compile(*(json.dumps(each) for each in (self.mapping, self.schema)))
 
     def key_columns(self) -> list[tuple[str, ...]]:
-        """Return the table's columns that tell events apart; empty if one of them is missing."""
+        """Return the columns of the four parts of the key; empty if one of them is missing."""
         return self.compile()[1].key_columns
 
 
@@ -82,13 +82,13 @@ def table_schema(rules: Rules) -> pa.Schema:
 class StagedRun:
     """The result of a pull, ready to be committed. Times in ms since the epoch.
 
-    window       what was pulled: it may end sooner than what was asked for, see `ServerClock`
+    window       the window that was pulled: `ServerClock` may have cut its end off
     directory    where the files are
     answered_at  Mixpanel's clock at its first response; None if no response named it
     keys         the columns of the four parts of the key and of the moment of processing; empty
                  if one of them is missing
     unfound      a sentence for each rule that found nothing while a property of a near name came
-    borders      what the rows tell of the project's days; None for an arrival window
+    borders      where the rows lie around the project's days; None for an arrival window
     left_out     rejected lines that a replay did not read: their days were pulled again
     """
 
@@ -106,7 +106,7 @@ class StagedRun:
 
 
 class _Stages:
-    """The stages of one pull, compiled, and what they found so far."""
+    """The stages of one pull, compiled, and their counts."""
 
     def __init__(self, task: PullTask, tally: Tally, clock: ServerClock) -> None:
         schema, compiled = Rules(task.mapping, task.schema).compile()
@@ -176,7 +176,7 @@ def pull(
     help to decode. Raises EtlError with the tally so far: nothing of it may be committed (P1).
     """
     tally, clock = Tally(), ServerClock(task)
-    started, copied, left_out = _now(), None, [0]
+    started, copied, left_out = now(), None, [0]
     connection, directory = task.connect(credentials), Path(task.directory)
     try:
         with disk_error(f"write in {directory.parent}"), _no_collector():
@@ -195,7 +195,7 @@ def pull(
                     stages.validate(batch)
                     _write(writer, batch, stages.mapping)
                     on_progress(tally)
-                copied = _now()
+                copied = now()
                 window = clock.window
                 reader.close()  # its core and its memory are wanted for Parquet
                 staged = writer.finish(_existing_keys(task, stages.mapping, window))
@@ -258,7 +258,7 @@ def _add_files(tally: Tally, staged: StagedBatch) -> None:
 
 
 def _count(tally: Tally, batch: Batch) -> None:
-    """Count what the stages found wrong in `batch`; rows are counted from the files, at the end."""
+    """Count rejects and warnings of `batch`; rows are counted from the files, at the end."""
     tally.warnings += len(batch.uncast)
     tally.clamped += len(batch.clamped)
     for reject in batch.rejects:
@@ -300,7 +300,6 @@ def _leave_rejects(batch: Batch, window: Window, tally: Tally) -> None:
 
 
 def _rows(files: Sequence[StagedFile]) -> Counter[date]:
-    """Return the number of rows of each day."""
     rows = Counter[date]()
     for file in files:
         rows[file.day] += file.rows
@@ -356,7 +355,3 @@ def _no_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

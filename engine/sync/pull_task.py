@@ -1,17 +1,15 @@
 """What one pull needs, as data for any process; credentials travel apart from it (P7)."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model.flow import Connection, Flow, Run, Secret
-from engine.model.window import Window
 from engine.sync.reject_limits import Tolerance
 from engine.sync.rejected_lines import RejectedLines
 
-Json = dict[str, Any]
 Document = tuple[str, Any]  # the name of a mapping set or a schema, and its JSON document
 
 
@@ -43,7 +41,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class PullTask:
-    """One pull as data: JSON holds all of it, and no secret is part of it (P7).
+    """One pull as data: JSON can hold all of it, and no secret is part of it (P7).
 
     connection  the name of the connection; `host`, `project_id` and `timezone` are its own
     directory   where the pull writes its files
@@ -71,13 +69,7 @@ class PullTask:
 
     @classmethod
     def of(
-        cls,
-        flow: Flow,
-        mapping: Document,
-        schema: Document,
-        run: Run,
-        directory: Path,
-        **more: Any,
+        cls, flow: Flow, mapping: Document, schema: Document, run: Run, directory: Path, **more: Any
     ) -> "PullTask":
         """Describe the pull of `run`; `more`: fields that have defaults."""
         connection = flow.connection
@@ -100,41 +92,7 @@ class PullTask:
 
     def connect(self, credentials: Credentials) -> Connection:
         """Return the connection that the requests of this pull use."""
+        name, password = credentials.username, credentials.password
         return Connection(
-            self.host,
-            credentials.username,
-            credentials.password,
-            self.project_id,
-            self.timezone,
-            self.connection,
+            self.host, name, password, self.project_id, self.timezone, self.connection
         )
-
-    def as_json(self) -> Json:
-        """Return the task as JSON can hold it; `from_json` is the way back."""
-        value = {field.name: getattr(self, field.name) for field in fields(self)}
-        run = {field.name: getattr(self.run, field.name) for field in fields(self.run)}
-        return value | {
-            "run": run | {"window": self.run.window.as_json()},
-            "events": list(self.events),
-            "mapping": list(self.mapping),
-            "schema": list(self.schema),
-            "tolerance": asdict(self.tolerance),
-            "timeouts": asdict(self.timeouts),
-            "rejects": self.rejects and self.rejects.as_json(),
-        }
-
-    @classmethod
-    def from_json(cls, value: Json) -> "PullTask":
-        """Return the task that `as_json` wrote."""
-        run = value["run"]
-        rejects = value["rejects"]
-        read: Json = {
-            "run": Run(**run | {"window": Window.from_json(run["window"])}),
-            "events": tuple(value["events"]),
-            "mapping": tuple(value["mapping"]),
-            "schema": tuple(value["schema"]),
-            "tolerance": Tolerance(**value["tolerance"]),
-            "timeouts": Timeouts(**value["timeouts"]),
-            "rejects": RejectedLines.from_json(rejects) if rejects else None,
-        }
-        return cls(**value | read)

@@ -1,7 +1,7 @@
 """Judge whether the rejects of a window are within its flow's tolerance, day by day. Pure.
 
-The `time` of a rejected line gives its day. A line without one lies between the days of its
-neighbours, as long as the days of a response are in order.
+The `time` of a rejected line gives its day. If the days of a response are in order, a line without
+`time` is of a day between those of its neighbours.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ class RejectDays:
         self._before = self._last = self._first
         self._open: list[int] = []  # the day before each reject without a row behind it so far
         self._between = Counter[tuple[int, int]]()
-        self.told = Counter[date]()
+        self.by_day = Counter[date]()
 
     def add(self, batch: Batch, table: Any) -> None:
         """Count the rejects of a checked batch; `table` has its rows and its rejected rows."""
@@ -76,12 +76,12 @@ class RejectDays:
         return {(_date(low), _date(high)): count for (low, high), count in spans.items() if count}
 
     def _count(self, reject: Reject) -> None:
-        """Count a reject whose day is known, or of which not even the place is known."""
+        """Count a reject whose day is known, or whose place among the rows is unknown."""
         day = self._day(reject)
         if reject.part:  # a line in several parts is one line
             return
         if day is not None:
-            self.told[_date(day)] += 1
+            self.by_day[_date(day)] += 1
         elif reject.stage == "lines":
             self._between[self._first, self._end] += 1
 
@@ -105,21 +105,21 @@ def _date(number: int) -> date:
 class Tolerance:
     """How many rejects a flow tolerates, of a window and of each day: the larger of the two.
 
-    `minimum` holds only where something passed: a day of which nothing passed is not complete,
-    however few its events are. With 0 percent no reject is tolerated.
+    `minimum` applies only where a record passed: a day without one is not complete, however few its
+    events are. With 0 percent no reject is tolerated.
     """
 
     percent: float
     minimum: int
 
     def allows(self, rejected: int, passed: int) -> bool:
-        """Tell whether `rejected` records beside `passed` ones are tolerated."""
+        """Return whether `rejected` records are tolerated if `passed` records passed."""
         if rejected <= (rejected + passed) * self.percent / 100:
             return True
         return self.percent > 0 and passed > 0 and rejected <= self.minimum
 
     def reason(self, rejected: int, passed: int) -> str:
-        """Say why `rejected` records beside `passed` ones are too many, to end a sentence with."""
+        """Return the end of a sentence: why `rejected` records are too many."""
         if self.percent <= 0:
             return "and this flow tolerates no reject"
         if not passed and rejected <= self.minimum:
@@ -139,7 +139,7 @@ def judge(
     `rows`: the number of rows of each day. A reject without a day counts for each day that it may
     be of. Sets `tally.reject_days`.
     """
-    told = tally.reject_days = rejects.told
+    by_day = tally.reject_days = rejects.by_day
     spans = rejects.finish()
     if not tally.rejected:
         return
@@ -147,23 +147,25 @@ def judge(
     if not tolerance.allows(tally.rejected, passed):
         raise TooManyRejects(
             f"{tally.rejected:,} of {tally.lines:,} records of {window} were rejected "
-            f"({_codes(tally)}){_worst(told, window)}, {tolerance.reason(tally.rejected, passed)}. "
-            f"{UNCHANGED}"
+            f"({_codes(tally)}){_worst(by_day, window)}, "
+            f"{tolerance.reason(tally.rejected, passed)}. {UNCHANGED}"
         )
     if window.arrival or window.from_date == window.to_date:
         return
 
     def most(day: date) -> int:
         if not rows.get(day):  # P3: no day without a row is complete while lines may be its own
-            return told[day] + sum(spans.values())
-        return told[day] + sum(count for (low, high), count in spans.items() if low <= day <= high)
+            return by_day[day] + sum(spans.values())
+        return by_day[day] + sum(
+            count for (low, high), count in spans.items() if low <= day <= high
+        )
 
-    bad = [day for day in told if not tolerance.allows(told[day], rows.get(day, 0))]
+    bad = [day for day in by_day if not tolerance.allows(by_day[day], rows.get(day, 0))]
     doubtful = [day for day in window.days if not tolerance.allows(most(day), rows.get(day, 0))]
     if not doubtful:
         return
     day = (bad or doubtful)[0]
-    count, of_day = (told if bad else {day: most(day)})[day], rows.get(day, 0)
+    count, of_day = (by_day if bad else {day: most(day)})[day], rows.get(day, 0)
     error = TooManyRejects(
         f"{tally.rejected:,} records were rejected ({_codes(tally)}), and {count:,} of them "
         f"{'are' if bad else 'may be'} of {day}, {tolerance.reason(count, of_day)}. {UNCHANGED}"
@@ -172,11 +174,10 @@ def judge(
     raise error
 
 
-def _worst(told: Counter[date], window: Window) -> str:
-    """Name the day with the most rejects of a window of several days."""
-    if window.arrival or window.from_date == window.to_date or not told:
+def _worst(by_day: Counter[date], window: Window) -> str:
+    if window.arrival or window.from_date == window.to_date or not by_day:
         return ""
-    day, count = told.most_common(1)[0]
+    day, count = by_day.most_common(1)[0]
     return f", {count:,} of them of {day}"
 
 

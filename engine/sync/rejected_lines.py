@@ -1,7 +1,4 @@
-"""The rejected lines of a batch, read from the files beside the table.
-
-It knows the files of one batch alone, and neither the table nor a flow.
-"""
+"""The rejected lines of a batch, read from the batch's files beside the table."""
 
 import json
 from collections.abc import Generator, Iterator
@@ -33,7 +30,7 @@ class RejectedLines:
     current: frozenset[date]
 
     def read(self, left_out: list[int]) -> Generator[bytes, None, None]:
-        """Yield the lines of `current` days as bytes; add the count of the others to `left_out`."""
+        """Yield the lines of `current` days; add the number of other lines to `left_out`."""
         all_current = self.current == set(self.days)
 
         def is_current(entry: Json) -> bool:
@@ -45,10 +42,7 @@ class RejectedLines:
         yield from _chunks(filter(is_current, entries(Path(self.folder))))
 
     def _day(self, entry: Json) -> date | None:
-        """Return the day of a rejected line; None if it is not certain.
-
-        Mixpanel exported the line under one of the batch's days, and only its `time` can say which.
-        """
+        """Return the day of a rejected line, by its `time`; None if it is not certain."""
         if len(self.days) == 1:
             return self.days[0]
         try:
@@ -57,20 +51,6 @@ class RejectedLines:
         except (ValueError, KeyError, TypeError, OverflowError):
             return None
         return day if day in self.days else None
-
-    def as_json(self) -> Json:
-        """Return the value as JSON can hold it; `from_json` is the way back."""
-        return {
-            "folder": self.folder,
-            "days": [day.isoformat() for day in self.days],
-            "current": sorted(day.isoformat() for day in self.current),
-        }
-
-    @classmethod
-    def from_json(cls, value: Json) -> "RejectedLines":
-        """Return the value that `as_json` wrote."""
-        days, current = (map(date.fromisoformat, value[name]) for name in ("days", "current"))
-        return cls(value["folder"], tuple(days), frozenset(current))
 
 
 def entries(folder: Path) -> Iterator[Json]:

@@ -1,8 +1,8 @@
 """Which rejects of a table still matter, and the replay of a batch as a source of one window.
 
 A reject matters until its batch was replayed or its day was pulled again: the newer pull has the
-same line, as a row or as a reject of its own, so that a replay of the old one could double a row
-(P4). Both are read from the table's positions. It knows no command line.
+same line, as a row or as a reject, so that a replay of the older line could double a row (P4). Both
+are read from the table's positions.
 """
 
 import json
@@ -38,34 +38,32 @@ UNKNOWN = "unknown"  # written by a version that left no manifest
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A batch that has rejects. `current`: those of its days that were not pulled since."""
+    """A batch that has rejects. `current`: those of its days that were not pulled again."""
 
     batch_id: str
-    note: BatchManifest | None
+    manifest: BatchManifest | None
     current: frozenset[date]
     replayed: bool
 
     @property
     def state(self) -> str:
-        """Return what can be done about its rejects."""
-        if self.note is None:
+        """Return what can be done with the rejects: REPLAYABLE, or why they cannot be replayed."""
+        if self.manifest is None:
             return UNKNOWN
-        if self.replayed:
-            return REPLAYED
-        if not self.current:
-            return SUPERSEDED
-        return REPLAYABLE if self.note.committed else FAILED
+        if self.replayed or not self.current:
+            return REPLAYED if self.replayed else SUPERSEDED
+        return REPLAYABLE if self.manifest.committed else FAILED
 
     def as_json(self) -> Json:
         """Return the batch as JSON can hold it."""
-        note = self.note.as_json() if self.note else {}
-        shown = {name: note.get(name) for name in ("flow", "window", "rejected", "codes")}
+        manifest = self.manifest.as_json() if self.manifest else {}
+        shown = {name: manifest.get(name) for name in ("flow", "window", "rejected", "codes")}
         current = sorted(map(str, self.current))
         return {"batch": self.batch_id, "state": self.state, **shown, "current_days": current}
 
 
 def pending(dataset: Dataset) -> list[Rejected]:
-    """Return the batches whose rejects still matter, the newest first. Reads no reject."""
+    """Return the batches whose rejects still matter, the newest first. No reject is read."""
     _check_place(dataset)
     sums = pulled(dataset)
     batches = (each for each in dataset.batches if _has(dataset, each))
@@ -74,7 +72,7 @@ def pending(dataset: Dataset) -> list[Rejected]:
 
 
 def find(dataset: Dataset, batch_id: str) -> Rejected:
-    """Return the batch of that id; InputError if there is none, or it has no rejects."""
+    """Return the batch `batch_id`; InputError if it does not exist or has no rejects."""
     _check_place(dataset)
     batches = dataset.batches
     if batch_id not in batches:  # only an entry of the folder is used as a path
@@ -103,30 +101,25 @@ def _has(dataset: Dataset, batch_id: str) -> bool:
 
 
 def _judged(dataset: Dataset, batch_id: str, sums: Counter[str]) -> Rejected:
-    note = _note(dataset, batch_id)
-    if note is None:
-        return Rejected(batch_id, None, frozenset(), replayed=False)
-    current = {day for day, left in note.days.items() if sums[day.isoformat()] == left}
-    replayed = dataset.position(_app_id(note, batch_id)) is not None
-    return Rejected(batch_id, note, frozenset(current), replayed)
-
-
-def _note(dataset: Dataset, batch_id: str) -> BatchManifest | None:
     path = dataset.batch_directory(batch_id) / layout.MANIFEST
     try:
         with disk_error(f"read {path}"):
-            return BatchManifest.from_json(json.loads(path.read_bytes())) if path.exists() else None
-    except (ValueError, KeyError, TypeError, AttributeError):  # nor does one that is damaged
-        return None
+            content = path.read_bytes() if path.exists() else b"null"
+        manifest = BatchManifest.from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError):  # missing or damaged
+        return Rejected(batch_id, None, frozenset(), replayed=False)
+    current = {day for day, left in manifest.days.items() if sums[day.isoformat()] == left}
+    replayed = dataset.position(_app_id(manifest, batch_id)) is not None
+    return Rejected(batch_id, manifest, frozenset(current), replayed)
 
 
-def _app_id(note: BatchManifest, batch_id: str) -> str:
-    """Return the position that says whether a batch was replayed."""
-    return f"{note.flow}/replay/{batch_id}"
+def _app_id(manifest: BatchManifest, batch_id: str) -> str:
+    """Return the app id of the position that a replay of the batch sets."""
+    return f"{manifest.flow}/replay/{batch_id}"
 
 
 class Replay:
-    """Brings the rejects of a batch that pass by now into the table."""
+    """Brings those rejects of a batch that now pass into the table."""
 
     def __init__(
         self,
@@ -136,20 +129,20 @@ class Replay:
         catalog: Catalog,
         report: Callable[[RunUpdate], None] = lambda _: None,
     ) -> None:
-        # Every line of it was rejected once: no share of rejects is too large.
+        # Every line was rejected before: no share of rejects is too large.
         self._flow = replace(flow, partial_ingestion_percent=100)
         self._dataset = dataset
         self._runner = Runner(self._flow, rules, dataset, catalog, Options(), report)
         self.left_out = 0  # lines of days that were pulled again
 
     def run(self, batch_id: str) -> RunRecord:
-        """Replay a batch, once and never again; return the record of the run.
+        """Replay a batch, which is possible once; return the record of the run.
 
-        What fails again becomes the rejects of the run's own batch. Raises InputError for a batch
-        that cannot be replayed, nothing for a run that fails: its record says so. What ends the
-        program leaves everything as it was, or is committed (P2, P8).
+        Lines that fail again become rejects of the run's batch. Raises InputError for a batch that
+        cannot be replayed; a run that fails raises nothing: its record has the error. If the
+        program ends early, the table is as before or has the commit (P2, P8).
         """
-        find(self._dataset, batch_id)  # before a lock leaves its trace where no table is
+        find(self._dataset, batch_id)  # a lock would create the folder of a table that is missing
         with self._runner.prepared():
             replayed = self._opened(batch_id)
             (record,) = self._runner.run(replayed, replayed)
@@ -157,7 +150,7 @@ class Replay:
             return record
 
     def _opened(self, batch_id: str) -> "_ReplayedBatch":
-        """Return a batch that can be replayed; InputError for any other, with the way on."""
+        """Return a batch that can be replayed; InputError for any other, with what to do."""
         found = find(self._dataset, batch_id)
         again = "pull its days again, with backfill --force"
         reasons = {
@@ -169,47 +162,42 @@ class Replay:
         }
         if found.state in reasons:
             raise InputError(f"Batch {batch_id} {reasons[found.state]}. Nothing was done.")
-        assert found.note
-        if found.note.flow != self._flow.name:
+        assert found.manifest
+        if found.manifest.flow != self._flow.name:
             raise InputError(
-                f'Batch {batch_id} is of the flow "{found.note.flow}", not of '
+                f'Batch {batch_id} is of the flow "{found.manifest.flow}", not of '
                 f'"{self._flow.name}": give its --config and --flow. Nothing was done.'
             )
         folder = rejects_folder(self._dataset, batch_id)
-        rejects = RejectedLines(str(folder), tuple(found.note.days), found.current)
+        rejects = RejectedLines(str(folder), tuple(found.manifest.days), found.current)
         if not any(rejects.read([0])):
             raise InputError(
                 f"Batch {batch_id} has no line that is certainly of a day which nobody pulled "
                 f"since: {again}. Nothing was done."
             )
-        return _ReplayedBatch(batch_id, found.note, rejects)
+        return _ReplayedBatch(batch_id, found.manifest, rejects)
 
 
 class _ReplayedBatch:
     """A source of one window, and the policy by which it is committed."""
 
-    def __init__(self, batch_id: str, note: BatchManifest, rejects: RejectedLines) -> None:
-        self.rejects = rejects
-        self.left_out = 0
-        self._batch_id = batch_id
-        self._note = note
-        # The batch's own lines, and no others.
-        window = replace(note.window, overlap=0, doubtful=0, again=False)
-        self._windows = [window]
+    def __init__(self, batch_id: str, manifest: BatchManifest, rejects: RejectedLines) -> None:
+        self.rejects, self.left_out = rejects, 0
+        self._batch_id, self._manifest = batch_id, manifest
+        # Only the lines of the batch.
+        self._windows = [replace(manifest.window, overlap=0, doubtful=0, again=False)]
 
     def next_window(self) -> Window | None:
-        """Return the window of the batch, once."""
         return self._windows.pop() if self._windows else None
 
     def on_result(self, result: Result) -> None:
-        """Do nothing: there is no other window."""
+        pass  # the batch has one window
 
     def give_up(self) -> int:
-        """Return 0: no day is left."""
-        return 0
+        return 0  # days left
 
     def plan(self, run: Run, staged: StagedRun) -> Planned:
-        """Add the rows, and set that the batch was replayed, in one commit (P2)."""
+        """Add the rows, and set the position of the replay, in one commit (P2)."""
         tally = staged.tally
         self.left_out = staged.left_out
         if tally.rejected == tally.lines:
@@ -218,17 +206,16 @@ class _ReplayedBatch:
                 f"None of the {tally.lines:,} rejected lines of batch {self._batch_id} passes "
                 f"({why}). Nothing was changed: mend the mapping or the schema, and replay it then."
             )
-        return {}, {_app_id(self._note, self._batch_id): run.started_at}
+        return {}, {_app_id(self._manifest, self._batch_id): run.started_at}
 
     def misaligned(self, run: Run, staged: StagedRun) -> None:
-        """Return None: the rows that a replay adds do not tell how the project's days begin."""
+        return None  # the rows of a replay do not show when the project's days begin
 
     def manifest(
         self, run: Run, tally: Tally, positions_set: Mapping[str, int] | None
     ) -> BatchManifest:
-        """Describe the lines that were rejected again as rejects of the first batch's days."""
-        return replace(self._note, rejected=tally.rejected, codes=dict(tally.reject_codes))
+        """Describe lines that were rejected again as rejects of the days of the first batch."""
+        return replace(self._manifest, rejected=tally.rejected, codes=dict(tally.reject_codes))
 
     def empty_days(self, run: Run, staged: StagedRun) -> list[date]:
-        """Return no day: rejected lines do not tell which days are empty."""
-        return []
+        return []  # rejected lines do not show which days are empty

@@ -1,7 +1,8 @@
 """Slots of a project's rate limit, acquired from the request ledger for the runs of one flow."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 
 from engine.catalog.database import Catalog
 from engine.model import retry, schedule
@@ -21,11 +22,8 @@ class RequestSlots:
         report: Callable[[RunUpdate], None],
         in_flight: Callable[[], int],
     ) -> None:
-        self._catalog = catalog
-        self._project = project
-        self._options = options
-        self._report = report
-        self._in_flight = in_flight
+        self._catalog, self._project, self._options = catalog, project, options
+        self._report, self._in_flight = report, in_flight
 
     def acquire(self, run: Run, now: int) -> float:
         """Acquire a slot at `now` (ms), and return 0; or report and return the seconds to wait."""
@@ -44,15 +42,13 @@ class RequestSlots:
             time.sleep(min(pause / 1000, 0.5))
 
     def release(self, at: int) -> None:
-        """Give the slot that was acquired at `at` (ms) back: its request never left."""
+        """Free the slot that was acquired at `at` (ms), for a request that was not sent."""
         self._catalog.release(self._project, at)
 
     def _acquire(self, now: int) -> int:
-        def wait_for(requests: Sequence[int]) -> int:
-            limit = self._options.rate_limit
-            return retry.wait_for_slot(requests, self._in_flight(), now, limit)
-
-        return self._catalog.acquire(self._project, now, wait_for)
+        limit, running = self._options.rate_limit, self._in_flight()
+        wait = partial(retry.wait_for_slot, in_flight=running, now=now, limit=limit)
+        return self._catalog.acquire(self._project, now, wait)
 
     def _report_wait(self, run: Run, pause: int) -> None:
         self._report(Waiting(run, pause / 1000, "Mixpanel's hourly budget is used up"))

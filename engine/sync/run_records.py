@@ -1,4 +1,4 @@
-"""Make the record of a run at each of its turns: requested, started, ended."""
+"""Make the record of a run when it is requested, when it starts and when it ends."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -6,21 +6,14 @@ from typing import TYPE_CHECKING, Any
 from engine.catalog import version_0_1
 from engine.catalog.database import Catalog
 from engine.errors import EtlError
+from engine.model import run_record
 from engine.model.batch import Tally
 from engine.model.flow import Flow, Run, source_id, target_id
-from engine.model.run_record import (
-    FAILED,
-    IN_PROGRESS,
-    SCHEDULED,
-    STOPPED,
-    SUCCESS,
-    RunRecord,
-    Status,
-)
+from engine.model.run_record import FAILED, IN_PROGRESS, SCHEDULED, SUCCESS, RunRecord
 from engine.model.schedule import TOLERANCE
 from engine.model.window import Window
 
-if TYPE_CHECKING:  # the control plane lists runs without what pulls them
+if TYPE_CHECKING:  # they import Arrow, which the control plane does without
     from engine.dataset.dataset import Dataset
     from engine.sync.pull import StagedRun
 
@@ -28,7 +21,7 @@ Json = dict[str, Any]
 
 
 def scheduled(flow: Flow, dataset: str, run: Run, params: Json) -> RunRecord:
-    """Return the record of a run that was requested, and starts as soon as its flow has a turn."""
+    """Return the record of a run that was requested and waits for a turn of its flow."""
     record = _record(flow, dataset, run, SCHEDULED, run.started_at, params=params)
     return replace(record, activities_at=None)
 
@@ -40,7 +33,7 @@ def withdraw(catalog: Catalog, flow: str, at: int, why: str) -> None:
 
 
 def complete_arrivals(catalog: Catalog, flow: Flow, at: int) -> None:
-    """Record that the requested arrival windows succeeded: all of their events are here already."""
+    """Record success of the requested arrival windows: the table has their events already."""
     for requested in catalog.history(flow.name, SCHEDULED, limit=-1):
         if requested.window.arrival:
             run = Run(requested.id, flow.name, requested.window, "", at)
@@ -55,7 +48,7 @@ def started(flow: Flow, dataset: "Dataset", run: Run, now: int) -> RunRecord:
 
 
 def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "StagedRun", now: int) -> RunRecord:
-    """Return the record of a run that is committed, or is about to be."""
+    """Return the record of a run whose commit is made, or is about to be made."""
     ahead = 0 if staged.answered_at is None else run.started_at - staged.answered_at
     return _record(
         flow,
@@ -69,7 +62,7 @@ def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "StagedRun", now
         promotion_completed=now,
         tally=staged.tally,
         batch_folder=str(dataset.batch_directory(run.batch_id)),
-        clock_ahead=ahead if ahead > TOLERANCE else 0,  # a response comes late, and never early
+        clock_ahead=ahead if ahead > TOLERANCE else 0,  # a response is late, never early
         unfound=tuple(staged.unfound),
     )
 
@@ -77,9 +70,9 @@ def succeeded(flow: Flow, dataset: "Dataset", run: Run, staged: "StagedRun", now
 def failed(
     flow: Flow, dataset: "Dataset", run: Run, error: EtlError, now: int, more: str = ""
 ) -> RunRecord:
-    """Return the record of a run that ended with `error`; its diagnostics are written already.
+    """Return the record of a run that ended with `error`; `more`: a sentence to add to the error.
 
-    `more`: a sentence to end the error's with.
+    The diagnostics of the batch must be written already.
     """
     batch = dataset.batch_directory(run.batch_id)
     return _record(
@@ -100,33 +93,25 @@ def failed(
 
 def not_started(flow: Flow, dataset: str, run: Run, error: EtlError, now: int) -> RunRecord:
     """Return the record of a run that failed before it could read its table."""
-    return _record(
-        flow,
-        dataset,
-        run,
-        FAILED,
-        now,
-        copy_started=now,
-        promotion_completed=now,
-        failure=(error.code, str(error)),
-    )
+    known: Json = {"copy_started": now, "promotion_completed": now}
+    return _record(flow, dataset, run, FAILED, now, failure=(error.code, str(error)), **known)
 
 
 def why_ended(error: BaseException | None) -> str:
-    """Return what the record of a run says of `error`, which ended the program before the run."""
+    """Return the sentence for a run that `error`, or a stop signal (None), cut short."""
     if isinstance(error, EtlError):
         return str(error)
-    if isinstance(error, Exception):  # P7: nobody knows what its text holds
+    if isinstance(error, Exception):  # P7: its text may hold anything
         name = type(error).__name__
         return f"A defect of mixpanel-etl ended the program ({name}); nothing changed."
-    return STOPPED
+    return run_record.STOPPED
 
 
 def unreported(found: Any, dataset: str) -> RunRecord | None:
     """Return the record of a run that a crash hit between its commit and the catalog.
 
-    `found` is what its commit wrote beside its batch: a record, or the flow, payload and window of
-    version 0.1. None if it is of no run, as that of a commit that resets positions, or is damaged.
+    `found` is what the commit wrote beside its batch: a record, or the flow, payload and window of
+    version 0.1. None if it is damaged or of no run, as of a commit that resets positions.
     """
     try:
         if isinstance(found, dict):
@@ -141,23 +126,10 @@ _MOMENTS = ("copy_started", "copy_completed", "promotion_started", "promotion_co
 
 
 def _record(
-    flow: Flow, dataset: str, run: Run, status: Status, now: int, **known: Any
+    flow: Flow, dataset: str, run: Run, status: run_record.Status, now: int, **known: Any
 ) -> RunRecord:
-    start, end = run.window.bounds(flow.connection.zone)
+    bounds, ids = run.window.bounds(flow.connection.zone), (source_id(flow), target_id(flow))
     return RunRecord(
-        run.id,
-        flow.name,
-        dataset,
-        run.window,
-        run.batch_id,
-        status,
-        run.started_at,
-        now,
-        now,
-        start,
-        end,
-        source_id(flow),
-        target_id(flow),
-        diagnostics=flow.diagnostics,
-        **known,
-    )
+        run.id, flow.name, dataset, run.window, run.batch_id, status, run.started_at, now, now,
+        *bounds, *ids, diagnostics=flow.diagnostics, **known,
+    )  # fmt: skip

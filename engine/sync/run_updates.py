@@ -1,11 +1,15 @@
 """What a runner reports while it works, a value each. Pure data."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from engine.errors import EtlError
 from engine.model.flow import Flow, Run
 from engine.model.run_record import RunRecord
+from engine.model.window import Window, consecutive
+
+SHOWN = 3  # spans of days, or names of events, in a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,31 @@ class NoEvents:
     """Mixpanel sent no event of these days; `all`: no other days were pulled."""
 
     flow: Flow
-    days: list[date]
+    days: Sequence[date]
     all: bool
+
+    def __str__(self) -> str:
+        """Return a sentence with the possible causes."""
+        flow = self.flow
+        runs = consecutive(self.days)
+        spans = _some([str(Window(run[0], run[-1])) for run in runs], ", ")
+        said = f"Mixpanel has no event of {spans}"
+        filters = "with your filter" if flow.where else "without a filter"
+        if flow.events and self.all:
+            which = _some([name[:100] for name in flow.events], " or ")
+            these = "this day" if len(self.days) == 1 else "these days"
+            said = f"No event is called {which} on {these}. Mixpanel has none of {spans}"
+        elif flow.events:
+            filters = f"of your events, {filters}"
+        return (
+            f"{said} ({flow.connection.host}, project {flow.connection.project_id}, {filters}). "
+            "If there should be some, check the region, the project, the filter and the dates."
+        )
+
+
+def _some(texts: Sequence[str], between: str) -> str:
+    more = len(texts) - SHOWN
+    return between.join(texts[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Windows -> runs: requests within the rate limit, retries, commits and records.
 
-One process commits; pulls run in it or elsewhere, by an executor. The runner knows neither where
-windows come from nor a command line.
+This process commits; an executor runs the pulls. A `WindowSource` hands out the windows.
 """
 
 import random
@@ -23,13 +22,20 @@ from engine.catalog.database import Catalog
 from engine.config.environment import read_again
 from engine.dataset import positions, single_days
 from engine.dataset.dataset import Dataset
-from engine.errors import DatasetError, EtlError, Refused, RetryableError, WorkerKilled
+from engine.errors import (
+    DatasetError,
+    EtlError,
+    PermanentError,
+    Refused,
+    RetryableError,
+    WorkerKilled,
+)
 from engine.model.batch import Tally
 from engine.model.flow import Flow, Run
 from engine.model.run_record import SCHEDULED, RunRecord
 from engine.model.window import Window
 from engine.sync import missed_events, run_records, splitting
-from engine.sync.attempts import Attempt, Retry, SplitWindow, days_to_blame, decide, tries_before
+from engine.sync.attempts import Attempt, Retry, SplitWindow, decide, tries_before
 from engine.sync.executors import open_executor
 from engine.sync.executors.base import Executor
 from engine.sync.options import Options
@@ -53,13 +59,8 @@ class Runner:
         options: Options,
         report: Callable[[RunUpdate], None] = lambda _: None,
     ) -> None:
-        self._flow = flow
-        self._rules = rules
-        self._dataset = dataset
-        self._catalog = catalog
-        self._options = options
-        self._report = report
-        self._now = options.now
+        self._flow, self._rules, self._dataset, self._catalog = flow, rules, dataset, catalog
+        self._options, self._now, self._report = options, options.now, report
         self._source: WindowSource
         self._commits: CommitPolicy
         self._waiting: list[Attempt] = []
@@ -69,7 +70,7 @@ class Runner:
         )
         self._ending: list[Attempt] = []  # the attempt whose end has no record yet
         self._ended: list[RunRecord] = []
-        self._failures = Counter[date]()  # of split windows: the tries that each day has used up
+        self._failures = Counter[date]()  # tries that each day used up in windows that were split
         self._parts_due = 0.0  # when the parts of a split window may begin, monotonic seconds
         self._killers = set[date]()  # days of windows whose worker was killed
         self._unanswered = 0  # windows in a row that failed for want of a response or a table
@@ -86,18 +87,16 @@ class Runner:
     def run(self, source: WindowSource, commits: CommitPolicy | None = None) -> list[RunRecord]:
         """Pull and commit every window of `source`; return the records of the runs that ended.
 
-        To be called while the dataset is `prepared`. Raises nothing for a run that fails: its
-        record says so. On KeyboardInterrupt running pulls are discarded, and commits stay (P8).
+        The dataset must be `prepared`. A run that fails raises nothing: its record has the error.
+        On KeyboardInterrupt running pulls are discarded, and commits stay (P8).
         """
         self._source = source
-        self._commits = commits or WindowCommits(
-            self._flow, self._rules, self._dataset, self._options
-        )
+        own = WindowCommits(self._flow, self._rules, self._dataset, self._options)
+        self._commits = commits or own
         with ExitStack() as stack:
             stack.push(self._abandon)
-            executor = stack.enter_context(
-                open_executor(self._options.workers, self._advanced, self._slots.wait)
-            )
+            opened = open_executor(self._options.workers, self._advanced, self._slots.wait)
+            executor = stack.enter_context(opened)
             while (pause := self._start(executor)) is not None:
                 self._wait(pause, executor)
         return self._ended
@@ -125,12 +124,10 @@ class Runner:
                 self._dataset.discard(attempt.run.batch_id)
                 self._record_failure(attempt, EtlError(run_records.why_ended(error)))
 
-    # Start ---------------------------------------------------------------------------------
-
     def _start(self, executor: Executor) -> float | None:
-        """Start the pulls that may start now.
+        """Start the pulls that may start now; return the seconds until another one may.
 
-        Returns the seconds until another one may; None if nothing is left to wait for.
+        None: nothing is left to wait for.
         """
         while len(self._running) < self._options.workers:
             attempt = self._next_attempt()
@@ -143,12 +140,10 @@ class Runner:
             if pause := self._pause_before(attempt, now):
                 return pause
             attempt.run = replace(attempt.run, started_at=now)
-            self._catalog.save(
-                run_records.started(self._flow, self._dataset, attempt.run, self._now())
-            )
+            record = run_records.started(self._flow, self._dataset, attempt.run, self._now())
+            self._catalog.save(record)
             attempt.connection = self._flow.connection
-            credentials = Credentials.of(attempt.connection)
-            future = executor.submit(self._task(attempt.run), credentials)
+            future = executor.submit(self._task(attempt.run), Credentials.of(attempt.connection))
             self._waiting.remove(attempt)
             self._running[future] = attempt
         return 3600 if self._running else None
@@ -173,9 +168,8 @@ class Runner:
         backoff = attempt.due - time.monotonic()
         if backoff > 0:
             return backoff
-        if self._commits.rejects:  # P11: no request
-            return 0
-        return self._slots.acquire(attempt.run, now)
+        # P11: a replay makes no request.
+        return 0 if self._commits.rejects else self._slots.acquire(attempt.run, now)
 
     def _next_attempt(self) -> Attempt | None:
         """Return a waiting attempt that is due, else a new one, else one that waits."""
@@ -187,12 +181,11 @@ class Runner:
             id_ = requested or str(uuid4())
             run = Run(id_, self._flow.name, window, str(ULID()), self._now())
             tries = tries_before(window, self._failures, self._options.retry_policy)
-            due = self._parts_due if tries else 0
-            return Attempt(run, due, tries, requested=bool(requested))
+            return Attempt(run, self._parts_due if tries else 0, tries, requested=bool(requested))
         return self._waiting.pop(0) if self._waiting else None
 
     def _must_run_alone(self, attempt: Attempt) -> bool:
-        """Tell whether `attempt` must wait for running pulls, since one killed a worker."""
+        """Return whether `attempt` must wait for running pulls, since one killed a worker."""
         running = [each.run.window for each in self._running.values()]
         windows = [attempt.run.window, *running]
         return bool(running) and any(self._killers.intersection(one.days) for one in windows)
@@ -201,12 +194,8 @@ class Runner:
         """Return the id of the run that a client requested and that `window` fulfils."""
         if self._commits.rejects:
             return None
-        for entry in reversed(self._catalog.history(self._flow.name, SCHEDULED)):
-            if window.fulfils(entry.window):
-                return entry.id
-        return None
-
-    # End -----------------------------------------------------------------------------------
+        scheduled = reversed(self._catalog.history(self._flow.name, SCHEDULED))
+        return next((run.id for run in scheduled if window.fulfils(run.window)), None)
 
     def _wait(self, pause: float, executor: Executor) -> None:
         """Wait up to `pause` seconds for a pull to end, and finish those that did."""
@@ -227,7 +216,6 @@ class Runner:
             self._ending = []
 
     def _finish(self, attempt: Attempt, future: Future[StagedRun]) -> None:
-        """Commit an ended pull, or do what its failure calls for."""
         staged: StagedRun | None = None
         try:
             try:
@@ -243,7 +231,7 @@ class Runner:
                 self._slots.release(attempt.run.started_at)
             elif not isinstance(error, RetryableError):
                 if self._dataset.is_committed(attempt.run.batch_id):
-                    raise  # it could not be recorded; the next start does
+                    raise  # the commit has no record yet: the next start makes it
                 if staged:
                     error.tally, error.copied = staged.tally, staged.copy_completed
             self._on_failure(attempt, error)
@@ -273,7 +261,8 @@ class Runner:
                 for day in run.window.days:
                     self._failures[day] = max(self._failures[day], attempt.tries)
             self._parts_due = time.monotonic() + decision.seconds
-            self._split(attempt, error, days_to_blame(error))
+            bad = error.days if isinstance(error, PermanentError) else frozenset[date]()
+            self._split(attempt, error, bad)
         else:
             self._fail(attempt, error)
             if decision.give_up:
@@ -289,28 +278,27 @@ class Runner:
         return True
 
     def _has_other_credentials(self, attempt: Attempt) -> bool:
-        """Read the files of the credentials again; tell whether they differ from those refused."""
+        """Read the files of the credentials again; return whether they changed."""
         fresh = read_again(self._flow.connection)
         self._flow = replace(self._flow, connection=fresh)
         return fresh != attempt.connection
 
     def _split(self, attempt: Attempt, error: EtlError, bad: frozenset[date]) -> None:
         """Replace a failed window by smaller ones (P9)."""
-        run = attempt.run
-        self._catalog.save(
-            run_records.failed(self._flow, self._dataset, run, error, self._now(), splitting.AGAIN)
-        )
+        run, flow, now = attempt.run, self._flow, self._now()
+        record = run_records.failed(flow, self._dataset, run, error, now, splitting.AGAIN)
+        self._catalog.save(record)
         self._ending = []
         if attempt.requested:
             for window in reversed(splitting.parts(run.window, bad)):  # the last saved runs first
-                part = Run(str(uuid4()), self._flow.name, window, "", self._now())
+                part = Run(str(uuid4()), flow.name, window, "", self._now())
                 root = str(self._dataset.root)
-                self._catalog.save(run_records.scheduled(self._flow, root, part, {}))
+                self._catalog.save(run_records.scheduled(flow, root, part, {}))
         self._source.on_result(Result(run.window, error=error, split=True, bad=bad))
         self._report(Split(run, error))
 
     def _give_up(self) -> None:
-        """Try no other window: what stopped this one would stop each of them."""
+        """Fail the waiting runs and take no other window: each would fail in the same way."""
         if days := self._source.give_up():
             self._report(GaveUp(days))
         for attempt in self._waiting:
@@ -327,20 +315,14 @@ class Runner:
             return
         plan = partial(self._commits.plan, run, staged)
         held, positions_set = plan()
-        staged.tally.missed = missed_events.count(
-            self._flow, self._dataset, run.window, staged, held
-        )
+        missed = missed_events.count(self._flow, self._dataset, run.window, staged, held)
+        staged.tally.missed = missed
         empty = self._commits.empty_days(run, staged)
         self._describe(run, staged.tally, positions_set)
         record = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
+        hours, files = self._flow.keep_superseded_hours, staged.files
         self._dataset.commit(
-            run.batch_id,
-            staged.files,
-            held,
-            positions_set,
-            record.as_json(),
-            self._flow.keep_superseded_hours,
-            plan,
+            run.batch_id, files, held, positions_set, record.as_json(), hours, plan
         )
         record = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._catalog.save(record)
@@ -356,18 +338,14 @@ class Runner:
             self._report(Noticed(f"{outside(staged)}{single_days.SENTENCE}."))
 
     def _describe(self, run: Run, tally: Tally, positions_set: Mapping[str, int] | None) -> None:
-        """Write the manifest of a batch that has rejects beside them."""
         if tally.rejected:
             manifest = self._commits.manifest(run, tally, positions_set)
             self._dataset.describe(run.batch_id, manifest.as_json())
 
     def _forget(self, window: Window) -> None:
-        """Reset the failure counts of the days of `window`."""
         for day in window.days:
             self._failures.pop(day, None)
         self._killers.difference_update(window.days)
-
-    # Record --------------------------------------------------------------------------------
 
     def _advanced(self, run_id: str, lines: int, size: int) -> None:
         self._report(Advanced(run_id, lines, size))

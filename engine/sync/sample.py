@@ -1,4 +1,4 @@
-"""Small checks before a pull: some events of a project, and whether a table can be used."""
+"""Try a flow before its first pull: fetch some events, check the table."""
 
 import time
 from collections.abc import Callable, Collection
@@ -17,12 +17,13 @@ from engine.mixpanel.responses import quote
 from engine.mixpanel.timeouts import DEFAULT_TIMEOUTS, Timeouts
 from engine.model import retry, schedule
 from engine.model.clock import duration
+from engine.model.clock import now as machine_now
 from engine.model.flow import Flow
 from engine.model.window import Window
 from engine.sync import open_flow
 from engine.transform import decode
 
-if TYPE_CHECKING:  # it brings Arrow, which the daemon does without
+if TYPE_CHECKING:  # it imports Arrow, which the control plane does without
     from engine.sync.pull import Rules
 
 
@@ -31,25 +32,21 @@ def sample(
     home: Path,
     window: Window,
     limit: int,
-    now: Callable[[], int] = open_flow.now,
-    limits: Timeouts = DEFAULT_TIMEOUTS,
+    now: Callable[[], int] = machine_now,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> list[dict[str, Any]]:
     """Return at most `limit` events of `window`, by one request that the rate limit counts.
 
-    `now` returns ms. Raises RateLimited, with the time of the next slot, if the hour has none left.
+    `now` returns ms. Raises RateLimited, with the time of the next slot, if the hour has no slot.
     """
-    client.url(flow.connection, window, flow.events, flow.where, limit)  # or InputError, for free
+    client.url(flow.connection, window, flow.events, flow.where, limit)  # InputError costs no slot
     with BufferedCatalog(home) as catalog:
         asked_at = _take_slot(catalog, flow.project, now)
         try:
             with client.stream(
-                flow.connection,
-                window,
-                events=flow.events,
-                where=flow.where,
-                limit=limit,
-                timeouts=limits,
-            ) as chunks:
+                flow.connection, window, events=flow.events, where=flow.where, limit=limit,
+                timeouts=timeouts,
+            ) as chunks:  # fmt: skip
                 quoted = partial(quote, connection=flow.connection)
                 batches = decode.read(chunks, quoted=quoted)
                 return [record for batch in batches for record in batch.records]
@@ -64,9 +61,8 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
     budget = retry.DEFAULT_RATE_LIMIT
     while True:
         at = now()
-        pause = catalog.acquire(
-            project, at, partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
-        )
+        wait = partial(retry.wait_for_slot, in_flight=0, now=at, limit=budget)
+        pause = catalog.acquire(project, at, wait)
         if not pause:
             return at
         if pause > schedule.SECOND:
@@ -81,12 +77,12 @@ def _take_slot(catalog: Catalog, project: str, now: Callable[[], int]) -> int:
 
 
 def has_table(flow: Flow) -> bool:
-    """Tell whether the table of `flow` exists."""
+    """Return whether the table of `flow` exists."""
     with disk_error(f"look for {flow.dataset}"):
         return (local_path(flow.dataset) / layout.LOG).is_dir()
 
 
-def look_at_files(flow: Flow, rules: "Rules") -> None:
+def check_files(flow: Flow, rules: "Rules") -> None:
     """Raise DatasetError unless the log and every file of the table of `flow` can be read."""
     dataset = open_flow.dataset_of(flow, rules)
     if dataset.damage:
@@ -112,7 +108,7 @@ def _some_days(days: Collection[date]) -> str:
     return ", ".join(map(str, sorted(days)[:10])) + (" …" if len(days) > 10 else "")
 
 
-def probe(flow: Flow, rules: "Rules | None") -> None:
+def check_table(flow: Flow, rules: "Rules | None") -> None:
     """Check that the table of `flow` fits and can be written; change nothing."""
     if rules:
         open_flow.dataset_of(flow, rules)

@@ -17,18 +17,18 @@ REMEMBERED = 86_400_000  # ms for which the size of a window that failed is reme
 class Sizes:
     """The largest windows that are worth requesting.
 
-    `bounds`  days -> the most days that a request with that day may have
-    `cap`     the most days of any request: a larger one failed, and all of its days came since in
-              smaller ones, so that its size was the cause. None: no such window is known
+    `bounds`  for a day, the most days that a request with it may have
+    `cap`     the most days of any request: a larger one failed, and all of its days succeeded later
+              in smaller ones, so that its size was the cause. None: no such window is known
     """
 
     def __init__(self) -> None:
         self.bounds: dict[date, int] = {}
         self.cap: int | None = None
-        self._failed: list[tuple[int, set[date]]] = []  # days in it, and those yet to come
+        self._failed: list[tuple[int, set[date]]] = []  # its size, its days yet to succeed
 
     def failed(self, window: Window, bad: Collection[date] = ()) -> None:
-        """Halve the requests for the days of `window`; `bad`: the days known to be to blame."""
+        """Halve the requests for the days of `window`; `bad`: the days known to be the cause."""
         days = window.days
         blamed = set(days if len(days) == 1 else bad)
         self.bounds |= dict.fromkeys(blamed, 1)
@@ -39,14 +39,14 @@ class Sizes:
             self._failed.append((len(days), set(days)))
 
     def came(self, window: Window) -> None:
-        """Lift the bounds for the days of `window`, which succeeded."""
+        """Remove the bounds for the days of `window`, which succeeded."""
         for day in window.days:
             self.bounds.pop(day, None)
         for _, left in self._failed:
             left.difference_update(window.days)
         proven = [_half(size) for size, left in self._failed if not left]
         self._failed = [(size, left) for size, left in self._failed if left]
-        self.cap = min([*proven, *([self.cap] if self.cap else [])], default=None)
+        self.cap = min(filter(None, [*proven, self.cap]), default=None)
 
 
 def from_history(entries: Iterable[RunRecord], now: int) -> Sizes:
@@ -58,13 +58,13 @@ def from_history(entries: Iterable[RunRecord], now: int) -> Sizes:
             continue
         if run.status == SUCCESS:
             sizes.came(run.window)
-        elif run.status == FAILED and _teaches(run):
+        elif run.status == FAILED and _is_evidence(run):
             sizes.failed(run.window)
     return sizes
 
 
-def _teaches(run: RunRecord) -> bool:
-    """Tell whether a failed run says something about its size or its day."""
+def _is_evidence(run: RunRecord) -> bool:
+    """Return whether the size of a failed run, or its day, may be the cause."""
     if len(run.window.days) == 1:
         return run.result.bytes_read > 0
     return run.error == KILLED or run.error.endswith(AGAIN)

@@ -1,7 +1,4 @@
-"""The status of a flow: how far it is, what is due, how long that takes, what is wrong.
-
-Reads the table, the catalog and the clock, and changes none of them.
-"""
+"""The status of a flow: how far it is, what is due, how long that takes, what is wrong."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -37,21 +34,18 @@ NO_OVERLAP = (
 
 
 class FlowStatus:
-    """A flow as it is at `now`, in ms since the epoch. `problem`: why that cannot be determined.
+    """The status of a flow at `now`, in ms since the epoch. `problem`: why it cannot be determined.
 
     `declared`: the moment (ms) since which the flow is declared; 0 if unknown.
     """
 
     def __init__(self, flow: Flow, catalog: Catalog | None, now: int, declared: int = 0) -> None:
-        self.flow = flow
+        self.flow, self.now = flow, now
         # A moment later than now was set by another clock, and does not count.
         self._declared = declared if declared <= now else 0
-        self.now = now
         self.problem = ""
-        self.undone = ""  # sentence on days that are due again, since another program changed them
-        self.changed = (
-            ""  # sentence on days that another program changed, and that stay as they are
-        )
+        # Sentences on days that another program changed: those due again, those that stay.
+        self.undone = self.changed = ""
         self.positions = Positions(None, None, {})
         self.days: set[date] = set()
         self.due: list[Due] = []
@@ -80,7 +74,7 @@ class FlowStatus:
         until = plan.latest(self.now)
         history = catalog.history(self.flow.name, limit=MOST_RUNS, until=until)
         self.last = history[0] if history else None
-        # A stopped run says nothing of the flow.
+        # A stopped run is no sign of how the flow is.
         open_ = (IN_PROGRESS, SCHEDULED)
         ended = [run for run in history if run.status not in open_ and not run.is_stopped]
         # The success of a day does not hide that arrival windows fail.
@@ -95,12 +89,11 @@ class FlowStatus:
 
     def _remark(self, runs: Iterable[RunRecord]) -> None:
         """Add the remarks of the newest run of whole days that has any to the notes."""
-        missed = (run for run in runs if run.window.arrival is None)
-        found = (run.remarks(self.flow) for run in missed)
+        found = (run.remarks(self.flow) for run in runs if run.window.arrival is None)
         self.notes += next(filter(None, found), [])
 
     def _read(self, dataset: Dataset) -> None:
-        if dataset.damage:  # what can be read is reported all the same
+        if dataset.damage:  # the rest of the table is reported all the same
             self.problem = dataset.damage
         self.is_interrupted = self._was_killed(dataset)
         self.days = dataset.days()
@@ -115,10 +108,10 @@ class FlowStatus:
         self.due = self._due(max(counts(self.flow, dataset, self.now), default=None))
 
     def _was_killed(self, dataset: Dataset) -> bool:
-        """Whether no process runs the last run, though its end was not recorded.
+        """Return whether the process of the last run ended without recording the run's end.
 
-        A process records the end before it frees the table's lock. So the run is read once more
-        after the lock was found free: it may have ended since it was read first.
+        A process records the end before it frees the table's lock: a run that still has no end
+        after the lock is free was killed.
         """
         if not self._catalog or not self.last or self.last.status != IN_PROGRESS:
             return False
@@ -128,7 +121,7 @@ class FlowStatus:
         return self._catalog.history(self.flow.name, limit=1, until=until) == [self.last]
 
     def _note_single_days(self) -> None:
-        """Add a note on what it means to the flow that the project's days are not UTC days."""
+        """Add a note if the project's days are not UTC days, and space the flow's schedule out."""
         if self.positions.begin == UTC:
             return
         note, spaced = single_days.SAID, plan.spaced(self.flow)
@@ -166,33 +159,28 @@ class FlowStatus:
                 "backfill --force pulls a day again."
             )
 
-    def _due(self, events_per_day: float | None) -> list[Due]:
-        """Return what the daemon would pull now, in order; nothing without a schedule."""
+    def _due(self, events: float | None) -> list[Due]:
+        """Return what the daemon would pull now, in order, by the `events` of a day."""
         if not self.flow.schedule:
             return []
-        plan_ = partial(
-            due_windows.due,
-            self.flow,
-            now=self.now,
-            events_per_day=events_per_day,
-            backoffs=self._backoffs,
-        )
-        found = list(plan_(self.positions))
-        if found and (span := found[0].window.arrival):  # and what is due once that has come
+        now, rests = self.now, self._backoffs
+        due = partial(due_windows.due, self.flow, now=now, events_per_day=events, backoffs=rests)
+        found = list(due(self.positions))
+        if found and (span := found[0].window.arrival):  # and what is due after its commit
             began = span[0] if self.positions.start is None else self.positions.start
-            found[1:] = plan_(replace(self.positions, start=began, arrival=span[1]))
+            found[1:] = due(replace(self.positions, start=began, arrival=span[1]))
         return found
 
     @property
     def last_status(self) -> str:
-        """The status of the last run as people read it; "-" where there was no run."""
+        """Return the status of the last run as people read it; "-" without a run."""
         if self.is_interrupted:
             return "interrupted"
         return self.last.status_label if self.last else "-"
 
     @property
     def next_tick(self) -> int | None:
-        """Return the next tick, in ms since the epoch; None if there is none."""
+        """Return the next tick, in ms since the epoch; None after the last."""
         return plan.next_tick(self.flow.schedule, self.now) if self.flow.schedule else None
 
     @property
@@ -203,16 +191,15 @@ class FlowStatus:
 
     @property
     def stale_since(self) -> int | None:
-        """Return since when (ms) the flow brings nothing though it should; None if it is on time.
+        """Return since when (ms) the flow is late, by more than two intervals and its delay.
 
-        It is late when more than two intervals and its delay are over.
+        None: it is on time.
         """
         schedule = self.flow.schedule
         if schedule is None or self.problem:
             return None
-        reached = [self.positions.arrival or 0]
-        if self.flow.windows == "day":
-            reached = list(self.positions.pulled.values())
+        by_days = self.flow.windows == "day"
+        reached = self.positions.pulled.values() if by_days else [self.positions.arrival or 0]
         since = max(reached, default=0)
         if plan.is_once(schedule) and since:
             return None
@@ -222,7 +209,7 @@ class FlowStatus:
 
     @property
     def faults(self) -> list[str]:
-        """Return all that is wrong with the flow, a sentence or two each."""
+        """Return what is wrong with the flow, a sentence or two for each fault."""
         if self.problem:
             return [self.problem]
         found = [text for text in (self.undone, self.wrong) if text]
@@ -247,9 +234,9 @@ class FlowStatus:
 
     @property
     def hours(self) -> float:
-        """Return how many hours these requests take within the rate limit."""
-        left = max(self.requests - (retry.DEFAULT_RATE_LIMIT.per_hour - self.requests_last_hour), 0)
-        return left / retry.DEFAULT_RATE_LIMIT.per_hour
+        """Return how many hours the requests for all that is due take within the rate limit."""
+        per_hour = retry.DEFAULT_RATE_LIMIT.per_hour
+        return max(self.requests - (per_hour - self.requests_last_hour), 0) / per_hour
 
     def as_json(self) -> Json:
         """Return the status as `--json` prints it; moments in ms since the epoch."""
@@ -287,7 +274,7 @@ def listed(changes: Iterable[Change], most: int = 3) -> str:
 
 
 def wrong_position(found: Positions, now: int) -> str:
-    """Return what is wrong with a high watermark later than now; empty if it is not later."""
+    """Return what is wrong with a high watermark that is later than now; else empty."""
     if found.arrival is None or not plan.is_later(found.arrival, now):
         return ""
     return (
@@ -298,13 +285,13 @@ def wrong_position(found: Positions, now: int) -> str:
 
 
 def error_of(run: RunRecord) -> str:
-    """Return why a run failed; empty for one that did not, or that a person stopped."""
+    """Return why a run failed; empty if it did not fail, or if a person stopped it."""
     return "" if run.is_stopped else run.error
 
 
 @dataclass(frozen=True)
 class Reset:
-    """Days of a flow whose positions are to be deleted, and what would be pulled again then."""
+    """A plan to delete the positions of some days of a flow, and what is then pulled again."""
 
     status: FlowStatus
     first: date | None
@@ -318,7 +305,7 @@ class Reset:
 
     @cached_property
     def due(self) -> list[Due]:
-        """Return what would be due then, beside the arrival window."""
+        """Return the windows of days that are due after the deletion."""
         found, deleted = self.status.positions, set(self.pulled)
         left = {day: at for day, at in found.pulled.items() if day not in deleted}
         due = due_windows.due(self.status.flow, replace(found, pulled=left), self.status.now)
@@ -326,7 +313,7 @@ class Reset:
 
     @property
     def days(self) -> list[date]:
-        """Return the days of `pulled` that would be pulled again: the others would not change."""
+        """Return the days of `pulled` that are pulled again; the others do not change."""
         again = {day for each in self.due for day in each.window.days}
         return [day for day in self.pulled if day in again]
 

@@ -1,7 +1,4 @@
-"""What the runner needs of a backfill, an incremental sync or a replay: windows, and their commits.
-
-Where windows come from is all that these three differ in; the runner is the same.
-"""
+"""What a backfill, an incremental sync and a replay give the runner: windows, and their commits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,10 +16,10 @@ from engine.sync.rejected_lines import RejectedLines
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The end of a window: so many lines are committed, or it failed by `error`.
+    """How a window ended: `lines` were committed, or `error` was raised.
 
-    split  its days are to be handed out again in smaller windows (P9)
-    bad    of a split window, the days that are known to be its cause
+    split  whether its days have to be handed out again in smaller windows (P9)
+    bad    the days that are known to be the cause of a split
     """
 
     window: Window
@@ -36,38 +33,35 @@ class WindowSource(Protocol):
     """Hands out the windows of a flow."""
 
     def next_window(self) -> Window | None:
-        """Return a window that was not handed out yet; None if there is none now."""
+        """Return a window that was not handed out yet; None if no window is due now."""
 
     def on_result(self, result: Result) -> None:
-        """Take note of how a window ended."""
+        """Learn how a window ended."""
 
     def give_up(self) -> int:
         """Hand out no more windows; return the number of days that stay untried."""
 
 
 class CommitPolicy(Protocol):
-    """Decides what the commit of a window replaces and sets."""
+    """Decides what the commit of a window replaces, and which positions it sets."""
 
     @property
     def rejects(self) -> RejectedLines | None:
         """The rejected lines to read; None to make a request."""
 
     def plan(self, run: Run, staged: StagedRun) -> Planned:
-        """Return the rows replaced, by day, and the positions set, by the table as it is now (P5).
+        """Return the rows replaced, by day, and the positions set, for the table as it is now (P5).
 
-        Raises PermanentError if the commit must not be made.
+        Raises PermanentError for a commit that must not be made.
         """
 
     def misaligned(self, run: Run, staged: StagedRun) -> EtlError | None:
-        """Return an error if each day of the window must be requested alone; None if not."""
+        """Return an error if each day of the window has to be requested alone; else None."""
 
     def manifest(
         self, run: Run, tally: Tally, positions: Mapping[str, int] | None
     ) -> BatchManifest:
-        """Describe the rejects of a batch.
-
-        `positions`: those that its commit sets; None if the run failed.
-        """
+        """Describe a batch with rejects; `positions`: set by its commit, None for a failed run."""
 
     def empty_days(self, run: Run, staged: StagedRun) -> list[date]:
         """Return the days, over when the pull began, of which it brought no line."""

@@ -1,6 +1,4 @@
-"""Pulling goes on while the catalog cannot be written: runs and requests are buffered
-beside it, and counted, until a process can write them.
-"""
+"""Runs and requests are buffered beside a catalog that cannot be written, and still count."""
 
 import json
 import sqlite3
@@ -40,7 +38,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def locked(home: Path, how: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-    """Another process that has the write lock, or (EXCLUSIVE, not in WAL) every lock."""
+    """Hold the write lock in another process, or (EXCLUSIVE, not in WAL) every lock."""
     home.mkdir(exist_ok=True)
     with closing(sqlite3.connect(home / NAME, isolation_level=None)) as other:
         other.execute(f"BEGIN {how}")
@@ -65,9 +63,7 @@ def test_a_backfill_beside_a_locked_catalog(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It pulls, says so once and where the history is, and the next one writes that; so it does
-    where the lock is held before there is any table in the file.
-    """
+    """A backfill warns once, says where its history is, and the next run writes that history."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIXPANEL_ETL_HOME", "home")
     run = here(capsys)
@@ -91,7 +87,7 @@ def test_a_backfill_beside_a_locked_catalog(
 
 
 def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
-    """Then no file is left beside the catalog."""
+    """If the lock is released before the end, no buffer file is left."""
     told: list[str] = []
     with BufferedCatalog(tmp_path, told.append) as catalog:
         with locked(tmp_path):
@@ -105,7 +101,7 @@ def test_a_lock_that_is_gone_before_the_end(tmp_path: Path) -> None:
 
 
 def test_the_buffer_of_a_killed_process(tmp_path: Path) -> None:
-    """The next process writes it to the catalog, and it is counted once in the totals."""
+    """The next process writes the buffer to the catalog, and the totals count it once."""
     first = BufferedCatalog(tmp_path)
     with locked(tmp_path):
         save(first, "a", SUCCESS)
@@ -146,7 +142,7 @@ def test_a_newer_record_stays(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_beside_the_catalog(tmp_path: Path) -> None:
-    """It stays where it is, and the catalog is used all the same."""
+    """A damaged buffer file stays where it is, and the catalog is used all the same."""
     (tmp_path / UNWRITTEN).mkdir()
     path = tmp_path / UNWRITTEN / "x.json"
     path.write_text('{"runs": [{}')
@@ -179,7 +175,7 @@ def test_the_rate_limit_of_a_locked_catalog(tmp_path: Path) -> None:
 
 
 def test_a_scheduled_run_starts_once(tmp_path: Path) -> None:
-    """A run that is no longer scheduled is not listed as such, also while the file says so."""
+    """A run that has started is not listed as scheduled, although the locked file lists it."""
     with BufferedCatalog(tmp_path) as catalog:
         save(catalog, "a", SCHEDULED)
         with locked(tmp_path):
@@ -191,7 +187,7 @@ def test_a_scheduled_run_starts_once(tmp_path: Path) -> None:
 
 
 def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
-    """Runs and requests are buffered, as with one that is locked."""
+    """On a full disk, runs and requests are buffered as beside a locked catalog."""
     told: list[str] = []
     with BufferedCatalog(tmp_path, told.append) as catalog:
         (pages,) = catalog._connection.execute("PRAGMA page_count").fetchone()
@@ -206,7 +202,7 @@ def test_a_catalog_whose_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_nothing_can_be_written(tmp_path: Path) -> None:
-    """Not even the buffer: a warning at the end says so, and what was pulled is in the table."""
+    """If not even the buffer can be written, a warning says so, and the table has the events."""
     (tmp_path / UNWRITTEN).touch()
     told: list[str] = []
     with locked(tmp_path), BufferedCatalog(tmp_path, told.append) as catalog:
@@ -217,7 +213,7 @@ def test_nothing_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_catalog_that_is_lost_is_an_error(tmp_path: Path) -> None:
-    """One that is damaged, or was deleted while it was in use, is no matter of waiting."""
+    """A catalog that is damaged, or was deleted while in use, raises instead of buffering."""
     with BufferedCatalog(tmp_path / "home") as catalog:
         (tmp_path / "home" / NAME).unlink()
         with pytest.raises(EtlError, match="deleted or replaced"):
@@ -228,7 +224,7 @@ def test_a_catalog_that_is_lost_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_tick_beside_a_locked_catalog(tmp_path: Path) -> None:
-    """A flow is synced, and the caller is warned of the history."""
+    """A flow is synced, and the caller gets a warning about the history."""
     told: list[str] = []
     Catalog(tmp_path / "home").close()
     with Sandbox(Spec(events_per_day=20)) as sandbox, locked(tmp_path / "home"):

@@ -65,7 +65,7 @@ def test_a_saved_run_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_run_has_one_row(tmp_path: Path) -> None:
-    """First it is inProgress, then replaced by its end."""
+    """The record of the end replaces the record of the start."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         assert catalog.history(status="inProgress") == [record("a", IN_PROGRESS)]
@@ -91,7 +91,7 @@ def test_runs_are_listed_newest_first_and_filtered(tmp_path: Path) -> None:
 
 
 def test_runs_that_a_dead_process_left_in_progress_fail(tmp_path: Path) -> None:
-    """Only those of the given dataset become failed."""
+    """Only open runs of the given dataset become failed."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "killed", IN_PROGRESS)
         save(catalog, "done", SUCCESS)
@@ -106,7 +106,7 @@ def test_runs_that_a_dead_process_left_in_progress_fail(tmp_path: Path) -> None:
 
 
 def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
-    """Acquire a slot, which is free unless `pause`; the moments that the decision was given."""
+    """Acquire a slot, which is free unless `pause`; return the moments that `wait` received."""
     told: list[Sequence[int]] = []
 
     def wait(moments: Sequence[int]) -> int:
@@ -119,7 +119,7 @@ def ask(catalog: Catalog, project: str, now: int, pause: int = 0) -> list[int]:
 
 
 def test_requests_survive_a_restart_and_are_counted_by_project(tmp_path: Path) -> None:
-    """In order, also those of an earlier process."""
+    """Requests are listed in order, with those of an earlier process."""
     with Catalog(tmp_path) as catalog:
         for project, at in (("1", 30), ("1", 10), ("2", 20)):
             ask(catalog, project, at)
@@ -129,7 +129,7 @@ def test_requests_survive_a_restart_and_are_counted_by_project(tmp_path: Path) -
 
 
 def test_only_a_request_that_may_be_sent_is_stored(tmp_path: Path) -> None:
-    """A process that has to wait stores nothing, and nothing is stored if the decision fails."""
+    """No request is stored for a process that has to wait, or whose decision fails."""
     with Catalog(tmp_path) as catalog:
         ask(catalog, "1", 10, pause=700)
         with pytest.raises(ZeroDivisionError):
@@ -139,9 +139,7 @@ def test_only_a_request_that_may_be_sent_is_stored(tmp_path: Path) -> None:
 
 
 def test_requests_count_for_an_hour(tmp_path: Path) -> None:
-    """So does one that another process stored while this one waited; one that is far in the future
-    was stored before the clock was set back, and does not count.
-    """
+    """A request stored while this process waited counts; one in the far future does not."""
     now = 9 * HOUR
     with Catalog(tmp_path) as catalog:
         for at in (now - HOUR, now - HOUR + 1, now, now + 30_000, now + 30_001):
@@ -150,7 +148,7 @@ def test_requests_count_for_an_hour(tmp_path: Path) -> None:
 
 
 def test_requests_older_than_a_day_are_deleted(tmp_path: Path) -> None:
-    """The ledger never has more than a day of them."""
+    """The ledger holds the requests of one day at most."""
     with Catalog(tmp_path) as catalog:
         for at in (0, HOUR, 24 * HOUR + 1):
             ask(catalog, "1", at)
@@ -158,14 +156,14 @@ def test_requests_older_than_a_day_are_deleted(tmp_path: Path) -> None:
 
 
 def noted(home: Path, project: str) -> list[int]:
-    """Every moment of the project's requests in the file."""
+    """The moments of all requests of the project in the file."""
     with closing(sqlite3.connect(home / NAME)) as file:
         query = "SELECT at FROM requests WHERE project = ? ORDER BY at"
         return [at for (at,) in file.execute(query, [project])]
 
 
 def test_deciding_and_storing_a_request_is_one_transaction(tmp_path: Path) -> None:
-    """Meanwhile no other process can store a request, and so take the same slot."""
+    """No other process can store a request in between, and so take the same slot."""
 
     def wait(moments: Sequence[int]) -> int:
         other = stack.enter_context(closing(sqlite3.connect(tmp_path / NAME, timeout=0)))
@@ -179,7 +177,7 @@ def test_deciding_and_storing_a_request_is_one_transaction(tmp_path: Path) -> No
 
 
 def test_processes_never_exceed_the_rate_limit(tmp_path: Path) -> None:
-    """Two that acquire slots as fast as they can get all of them together, and not one more."""
+    """Two processes that acquire slots at full speed get all slots, and not one more."""
     code = (
         "import sys, time; from pathlib import Path\n"
         "from engine.catalog.database import Catalog\n"
@@ -247,7 +245,7 @@ def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
 
 
 def test_a_thread_that_waits_to_write_blocks_no_reader(tmp_path: Path) -> None:
-    """Nor does it block `close`, while another process writes for long."""
+    """While another process writes, a waiting writer blocks neither readers nor `close`."""
     catalog = Catalog(tmp_path)
     save(catalog, "a")
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as other:
@@ -268,7 +266,7 @@ def test_a_thread_that_waits_to_write_blocks_no_reader(tmp_path: Path) -> None:
 
 
 def test_what_is_read_in_a_transaction(tmp_path: Path) -> None:
-    """Its own thread reads its changes, and other threads what was before."""
+    """The thread of a transaction reads its changes; other threads read the state before."""
     with Catalog(tmp_path) as catalog, ThreadPoolExecutor(1) as pool:
         save(catalog, "a")
         with catalog.transaction() as connection:
@@ -293,7 +291,7 @@ def test_a_file_that_was_deleted(tmp_path: Path, other: bool) -> None:
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    """`check` says so before anything has to be written, and reading works all the same."""
+    """`check` raises before a write is due, and reading still works."""
     home = tmp_path / "home"
     with mounted(home, "1m"), Catalog(home) as catalog:
         save(catalog, "a")
@@ -432,7 +430,7 @@ def done(run: str, status: Status = SUCCESS, **other: Any) -> RunRecord:
 
 
 def test_a_file_of_schema_version_1_becomes_as_a_new_one(tmp_path: Path) -> None:
-    """With more rows than are read at a time, running and failed ones: as if each was saved now."""
+    """The migrated rows equal those of records that are saved now, in more than one chunk."""
     (tmp_path / "old").mkdir()
     records = [
         done(f"{number:04}", FAILED if number % 7 == 3 else SUCCESS) for number in range(1500)
@@ -469,7 +467,7 @@ def totals(catalog: Catalog) -> dict[tuple[str, str], int]:
 
 
 def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
-    """What a run counts is added once, however often it is saved."""
+    """The counts of a run are added once, however often the run is saved."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a", IN_PROGRESS)
         assert totals(catalog) == {}
@@ -484,7 +482,7 @@ def test_totals_are_of_runs_that_are_over(tmp_path: Path) -> None:
 
 
 def test_totals_never_fall(tmp_path: Path) -> None:
-    """Not when runs are deleted, and not when a failed run turns out to be committed."""
+    """Totals stay if runs are deleted, or if a failed run turns out to be committed."""
     with Catalog(tmp_path) as catalog:
         before: dict[tuple[str, str], int] = {}
         save(catalog, "left", IN_PROGRESS)
@@ -516,7 +514,7 @@ def test_totals_never_fall(tmp_path: Path) -> None:
 def test_how_far_a_flow_has_come_is_where_its_windows_end(
     tmp_path: Path, window: Window, reached: int
 ) -> None:
-    """The end of a day may be in the future, and beside arrival windows it has what came before."""
+    """That is the end of its window, limited by `before` and by the start of the run."""
     with Catalog(tmp_path) as catalog:
         for status in (FAILED, SUCCESS):
             save(catalog, "a", status, window=window)
@@ -528,7 +526,7 @@ def test_how_far_a_flow_has_come_is_where_its_windows_end(
 
 
 def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """A file of a later version is not touched, and the sentence says what to do."""
+    """A file of a later version is not changed, and the error says what to do."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a")
     with sqlite3.connect(tmp_path / NAME) as newer:
@@ -539,7 +537,7 @@ def test_a_newer_catalog_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_corrupt_file_is_an_error_in_a_sentence(tmp_path: Path) -> None:
-    """The message names the file and the remedy, and the file stays as it is."""
+    """The error names the file and the remedy, and the file is not changed."""
     content = b"not a database, and long enough to be read as one" * 40
     (tmp_path / NAME).write_bytes(content)
     with pytest.raises(InputError, match=r"catalog.sqlite3 cannot be read .*move it away"):
@@ -551,7 +549,7 @@ def test_a_corrupt_file_is_an_error_in_a_sentence(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_an_error_in_a_sentence(
     tmp_path: Path, obstacle: str
 ) -> None:
-    """A file where the folder should be, or a folder where the file should be."""
+    """The home is a file, or the catalog is a folder: both are errors in a sentence."""
     home = tmp_path / "home"
     if obstacle == "home":
         home.write_text("")
@@ -606,10 +604,7 @@ def test_a_page_of_a_hundred_thousand_runs_is_fast(tmp_path: Path) -> None:
 
 
 def test_a_second_one_in_this_process_frees_no_lock(tmp_path: Path) -> None:
-    """Closing a file frees all locks that a process has on it: others would take it for unused.
-
-    They tidy an unused catalog up, and what is written to it afterwards would be gone.
-    """
+    """A second catalog in a process frees no lock of the first: no close of its file may do so."""
     with Catalog(tmp_path) as catalog:
         save(catalog, "a")
         Catalog(tmp_path).close()

@@ -29,9 +29,10 @@ from engine.cli.console import PROGRAM, listen_to_signals
 from engine.cli.main import main
 from engine.config.shipped_files import find
 from engine.dataset.dataset import Dataset
+from engine.model import clock as clock_module
 from engine.model import retry
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync import open_flow, sample
+from engine.sync import sample
 from engine.sync.options import Options
 from engine.sync.pull import table_schema
 from tests.support.commands import (
@@ -950,7 +951,7 @@ def test_a_second_that_is_used_up(
 
     clock = SimpleNamespace(time_ns=lambda: now[0], sleep=sleep)
     monkeypatch.setattr(sample, "time", clock)
-    monkeypatch.setattr(open_flow, "time", clock)
+    monkeypatch.setattr(clock_module, "time", clock)
     ask(sandbox, tmp_path, [now[0] // 1_000_000 - 300] * 3)
     assert run("explore").status == 0
     assert slept == [0.7]

@@ -16,6 +16,7 @@ from engine.control import declared_flows
 from engine.dataset import positions
 from engine.dataset.storage.local import lock_file
 from engine.errors import InputError
+from engine.model import clock
 from engine.model.retry import RateLimit
 from engine.model.run_record import RunRecord
 from engine.model.window import Window
@@ -40,7 +41,7 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Commands, where `flows.toml` has two flows, at noon."""
-    monkeypatch.setattr(open_flow, "now", lambda: NOON)
+    monkeypatch.setattr(clock, "now", lambda: NOON)
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
     return run
 
@@ -216,7 +217,7 @@ def test_what_came_well_hides_nothing(
     broken = json.dumps({"event": "e", "properties": {"mp_processing_time_ms": NOON}})
     sandbox.faults({"fault": "answer", "status": 200, "body": f"{broken}\n" * 3})
     sandbox.project.clock_ms = NOON + HOUR
-    monkeypatch.setattr(open_flow, "now", lambda: NOON + HOUR)
+    monkeypatch.setattr(clock, "now", lambda: NOON + HOUR)
     keep("events", NOON + HOUR)
     said = run("status", "--config=flows.toml", "--flow=events", "--json")
     (events,) = json.loads(said.out)
@@ -306,7 +307,7 @@ def test_history_comes_between_slow_arrivals(run: Run, sandbox: Sandbox) -> None
 
     def now() -> int:
         asked = len(sandbox.requests) - before
-        turn.asked = asked >= 3
+        turn.stop_requested = asked >= 3
         return NOON + asked * 20 * 60_000
 
     sync_flow(flow, home, Options(now=now, rate_limit=FAST), turn=turn)
@@ -390,7 +391,7 @@ def test_a_flow_that_nobody_runs_any_more(
     reached = json.loads(run(*words, "--json").out)[0]["arrivedUntil"] or NOON
     for ahead, status in ((0, 0), (60_000, 1), (3 * 24 * HOUR, 1)):
         now = reached + late * 60_000 + ahead
-        monkeypatch.setattr(open_flow, "now", lambda now=now: now)
+        monkeypatch.setattr(clock, "now", lambda now=now: now)
         said = run(*words)
         assert (said.status, "It is behind" in said.err) == (status, status == 1), said.err
         assert json.loads(run(*words, "--json").out)[0]["nextTick"] > now
@@ -435,7 +436,7 @@ def test_what_is_done_is_never_behind(run: Run, monkeypatch: pytest.MonkeyPatch,
     """A flow with `once` that has run, or without a schedule, is never behind."""
     set_schedule(name, '{ frequency = "once", start_time = 1704805200 }')
     keep(name)
-    monkeypatch.setattr(open_flow, "now", lambda: NOON + 1000 * HOUR)
+    monkeypatch.setattr(clock, "now", lambda: NOON + 1000 * HOUR)
     words = ("status", "--config=flows.toml", f"--flow={name}")
     assert run(*words).status == 0
     text = Path("flows.toml").read_text()
@@ -458,7 +459,7 @@ def test_a_run_that_somebody_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) 
         for name, now in (("events", NOON + HOUR // 4), ("daily", NOON)):
             with pytest.raises(KeyboardInterrupt):
                 keep(name, now)
-    monkeypatch.setattr(open_flow, "now", lambda: NOON + HOUR // 4)
+    monkeypatch.setattr(clock, "now", lambda: NOON + HOUR // 4)
     said = run("status", "--config=flows.toml", "--json")
     assert said.status == 0
     for told in json.loads(said.out):

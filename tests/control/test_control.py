@@ -23,10 +23,10 @@ from engine.config.file import Api, load
 from engine.control.api import server
 from engine.control.api.app import FLOWSERVICE
 from engine.control.api.server import Server
+from engine.model import clock
 from engine.model.flow import Run, Secret, flow_id
 from engine.model.window import Window
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync import open_flow
 from engine.sync.run_records import scheduled
 from tests.support.api_client import CONNECTIONS, MIXPANEL, problem
 from tests.support.commands import here, put
@@ -228,7 +228,7 @@ def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """
     monkeypatch.setattr(server, "STOP", 0.1)
     api = Api(port=0, token=Secret("a-token"))
-    served = server.Server(tmp_path, api, {}, open_flow.now, lambda: None, tuple)
+    served = server.Server(tmp_path, api, {}, clock.now, lambda: None, tuple)
     catalog = served.state.catalog
     served.start()
     client = httpx.Client(base_url=served.address, headers={"x-api-key": "a-token"}, timeout=20)

@@ -1,6 +1,6 @@
-"""The daemon as a process, against the sandbox's arrival clock: the table is what arrived before M.
+"""The daemon as a process, with the sandbox: the table is what arrived before the watermark.
 
-Its clock runs faster than the machine's, some hours in a second; everything else is real.
+The daemon's clock runs some hours a second; everything else is real.
 """
 
 import json
@@ -51,7 +51,7 @@ CLOCKS = [
 
 @pytest.mark.parametrize(("clock", "zone", "first"), CLOCKS)
 def test_two_days(sandbox: Sandbox, tmp_path: Path, clock: str, zone: str, first: int) -> None:
-    """Late events, duplicates and day boundaries, on both kinds of project clock."""
+    """The table is right with late events, duplicates and both kinds of project clock."""
     spec = Spec(
         shape="small", events_per_day=300, late_percent=10, reject_percent=1, duplicate_percent=3,
         clock=clock, timezone=zone,
@@ -70,7 +70,7 @@ def test_two_days(sandbox: Sandbox, tmp_path: Path, clock: str, zone: str, first
 
 
 def test_the_catalog_is_no_truth(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Deleted between two runs of the daemon, it costs nothing but the history."""
+    """A catalog that is deleted between two runs of the daemon costs only the history."""
     tried = trial(tmp_path, sandbox, 3600)  # nothing settles meanwhile
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
@@ -89,7 +89,7 @@ def test_the_catalog_is_no_truth(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_down_for_thirty_days(sandbox: Sandbox, tmp_path: Path) -> None:
-    """One window brings all that arrived meanwhile; the days that settled are pulled once."""
+    """After 30 days one window brings what arrived, and each settled day is pulled once."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
@@ -112,7 +112,7 @@ def test_down_for_thirty_days(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_second_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
-    """It says who runs already and touches nothing; a lock that nobody holds is no obstacle."""
+    """A second daemon names the process of the first; a lock without a holder is ignored."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as first:
@@ -129,7 +129,7 @@ def test_a_second_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_changes(sandbox: Sandbox, tmp_path: Path) -> None:
-    """SIGHUP: a bad file is refused and the old one stays; a good one is followed."""
+    """SIGHUP: a file with mistakes is refused and the old one stays; a correct one is used."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write("events", more=BACKFILL)
     with tried.daemon() as process:
@@ -151,7 +151,7 @@ def test_a_configuration_that_changes(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A mapping that is gone parks its flow, with a record of every tick; the other goes on."""
+    """A flow without its mapping fails with a record at each tick; the other flow goes on."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write("events", "broken", more=BACKFILL, broken='mapping = "nowhere"')
     with tried.daemon() as process:
@@ -167,7 +167,7 @@ def test_one_flow_harms_no_other(sandbox: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
 def test_stop_while_a_window_runs(sandbox: Sandbox, tmp_path: Path, sign: signal.Signals) -> None:
-    """A window that does not end in the seconds it has is abandoned whole, and recorded as such."""
+    """A window that exceeds the drain time is discarded, and its run recorded as stopped."""
     tried = trial(tmp_path, sandbox, 60, drain=0.5)
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
@@ -182,7 +182,7 @@ def test_stop_while_a_window_runs(sandbox: Sandbox, tmp_path: Path, sign: signal
 
 
 def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A window that ends within the grace is committed, and no other is begun."""
+    """A window that ends within the drain time is committed, and no other one starts."""
     tried = trial(tmp_path, sandbox, 60)
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 1.5, "times": None})
@@ -195,7 +195,7 @@ def test_stop_drains_what_is_nearly_done(sandbox: Sandbox, tmp_path: Path) -> No
 
 
 def test_impatience(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A second signal ends it at once, and leaves no process behind."""
+    """A second signal ends the daemon at once and leaves no process behind."""
     tried = trial(tmp_path, sandbox, 60)
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
@@ -209,7 +209,7 @@ def test_impatience(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_secrets(sandbox: Sandbox, tmp_path: Path) -> None:
-    """P7: no password in anything that a daemon writes, nor in a list of processes."""
+    """P7: no password is in the files or logs of a daemon, nor in a list of processes."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write("events", "other", more=BACKFILL)
     lists = []
@@ -226,7 +226,7 @@ def test_secrets(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_log_entry_half_written(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A commit whose entry a crash of the machine cut off is named, and its window comes again."""
+    """The daemon names a log entry that a crash cut off, and pulls its window again."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
@@ -247,7 +247,7 @@ def test_a_log_entry_half_written(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_refused_for_an_hour(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Answers 429 without end: a wait is told once a run, and one window brings it all after."""
+    """A wait for answers 429 is logged once a run, and one window brings all events afterwards."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
@@ -268,7 +268,7 @@ def test_refused_for_an_hour(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_table_that_is_gone_for_a_while(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A disk that is not mounted: no new table is begun in its place, and it goes on from there."""
+    """While the disk is not mounted no new table is made; afterwards the flow goes on."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
@@ -291,13 +291,13 @@ def test_a_table_that_is_gone_for_a_while(sandbox: Sandbox, tmp_path: Path) -> N
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB of its own; only root may mount one."""
+    """Mount a file system of 4 MiB, which only root may do."""
     with mounted(tmp_path / "data", "4m") as disk:
         yield disk
 
 
 def test_a_full_disk(sandbox: Sandbox, tmp_path: Path, small_disk: Path) -> None:
-    """Every tick says so and changes nothing; once there is room, it catches up by itself."""
+    """Each tick on a full disk fails and changes nothing; with room again, the flow catches up."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     with tried.daemon() as process:
@@ -319,7 +319,7 @@ KILLS = int(os.environ.get("KILLS", "4"))
 
 
 def test_kill(sandbox: Sandbox, tmp_path: Path) -> None:
-    """P2: the daemon or one of its runs, killed at any moment, again and again."""
+    """P2: the table is right although the daemon or a run is killed at any moment."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write(more=BACKFILL)
     dice = random.Random(KILLS)
@@ -357,7 +357,7 @@ def expected_now(tried: Trial) -> Counter[str]:
 
 
 def test_a_run_ends_with_its_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
-    """However the daemon ends, no process goes on pulling for it."""
+    """When the daemon is killed, its processes exit too."""
     tried = trial(tmp_path, sandbox, 60)
     tried.write(more=BACKFILL)
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})
@@ -371,7 +371,7 @@ def test_a_run_ends_with_its_daemon(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_password_that_is_rotated(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A file is read again at the next tick at the latest: nobody has to send a signal."""
+    """The next tick reads the file of a password again, without a signal."""
     tried = trial(tmp_path, sandbox, 3600)
     tried.write()
     secret = tmp_path / "secret"
@@ -387,9 +387,7 @@ def test_a_password_that_is_rotated(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_who_waits_holds_up_no_other_project(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A host that accepts and is silent has as many flows as there are turns: a flow of another
-    project is brought up to date meanwhile, and the end comes in its time (P8).
-    """
+    """Flows of a silent host hold up no flow of another project, and the stop is timely (P8)."""
     tried = trial(tmp_path, sandbox, 60, drain=0.5)
     silent = [f"silent{number}" for number in range(max(2, os.cpu_count() or 1))]
     sandbox.faults({"fault": "delay", "seconds": 60, "times": None})

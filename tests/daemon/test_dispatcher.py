@@ -1,4 +1,4 @@
-"""A tick of a flow as the dispatcher carries it out, with processes that only claim to be any."""
+"""The dispatcher carries out the ticks of a flow; the processes are fakes."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ Turn = Callable[[Flow, int], int]  # a flow, when its tick began -> exit status
 
 
 class Process:
-    """A process of a turn: all that it does, `turn` does while it is followed."""
+    """A fake process: `turn` runs while the process is followed."""
 
     def __init__(self, turn: Callable[[], int]) -> None:
         self.turn = turn
@@ -47,7 +47,7 @@ def dispatcher_of(
     turns: Turns | None = None,
     retries: list[Any] | None = None,
 ) -> Dispatcher:
-    """A dispatcher of these flows, of `FLOW` where there are none; it notes retries in a list."""
+    """Return a dispatcher of `flows` (default: FLOW) that notes retries in a list."""
 
     def retry_in(name: str, ms: int) -> None:
         assert retries is not None
@@ -59,7 +59,7 @@ def dispatcher_of(
 
 
 def each(turn: Turn) -> Callable[[Flow, int], Process]:
-    """A launch of processes that do `turn`."""
+    """Return a launch of fake processes that run `turn`."""
     return lambda flow, began: Process(lambda: turn(flow, began))
 
 
@@ -97,7 +97,7 @@ def test_flows_take_turns() -> None:
 
 
 def test_hundreds_of_flows_that_wait() -> None:
-    """However many flows wait for the hour's budget, one that does not have to has its turn."""
+    """250 flows that wait for the hourly budget hold up no flow that need not wait."""
     flows = [replace(FLOW, name=f"waiting{number}") for number in range(250)]
     turns: set[str] = set()
 
@@ -122,7 +122,7 @@ def test_hundreds_of_flows_that_wait() -> None:
 def test_a_wait_for_the_budget_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
-    """Not once a minute; and a turn that had something to do in between makes it a new wait."""
+    """A wait is logged when it begins, not once a minute."""
     monkeypatch.setattr("engine.daemon.reconcile.LATER_SECONDS", 0)
     ends = iter([LATER, LATER, MORE, LATER, 0])
     moments = set()
@@ -138,7 +138,7 @@ def test_a_wait_for_the_budget_is_logged_once(
 
 
 def test_a_process_that_waits_frees_its_turn() -> None:
-    """While it waits another flow has the turn; once it works it counts again."""
+    """Another flow has the turn while a process waits; once it works, it counts again."""
     turns = Turns(1)
 
     class Waiting(Process):
@@ -180,7 +180,7 @@ def test_a_process_that_cannot_be_started(logged: Logged) -> None:
 
 @pytest.mark.parametrize(("requested", "count"), [(False, 2), (True, 3)])
 def test_a_tick_that_falls_into_a_turn(requested: bool, count: int) -> None:
-    """The turn that runs covers it, unless one was requested since: then one more follows."""
+    """The running turn covers the tick, unless `request` was called since: one more follows."""
     turns: list[int] = []
 
     def turn(flow: Flow, began: int) -> int:
@@ -201,7 +201,7 @@ def test_a_tick_that_falls_into_a_turn(requested: bool, count: int) -> None:
 
 
 def test_a_change_during_a_turn() -> None:
-    """The running turn goes on with the flow that it has; one more follows with the new flow."""
+    """The running turn ends with the old flow, and one more turn follows with the new flow."""
     turns: list[str | None] = []
     processes: list[Process] = []
 
@@ -223,7 +223,7 @@ def test_a_change_during_a_turn() -> None:
 
 
 def test_a_flow_that_is_gone_before_its_process_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between the decision to start a process and its start, the flow may have been deleted."""
+    """No process starts for a flow that was deleted after the decision to start one."""
 
     def deleted_meanwhile(connection: Connection) -> Connection:
         dispatcher.follow({})
@@ -236,7 +236,7 @@ def test_a_flow_that_is_gone_before_its_process_starts(monkeypatch: pytest.Monke
 
 
 def test_the_process_of_a_flow_that_is_gone_is_ended() -> None:
-    """P8: its own process alone, while it runs; ending a flow that has no process does nothing."""
+    """P8: only the process of the deleted flow is ended; without a process nothing happens."""
     processes: dict[str, Process] = {}
 
     def launch(flow: Flow, began: int) -> Any:
@@ -263,7 +263,7 @@ def test_the_process_of_a_flow_that_is_gone_is_ended() -> None:
 def test_a_once_flow_that_failed_is_tried_again(
     frequency: str, status: int, retries: list[Any]
 ) -> None:
-    """Its schedule has no other tick, so the dispatcher plans one."""
+    """The dispatcher plans another tick, since the schedule has no more."""
     planned: list[Any] = []
     flow = replace(FLOW, schedule=Schedule(frequency, None if frequency == "once" else 15, 0))
     dispatcher_of(each(lambda flow, began: status), flow, retries=planned).tick("events")
@@ -271,7 +271,7 @@ def test_a_once_flow_that_failed_is_tried_again(
 
 
 def test_no_turn_after_the_end() -> None:
-    """P8: once closed, a dispatcher starts nothing, and a turn that ends then plans nothing."""
+    """P8: a closed dispatcher starts no process, and plans nothing after a turn that ends."""
 
     def turn(flow: Flow, began: int) -> int:
         (process,) = dispatcher.close()

@@ -1,4 +1,4 @@
-"""One turn of a flow in this process: its end at a stop, and what it reports to the daemon."""
+"""One turn of a flow in this process: its end at a stop signal, its reports to the daemon."""
 
 import signal
 from datetime import date
@@ -19,7 +19,7 @@ from tests.support.daemons import BACKFILL, START, Trial, clock_of, expected, he
 
 
 def test_a_process_reports_when_it_waits_and_works() -> None:
-    """Three quiet seconds in a row and it waits; it works again as soon as it does anything."""
+    """Three idle seconds in a row count as waiting; any activity counts as work."""
     activity = Activity(used=10, at=0)
     used = [10.9, 10.92, 10.93, 11.5, 11.5, 11.52, 11.53, 11.54, 12.4, 12.41]
     reports = [activity.measure(seconds, at) for at, seconds in enumerate(used, 1)]
@@ -27,7 +27,7 @@ def test_a_process_reports_when_it_waits_and_works() -> None:
 
 
 def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where UTC has a day that the project has not yet, day windows go on with those it has."""
+    """When a new day has begun in UTC but not in the project, day windows still succeed."""
     evening = START + 15 * 3_600_000  # 01:00 in UTC; 17:00 the day before there
     spec = Spec(shape="small", events_per_day=50, clock="local", timezone="America/Los_Angeles")
     put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)
@@ -47,7 +47,7 @@ def test_an_evening_west_of_utc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_stop_in_the_middle_of_a_commit(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P8: what is nearly done is brought to its end; nothing is begun after it."""
+    """P8: the commit is completed, and nothing starts after it."""
     tried = trial(tmp_path, sandbox, 1)
     tried.write(more=BACKFILL)
     put({"TRIAL_USERNAME": USERNAME, "TRIAL_PASSWORD": PASSWORD}, monkeypatch)

@@ -1,4 +1,4 @@
-"""The process of a turn as the daemon follows it: its reports, and how it ended."""
+"""The daemon follows the process of a turn: the reports of the process, and its exit status."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ from engine.daemon.turn_queue import WAITS, WORKS
 
 
 class Ended:
-    """A process that SIGTERM ends, as it may one that was about to exit anyway."""
+    """A process that SIGTERM ended, perhaps when it was about to exit."""
 
     exitcode = -signal.SIGTERM
 
@@ -23,7 +23,7 @@ class Ended:
 
     def join(self) -> None: ...
 
-    def terminate(self) -> None: ...
+    terminate = kill = is_alive = join
 
 
 def pipe() -> tuple[Connection, Connection]:
@@ -31,16 +31,16 @@ def pipe() -> tuple[Connection, Connection]:
 
 
 def test_reports_of_a_process_are_passed_on() -> None:
-    """Each as it comes; and the end of the process is seen, whatever it reported before."""
+    """`follow` passes each report on at once, and returns when the process has ended."""
     reports, sender = pipe()
     sentinel, end = pipe()
     process: Any = Ended(sentinel)
-    seen: list[str] = []
+    reported: list[str] = []
     passed = threading.Semaphore(0)
 
     def note(word: str) -> Callable[[], None]:
         def on() -> None:
-            seen.append(word)
+            reported.append(word)
             passed.release()
 
         return on
@@ -51,7 +51,7 @@ def test_reports_of_a_process_are_passed_on() -> None:
     for report in (WAITS, WORKS):
         sender.send_bytes(report)
         assert passed.acquire(timeout=10)
-    assert seen == ["waits", "works"]
+    assert reported == ["waits", "works"]
     end.send_bytes(b".")
     thread.join(10)
     assert not thread.is_alive()
@@ -59,7 +59,7 @@ def test_reports_of_a_process_are_passed_on() -> None:
 
 @pytest.mark.parametrize(("unwanted", "status"), [(True, 0), (False, -signal.SIGTERM)])
 def test_who_ended_a_process(unwanted: bool, status: int) -> None:
-    """A process that the daemon ended with its flow is no failure; any other end is reported."""
+    """The end of a process whose flow was removed counts as success; other signals are reported."""
     reports, sender = pipe()
     sentinel, _end = pipe()
     sender.close()

@@ -1,4 +1,4 @@
-"""What the daemon does about changed flows and ended turns, as tables: no process, no clock."""
+"""Actions of the daemon for changed flows and ended turns, as tables: no process, no clock."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -107,7 +107,7 @@ def by_name(flows: Sequence[Flow]) -> dict[str, Flow]:
     ("before", "after", "actions"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES]
 )
 def test_changes_of_flows(before: list[Flow], after: list[Flow], actions: list[Action]) -> None:
-    """Whatever changes of a flow takes effect at once, and nothing else happens."""
+    """Every change of a flow takes effect at once, and has no other effect."""
     assert reconcile(by_name(before), by_name(after)) == actions
     assert reconcile(by_name(after), by_name(after)) == []
 
@@ -123,7 +123,7 @@ def test_a_clock_that_was_set_back_plans_all_ticks_again() -> None:
     [(1000, 1000, False), (1000, 90_000, False), (1000, 940, False), (1000, 939.9, True)],
 )
 def test_a_clock_is_set_back_by_more_than_a_minute(before: float, now: float, back: bool) -> None:
-    """Corrections of some seconds, and a clock that is set forward, need no new plan."""
+    """Corrections of seconds, and a clock that is set forward, change no plan."""
     assert is_set_back(before, now) == back
 
 
@@ -143,7 +143,7 @@ CONFIG = Config(Path("/home"), {"events": FLOW}, Api(token=Secret("first")))
     ],
 )
 def test_settings_that_cannot_change(after: Config, setting: str) -> None:
-    """Home, address and folder of tables stay while the daemon runs; tokens and flows change."""
+    """Home, address and folder of tables cannot change while the daemon runs."""
     assert refusal(CONFIG, after) == setting
     assert bool(refusal(after, CONFIG)) == bool(setting)
 

@@ -1,6 +1,6 @@
-"""What a daemon follows while it runs, in this process: its file, its home, clients, the clock.
+"""What changes a running daemon: its file, its home, clients, the clock; all in this process.
 
-The signals are scripted and the scheduler only notes what it is to do, so that no flow runs.
+The signals are scripted and the scheduler only notes its calls, so that no flow runs.
 """
 
 import json
@@ -32,7 +32,7 @@ API = '[api]\nlisten = "127.0.0.1:0"\n'
 
 @dataclass
 class Script:
-    """Signals for a daemon: each step is one, or a function that is called and returns one."""
+    """Scripted signals: each step is a signal, or a function that returns one."""
 
     steps: list[Step]
     woken: int = 0
@@ -47,7 +47,7 @@ class Script:
 
 @dataclass
 class Plan:
-    """Notes what a scheduler was to do, and fires nothing."""
+    """A scheduler that notes its calls and fires no tick."""
 
     done: list[tuple[Any, ...]] = field(default_factory=list)
 
@@ -55,7 +55,7 @@ class Plan:
         return lambda *given: self.done.append((name, *given))
 
     def taken(self) -> list[tuple[Any, ...]]:
-        """What was noted since the last call, but for what happens at every turn of the loop."""
+        """Return the calls noted since the last time, without those of each pass of the loop."""
         done = [each for each in self.done if each[0] not in ("start", "stop", "wakeup")]
         self.done.clear()
         return done
@@ -70,7 +70,7 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
 
 @pytest.fixture
 def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    """A trial with one flow, whose host nobody calls."""
+    """A daemon with one flow, whose host gets no request."""
     put({"TRIAL_USERNAME": "u", "TRIAL_PASSWORD": "p"}, monkeypatch)
     nowhere: Any = SimpleNamespace(url="http://127.0.0.1:9")
     tried = Trial(tmp_path, nowhere, clock_of(1))
@@ -80,7 +80,7 @@ def tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
 
 
 def run(tried: Trial, *steps: Step) -> Script:
-    """Run the daemon of `tried` until the end of these steps, and a stop."""
+    """Run the daemon of `tried` through these steps, then stop it."""
     script = Script([*steps, SIGTERM])
     signals: Any = nullcontext(script)
     assert Daemon(tried.config, os.environ, signals=lambda: signals).run() == 0
@@ -93,7 +93,7 @@ def schedule_of(tried: Trial, interval: int = 15) -> Schedule:
 
 
 def test_a_schedule_that_changes(tried: Trial, plan: Plan) -> None:
-    """SIGHUP: the ticks of the new schedule take the place of the old ones, beginning at once."""
+    """SIGHUP: the ticks of the new schedule replace those of the old one, the first at once."""
     text = tried.config.read_text()
 
     def change() -> int:
@@ -117,7 +117,7 @@ def test_a_schedule_that_changes(tried: Trial, plan: Plan) -> None:
 
 
 def test_a_home_that_moves(tried: Trial, plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its lock and its history would stay behind: the change is refused, and the rest with it."""
+    """A change of the home is refused, and with it all other changes of the file."""
     moved = tried.folder / "moved"
 
     def move() -> int:
@@ -134,7 +134,7 @@ def test_a_home_that_moves(tried: Trial, plan: Plan, capsys: pytest.CaptureFixtu
 def test_a_clock_that_is_set_back(
     tried: Trial, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The ticks are planned anew; and the scheduler is woken, whatever it sleeps by."""
+    """The ticks are planned again, and the scheduler is woken."""
     clock = iter([1000.0, 1060.0, 1120.0 - 86_400])
     steady = iter([0.0, 60.0, 120.0, 0.0, 0.0, 0.0])
     fake = SimpleNamespace(time=lambda: next(clock), monotonic=lambda: next(steady))
@@ -173,7 +173,7 @@ def apply(tried: Trial) -> Callable[..., None]:
 def test_what_the_home_stores_changes(
     tried: Trial, plan: Plan, apply: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To read it again makes nothing due; a new password makes all flows due that use it."""
+    """Without a change no flow is due; a new password makes all flows due that use it."""
     apply("second")
 
     def change() -> int:
@@ -196,7 +196,7 @@ def test_what_the_home_stores_changes(
 def test_a_home_that_cannot_be_read(
     tried: Trial, plan: Plan, apply: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """/readyz says so for as long as it is so; the flows that were known before go on."""
+    """/readyz says so until it can be read; flows that were known before go on."""
     apply("second")
     tried.config.write_text(tried.config.read_text() + API)
     key = tried.home / NAME
@@ -222,7 +222,7 @@ def test_a_home_that_cannot_be_read(
 
 
 def test_a_key_that_cannot_be_used(tried: Trial, plan: Plan) -> None:
-    """It ends the daemon before it begins, and the lock of its home is free again."""
+    """The daemon ends before its start, and the lock of its home is free again."""
     good = tried.config.read_text()
     tried.config.write_text(f'{good}{API}key = {{ env = "TRIAL_USERNAME" }}\n')
     with pytest.raises(InputError, match="key for secrets is malformed"):
@@ -235,7 +235,7 @@ def test_a_key_that_cannot_be_used(tried: Trial, plan: Plan) -> None:
 
 
 class Plane:
-    """A control plane that serves nobody; runs of the flows `requested` were requested."""
+    """A fake control plane; clients requested runs of the flows `requested`."""
 
     token_file = None
     address = "http://nowhere"
@@ -260,7 +260,7 @@ class Plane:
 
 @pytest.fixture
 def planes(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> list[Plane]:
-    """The control planes that daemons made."""
+    """The fake control planes that daemons made."""
     made: list[Plane] = []
 
     class Noted(Plane):
@@ -276,9 +276,7 @@ def planes(tried: Trial, monkeypatch: pytest.MonkeyPatch) -> list[Plane]:
 def test_many_changes_are_read_once(
     tried: Trial, plan: Plan, planes: list[Plane], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P8: what clients change is read while they go on, and a stop waits for none of it; what
-    changes during a reading is read after it.
-    """
+    """P8: many changes cause one update and delay no stop; a change during it, one more."""
     reads: list[int] = []
     kept = declared_flows.flows_in_home
 
@@ -308,7 +306,7 @@ def test_many_changes_are_read_once(
 
 
 def test_requested_runs(tried: Trial, plan: Plan, planes: list[Plane]) -> None:
-    """A run that a client requested begins at once, of the flows that run alone."""
+    """A run that a client requested starts at once, if its flow is run by this daemon."""
     before = schedule_of(tried)
 
     def request() -> int:

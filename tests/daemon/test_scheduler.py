@@ -1,4 +1,4 @@
-"""When ticks fire: at once when they are planned, then by the schedule and the daemon's clock."""
+"""Ticks fire at once when they are planned, then by the schedule and the daemon's clock."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,7 +16,7 @@ NOW = datetime(2024, 1, 10, 10, 7, tzinfo=UTC)
 
 
 def test_the_first_tick_is_now_and_missed_ticks_are_one() -> None:
-    """The others lie on the grid of the schedule, by the daemon's clock."""
+    """Later ticks are those of the schedule, by the daemon's clock."""
     clock = clock_of(1, START + 7 * 60_000)  # 10:07
     trigger = FlowTrigger(Schedule("minute", 15, START // 1000), clock)
     assert trigger.get_next_fire_time(None, NOW) == NOW
@@ -26,14 +26,14 @@ def test_the_first_tick_is_now_and_missed_ticks_are_one() -> None:
 
 
 def test_once_has_one_tick() -> None:
-    """After it there is no other."""
+    """A `once` schedule has no tick after its first."""
     trigger = FlowTrigger(ONCE, clock_of(1))
     assert trigger.get_next_fire_time(None, NOW) == NOW
     assert trigger.get_next_fire_time(NOW, NOW) is None
 
 
 def test_a_clock_that_runs_faster_has_its_ticks_sooner() -> None:
-    """The machine's time of a tick, from the time that the daemon's clock shows."""
+    """A tick of the daemon's clock is converted to the machine's time."""
     clock = clock_of(60)
     tick = FlowTrigger(Schedule("hour", 1, START // 1000), clock).get_next_fire_time(NOW, NOW)
     assert tick == datetime.fromtimestamp((clock.began + 60_000) / 1000, UTC)
@@ -50,7 +50,7 @@ class Ticks:
         return self.fired.get(timeout=10)
 
     def are_none(self) -> bool:
-        """Whether all ticks so far were taken: a marker fired last comes first."""
+        """Return whether no tick is left: a marker that was fired last comes first."""
         self.scheduler.tick_now("marker")
         return self.next() == "marker"
 
@@ -64,7 +64,7 @@ def ticks() -> Iterator[Ticks]:
 
 
 def test_planned_ticks_begin_at_once(ticks: Ticks) -> None:
-    """So do those of a schedule that takes the place of another one, or comes again."""
+    """The first tick of a schedule that replaces another one is now as well."""
     for schedule in (DAILY, Schedule("day", 2, 0), ONCE, ONCE, DAILY):
         ticks.scheduler.add_ticks("events", schedule)
         assert ticks.next() == "events"
@@ -72,7 +72,7 @@ def test_planned_ticks_begin_at_once(ticks: Ticks) -> None:
 
 
 def test_a_tick_beside_those_that_are_planned(ticks: Ticks) -> None:
-    """Also of a flow without any planned tick, which is one that runs once and has."""
+    """`tick_now` works for a flow without planned ticks, such as `once` after its tick."""
     ticks.scheduler.tick_now("events")
     assert ticks.next() == "events"
     ticks.scheduler.add_ticks("events", ONCE)
@@ -84,7 +84,7 @@ def test_a_tick_beside_those_that_are_planned(ticks: Ticks) -> None:
 
 
 def test_removed_ticks_do_not_come(ticks: Ticks) -> None:
-    """Removing ticks of which there are none, any more or at all, is no error."""
+    """Removing the ticks of a flow that has no ticks is no error."""
     ticks.scheduler.add_ticks("events", ONCE)
     assert ticks.next() == "events"
     ticks.scheduler.remove_ticks("events")
@@ -96,7 +96,7 @@ def test_removed_ticks_do_not_come(ticks: Ticks) -> None:
 
 
 def test_a_retry_is_one_tick(ticks: Ticks) -> None:
-    """It comes after the time that was named, and takes the place of an earlier retry."""
+    """A retry comes after the named time, and replaces an earlier retry."""
     ticks.scheduler.retry_in("events", 3_600_000)
     ticks.scheduler.retry_in("events", 1)
     assert ticks.next() == "events"
@@ -104,7 +104,7 @@ def test_a_retry_is_one_tick(ticks: Ticks) -> None:
 
 
 def test_no_tick_after_the_end() -> None:
-    """A tick that is planned for later does not fire once the scheduler was stopped."""
+    """A tick that is planned for later does not fire after the scheduler was stopped."""
     made = Ticks()
     made.scheduler.start()
     made.scheduler.retry_in("events", 50)

@@ -1,4 +1,4 @@
-"""Signals as the daemon reads them: in their order, none lost, and other threads can wake it."""
+"""The daemon reads all signals, in their order, and other threads can wake it."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("handlers")
 
 
 def test_signals_are_read_in_their_order() -> None:
-    """Nothing ends the process while they are received; afterwards all is as it was."""
+    """Received signals do not end the process; afterwards the old handlers are back."""
     before = signal.set_wakeup_fd(-1)
     signal.set_wakeup_fd(before)
     with receive_signals() as signals:
@@ -25,7 +25,7 @@ def test_signals_are_read_in_their_order() -> None:
 
 
 def test_another_thread_wakes_the_daemon() -> None:
-    """Even one that does so more often than the pipe can hold, while the daemon reads nothing."""
+    """More calls of `wake` than the pipe can hold block no thread."""
     with receive_signals() as signals:
 
         def wake() -> None:

@@ -1,4 +1,4 @@
-"""Turns: waiting takes none, no project holds up another one, and there is a bound on processes."""
+"""Turns: flows that wait take none, projects do not delay each other, processes are bounded."""
 
 import threading
 
@@ -6,12 +6,12 @@ from engine.daemon.turn_queue import Turns
 
 
 def took(turns: Turns, *flows: str) -> list[str]:
-    """Those of the flows that get a turn at once; a flow is its project's letter and a number."""
+    """Return the flows that get a turn at once; a flow is its project's letter and a number."""
     return [flow for flow in flows if turns.take(flow, flow[0], timeout=0)]
 
 
 def test_work_is_bounded() -> None:
-    """As many of a project work as there are turns; who ends makes room for another one."""
+    """At most `at_work` flows of a project work; the end of one lets the next one start."""
     turns = Turns(2)
     assert took(turns, "a1", "a2", "a3") == ["a1", "a2"]
     turns.release("a1")
@@ -19,7 +19,7 @@ def test_work_is_bounded() -> None:
 
 
 def test_who_waits_takes_no_turn() -> None:
-    """A flow that waits makes room; once what it waited for has come, it goes on without asking."""
+    """A flow that waits frees its turn, and works again without a new turn."""
     turns = Turns(2)
     assert took(turns, "a1", "a2", "a3") == ["a1", "a2"]
     turns.waits("a1")
@@ -32,13 +32,13 @@ def test_who_waits_takes_no_turn() -> None:
 
 
 def test_a_project_has_a_turn_beside_the_work_of_others() -> None:
-    """However much another project has to do; up to twice as many turns as there are."""
+    """A project without a turn gets one, until twice `at_work` flows work."""
     turns = Turns(2)
     assert took(turns, "a1", "a2", "b1", "b2", "c1", "d1") == ["a1", "a2", "b1", "c1"]
 
 
 def test_processes_are_bounded_and_a_place_is_left_to_each_project() -> None:
-    """Those of a project that wait leave one place to every other project that has none."""
+    """Waiting flows of one project leave a place to each project without a process."""
     turns = Turns(2, places=4)
     turns.projects = {"a", "b", "c"}
     for flow in ("a1", "a2"):
@@ -54,7 +54,7 @@ def test_processes_are_bounded_and_a_place_is_left_to_each_project() -> None:
 
 
 def test_more_projects_than_places() -> None:
-    """Then a project has one place at most, and all are used."""
+    """With more projects than places, each project has one place at most."""
     turns = Turns(1, places=2)
     turns.projects = {"a", "b", "c"}
     assert took(turns, "a1") == ["a1"]
@@ -63,7 +63,7 @@ def test_more_projects_than_places() -> None:
 
 
 def test_the_queue_goes_by_projects() -> None:
-    """A project that has nothing at work comes before those that came first."""
+    """A project without a working flow comes before projects that came first."""
     turns = Turns(1)
     assert took(turns, "a1", "b1") == ["a1", "b1"]
     order: list[str] = []
@@ -89,7 +89,7 @@ def test_the_queue_goes_by_projects() -> None:
 
 
 def test_the_end() -> None:
-    """P8: who waits for a turn hears of the end at once, and nobody gets one after it."""
+    """P8: `close` ends every wait for a turn at once, and no flow gets a turn after it."""
     turns = Turns(1)
     assert took(turns, "a1") == ["a1"]
     answers: list[bool] = []

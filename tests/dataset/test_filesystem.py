@@ -98,10 +98,10 @@ def test_check_names_it_before_a_pull(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EPERM, "Operation not permitted")
 
-    sample.probe(place, None)
+    sample.check_table(place, None)
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(DatasetError, match="no hard links"):
-        sample.probe(place, None)
+        sample.check_table(place, None)
     assert not any(tmp_path.iterdir())
 
 

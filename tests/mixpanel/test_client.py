@@ -1,4 +1,4 @@
-"""What `export` promises: the whole body, decompressed, or one of our errors. Over real sockets."""
+"""`client.stream` over real sockets: the whole body, decompressed, or one of our errors."""
 
 import base64
 import gzip
@@ -33,8 +33,7 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.mixpanel.client import stream, translated, url
-from engine.mixpanel.request import params
+from engine.mixpanel.client import params, stream, translated, url
 from engine.mixpanel.response_body import GATHERED, PIECE, gunzip
 from engine.mixpanel.responses import clean, retry_after, verdict
 from engine.mixpanel.timeouts import Timeouts
@@ -104,7 +103,7 @@ def serving(*replies: bytes | Reply) -> Iterator[Server]:
 
 
 def hold(before: bytes) -> Reply:
-    """Says `before`, and then nothing until the client goes."""
+    """Send `before`, then nothing until the client closes the connection."""
 
     def reply(server: Server, peer: socket.socket) -> None:
         peer.sendall(before)
@@ -116,7 +115,7 @@ def hold(before: bytes) -> Reply:
 
 
 def trickle(before: bytes, piece: bytes) -> Reply:
-    """Says `before`, and then `piece` for ever."""
+    """Send `before`, then `piece` for ever."""
 
     def reply(server: Server, peer: socket.socket) -> None:
         peer.sendall(before)
@@ -128,7 +127,7 @@ def trickle(before: bytes, piece: bytes) -> Reply:
 
 
 def broken(before: bytes) -> Reply:
-    """Says `before`, and resets the connection once the client has read it."""
+    """Send `before`, and reset the connection once the client has read it."""
 
     def reply(server: Server, peer: socket.socket) -> None:
         peer.sendall(before)
@@ -153,7 +152,7 @@ def chunked(*parts: bytes, last: bytes = b"0\r\n\r\n", encoding: str = "identity
 
 
 def gzipped(body: bytes) -> bytes:
-    """The same bytes at any time: they are part of the names of tests."""
+    """Compress without a timestamp, so that names of tests stay the same."""
     return gzip.compress(body, mtime=0)
 
 
@@ -212,13 +211,13 @@ def test_the_query(
 
 @pytest.mark.parametrize("limit", [0, -1, 100_001])
 def test_a_limit_that_mixpanel_refuses_is_refused_here(limit: int) -> None:
-    """100,000 events are the most that Mixpanel lets one ask for."""
+    """A `limit` beyond 100,000 is an InputError before any request."""
     with pytest.raises(InputError, match="100,000"):
         params(connection("https://data.mixpanel.com"), DAY, limit=limit)
 
 
 def test_what_goes_over_the_wire() -> None:
-    """Basic credentials, gzip, our name, HTTP/1.1, and the query as `url` prints it."""
+    """The request has Basic credentials, gzip, our user agent and the query that `url` prints."""
     with serving(sized(EVENT)) as server:
         project = connection(server.url)
         with stream(project, DAY, events=["a b"], where="x", limit=7, timeouts=CALM) as answer:
@@ -251,7 +250,7 @@ def test_what_goes_over_the_wire() -> None:
     ],
 )
 def test_a_host_that_is_no_safe_address_is_refused_unasked(host: str) -> None:
-    """P7: no credentials in clear, and none in the address, which would be printed."""
+    """P7: credentials are never sent in clear, and never part of the printed address."""
     with pytest.raises(InputError, match="https://") as caught:
         url(connection(host), DAY)
     assert "secret" not in str(caught.value)
@@ -259,14 +258,14 @@ def test_a_host_that_is_no_safe_address_is_refused_unasked(host: str) -> None:
 
 @pytest.mark.parametrize("host", ["http://localhost:80", "http://127.8.8.8", "http://[::1]:99"])
 def test_a_loopback_host_may_be_plain(host: str) -> None:
-    """What does not leave the machine needs no TLS."""
+    """http is allowed for a loopback address."""
     assert url(connection(host + "/"), DAY).startswith(
         host.removesuffix(":80") + "/api/2.0/export?"
     )
 
 
 def test_credentials_in_clear_go_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """P7: a proxy of the environment does not get what is meant for this machine."""
+    """P7: a request over http to this machine uses no proxy."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     assert fetch(sized(EVENT)) == EVENT
@@ -274,7 +273,7 @@ def test_credentials_in_clear_go_through_no_proxy(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("value", ["gopher://me:hunter2@proxy", "me:hunter2@x:y"])
 def test_a_bad_proxy_setting_is_an_input_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
-    """It names the variables and not their values, which may hold a password (P7)."""
+    """The error names the variable and not its value, which may hold a password (P7)."""
     monkeypatch.setenv("HTTPS_PROXY", value)
     with (
         pytest.raises(InputError, match="HTTPS_PROXY") as caught,
@@ -303,20 +302,20 @@ BODY = EVENT * 30_000
     ids=["sized", "chunked", "gzip", "x-gzip", "members", "tiny chunks", "gzip until it closes"],
 )
 def test_a_whole_body_comes_decompressed(reply: bytes) -> None:
-    """However it is framed and compressed, the body is what was sent."""
+    """For every framing and compression, the body is what was sent."""
     assert fetch(reply) == BODY
 
 
 @pytest.mark.parametrize("reply", [sized(b""), chunked(), zipped(gzipped(b""))])
 def test_an_empty_body_is_whole(reply: bytes) -> None:
-    """A window without events: no bytes, and no error."""
+    """An empty body is a window without events, and no error."""
     assert fetch(reply) == b""
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.binary(max_size=300), max_size=3), st.lists(st.integers(1, 60), min_size=1))
 def test_any_cut_of_gzip_into_chunks_is_the_same(members: list[bytes], sizes: list[int]) -> None:
-    """Members of any content, in chunks of any size, give the bytes that were compressed."""
+    """Gzip members in chunks of any size give the bytes that were compressed."""
     whole = b"".join(map(gzipped, [b"{", *members]))
     parts: list[bytes] = []
     at = 0
@@ -328,7 +327,7 @@ def test_any_cut_of_gzip_into_chunks_is_the_same(members: list[bytes], sizes: li
 
 
 def test_a_large_body_is_handed_on_while_it_comes() -> None:
-    """P6: what is on the wire is gathered a little, and never as a whole."""
+    """P6: a body is passed on in pieces, and never gathered as a whole."""
     packed = gzipped(random.Random(1).randbytes(4 << 20))
     came = 0
 
@@ -343,7 +342,7 @@ def test_a_large_body_is_handed_on_while_it_comes() -> None:
 
 
 def test_a_bomb_comes_in_pieces_and_is_counted() -> None:
-    """P6: 64 MiB from 64 KiB never stand in memory; `received` counts what was on the wire."""
+    """P6: 64 KiB that become 64 MiB come in pieces; `received` counts the compressed bytes."""
     bomb = gzipped(bytes(64 << 20))
     with (
         serving(zipped(bomb)) as server,
@@ -356,7 +355,7 @@ def test_a_bomb_comes_in_pieces_and_is_counted() -> None:
 
 
 def test_small_chunks_are_gathered() -> None:
-    """A server that sends a line a chunk does not cost a step a line."""
+    """One line a chunk does not cause one step a line."""
     with (
         serving(chunked(*[EVENT] * 20_000)) as server,
         stream(connection(server.url), DAY, timeouts=CALM) as answer,
@@ -396,14 +395,14 @@ ZIP = gzipped(BODY)
     ],
 )
 def test_a_body_that_is_not_whole_is_truncated(reply: bytes) -> None:
-    """P1: HTTP framing and gzip must both end as they should, with a true checksum."""
+    """P1: HTTP framing and gzip must both end cleanly, with the right checksum."""
     with pytest.raises(Truncated) as caught:
         fetch(reply)
     assert PASSWORD not in str(caught.value)
 
 
 def test_a_reset_in_the_body_is_a_broken_connection() -> None:
-    """What came before it is no answer."""
+    """A reset in the middle of a body is Unavailable."""
     with serving(broken(sized(BODY, short=9))) as server:
 
         def read() -> None:
@@ -458,7 +457,7 @@ TOO_MANY = b'{"request":"/x","error":"Query rate limit exceeded for project_id: 
 def test_every_status_becomes_an_error_of_ours(
     status: int, body: bytes, kind: type[EtlError], words: str
 ) -> None:
-    """Fix it, try again, or wait: the kind of error says which, its message says what was said."""
+    """The class of the error says what to do, its message repeats Mixpanel's."""
     if status in (204, 304):
         body, reply = b"", head(f"{status} x")
     else:
@@ -470,7 +469,7 @@ def test_every_status_becomes_an_error_of_ours(
 
 
 def test_a_compressed_error_is_readable() -> None:
-    """A long error comes compressed, as events do."""
+    """The message of a compressed error body is shown."""
     body = gzipped(b'{"error":"bad where"}')
     with pytest.raises(Refused, match="bad where"):
         fetch(sized(body, "Content-Encoding: gzip", status="400 x"))
@@ -485,13 +484,13 @@ def test_a_compressed_error_is_readable() -> None:
     ],
 )
 def test_an_error_that_breaks_off_is_still_that_error(reply: bytes) -> None:
-    """The status came whole, and what came of the text is shown."""
+    """The status decides the error although its body breaks off."""
     with pytest.raises(Refused, match="400: bad wh"):
         fetch(reply)
 
 
 def test_an_error_that_nobody_can_read_is_not_shown() -> None:
-    """In an encoding that was not asked for: the status says enough."""
+    """The body of an error in an unknown encoding is not shown."""
     with pytest.raises(Unavailable) as caught:
         fetch(sized(b"\x8f\x05\x80\x1b[31m", "Content-Encoding: br", status="500 x"))
     assert str(caught.value).isprintable()
@@ -499,7 +498,7 @@ def test_an_error_that_nobody_can_read_is_not_shown() -> None:
 
 
 def test_no_more_of_an_error_is_read_than_matters() -> None:
-    """P6, P8: the rest of its body is not waited for."""
+    """P6, P8: only the start of an error's body is read."""
     begun = time.monotonic()
     with pytest.raises(Unavailable, match="500: x"):
         fetch(hold(sized(b"x" * 200_000, status="500 x", short=1)), timeouts=Timeouts(idle=20))
@@ -507,7 +506,7 @@ def test_no_more_of_an_error_is_read_than_matters() -> None:
 
 
 def test_only_the_beginning_can_be_a_page() -> None:
-    """A piece in the middle may begin with any byte."""
+    """A later piece that begins with `<` is no HTML page."""
     body = b"x" + b"<" * 4 * PIECE
     assert fetch(sized(body)) == body
 
@@ -522,14 +521,14 @@ def test_only_the_beginning_can_be_a_page() -> None:
     ],
 )
 def test_a_page_instead_of_events_is_unavailable(reply: bytes) -> None:
-    """A proxy's page with status 200 is neither events nor the end of them."""
+    """An HTML page with status 200 is Unavailable, and no events."""
     with pytest.raises(Unavailable, match=r"HTML page.*502 Bad & Gateway"):
         fetch(reply)
 
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip"])
 def test_an_encoding_that_nobody_asked_for_is_unavailable(encoding: str) -> None:
-    """Bytes that we cannot read are not taken for events."""
+    """A body in an encoding that was not requested is Unavailable."""
     with pytest.raises(Unavailable, match=encoding):
         fetch(sized(EVENT, f"Content-Encoding: {encoding}"))
 
@@ -573,7 +572,7 @@ def test_retry_after_has_two_forms(headers: dict[str, str], seconds: float | Non
 
 
 def test_nobody_listens() -> None:
-    """A refused connection is Unavailable, and names the host."""
+    """A refused connection is Unavailable, and the error names the host."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with (
@@ -585,13 +584,13 @@ def test_nobody_listens() -> None:
 
 @pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"hello\r\n\r\n"])
 def test_no_http_answer_is_unavailable(reply: bytes) -> None:
-    """A connection that closes, or speaks something else, before any answer."""
+    """A connection that closes, or that speaks no HTTP, is Unavailable."""
     with pytest.raises(Unavailable):
         fetch(reply)
 
 
 def test_a_host_without_tls_is_unavailable() -> None:
-    """https to a port that does not speak it: no answer, and no credentials sent."""
+    """https to a port without TLS is Unavailable, and sends no credentials."""
     with serving(b"HTTP/1.1 400 what\r\n\r\n") as server:
         with (
             pytest.raises(Unavailable),
@@ -603,7 +602,7 @@ def test_a_host_without_tls_is_unavailable() -> None:
 
 
 def test_a_certificate_that_cannot_be_verified_is_refused() -> None:
-    """Asking again would show the same certificate."""
+    """A certificate that cannot be verified is Refused, so that no retry follows."""
     error = httpx.ConnectError("handshake")
     error.__cause__ = ssl.SSLCertVerificationError(1, "[SSL] self-signed certificate")
     error.__cause__.verify_message = "self-signed certificate"
@@ -630,7 +629,7 @@ def test_a_certificate_that_cannot_be_verified_is_refused() -> None:
 def test_every_exception_of_httpx_becomes_ours(
     error: Exception, in_body: bool, kind: type[EtlError]
 ) -> None:
-    """None of them leaves this module."""
+    """No exception of httpx leaves this module."""
     assert type(translated(error, connection("https://x"), in_body=in_body)) is kind
 
 
@@ -654,13 +653,13 @@ def test_every_exception_of_httpx_becomes_ours(
     ids=["no answer", "no byte", "silence", "endless body", "endless headers"],
 )
 def test_no_wait_is_endless(reply: Reply, timeouts: Timeouts, words: str) -> None:
-    """First byte, next byte, the whole: each has its own limit."""
+    """First byte, next byte and the whole request have a time-out each."""
     with pytest.raises(Unavailable, match=words):
         fetch(reply, timeouts=timeouts)
 
 
 def test_slow_and_steady_is_no_silence() -> None:
-    """What comes in little pieces may take longer than either limit for a silence."""
+    """A body in small pieces may take longer than the time-out between two bytes."""
 
     def reply(server: Server, peer: socket.socket) -> None:
         peer.sendall(head("200 OK", "Content-Length: 60"))
@@ -672,7 +671,7 @@ def test_slow_and_steady_is_no_silence() -> None:
 
 
 def test_a_slow_reader_is_no_silent_server() -> None:
-    """The time that our own side takes between two pieces does not count as the server's."""
+    """The time that the reader takes between two pieces does not count as silence."""
     timeouts = Timeouts(first_byte=0.1, idle=0.1)
     with (
         serving(sized(BODY)) as server,
@@ -688,7 +687,7 @@ def test_a_slow_reader_is_no_silent_server() -> None:
     "before", [b"", sized(EVENT, short=9), head("200 OK", "Content-Encoding: gzip") + ZIP[:99]]
 )
 def test_a_wait_can_be_stopped(before: bytes) -> None:
-    """P8: whatever waits for the network ends soon after the word to stop."""
+    """P8: each wait for the network ends soon after `stopped` returns true."""
     with serving(hold(before)) as server:
         with (
             pytest.raises(Unavailable, match="stopped"),
@@ -705,7 +704,7 @@ def interrupt(_: bytes) -> None:
 
 
 def test_leaving_closes_the_connection() -> None:
-    """P8: who leaves early, by whatever way, does not wait for the rest."""
+    """P8: leaving the `with` block does not wait for the rest of the body."""
     with serving(hold(sized(BODY, short=1))) as server:
         with (
             pytest.raises(KeyboardInterrupt),
@@ -721,7 +720,7 @@ def test_leaving_closes_the_connection() -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_on_the_host_is_followed(status: int) -> None:
-    """With the credentials, which stay where they were."""
+    """A redirect within the host is followed, with the credentials."""
     reply = sized(b"", "Location: /elsewhere?a=b", status=f"{status} x")
     with serving(reply, sized(EVENT)) as server:
         with stream(connection(server.url), DAY, timeouts=CALM) as answer:
@@ -741,7 +740,7 @@ def test_a_redirect_on_the_host_is_followed(status: int) -> None:
     ],
 )
 def test_a_redirect_elsewhere_is_refused(target: str) -> None:
-    """P7: another scheme, host or port would get the credentials."""
+    """P7: a redirect to another scheme, host or port is refused."""
 
     def reply(server: Server, peer: socket.socket) -> None:
         location = target.format(port=port(server), other=port(elsewhere))
@@ -763,7 +762,7 @@ def port(server: Server) -> str:
 
 
 def test_redirects_in_a_circle_are_refused() -> None:
-    """A host that sends us on for ever does not keep us for ever."""
+    """Endless redirects are refused after a few."""
     with pytest.raises(Refused, match="redirected"):
         fetch(*[sized(b"", "Location: /again", status="302 x")] * 9)
 
@@ -786,7 +785,7 @@ def test_redirects_in_a_circle_are_refused() -> None:
 )
 @pytest.mark.parametrize("wrap", ["{}", '{{"x": "{}"}}', "<title>{}</title>"])
 def test_no_message_repeats_the_credentials(echo: str, wrap: str) -> None:
-    """P7: whatever a server echoes, in whatever form."""
+    """P7: credentials that a server repeats in any form are masked."""
     body = wrap.format(echo).encode()
     for reply in (sized(body, status="400 x"), sized(body, "Content-Type: text/html")):
         with pytest.raises(EtlError) as caught:
@@ -797,20 +796,20 @@ def test_no_message_repeats_the_credentials(echo: str, wrap: str) -> None:
 
 
 def test_one_secret_in_another_hides_neither() -> None:
-    """P7: what is left of a password, once the name in it is hidden, would tell the rest."""
+    """P7: a password that contains the user name is masked as a whole."""
     twins = Connection("https://x", "reader", Secret("reader-1234"), 1)
     assert clean("by reader with reader-1234.", twins) == "by *** with ***."
 
 
 def test_a_message_is_short_and_printable() -> None:
-    """A binary body does not flood the terminal, nor steer it."""
+    """A binary body neither floods the terminal nor sends it control characters."""
     said = clean("\x1b[31m\x00" + "é" * 1000, connection("https://x"))
     assert said.isprintable()
     assert len(said) == 200
 
 
 def test_nothing_shows_the_password() -> None:
-    """P7: neither the connection nor the answer, when somebody prints them."""
+    """P7: neither a printed connection nor a printed response shows the password."""
     with (
         serving(sized(EVENT)) as server,
         stream(connection(server.url), DAY, timeouts=CALM) as answer,

@@ -1,4 +1,4 @@
-"""What is read of the environment for one request: proxies, exceptions, certificates (P7)."""
+"""The proxy, its exceptions and the certificates that the environment sets (P7)."""
 
 import datetime
 import ipaddress
@@ -64,7 +64,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_proxy_of_a_host(
     environ: dict[str, str], url: str | None, variable: str | None
 ) -> None:
-    """As curl reads the variables: small letters first, HTTPS_PROXY before ALL_PROXY."""
+    """Variables have curl's order: small letters first, HTTPS_PROXY before ALL_PROXY."""
     found = proxy_for(HOST, environ)
     assert (found and found.url, found and found.variable) == (url, variable)
 
@@ -81,7 +81,7 @@ def test_the_proxy_of_a_host(
     ],
 )
 def test_the_credentials_of_a_proxy(value: str, auth: tuple[str, str] | None) -> None:
-    """A password may hold any sign; it is neither in the address nor in what is printed (P7)."""
+    """A password may hold any sign; neither address nor `repr` shows it (P7)."""
     found = proxy_for(HOST, {"HTTPS_PROXY": value})
     assert found is not None
     assert (found.url, found.auth) == ("http://p:1", auth)
@@ -96,7 +96,7 @@ def test_the_credentials_of_a_proxy(value: str, auth: tuple[str, str] | None) ->
 )  # fmt: skip
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
 def test_a_proxy_that_cannot_be_read_is_named_by_its_variable(value: str, variable: str) -> None:
-    """It is needed for this host, so nothing is asked; its value may hold a password (P7)."""
+    """The error names the variable and not its value, and no request is made (P7)."""
     with pytest.raises(InputError, match=f"{variable} names no proxy.*data.mixpanel.com") as caught:
         proxy_for(HOST, {variable: value})
     shown = "".join(traceback.format_exception(caught.value))
@@ -143,7 +143,7 @@ EXCLUDES = [
 def test_the_hosts_without_a_proxy(
     entries: str, address: str, excluded: bool, variable: str
 ) -> None:
-    """Hosts, domains, ports, addresses and ranges; an entry that cannot be read harms no other."""
+    """NO_PROXY takes hosts, domains, ports, addresses, ranges; a bad entry is ignored."""
     found = proxy_for(address, {"HTTPS_PROXY": "http://p:1", variable: entries})
     assert (found is None) == excluded
 
@@ -184,7 +184,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Peer:
-    """A socket that treats its one connection by `serve`, and says what it heard."""
+    """A socket that treats its one connection by `serve`, and notes what it received."""
 
     def __init__(self, serve: Callable[[socket.socket, list[bytes]], None]) -> None:
         self.heard: list[bytes] = []
@@ -223,7 +223,7 @@ def head_of(connected: socket.socket) -> bytes:
 
 
 def mixpanel(connected: socket.socket, heard: list[bytes], certificate: Path) -> None:
-    """Answers one request over TLS with one event."""
+    """A server over TLS that answers one request with one event."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     with context.wrap_socket(connected, server_side=True) as tls:
@@ -308,7 +308,7 @@ def test_events_come_through_a_proxy(
 def test_what_does_not_matter_for_the_host_harms_nothing(
     monkeypatch: pytest.MonkeyPatch, certificate: Path, environ: dict[str, str]
 ) -> None:
-    """A bad entry beside a good one, a proxy of others, what is not read: the request is made."""
+    """A bad variable that this host does not need is ignored."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -319,7 +319,7 @@ def test_what_does_not_matter_for_the_host_harms_nothing(
 def test_no_key_of_a_connection_is_logged(
     monkeypatch: pytest.MonkeyPatch, certificate: Path, tmp_path: Path
 ) -> None:
-    """P7: the keys of TLS on a disk would open a recording of the credentials."""
+    """P7: SSLKEYLOGFILE is ignored: keys on a disk would open a recording of the credentials."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "keys"))
     with peer(lambda connected, heard: mixpanel(connected, heard, certificate)) as server:
@@ -330,7 +330,7 @@ def test_no_key_of_a_connection_is_logged(
 def test_a_netrc_of_the_environment_is_nobodys_credentials(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What is sent is what was declared."""
+    """Only the declared credentials are sent, and none of a netrc file."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login other password other\n")
     netrc.chmod(0o600)
@@ -346,7 +346,7 @@ def test_a_netrc_of_the_environment_is_nobodys_credentials(
 def test_certificates_that_cannot_be_read_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, kind: str
 ) -> None:
-    """By their variable; nothing is asked without them."""
+    """The error names the variable, and no request is made."""
     path = tmp_path / "hunter2"
     if kind == "junk":
         path.write_text("no certificate")
@@ -359,7 +359,7 @@ def test_certificates_that_cannot_be_read_are_named(
 def test_a_folder_of_certificates_is_used(
     monkeypatch: pytest.MonkeyPatch, certificate: Path, tmp_path: Path
 ) -> None:
-    """Beside the file, as OpenSSL does: none of them hides the other."""
+    """File and folder of certificates are both used, as by OpenSSL."""
     monkeypatch.setenv("SSL_CERT_DIR", f"/no/such/folder:{tmp_path}")
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with peer(lambda connected, heard: mixpanel(connected, heard, certificate)) as server:
@@ -392,7 +392,7 @@ def test_a_proxy_that_refuses_is_named(
     kind: type[EtlError],
     words: str,
 ) -> None:
-    """At once where asking again would not help; by its variable, without its credentials (P7)."""
+    """The error of a proxy that refuses names its variable and no credentials (P7)."""
     with peer(serve) as through:
         monkeypatch.setenv("HTTPS_PROXY", f"{scheme}://me:hunter2@127.0.0.1:{through.port}")
         with pytest.raises(EtlError, match=words) as caught:
@@ -406,7 +406,7 @@ def test_a_proxy_that_refuses_is_named(
 
 
 def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its variable says where to look."""
+    """The error of an unreachable proxy names its variable."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     monkeypatch.setenv("https_proxy", f"http://me:hunter2@127.0.0.1:{port}")
@@ -416,5 +416,5 @@ def test_a_proxy_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_nothing_shows_the_password_of_a_proxy() -> None:
-    """P7: neither the proxy nor what is made of it."""
+    """P7: neither `repr` nor a derived value shows the password of a proxy."""
     assert SECRET not in repr(Proxy("http://p:1", "HTTPS_PROXY", ("me", SECRET)))

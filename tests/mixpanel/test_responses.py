@@ -1,4 +1,4 @@
-"""What is made of an answer that is no events: bounded work, and no event in a message (P7)."""
+"""Errors made of responses without events: bounded work, and no event in a message (P7)."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ HOSTILE = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("status", [200, 500])
 def test_no_body_costs_more_than_a_look(body: bytes, status: int) -> None:
-    """Whatever the text is made of, a sentence is found, or none, in a moment."""
+    """For any text, the search for a sentence ends within a moment."""
     begun = time.thread_time()
     is_page(body)
     said = sentence(body)
@@ -72,7 +72,7 @@ def test_no_body_costs_more_than_a_look(body: bytes, status: int) -> None:
 def test_a_hostile_page_over_a_socket_is_an_error_at_once(
     body: bytes, status: str, packed: bool
 ) -> None:
-    """P8: and nothing holds the interpreter's lock meanwhile."""
+    """P8: a hostile page is an error at once, and does not hold the interpreter's lock."""
     headers = ("Content-Encoding: gzip",) if packed else ()
     begun = time.thread_time()
     with pytest.raises(EtlError) as caught:
@@ -87,7 +87,7 @@ def test_a_hostile_page_over_a_socket_is_an_error_at_once(
      ":" * 100_000, "Mon, 01 Jan 0001 00:00:00 +2359", "Fri, 31 Dec 9999 23:59:59 -2359"],
 )  # fmt: skip
 def test_no_header_costs_more_than_a_look(value: str) -> None:
-    """`Retry-After` and `Date` of any length and sense."""
+    """`Retry-After` and `Date` of any length and content are parsed within a moment."""
     begun = time.thread_time()
     for headers in ({"retry-after": value}, {"retry-after": "Tue, 14 Nov 2023 22:14:20 GMT"}):
         retry_after(headers | {"date": value}, 0.0)
@@ -104,7 +104,7 @@ def test_no_header_costs_more_than_a_look(value: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("status", ["302 x", "200 OK", "500 x"])
 def test_a_huge_header_is_an_error_or_nothing(header: str, status: str) -> None:
-    """A header of 60 KB is no more work than one of 60 bytes, and no flood in the message."""
+    """A header of 60 KB takes no longer than one of 60 bytes, and stays out of the message."""
     begun = time.thread_time()
     said = ""
     try:
@@ -116,7 +116,7 @@ def test_a_huge_header_is_an_error_or_nothing(header: str, status: str) -> None:
 
 
 def test_a_long_password_costs_no_more() -> None:
-    """Who gave a file of a megabyte as password gets the message of the server all the same."""
+    """A password of a megabyte does not delay the message of the server."""
     absurd = Connection("https://x", "reader", Secret("pä" * (MIB // 2)), 1)
     begun = time.thread_time()
     assert clean("no such account", absurd) == "no such account"
@@ -133,20 +133,20 @@ def test_a_long_password_costs_no_more() -> None:
     ],
 )
 def test_a_short_user_name_leaves_words_whole(user: str, message: str, shown: str) -> None:
-    """A name of up to three characters is masked as a word of its own, and not within words."""
+    """A name of up to three characters is masked only as a whole word."""
     assert clean(message, Connection("https://x", user, Secret("8iQbnjuk5"), 1)) == shown
 
 
 @pytest.mark.parametrize("password", ["a", "ab", "me", "shop"])
 def test_a_password_is_masked_within_words_however_short(password: str) -> None:
-    """P7: also where the user has the same name."""
+    """P7: a password is masked within words too, even if the user has the same name."""
     for user in ("reader", password):
         shown = clean(f"x{password}x", Connection("https://x", user, Secret(password), 1))
         assert shown == "x***x"
 
 
 def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The status has come: a body that trickles does not hold the window up."""
+    """An error's body that trickles does not delay the error."""
     from engine.mixpanel import client
     from tests.mixpanel.test_client import trickle
 
@@ -158,7 +158,7 @@ def test_the_body_of_an_error_is_not_awaited_for_ever(monkeypatch: pytest.Monkey
 
 
 def test_an_answer_in_single_bytes_costs_no_more() -> None:
-    """A chunk a byte: what is gathered of them is counted once, and not at each."""
+    """A body in chunks of one byte takes no quadratic time."""
     packed = gzip.compress(random.Random(1).randbytes(200_000), 0)
     begun = time.thread_time()
     assert len(b"".join(gunzip(bytes([byte]) for byte in packed))) == 200_000
@@ -183,7 +183,7 @@ def test_an_answer_in_single_bytes_costs_no_more() -> None:
     ],
 )
 def test_the_sentence_of_a_body(body: bytes, said: str) -> None:
-    """Title, heading or first line; of JSON, which is read whole, the error."""
+    """The message is the title, the heading or the first line; of JSON, its error."""
     assert sentence(body) == said
 
 
@@ -196,7 +196,7 @@ def shows_an_event(text: str) -> bool:
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206, 226, 300, 304, 399])
 def test_no_event_of_an_answer_that_is_no_200_is_shown(status: int) -> None:
-    """An answer 203 or 206 with events: a changed or a partial answer is refused unquoted."""
+    """A response 203 or 206 with events is refused without a quotation."""
     said = verdict(status, {}, LINE + b"\n" + LINE, OURS, 0.0)
     assert type(said) is Refused
     assert str(status) in str(said)
@@ -220,7 +220,7 @@ def test_no_event_of_an_answer_that_is_no_200_is_shown(status: int) -> None:
     ],
 )
 def test_no_event_in_the_body_of_an_error_is_shown(status: int, body: bytes) -> None:
-    """Not even where a server answers events with a status that says they are none."""
+    """Events in the body of an error are not shown."""
     assert not shows_an_event(str(verdict(status, {}, body, OURS, 0.0)))
 
 
@@ -240,7 +240,7 @@ def test_no_event_in_the_body_of_an_error_is_shown(status: int, body: bytes) -> 
     ids=["html", "title", "page", "chunk", "first chunk", "status line", "header", "203", "206"],
 )
 def test_no_event_that_comes_in_the_wrong_place_is_shown(reply: bytes) -> None:
-    """Neither as a page, nor as what breaks HTTP's framing, whose words repeat the bytes."""
+    """Events in a page, or in bytes that break HTTP's framing, are not shown."""
     with pytest.raises(EtlError) as caught:
         fetch(reply)
     assert not shows_an_event(str(caught.value))
@@ -258,7 +258,7 @@ def test_no_event_that_comes_in_the_wrong_place_is_shown(reply: bytes) -> None:
     ],
 )
 def test_no_part_of_an_event_that_ends_an_answer_is_shown(last: bytes) -> None:
-    """What an answer was cut in is an event: that it was cut is all that one has to know."""
+    """The last line of a response that was cut off is not shown: it may be part of an event."""
     quoted: Callable[[str], str] = partial(quote, connection=OURS)
     with pytest.raises(Truncated, match="inside a line") as caught:
         list(read([LINE + b"\n" + last], quoted=quoted))
@@ -267,7 +267,7 @@ def test_no_part_of_an_event_that_ends_an_answer_is_shown(last: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["upstream timed out", "terminated: by peer", "error 500, sorry"])
 def test_a_sentence_that_ends_an_answer_is_shown(text: str) -> None:
-    """A sentence is no event, and tells what went wrong."""
+    """A sentence at the end of a response is shown."""
     assert quote(text, OURS) == text
     assert quote('{"error": "cut of', OURS) == '{"error": "cut of'
     assert quote('{"event": "x"}', OURS) == HIDDEN
@@ -297,14 +297,14 @@ def test_a_sentence_that_ends_an_answer_is_shown(text: str) -> None:
 def test_a_refusal_hints_at_quotation_marks(
     user: str, password: str, hint: str | None, status: int, body: bytes
 ) -> None:
-    """Quotes are sent as they are, for a secret may have them; only a refusal makes one wonder."""
+    """A refusal hints at quotation marks around credentials."""
     said = str(verdict(status, {}, body, Connection("https://x", user, Secret(password), 1), 0.0))
     assert (hint in said) if hint else ("begins" not in said)
     assert "hunter2" not in said
 
 
 def test_quotes_are_sent_as_they_are() -> None:
-    """Nobody knows better than the person whether they belong to the secret."""
+    """Quotation marks in credentials are sent: they may be part of the secret."""
     with serving(sized(b"")) as server:
         quoted = Connection(server.url, "reader", Secret('"secret"'), 1)
         with stream(quoted, DAY, timeouts=CALM) as answer:

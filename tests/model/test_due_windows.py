@@ -50,7 +50,7 @@ def test_days_in_one_request(
     ],
 )
 def test_how_many_requests(asked: list[date], size: int | None, expected: tuple[int, int]) -> None:
-    """The numbers of a dry run: the fewest and the most requests."""
+    """A dry run shows the fewest and the most requests."""
     assert request_range(asked, size) == expected
 
 
@@ -95,7 +95,7 @@ def pulled(first: str, count: int, at: str) -> dict[date, int]:
 
 
 def told(found: list[Due]) -> list[str]:
-    """What is due, as texts of the reason and the days."""
+    """Return what is due, as texts of the reason and the days."""
     return [f"{item.why} {replace(item.window, arrival=None)}" for item in found]
 
 
@@ -137,7 +137,7 @@ def test_ticks(
 
 @given(st.integers(0, 4 * 10**12), st.sampled_from(["minute", "hour", "day", "week"]))
 def test_a_tick_is_followed_by_the_next(now: int, frequency: str) -> None:
-    """`now` lies between two neighbouring ticks, and at a tick the last one is that tick."""
+    """`now` lies between two neighbouring ticks; at a tick the last tick is `now`."""
     ticks = Schedule(frequency, 15, 7)
     last, following = last_tick(ticks, now), next_tick(ticks, now)
     assert following is not None
@@ -155,7 +155,7 @@ def test_a_tick_is_followed_by_the_next(now: int, frequency: str) -> None:
     ("failures", "minutes"), [(0, 0), (1, 15), (2, 30), (3, 60), (7, 960), (8, 1440), (10**6, 1440)]
 )
 def test_the_backoff_of_a_day_that_fails(failures: int, minutes: int) -> None:
-    """It is longer each time, and a day at most."""
+    """The backoff grows with each failure, up to a day."""
     assert backoff(failures) == minutes * 60_000
 
 
@@ -175,7 +175,7 @@ def test_the_backoff_of_a_day_that_fails(failures: int, minutes: int) -> None:
     ],
 )
 def test_the_last_day_that_has_ended(timezone: str, now: str, expected: str) -> None:
-    """A day has ended when it has in UTC and in the project's time zone."""
+    """A day has ended when it has ended in UTC and in the project's time zone."""
     assert last_over(ms(now), ZoneInfo(timezone)) == date.fromisoformat(expected)
 
 
@@ -191,7 +191,7 @@ def test_the_day_after_the_last_that_has_ended_has_not(now: int, timezone: str) 
 
 
 def test_a_window_is_read_back_from_json() -> None:
-    """With what narrows it; JSON without `before` is read too; both at once are refused."""
+    """Every field survives JSON; `before` may be missing; `arrival` with it is refused."""
     day = date(2024, 3, 1)
     for window in (Window(day, day), Window(day, day, (1, 2)), Window(day, day, before=0)):
         assert Window.from_json(window.as_json()) == window
@@ -240,9 +240,7 @@ def test_a_window_is_read_back_from_json() -> None:
 def test_the_first_arrival_window(
     ticks: Schedule | None, now: str, expected: tuple[str, str, str] | None
 ) -> None:
-    """Its span begins at `start_time` or `lookback_days` before its end; its days begin as long
-    before that.
-    """
+    """The span begins at `start_time` or `lookback_days` before its end; its days before that."""
     found = arrival(list(due(flow(ticks=ticks), NEW, ms(now))))
     assert found == (
         expected and (expected[0], ms(f"2024-{expected[1]}"), ms(f"2024-{expected[2]}"))
@@ -280,9 +278,7 @@ def test_the_first_arrival_window(
 def test_the_next_arrival_window(
     timezone: str, m: str, now: str, expected: tuple[str, str] | None
 ) -> None:
-    """From M on; ticks that were missed are one window. Its days are those of its overlap too:
-    what came `lookback_days` late an hour before M, and is seen now, is of one more.
-    """
+    """The span begins at the watermark; its days include those of late events in the overlap."""
     at = ms(f"2024-{m}")
     positions = Positions(ms("2024-03-01T00:00"), at, {})
     found = arrival(list(due(flow(timezone), positions, ms(f"2024-{now}"))))
@@ -304,7 +300,7 @@ def test_the_next_arrival_window(
     ],
 )
 def test_how_far_a_window_overlaps(start: str, pulled: list[int], expected: int) -> None:
-    """By `overlap_minutes`, but it brings nothing that the flow has nothing to do with."""
+    """By `overlap_minutes`; before the first arrival window only if its days were pulled whole."""
     at = ms("2024-03-20T00:50")
     days = {date(2024, 3, day): at for day in pulled}
     positions = Positions(ms(f"2024-03-{start}"), at, days)
@@ -314,7 +310,7 @@ def test_how_far_a_window_overlaps(start: str, pulled: list[int], expected: int)
 
 
 def test_a_high_watermark_later_than_now() -> None:
-    """All that days which have not settled may lack is requested again, and no day before."""
+    """The window requests again what unsettled days may lack, and no day before."""
     positions = Positions(ms("2024-03-01T00:00"), ms("2024-03-20T20:00"), {})
     (only,) = due(flow(), positions, ms("2024-03-20T12:00"))
     assert only.window.again
@@ -325,7 +321,7 @@ def test_a_high_watermark_later_than_now() -> None:
 
 
 def test_a_backoff_that_a_wrong_clock_set() -> None:
-    """A day waits for a day at most: a longer backoff is ignored."""
+    """A backoff of more than a day is ignored."""
     now = ms("2024-03-10T00:10")
     daily = flow(windows="day")
     fresh = Positions(None, None, {})
@@ -355,7 +351,7 @@ def days_of(found: Iterable[Due]) -> set[date]:
 
 
 def test_arrival_windows_begin_after_what_was_pulled_before() -> None:
-    """P4: days that `backfill` pulled have what arrived until then, and get no event twice."""
+    """P4: arrival windows begin where the days end that `backfill` pulled before them."""
     by_hand = pulled("2024-02-28", 2, "2024-03-01T00:20") | pulled("2024-02-20", 1, "2024-03-01")
     found = arrival(list(due(flow(), Positions(None, None, by_hand), ms("2024-03-01T02:00"))))
     assert found == ("2024-02-25..2024-03-01", ms("2024-03-01T00:20"), ms("2024-03-01T01:50"))
@@ -384,9 +380,7 @@ def test_the_start_and_the_end_of_arrival_windows_are_known_together() -> None:
 def test_a_day_settles_when_nothing_late_can_come(
     timezone: str, m: str, settled: str | None
 ) -> None:
-    """`lookback_days` after it has ended in both time zones, by the high watermark and not by
-    `now`.
-    """
+    """A day settles when the watermark is `lookback_days` after its end in both time zones."""
     positions = Positions(ms("2024-03-01T12:00"), ms(m), {})
     found = [
         item
@@ -402,7 +396,7 @@ def test_a_day_settles_when_nothing_late_can_come(
     [("2024-03-07T23:59:59.999", True), ("2024-03-08T00:00", False), ("2024-03-10", False)],
 )
 def test_a_day_settles_once(at: str, again: bool) -> None:
-    """A pull counts when it has the events up to the moment at which the day had settled."""
+    """A day that was pulled after it settled is not pulled again."""
     m = ms("2024-03-08T23:00")
     held = pulled("2024-03-02", 1, at)
     found = list(due(flow(), Positions(ms("2024-03-01T12:00"), m, held), m + DELAY))
@@ -410,7 +404,7 @@ def test_a_day_settles_once(at: str, again: bool) -> None:
 
 
 def test_settling_waits_for_a_clock_that_was_set_back() -> None:
-    """The high watermark says that the day has settled, but late events may be yet to come."""
+    """A day does not settle by a high watermark that is later than `now`."""
     positions = Positions(ms("2024-03-01T12:00"), ms("2024-03-08T00:00"), {})
     assert not list(due(flow(), positions, ms("2024-03-07T23:59")))
     assert told(list(due(flow(), positions, ms("2024-03-08T00:00")))) == ["settle 2024-03-02"]
@@ -470,9 +464,7 @@ def test_the_days_beside_arrival_windows(
     held: dict[date, int],
     expected: list[str],
 ) -> None:
-    """Settling days first, the oldest first; then the backfill, the newest first; all of them up
-    to the high watermark.
-    """
+    """Settling days, oldest first; then the backfill, newest first; all up to the watermark."""
     m = ms("2024-03-08T08:00")
     positions = Positions(ms(began), m, held)
     found = list(due(flow(timezone, backfill_from=backfill_from), positions, m + DELAY))
@@ -487,7 +479,7 @@ def test_no_day_is_pulled_before_the_first_arrival_window() -> None:
 
 
 def test_arrival_windows_come_first() -> None:
-    """The rest is planned again after the arrival window."""
+    """The arrival window comes first, since its commit changes the plan."""
     m = ms("2024-03-08T00:00")
     positions = Positions(ms("2024-03-01T12:00"), m, {})
     found = list(due(flow(backfill_from="2024-03-01"), positions, m + HOUR + DELAY))
@@ -505,7 +497,7 @@ def test_arrival_windows_come_first() -> None:
 def test_neighbouring_days_share_a_request(
     events_per_day: float | None, settle: int, backfill: list[str]
 ) -> None:
-    """Of about a million events; the backfill is split from its newest day on."""
+    """A request has about a million events; the backfill is split from its newest day on."""
     m = ms("2024-03-24T00:00")
     positions = Positions(ms("2024-03-10T12:00"), m, {})
     found = list(
@@ -523,7 +515,7 @@ def test_neighbouring_days_share_a_request(
 
 
 def test_a_day_that_failed_waits_and_then_takes_a_request() -> None:
-    """It is left out until its backoff is over, and then delays no neighbour (P9)."""
+    """A failed day waits for its backoff and then takes a request, without its neighbours (P9)."""
     m = ms("2024-03-24T00:00")
     positions, now, bad = Positions(ms("2024-03-10T12:00"), m, {}), m + DELAY, date(2024, 3, 13)
     for until, expected in (

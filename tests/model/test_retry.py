@@ -1,4 +1,4 @@
-"""What follows a failure, when, and how long the rate limit makes a request wait, as tables."""
+"""How long a failed window and the rate limit make a request wait, as tables."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ from engine.errors import (
     Truncated,
     Unavailable,
 )
-from engine.model.retry import RateLimit, RetryPolicy, Stop, Wait, decide, wait_for_slot
+from engine.model.retry import RateLimit, RetryPolicy, wait_after, wait_for_slot
 
 NOW = 1_700_000_000_000
 BUDGET = RateLimit()
@@ -36,9 +36,9 @@ BUDGET = RateLimit()
     ],
 )
 def test_waits(failure: EtlError, failures: int, shortest: float, longest: float) -> None:
-    """A failure that may pass is waited out: longer each time, by half at random, bounded."""
-    assert decide(failure, failures, lambda: 0.0) == Wait(shortest)
-    assert decide(failure, failures, lambda: 1.0) == Wait(longest)
+    """The wait before a retry grows with each failure, is bounded, and half of it is random."""
+    assert wait_after(failure, failures, lambda: 0.0) == shortest
+    assert wait_after(failure, failures, lambda: 1.0) == longest
 
 
 @pytest.mark.parametrize(
@@ -55,19 +55,19 @@ def test_waits(failure: EtlError, failures: int, shortest: float, longest: float
     ],
 )
 def test_gives_up(failure: EtlError, failures: int) -> None:
-    """In the end every window is given up, and at once where trying again cannot help."""
-    assert decide(failure, failures, lambda: 0.5) == Stop()
+    """A window is given up after its tries, and at once if a retry cannot help."""
+    assert wait_after(failure, failures, lambda: 0.5) is None
 
 
 def test_rate_limits_do_not_use_up_tries() -> None:
     """A 429 costs a wait, not one of the five tries."""
-    assert isinstance(decide(RateLimited("slow"), 6, lambda: 0.5), Wait)
+    assert wait_after(RateLimited("slow"), 6, lambda: 0.5)
 
 
 def test_no_wait_overflows() -> None:
-    """However patient, the doubling stays bounded."""
+    """The doubling is bounded for any number of failures."""
     patience = RetryPolicy(tries=10_000)
-    assert decide(Truncated("cut"), 9_999, lambda: 1.0, patience) == Wait(300)
+    assert wait_after(Truncated("cut"), 9_999, lambda: 1.0, patience) == 300
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_budget(asked: list[int], in_flight: int, wait: int) -> None:
 
 @given(st.lists(st.integers(0, 30_000), max_size=400), st.integers(1, 9), st.integers(1, 3))
 def test_the_budget_is_never_exceeded(gaps: list[int], per_hour: int, per_second: int) -> None:
-    """Asking whenever allowed never makes more requests in any hour, or second, than allowed."""
+    """Requests at the first allowed moments never exceed the limit of an hour or a second."""
     budget = RateLimit(per_hour, per_second)
     now, asked = NOW, list[int]()
     for gap in gaps:
@@ -104,7 +104,7 @@ def test_the_budget_is_never_exceeded(gaps: list[int], per_hour: int, per_second
 
 @given(st.lists(st.integers(0, 100_000), max_size=100))
 def test_waiting_is_enough(ago: list[int]) -> None:
-    """After the wait that it names, one request may go."""
+    """After the returned wait, one request is allowed."""
     asked = [NOW - moment for moment in ago]
     wait = wait_for_slot(asked, 0, NOW, BUDGET)
     assert wait_for_slot(asked, 0, NOW + wait, BUDGET) == 0

@@ -1,4 +1,4 @@
-"""The record of a run: JSON that is read back as it was or refused, and what it counts."""
+"""The record of a run: its JSON is read back unchanged or refused; its counts."""
 
 import json
 from collections import Counter
@@ -71,7 +71,7 @@ def test_a_record_is_read_back_as_it_was(made: RunRecord) -> None:
 @settings(deadline=None, max_examples=150)
 @given(RECORDS, st.sampled_from(sorted(FIELDS)), JSON)
 def test_another_value_is_read_as_itself_or_refused(made: RunRecord, name: str, value: Any) -> None:
-    """A field that was damaged is never read as something that nobody wrote."""
+    """A damaged field is refused, or read as the value that JSON has."""
     damaged = json.loads(json.dumps(made.as_json())) | {name: value}
     try:
         read = RunRecord.from_json(damaged)
@@ -82,14 +82,14 @@ def test_another_value_is_read_as_itself_or_refused(made: RunRecord, name: str, 
 
 @pytest.mark.parametrize("change", [None, 7, [], "text", {}, {"more": 1}, {"status": "done"}])
 def test_what_is_no_record_is_refused(change: Any) -> None:
-    """ValueError, whatever it is."""
+    """Anything but a record raises ValueError."""
     found = record("a").as_json() | change if isinstance(change, dict) and change else change
     with pytest.raises(ValueError, match="not a run record"):
         RunRecord.from_json(found)
 
 
 def test_a_field_that_is_missing_is_refused() -> None:
-    """No field has a default in JSON: a record that was cut off is not half a record."""
+    """No field has a default in JSON, so that a record that was cut off is refused."""
     for name in FIELDS:
         cut = record("a").as_json()
         del cut[name]
@@ -107,7 +107,7 @@ def test_nothing_of_a_failed_run_is_in_the_table() -> None:
 
 
 def test_a_stopped_run_failed_and_is_called_stopped() -> None:
-    """Flow Service has no status for it."""
+    """A stopped run has status `failed` and is shown as `stopped`."""
     stopped = record("a", FAILED, failure=("CODE", STOPPED))
     assert (stopped.is_stopped, stopped.status_label, stopped.error) == (True, "stopped", STOPPED)
     killed = record("a", "inProgress").abandoned(5)
@@ -116,6 +116,6 @@ def test_a_stopped_run_failed_and_is_called_stopped() -> None:
 
 
 def test_a_run_takes_as_long_as_from_its_request_to_its_end() -> None:
-    """In seconds; unknown until both moments are."""
+    """The duration is in seconds, and unknown until both moments are known."""
     assert record("a", promotion_completed=3_500).seconds == 2.5
     assert record("a").seconds is None

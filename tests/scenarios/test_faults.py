@@ -16,9 +16,9 @@ import pytest
 
 from engine.dataset.dataset import Dataset
 from engine.dataset.storage.local import LocalStorage
+from engine.model import clock
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, USERNAME, Sandbox, Spec
-from engine.sync.options import wall_clock
 from engine.sync.run_updates import RunUpdate, Waiting
 from tests.support.commands import environment, mounted
 from tests.support.pulling import DAYS, QUICK, Pull, pull, rows, undisturbed
@@ -346,7 +346,7 @@ def test_too_many_rejects(sandbox: Sandbox, root: Path) -> None:
 def test_the_clock_set_back(sandbox: Sandbox, root: Path, expected: list[str]) -> None:
     """A clock that jumps back neither blocks a pull nor keeps a day from being replaced."""
     pull(sandbox.url, root, [DAY])
-    back = change(force=True, now=lambda: wall_clock() - 86_400_000)
+    back = change(force=True, now=lambda: clock.now() - 86_400_000)
     done = pull(sandbox.url, root, [DAY], options=back)
     assert done.statuses == ["success"]
     assert rows(root) == expected

@@ -1,9 +1,8 @@
-"""Months of a flow's life in milliseconds: whatever happens, the table is what it should be.
+"""Months of a flow's life in milliseconds: after each step the table is what it should be.
 
-A model of Mixpanel, where events come late, are seen late, vanish, lack their processing time or
-an id; a model of a table, with nothing but what a commit means, and of which rows are taken away
-again; our clock, which jumps; and between them only the plan. What the table should hold is said a
-second time, from the promises and not from the plan.
+There are a model of Mixpanel, where events come late, are shown late, vanish, or lack their
+processing time or id; a model of a table, of which rows may be removed; and our clock, which jumps.
+The plan is the program's. The expected table is computed from the promises and not from the plan.
 """
 
 import random
@@ -76,7 +75,7 @@ class World:
 
     @property
     def ahead(self) -> int:
-        """How far the clock may be ahead: `delay` covers it and Mixpanel's own lag."""
+        """Return how far the clock may be ahead: `delay` covers that and Mixpanel's lag."""
         return self.delay // 2
 
     @property
@@ -87,7 +86,7 @@ class World:
         return day_over(day, self.flow.connection.zone) + self.late
 
     def readings(self, moment: int) -> tuple[date, date]:
-        """The day of `moment`: the earlier and the later of the two calendars."""
+        """Return the day of `moment` in both calendars, the earlier one first."""
         both = [
             datetime.fromtimestamp(moment / 1000, zone).date()
             for zone in (UTC, self.flow.connection.zone)
@@ -96,7 +95,7 @@ class World:
 
 
 def happen(world: World, dice: random.Random) -> list[Event]:
-    """Events around the edges of days, of ticks and of lateness, and anywhere else."""
+    """Events near the edges of days, of ticks and of lateness, and at other moments."""
     first = world.began - HISTORY * FULL_DAY
     return [
         happening(world, dice, n, first + dice.randrange((world.days + HISTORY) * FULL_DAY))
@@ -136,7 +135,7 @@ def happening(world: World, dice: random.Random, name: int, time: int) -> Event:
 
 @dataclass(slots=True)
 class Table:
-    """What commits leave behind."""
+    """A model of the table: the result of commits."""
 
     start: int | None = None
     arrival: int | None = None
@@ -152,7 +151,7 @@ class Table:
         return Positions(self.start, self.arrival, pulled, doubtful, frozenset(self.undone))
 
     def commit(self, window: Window, events: list[Event], until: int, *, dated: bool) -> None:
-        """An arrival window is appended, without what is there; a day window replaces its days."""
+        """Append an arrival window, without known events; replace the days of a day window."""
         if window.arrival:
             start, end = window.arrival
             if window.again:
@@ -182,7 +181,7 @@ class Table:
                 lived["late"] += early
 
     def restore(self, dice: random.Random) -> None:
-        """Rows of some days are gone, as if their last commits had never been made (P10)."""
+        """Remove rows of some days, as if their last commits had never been made (P10)."""
         there = sorted(day for day, names in self.rows.items() if names)
         for day in dice.sample(there, min(len(there), dice.randrange(4))):
             self.rows[day] = [name for name in self.rows[day] if dice.random() < 0.5]
@@ -192,7 +191,7 @@ class Table:
 
 
 def export(events: list[Event], window: Window, now: int) -> list[Event]:
-    """What Mixpanel answers at `now`, by its own clock."""
+    """Return Mixpanel's response at `now`, by its clock."""
     return [
         item
         for item in events
@@ -236,7 +235,7 @@ class Life:
 
     @property
     def rests(self) -> dict[date, int]:
-        """As they follow from the history: what failed later than now does not count."""
+        """Return the backoffs by the history, without failures later than now."""
         found = {}
         for day, moments in self.failures.items():
             past = [at for at in moments if at <= latest(self.clock)]
@@ -245,7 +244,7 @@ class Life:
         return found | self.vain
 
     def pull_by_hand(self, hours: int) -> None:
-        """Days up to today, before there are arrival windows."""
+        """Pull days up to today, before there are arrival windows."""
         at = self.now - hours * HOUR
         today = self.world.readings(at)[1]
         window = Window(today - 4 * DAY, today, before=at - self.world.delay)
@@ -273,7 +272,7 @@ class Life:
         lived["days"] += (self.now - self.world.began) // FULL_DAY
 
     def wait(self) -> None:
-        """Until a tick, a day has settled, or any moment; now and then the clock is changed."""
+        """Wait until a tick, until a day has settled, or any time; sometimes change the clock."""
         dice, schedule = self.dice, self.world.flow.schedule
         if dice.random() < 0.1:
             self.wrong = dice.choice([0, self.world.ahead, dice.randint(-3 * HOUR, 0)])
@@ -305,7 +304,7 @@ class Life:
         )
 
     def work(self, failing: float) -> None:
-        """All that is due at this instant: planned again after a commit, and nothing twice."""
+        """Pull all that is due now, planned again after each commit, and nothing twice."""
         done: list[Due] = []
         undisturbed = not self.failures and not self.table.undone
         self.in_vain = self.refused = False
@@ -325,7 +324,7 @@ class Life:
             self.check_settled()
 
     def work_once(self, done: list[Due], failing: float) -> bool:
-        """Pull what is planned; True if something was committed and there may be more."""
+        """Pull what is planned; return whether a commit may have made more due."""
         committed = False
         for item in self.plan():
             if item.window.arrival and self.in_vain:
@@ -353,7 +352,7 @@ class Life:
         return committed
 
     def pull(self, asked: Window) -> Window | None:
-        """Commit what Mixpanel has of a window, up to its own clock; None: nothing is left."""
+        """Commit Mixpanel's events of a window, up to its own clock; None: nothing is left."""
         today = datetime.fromtimestamp(self.now / 1000, self.world.calendar).date()
         if (asked.to_date - today).days > 1:  # a day less is tried, and no other
             self.refused = True
@@ -386,7 +385,7 @@ class Life:
     # What must hold ----------------------------------------------------------------------------
 
     def whole(self, day: date) -> bool:
-        """Whether the flow promises all of `day`, and not only what arrived since its start."""
+        """Return whether the flow promises all of `day`, not only arrivals since its start."""
         flow, start = self.world.flow, self.table.start
         if flow.windows == "day":
             return day in self.table.pulled or day in self.asked()
@@ -399,7 +398,7 @@ class Life:
         )
 
     def asked(self) -> set[date]:
-        """The days that a flow with day windows has to hold by now."""
+        """Return the days that a flow with day windows has to hold by now."""
         flow, tick = self.world.flow, self.tick()
         if tick is None:
             return set()
@@ -415,7 +414,7 @@ class Life:
         return last_tick(schedule, self.clock) if schedule else self.clock
 
     def check_table(self) -> None:
-        """After every commit: no row twice, nothing beyond M, nothing lost before it."""
+        """After each commit: no row twice, none beyond the high watermark, none lost before it."""
         held = {name for names in self.table.rows.values() for name in names}
         assert len(held) == sum(map(len, self.table.rows.values())), "an event twice"
         start, until = self.table.start, self.table.arrival
@@ -437,7 +436,7 @@ class Life:
             assert not early or day in self.by_hand | self.table.restored, "too early"
 
     def owed(self, item: Event) -> bool:
-        """Whether the table has to hold an event that was processed before M, settled or not."""
+        """Return whether the table has to hold an event that was processed before the watermark."""
         if not item.prompt or item.gone <= self.now or item.day in self.table.undone:
             return False
         assert item.processed is not None
@@ -449,7 +448,7 @@ class Life:
         return item.processed >= self.table.doubtful
 
     def check_settled(self) -> None:
-        """With nothing left to do: every day is whole, and as true as its age allows."""
+        """When nothing is due, every day is whole, as far as its age allows."""
         if self.world.flow.windows == "day":
             days, by, slack = self.asked() | set(self.table.pulled), self.tick(), self.world.ahead
         else:  # no slack: M is behind the clock by more than that
@@ -474,7 +473,7 @@ class Life:
                 assert day in self.table.pulled, "no history"
 
     def check_day(self, day: date, upto: int) -> None:
-        """What was to be seen at `upto`, and is not deleted since; nothing deleted until then."""
+        """The day holds what was shown at `upto`, except events that were deleted before."""
         held = set(self.table.rows[day])
         for item in self.by_day[day]:
             if item.gone <= upto:
@@ -483,7 +482,7 @@ class Life:
                 assert item.id in held, "missing"
 
     def check_few_requests(self, done: list[Due]) -> None:
-        """Days fill their requests, and none is in two; history comes newest first."""
+        """Requests are filled with days, no day is in two, the backfill comes newest first."""
         most = fitting_days(self.world.events_per_day)
         for why in ("undone", "day", "settle", "backfill"):
             windows = [item.window for item in done if item.why == why]
@@ -494,7 +493,7 @@ class Life:
         assert len(days) == len(set(days)), "a day twice"
 
     def check_up_to_date(self) -> None:
-        """In the end M is where the last tick wants it."""
+        """At the end the high watermark is where the last tick wants it."""
         flow, tick = self.world.flow, self.tick()
         if flow.windows == "arrival" and tick is not None and self.table.arrival is not None:
             assert self.table.arrival >= tick - self.world.delay
@@ -558,6 +557,6 @@ def worlds(draw: st.DrawFn) -> World:
 @settings(max_examples=600, deadline=None)
 @given(worlds())
 def test_the_table_is_what_it_should_be(world: World) -> None:
-    """After every commit and at every rest, through outages, failures and clocks that jump."""
+    """The table is right after every commit, through outages, failures and wrong clocks."""
     event(f"{world.flow.windows} windows")
     Life(world).live()

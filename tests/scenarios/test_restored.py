@@ -16,12 +16,12 @@ from engine.control import declared_flows
 from engine.dataset.dataset import Dataset
 from engine.dataset.day_changes import Change, DaySummary, compare, figures_after
 from engine.dataset.positions import pulled
-from engine.model import due_windows
+from engine.model import clock, due_windows
 from engine.model.due_windows import Positions
 from engine.model.run_record import RunRecord
 from engine.model.window import day_over, each_day
 from engine.sandbox import Sandbox, Spec
-from engine.sync import open_flow, sample
+from engine.sync import sample
 from engine.sync.backfill import missing_days
 from engine.sync.incremental import sync_flow
 from engine.sync.options import Options
@@ -198,7 +198,7 @@ def test_restored_while_it_is_open(sandbox: Sandbox, root: Path) -> None:
 @pytest.fixture
 def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Commands, where `flows.toml` has two flows, at noon."""
-    monkeypatch.setattr(open_flow, "now", lambda: NOON)
+    monkeypatch.setattr(clock, "now", lambda: NOON)
     monkeypatch.setattr(sample, "_take_slot", lambda *_: NOON)  # the clock stands still
     Path("flows.toml").write_text(FLOWS.format(start=(NOON - 48 * HOUR) // 1000))
     return run

@@ -12,8 +12,8 @@ from engine.catalog.resources import new
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY, app_of
 from engine.control.api.app_state import AppState
 from engine.control.secrets import secret_store_of
+from engine.model.clock import now as machine
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME
-from engine.sync.open_flow import now as machine
 
 CONNECTIONS = f"{FLOWSERVICE}/connections"
 DATASETS = f"{CATALOG}/dataSets"

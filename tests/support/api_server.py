@@ -19,7 +19,7 @@ from engine.control.api.app import FLOWSERVICE, app_of
 from engine.control.api.app_state import AppState
 from engine.control.api.server import _listening
 from engine.control.secrets import secret_store_of
-from engine.sync.open_flow import now
+from engine.model.clock import now
 from tests.support.api_client import AnyLoopback
 
 Json = dict[str, Any]

@@ -18,7 +18,7 @@ from engine.catalog.database import Catalog
 from engine.dataset.dataset import Dataset
 from engine.dataset.positions import pulled
 from engine.errors import InputError
-from engine.mixpanel import client, request
+from engine.mixpanel import client
 from engine.model.flow import Connection, Schedule
 from engine.model.run_record import RunRecord
 from engine.model.window import Window, each_day
@@ -47,7 +47,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 class Given:
-    """Windows from a list, each handed out when the one before it has ended."""
+    """A source of listed windows, each handed out when the last one has ended."""
 
     def __init__(self, *windows: Window) -> None:
         self._windows = list(windows)
@@ -70,7 +70,7 @@ class Given:
 
 
 def bring(sandbox: Sandbox, root: Path, *windows: Window, **changes: Any) -> list[str]:
-    """Run `windows`; how each ended."""
+    """Run `windows`; return how each ended."""
     flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **changes)
     with Catalog(root.parent / "home") as catalog:
         dataset = Dataset(root, table_schema(RULES), flow.source)
@@ -85,7 +85,7 @@ def arrived(start: int, end: int) -> Window:
 
 
 def processed(before: int, since: int = 0) -> list[int]:
-    """The processing times of the good events that are to be in the table, sorted."""
+    """Return the processing times of the valid events that the table should hold, sorted."""
     found = []
     for day in DAYS:
         for line in b"".join(day_lines(SPEC, day)).splitlines():
@@ -102,7 +102,7 @@ def held(root: Path) -> list[int]:
 
 
 def test_windows_without_a_seam(sandbox: Sandbox, root: Path) -> None:
-    """Two arrival windows are as one: no event between them, and none in both."""
+    """Two neighbouring arrival windows lose no event and double none."""
     done = bring(sandbox, root, arrived(NOON - 5 * HOUR, NOON), arrived(NOON, NOON + HOUR))
     assert done == ["success"] * 2
     assert held(root) == processed(NOON + HOUR, NOON - 5 * HOUR)
@@ -111,7 +111,7 @@ def test_windows_without_a_seam(sandbox: Sandbox, root: Path) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 def test_a_day_pull_keeps_to_what_arrived_before(sandbox: Sandbox, root: Path, late: bool) -> None:
-    """Whatever the order: the table holds exactly what was processed before the last arrival."""
+    """In any order, the table holds the events processed before the high watermark."""
     first, second = arrived(NOON - HOUR, NOON), arrived(NOON, NOON + 2 * HOUR)
     days = Window(DAYS[0], DAYS[-1], before=NOON)
     if late:
@@ -125,8 +125,8 @@ def test_a_day_pull_keeps_to_what_arrived_before(sandbox: Sandbox, root: Path, l
 def test_what_the_server_sends_is_not_taken_on_trust(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that does not filter, or not as asked, adds no event to the window."""
-    asked = request.params
+    """Events outside the window are left out, if a server does not filter as requested."""
+    asked = client.params
 
     def params(connection: Connection, window: Window, *rest: Any) -> dict[str, str]:
         return asked(connection, replace(window, arrival=None), *rest)
@@ -138,7 +138,7 @@ def test_what_the_server_sends_is_not_taken_on_trust(
 
 
 def test_a_window_that_was_planned_on_another_table(sandbox: Sandbox, root: Path) -> None:
-    """A seam or a double is refused, and what the table holds stays."""
+    """A window that would leave a gap or double events is refused, and the table stays."""
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     before = held(root)
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON + HOUR)) == ["failed"]
@@ -150,7 +150,7 @@ def test_a_window_that_was_planned_on_another_table(sandbox: Sandbox, root: Path
 
 
 def test_a_window_without_events(sandbox: Sandbox, root: Path) -> None:
-    """It is committed all the same: that nothing came is known from then on."""
+    """A window without events is committed all the same, and moves the high watermark."""
     quiet = NOON + 400 * HOUR
     sandbox.project.clock_ms = quiet + 3 * HOUR
     windows = [arrived(quiet, quiet + HOUR), arrived(quiet + HOUR, quiet + 2 * HOUR)]
@@ -166,7 +166,7 @@ def test_a_window_without_events(sandbox: Sandbox, root: Path) -> None:
 
 
 def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> list[str]:
-    """The days, pulled by the command of a person; how each run ended."""
+    """Pull the days as the command does; return how each run ended."""
     flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **changes)
     options = replace(QUICK, now=lambda: NOON + HOUR, force=True)
     with Catalog(root.parent / "home") as catalog:
@@ -177,7 +177,7 @@ def backfill(sandbox: Sandbox, root: Path, **changes: Any) -> list[str]:
 
 @pytest.mark.parametrize("windows", ["arrival", "day"])
 def test_a_backfill_beside_arrivals(sandbox: Sandbox, root: Path, windows: str) -> None:
-    """It keeps to what they have brought, whatever the configuration says: the table decides."""
+    """Days end at the high watermark of the table, whatever the configuration says."""
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     assert set(backfill(sandbox, root, windows=windows)) == {"success"}
     assert held(root) == processed(NOON)
@@ -186,7 +186,7 @@ def test_a_backfill_beside_arrivals(sandbox: Sandbox, root: Path, windows: str) 
 
 
 def test_a_backfill_before_the_first_arrival(sandbox: Sandbox, root: Path) -> None:
-    """Arrival windows go on from where the backfill of their flow has put an end to it."""
+    """Arrival windows begin where the flow's earlier backfill ended."""
     assert set(backfill(sandbox, root, windows="arrival")) == {"success"}
     until = NOON + HOUR - 10 * 60_000  # the delay
     assert held(root) == processed(until)
@@ -197,7 +197,7 @@ def test_a_backfill_before_the_first_arrival(sandbox: Sandbox, root: Path) -> No
 
 
 def test_a_backfill_before_the_daemon(sandbox: Sandbox, root: Path) -> None:
-    """With a schedule what arrives comes first: it would go on from there, without other days."""
+    """A backfill of a scheduled flow pulls the first arrival window before any day."""
     schedule = Schedule("hour", 1, NOON // 1000 - 72 * 3600)
     until = NOON + HOUR - 10 * 60_000
     assert backfill(sandbox, root, windows="arrival", schedule=schedule) == ["success"] * 3
@@ -212,7 +212,7 @@ def test_a_backfill_before_the_daemon(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) -> None:
-    """No day is pulled then: it would be where arrival windows begin."""
+    """If the first arrival window fails, no day is pulled."""
     told: list[RunUpdate] = []
     schedule = Schedule("hour", 1, NOON // 1000 - 72 * 3600)
     flow = flow_of(sandbox.url, tmp_path / "table", windows="arrival", schedule=schedule)
@@ -228,7 +228,7 @@ def test_a_backfill_whose_first_arrival_fails(sandbox: Sandbox, tmp_path: Path) 
 
 
 def test_a_backfill_by_another_name(sandbox: Sandbox, root: Path) -> None:
-    """Another flow would replace days without knowing how far they go: it is sent away."""
+    """Another flow may not replace days of a table with arrival windows."""
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     with pytest.raises(InputError, match=r'filled by the flow "events".*Let that flow pull'):
         backfill(sandbox, root, name="mine", windows="day")
@@ -236,7 +236,7 @@ def test_a_backfill_by_another_name(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_arrivals_turned_into_days(sandbox: Sandbox, root: Path) -> None:
-    """A flow whose kind was changed says so, instead of doubling what is there."""
+    """A flow that changes from arrival to day windows is refused on its old table."""
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     flow = flow_of(sandbox.url, root, windows="day")
     with pytest.raises(InputError, match="was filled by arrival windows"):
@@ -244,7 +244,7 @@ def test_arrivals_turned_into_days(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_a_table_that_another_flow_filled(sandbox: Sandbox, root: Path) -> None:
-    """Arrival windows know nothing of its days, and would bring their events once more."""
+    """Arrival windows are refused on a table with days of another flow: they would double."""
     assert set(backfill(sandbox, root, name="mine", windows="day")) == {"success"}
     with pytest.raises(InputError, match='days that the flow "mine" pulled'):
         bring(sandbox, root, arrived(NOON - HOUR, NOON), windows="arrival")
@@ -253,7 +253,7 @@ def test_a_table_that_another_flow_filled(sandbox: Sandbox, root: Path) -> None:
 def test_a_reset_that_is_killed(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P2: it happened or it did not, and what comes after it goes on."""
+    """P2: a killed reset is done or not done, and the next commands go on from there."""
     assert bring(sandbox, root, arrived(NOON - HOUR, NOON)) == ["success"]
     dataset = Dataset(root, table_schema(RULES), flow_of(sandbox.url, root).source)
     with monkeypatch.context() as patch:
@@ -269,7 +269,7 @@ def test_a_reset_that_is_killed(
 
 @pytest.fixture
 def late(sandbox: Sandbox) -> Iterator[Sandbox]:
-    """The sandbox, its clock to be set; each test says how late it shows events."""
+    """A sandbox with a clock to set; each test sets how late it shows events."""
     spec = sandbox.project.spec
     sandbox.reset()
     yield sandbox
@@ -280,7 +280,7 @@ def late(sandbox: Sandbox) -> Iterator[Sandbox]:
 def follow(
     sandbox: Sandbox, root: Path, moments: Sequence[int], ahead: int = 0, **changes: Any
 ) -> list[RunRecord]:
-    """Ticks at these moments of Mixpanel's clock; the records of all runs."""
+    """Run a tick at each of these moments of Mixpanel's clock; return the records of all runs."""
     schedule = Schedule("minute", 15, NOON // 1000 - 6 * 3600)
     values: dict[str, Any] = {"windows": "arrival", "schedule": schedule} | changes
     flow = flow_of(sandbox.url, root, partial_ingestion_percent=50.0, **values)
@@ -297,7 +297,7 @@ def ticks(first: int, last: int) -> range:
 
 
 def arriving(before: int, since: int, *, known: bool = False) -> list[int]:
-    """As `processed`, of every day; `known`: only of events that can be known again by their id."""
+    """As `processed`, of all days; `known`: only events with an id."""
     found = []
     for day in each_day(DAY - timedelta(7), DAY + timedelta(1)):
         for line in b"".join(day_lines(SPEC, day)).splitlines():
@@ -311,7 +311,7 @@ def arriving(before: int, since: int, *, known: bool = False) -> list[int]:
 
 @pytest.mark.parametrize("minutes", [20, 45, 60])
 def test_what_is_seen_late_comes_with_the_overlap(late: Sandbox, root: Path, minutes: int) -> None:
-    """An event that Mixpanel shows only so long after it processed it is there, and once."""
+    """An event that Mixpanel shows later than its processing time is stored once."""
     late.project.spec = replace(SPEC, lag_minutes=minutes)
     items = follow(late, root, ticks(NOON - 2 * HOUR, NOON))
     seen, start = NOON - minutes * 60_000 + 1, NOON - 6 * HOUR
@@ -329,7 +329,7 @@ def test_what_is_seen_late_comes_with_the_overlap(late: Sandbox, root: Path, min
 def test_without_an_overlap_settling_tells_what_it_found(
     late: Sandbox, root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What arrival windows did not bring is counted and said when the day is pulled whole."""
+    """Events that arrival windows missed are counted and reported when the day is pulled."""
     late.project.spec = replace(SPEC, lag_minutes=45, late_percent=0)
     midnight = NOON - 12 * HOUR
     changes: dict[str, Any] = {
@@ -354,7 +354,7 @@ def test_without_an_overlap_settling_tells_what_it_found(
 
 
 def test_settling_finds_nothing_where_the_overlap_is_long_enough(late: Sandbox, root: Path) -> None:
-    """Nothing is said then, whatever a day has besides: events without an id, and history."""
+    """No missed event is reported for events without an id, or older than the flow."""
     late.project.spec = replace(SPEC, lag_minutes=45, late_percent=0)
     midnight = NOON - 12 * HOUR
     schedule = Schedule("minute", 15, (midnight - HOUR) // 1000)
@@ -396,7 +396,7 @@ def good_line(moment: int) -> str:
 
 
 def test_a_mapping_that_keeps_no_key_has_no_overlap(late: Sandbox, root: Path) -> None:
-    """What it brings could not be known again: nothing is doubled, and `status` says so."""
+    """Without key columns there is no overlap, so that nothing is doubled; `status` says so."""
     document = json.loads(json.dumps(RULES.mapping[1]))
     rules = document["mappings"]
     document["mappings"] = [rule for rule in rules if "insert_id" not in json.dumps(rule)]
@@ -414,7 +414,7 @@ def test_a_mapping_that_keeps_no_key_has_no_overlap(late: Sandbox, root: Path) -
 
 
 def test_a_clock_that_is_ahead_for_a_tick(late: Sandbox, root: Path) -> None:
-    """M goes no further than Mixpanel's own clock less the delay; nothing is lost or doubled."""
+    """The high watermark ends at Mixpanel's clock less the delay; no event is lost or doubled."""
     follow(late, root, [NOON])
     (item,) = follow(late, root, [NOON + HOUR], ahead=8 * HOUR)
     assert M(root) == NOON + HOUR - 10 * 60_000
@@ -432,7 +432,7 @@ def M(root: Path) -> int:  # noqa: N802 - as it is called everywhere
 
 
 def test_an_m_that_a_wrong_clock_noted(late: Sandbox, root: Path) -> None:
-    """It is said, what may be missing is asked for again, M is put back, and nothing is doubled."""
+    """A watermark in the future is reported and corrected, and no event is lost or doubled."""
     late.project.dated = False  # it does not tell its clock, as if by a version that did not listen
     follow(late, root, [NOON])
     follow(late, root, [NOON + HOUR], ahead=8 * HOUR)
@@ -456,7 +456,7 @@ def test_an_m_that_a_wrong_clock_noted(late: Sandbox, root: Path) -> None:
 
 
 def test_a_clock_that_is_behind(late: Sandbox, root: Path) -> None:
-    """A right M is not put back: the run says that this machine's clock is behind."""
+    """A right watermark is not moved back: the run reports that this machine's clock is behind."""
     follow(late, root, [NOON + HOUR])
     before, rows = M(root), held(root)
     (item,) = follow(late, root, [NOON + 2 * HOUR], ahead=-8 * HOUR)
@@ -468,7 +468,7 @@ def test_a_clock_that_is_behind(late: Sandbox, root: Path) -> None:
 
 
 def test_a_clock_that_is_behind_asks_for_days_once(late: Sandbox, root: Path) -> None:
-    """A day that was rightly pulled later than our clock says is asked for once a tick."""
+    """With a clock that is behind, a day is requested once a tick."""
     changes: dict[str, Any] = {"windows": "day", "lookback_days": 1}
     changes["schedule"] = Schedule("hour", 1, NOON // 1000 - 86_400)
     follow(late, root, [NOON + 10 * HOUR], **changes)
@@ -478,7 +478,7 @@ def test_a_clock_that_is_behind_asks_for_days_once(late: Sandbox, root: Path) ->
 
 
 def test_a_failure_400_days_ahead(late: Sandbox, root: Path) -> None:
-    """What failed later than now does not count: the next right tick asks."""
+    """A failure later than now sets no backoff."""
     follow(late, root, [NOON])
     late.faults({"fault": "answer", "status": 500, "times": None})
     (failed,) = follow(late, root, [NOON + HOUR], ahead=400 * 24 * HOUR)
@@ -496,7 +496,7 @@ def test_a_failure_400_days_ahead(late: Sandbox, root: Path) -> None:
 
 
 def test_a_day_that_a_wrong_clock_pulled(late: Sandbox, root: Path) -> None:
-    """It counts as pulled when Mixpanel answered, and its position can be put back."""
+    """The position of a day is Mixpanel's time of the response, and can be moved back."""
     changes: dict[str, Any] = {"windows": "day", "lookback_days": 1}
     changes["schedule"] = Schedule("hour", 1, NOON // 1000)
     late.project.dated = False
@@ -518,7 +518,7 @@ def test_a_day_that_a_wrong_clock_pulled(late: Sandbox, root: Path) -> None:
 
 
 def test_days_that_were_deleted_say_nothing_of_the_overlap(late: Sandbox, root: Path) -> None:
-    """Rows that the pull of an undone day restores were not missed by arrival windows (P10)."""
+    """Rows of an undone day do not count as missed by arrival windows (P10)."""
     late.project.spec = replace(SPEC, late_percent=0)
     follow(late, root, ticks(NOON - 2 * HOUR, NOON))
     DeltaTable(root).delete(f"event_date = '{DAY}'")

@@ -1,4 +1,4 @@
-"""The table of what follows from a failed pull. Pure."""
+"""The decision after a failed pull, as a table. Pure."""
 
 from datetime import date
 
@@ -94,14 +94,14 @@ def test_what_follows_from_a_failure(
 
 @pytest.mark.parametrize("error", [Truncated("half"), TooManyRejects("9 of 9"), passing()])
 def test_a_replay_is_never_split(error: EtlError) -> None:
-    """Its lines are read from files: smaller windows would replay them twice."""
+    """The lines of a replay come from files: smaller windows would replay them twice."""
     failures = 2 if isinstance(error, RetryableError) else 0
     decision, _ = decide(error, failures, None, 0, POLICY, lambda: 1.0)
     assert not isinstance(decision, SplitWindow)
 
 
 def test_each_try_is_a_batch_of_its_own() -> None:
-    """P2: what a late worker of the last try writes is never taken for the next one's."""
+    """P2: each try has another batch id, so that a late worker of the last try does no harm."""
     attempt = Attempt(Run("run", "events", DAY, "batch", 0))
     ids = {attempt.run.batch_id}
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The loop from days to runs: what it asks, when, what it commits, and what a failure stops."""
+"""A backfill: which requests it makes, when, what it commits, and what a failure stops."""
 
 import multiprocessing
 import os
@@ -25,13 +25,14 @@ from engine.dataset.positions import app_id
 from engine.dataset.storage.local import local_path
 from engine.errors import DatasetError, EtlError, InputError
 from engine.mixpanel.timeouts import Timeouts
-from engine.model import schedule
+from engine.model import clock as clock_module
+from engine.model import due_windows
 from engine.model.flow import Connection, Schedule, Secret
 from engine.model.retry import RateLimit, RetryPolicy
 from engine.model.run_record import RunRecord
 from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
-from engine.sync import options, request_slots
+from engine.sync import request_slots
 from engine.sync import runner as module
 from engine.sync.backfill import Backfill, missing_days
 from engine.sync.pull import table_schema
@@ -51,7 +52,7 @@ def days(count: int, first: date = FIRST) -> list[date]:
 
 
 class Clock:
-    """Stands for the module `time`: nothing passes but what is slept."""
+    """A fake of the module `time`: time passes only in `sleep`."""
 
     def __init__(self, wall: datetime) -> None:
         self.wall = wall.timestamp()
@@ -89,16 +90,16 @@ def sandbox(server: Sandbox) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def clock(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock for the backfill and the sandbox alike, in the afternoon of 2024-03-01."""
+    """A clock for the backfill and the sandbox, in the afternoon of 2024-03-01."""
     clock = Clock(datetime(2024, 3, 1, 15, tzinfo=UTC))
-    for each in (module, options, request_slots):
+    for each in (module, clock_module, request_slots):
         monkeypatch.setattr(each, "time", clock)
     monkeypatch.setattr(sandbox.project, "now", clock.now_ms)
     return clock
 
 
 def asked(sandbox: Sandbox) -> list[str]:
-    """The days of each request, `1` or `2-4` of January."""
+    """Return the days of each request, as `1` or `2-4` of January."""
     spans = []
     for request in sandbox.requests:
         first, last = (int(request["params"][name][-2:]) for name in ("from_date", "to_date"))
@@ -120,7 +121,7 @@ def answer(body: str = "", status: int = 200, **more: Any) -> dict[str, Any]:
 
 
 def stopping(kind: type[RunUpdate], do: Callable[[], None]) -> Callable[[RunUpdate], None]:
-    """A listener that does something at the first event of a kind."""
+    """Return a callback that calls something at the first update of a kind."""
     done: list[RunUpdate] = []
 
     def tell(event: RunUpdate) -> None:
@@ -139,8 +140,8 @@ def interrupt() -> None:
 
 
 def test_packing_is_learned(sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first day alone; then as many a request as the fullest recent window lets expect."""
-    monkeypatch.setattr(schedule, "EVENTS_PER_REQUEST", 3 * LINES)
+    """The first day comes alone; then a request has as many days as the fullest window suggests."""
+    monkeypatch.setattr(due_windows, "EVENTS_PER_REQUEST", 3 * LINES)
     pull(sandbox.url, root, days(1, date(2024, 1, 6)))  # a hole that no window spans
     done = pull(sandbox.url, root, list(reversed(days(12))))
     assert asked(sandbox) == ["6", "1", "2-4", "5", "7-9", "10-12"]
@@ -152,7 +153,7 @@ def test_a_full_day_makes_windows_smaller(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Quiet days grow the request, a full one shrinks it for the next seven windows."""
-    monkeypatch.setattr(schedule, "EVENTS_PER_REQUEST", 4 * LINES)
+    monkeypatch.setattr(due_windows, "EVENTS_PER_REQUEST", 4 * LINES)
     volumes = dict.fromkeys(days(2, date(2024, 1, 6)), 1000)
     sandbox.project.spec = replace(SPEC, volumes=volumes)
     pull(sandbox.url, root, days(14))
@@ -161,7 +162,7 @@ def test_a_full_day_makes_windows_smaller(
 
 @pytest.mark.parametrize(("size", "spans"), [(1, "1 2 3 4 5"), (2, "1-2 3-4 5"), (9, "1-5")])
 def test_a_given_size(sandbox: Sandbox, tmp_path: Path, size: int, spans: str) -> None:
-    """`days_per_request` is kept from the first request on; the table is the same."""
+    """`days_per_request` holds from the first request on; the table is the same."""
     root = tmp_path / "table"
     pull(sandbox.url, root, days(5), replace(QUICK, days_per_request=size))
     assert asked(sandbox) == spans.split()
@@ -169,7 +170,7 @@ def test_a_given_size(sandbox: Sandbox, tmp_path: Path, size: int, spans: str) -
 
 
 def test_two_workers_make_the_same_table(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Processes of their own pull what one process would, and every run is told of once."""
+    """Two worker processes make the same table as one, and each run is reported once."""
     one, two = tmp_path / "one" / "table", tmp_path / "two" / "table"
     pull(sandbox.url, one, days(4), ONE_BY_ONE)
     done = pull(sandbox.url, two, days(4), replace(ONE_BY_ONE, workers=2))
@@ -183,7 +184,7 @@ def test_two_workers_make_the_same_table(sandbox: Sandbox, tmp_path: Path) -> No
 
 
 def test_the_budget_is_kept(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """No request is made that a project of 5 an hour and 2 a second would refuse; waits show."""
+    """The requests stay within 5 an hour and 2 a second, and waits are reported."""
     sandbox.project.per_hour, sandbox.project.per_second = 5, 2
     budget = replace(ONE_BY_ONE, rate_limit=RateLimit(per_hour=5, per_second=2))
     try:
@@ -201,7 +202,7 @@ def test_the_budget_is_kept(sandbox: Sandbox, root: Path, clock: Clock) -> None:
 
 
 def test_another_flow_shares_the_budget(sandbox: Sandbox, tmp_path: Path, clock: Clock) -> None:
-    """The budget is the project's, whatever flow asks and whatever table it fills."""
+    """All flows of a project share its budget, for any table."""
     budget = replace(ONE_BY_ONE, rate_limit=RateLimit(per_hour=2, per_second=9))
     home = tmp_path / "home"
     pull(sandbox.url, tmp_path / "one", days(2), budget, home=home)
@@ -210,7 +211,7 @@ def test_another_flow_shares_the_budget(sandbox: Sandbox, tmp_path: Path, clock:
 
 
 def test_retry_after_is_honoured(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """A 429 is waited for as long as it asks, costs no try, and the window is asked once more."""
+    """A 429 is waited for as long as it says, and costs no try."""
     sandbox.faults(answer("slow", 429, headers={"Retry-After": "120"}, times=3))
     patience = RetryPolicy(tries=1, limited=4)
     done = pull(sandbox.url, root, days(1), replace(QUICK, retry_policy=patience))
@@ -221,7 +222,7 @@ def test_retry_after_is_honoured(sandbox: Sandbox, root: Path, clock: Clock) -> 
 
 
 def test_429_without_end(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """Refused for so many times in a row, the backfill ends: another day would fare no better."""
+    """After too many 429 in a row the backfill ends: other days would fail too."""
     sandbox.faults(answer("slow", 429, times=ALWAYS))
     done = pull(
         sandbox.url, root, days(3), replace(ONE_BY_ONE, retry_policy=RetryPolicy(limited=3))
@@ -243,7 +244,7 @@ def test_other_windows_go_on_meanwhile(sandbox: Sandbox, root: Path, clock: Cloc
 
 @pytest.mark.parametrize("tries", [1, 2, 4])
 def test_tries_are_counted(sandbox: Sandbox, root: Path, clock: Clock, tries: int) -> None:
-    """A window is asked for so many times, and not once more."""
+    """A window is requested exactly as often as the policy says."""
     sandbox.faults(answer("no", 500, times=ALWAYS))
     patience = RetryPolicy(tries=tries)
     done = pull(sandbox.url, root, days(1), replace(QUICK, retry_policy=patience))
@@ -253,7 +254,7 @@ def test_tries_are_counted(sandbox: Sandbox, root: Path, clock: Clock, tries: in
 
 
 def test_a_clock_set_back_during_a_wait(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """A wait takes as long as it said, whatever becomes of the time of day."""
+    """A wait takes as long as announced, even if the clock is set back meanwhile."""
     sandbox.faults(answer("no", 500))
 
     def set_back() -> None:
@@ -270,7 +271,7 @@ def test_a_clock_set_back_during_a_wait(sandbox: Sandbox, root: Path, clock: Clo
 
 
 def test_again_changes_nothing(sandbox: Sandbox, root: Path) -> None:
-    """P4: complete days are not asked for; forced, they are replaced and nothing doubles."""
+    """P4: complete days are not requested; with force they are replaced, and nothing doubles."""
     pull(sandbox.url, root, days(3))
     before, files = rows(root), set(root.glob("event_date=*/*"))
     count = len(sandbox.requests)
@@ -284,7 +285,7 @@ def test_again_changes_nothing(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_positions_come_from_the_table(sandbox: Sandbox, root: Path) -> None:
-    """P2: without its catalog the program knows as well which days are complete."""
+    """P2: complete days are known without the catalog."""
     pull(sandbox.url, root, days(2))
     count = len(sandbox.requests)
     shutil.rmtree(root.parent / "home")
@@ -293,7 +294,7 @@ def test_positions_come_from_the_table(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_what_another_process_did_meanwhile(sandbox: Sandbox, root: Path, tmp_path: Path) -> None:
-    """A dataset opened before another process filled it is read anew once it is locked."""
+    """A dataset is read again once it is locked, since another process may have filled it."""
     flow = flow_of(sandbox.url, root)
     opened = Dataset(root, table_schema(RULES), flow.source)
     pull(sandbox.url, root, days(2))
@@ -304,7 +305,7 @@ def test_what_another_process_did_meanwhile(sandbox: Sandbox, root: Path, tmp_pa
 
 
 def test_today_is_pulled_again(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """A day that was not over when it was asked for is asked for again, until it is."""
+    """A day that was not over when it was requested is requested again."""
     today = clock.now_ms()
     day = date(2024, 3, 1)
     pull(sandbox.url, root, [day])
@@ -321,7 +322,7 @@ def test_today_is_pulled_again(sandbox: Sandbox, root: Path, clock: Clock) -> No
 
 
 def test_a_day_that_ends_while_it_is_pulled(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """P4: a day counts as pulled when it was asked for, not when the answer was committed."""
+    """P4: the position of a day is when it was requested, not when it was committed."""
     clock.wall = datetime(2024, 3, 1, 23, 59, tzinfo=UTC).timestamp()
     day = date(2024, 3, 1)
 
@@ -334,7 +335,7 @@ def test_a_day_that_ends_while_it_is_pulled(sandbox: Sandbox, root: Path, clock:
 
 
 def test_positions_only_grow(sandbox: Sandbox, root: Path, clock: Clock) -> None:
-    """P2: two commits of a day never look alike, whatever the clock does between them."""
+    """P2: two commits of a day never have the same position, for any clock."""
     flow, found = flow_of(sandbox.url, root), []
     for _ in range(3):
         pull(sandbox.url, root, days(1), replace(QUICK, force=True))
@@ -358,7 +359,7 @@ def test_positions_only_grow(sandbox: Sandbox, root: Path, clock: Clock) -> None
 def test_when_a_day_is_over(
     sandbox: Sandbox, root: Path, clock: Clock, timezone: str, day: str, over: str
 ) -> None:
-    """A day is complete only if it was asked for after its end by the project's clock and UTC."""
+    """A day is complete if it was requested after its end in the project's zone and in UTC."""
     connection = replace(flow_of(sandbox.url, root).connection, timezone=timezone)
     flow = flow_of(sandbox.url, root, connection=connection)
     wanted = [date.fromisoformat(day)]
@@ -389,7 +390,7 @@ OWN = [
 def test_a_failure_of_its_own(
     sandbox: Sandbox, root: Path, fault: dict[str, Any], cause: str
 ) -> None:
-    """P1, P5: a window that fails by what it holds leaves its day, and the others go on."""
+    """P1, P5: a window that fails by its content leaves its day as it was; the others go on."""
     pull(sandbox.url, root, days(3))
     before = rows(root)
     sandbox.faults(fault | {"day": "2024-01-02"})
@@ -410,7 +411,7 @@ def test_a_failure_of_its_own(
 
 
 def test_refused_credentials_stop_every_window(sandbox: Sandbox, root: Path) -> None:
-    """What would stop every window is not asked of each of them."""
+    """Refused credentials end the backfill after one request."""
     sandbox.faults(answer("Unable to authenticate request", 400, times=ALWAYS))
     done = pull(sandbox.url, root, days(20), replace(QUICK, days_per_request=19))
     assert done.statuses == ["failed"]
@@ -420,7 +421,7 @@ def test_refused_credentials_stop_every_window(sandbox: Sandbox, root: Path) -> 
 
 
 def test_an_outage_stops_every_window(sandbox: Sandbox, root: Path) -> None:
-    """Where no window has an answer any more, a few of them are asked for, and not every one."""
+    """If windows in a row get no response, the backfill ends before all were tried."""
     sandbox.faults(answer("boom", 503, times=ALWAYS))
     done = pull(sandbox.url, root, days(60), replace(QUICK, days_per_request=20))
     assert set(done.statuses) == {"failed"}
@@ -447,14 +448,14 @@ def test_a_file_in_the_way_of_a_day(sandbox: Sandbox, root: Path) -> None:
 def test_a_disk_that_takes_nothing(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A table that cannot be written ends the backfill at its first window, in a sentence."""
+    """A table that cannot be written ends the backfill at its first window."""
     pull(sandbox.url, root, days(1))
     before, count = rows(root), len(sandbox.requests)
 
     def full(*_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("engine.dataset.dataset.write_synced", full)
+    monkeypatch.setattr("engine.dataset.storage.local.write_synced", full)
     done = pull(sandbox.url, root, days(5), ONE_BY_ONE)
     assert done.statuses == ["failed"]
     assert "the file system is read-only" in done.message
@@ -464,7 +465,7 @@ def test_a_disk_that_takes_nothing(
 
 
 def errors_of(done: Pull) -> list[str]:
-    """What the runs that failed say."""
+    """Return the errors of the runs that failed."""
     summaries = (item["metrics"]["statusSummary"] for item in done.items)
     return [one["errors"][0]["message"] for one in summaries if one["status"] == "failed"]
 
@@ -503,7 +504,7 @@ def test_one_shrunken_day_of_a_window(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_a_bug_is_a_crash(sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P2: an exception that nobody foresaw is not caught; table and staging are as before."""
+    """P2: an unexpected exception is not caught; table and staging are as before."""
     pull(sandbox.url, root, days(1))
     before = rows(root)
     with monkeypatch.context() as patch:
@@ -520,7 +521,7 @@ def test_a_bug_is_a_crash(sandbox: Sandbox, root: Path, monkeypatch: pytest.Monk
 def test_a_line_that_is_nowhere(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P3: a pull whose lines are not all accounted for is not committed, whoever lost them."""
+    """P3: a pull whose lines do not add up is not committed."""
     finish = Writer.finish
     monkeypatch.setattr(Writer, "finish", lambda *given: replace(finish(*given), duplicates=0))
     done = pull(sandbox.url, root, days(5), ONE_BY_ONE)
@@ -556,7 +557,7 @@ def test_what_a_power_cut_may_not_undo(
 
 
 def test_a_killed_worker(sandbox: Sandbox, root: Path) -> None:
-    """P9: a worker that is killed costs a try of what was pulled, and the backfill goes on."""
+    """P9: a killed worker costs its window one try, and the backfill goes on."""
     sandbox.faults({"fault": "cut", "where": "after_line", "end": "stall", "day": "2024-01-02"})
 
     def kill() -> None:
@@ -575,10 +576,7 @@ def test_a_killed_worker(sandbox: Sandbox, root: Path) -> None:
 def test_a_day_that_kills_its_worker(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P9: the day whose worker dies at each try fails alone, and costs no other day more than one.
-
-    After the first death it is pulled without company, so that it takes nobody with it.
-    """
+    """P9: a day that kills its worker at each try fails alone, and costs others one try."""
     sandbox.faults({"fault": "delay", "seconds": 30, "day": "2024-01-02", "times": ALWAYS})
     limits = Timeouts(connect=2, first_byte=40, idle=40, total=60)
     options = replace(
@@ -594,7 +592,7 @@ def test_a_day_that_kills_its_worker(
 
 
 def killing(sandbox: Sandbox, day: str) -> Callable[..., Any]:
-    """A `concurrent.futures.wait` that kills every worker once `day` is being asked for anew."""
+    """A `concurrent.futures.wait` that kills every worker once `day` is requested again."""
     from concurrent.futures import wait
 
     seen = set[str]()
@@ -618,7 +616,7 @@ def killing(sandbox: Sandbox, day: str) -> Callable[..., Any]:
 
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
-    """SIGINT as Python has it, also where the shell had us started to ignore it."""
+    """Make SIGINT raise KeyboardInterrupt, also if the shell ignored it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -627,7 +625,7 @@ def ctrl_c() -> Iterator[None]:
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stopped_while_it_reads(sandbox: Sandbox, root: Path, workers: int) -> None:
-    """P8: Ctrl-C in the middle leaves the table, no staging, no open run, and no long wait."""
+    """P8: Ctrl-C leaves no staging and no open run, and ends soon."""
     pull(sandbox.url, root, days(1))
     before, main = rows(root), threading.main_thread().ident
     sandbox.faults({"fault": "cut", "where": "after_line", "end": "stall", "times": ALWAYS})
@@ -652,7 +650,7 @@ def test_stopped_while_it_reads(sandbox: Sandbox, root: Path, workers: int) -> N
 
 
 def test_stopped_while_it_waits(sandbox: Sandbox, root: Path) -> None:
-    """P8: waiting for a next try can be stopped; the run that waited is told of as failed."""
+    """P8: Ctrl-C ends a wait for the next try, and the run is recorded as failed."""
     sandbox.faults(answer("no", 500, times=ALWAYS))
     with pytest.raises(KeyboardInterrupt):
         pull(sandbox.url, root, days(2), ONE_BY_ONE, stopping(Waiting, interrupt))
@@ -660,7 +658,7 @@ def test_stopped_while_it_waits(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_stopped_after_a_commit(sandbox: Sandbox, root: Path) -> None:
-    """A commit that is told of stays a success, though Ctrl-C comes right behind it."""
+    """A commit that was reported stays a success, although Ctrl-C follows at once."""
     with pytest.raises(KeyboardInterrupt):
         pull(sandbox.url, root, days(2), ONE_BY_ONE, stopping(Ended, interrupt))
     assert [entry.status for entry in history(root)] == ["success"]
@@ -671,7 +669,7 @@ def test_stopped_after_a_commit(sandbox: Sandbox, root: Path) -> None:
 def test_a_commit_nobody_was_told_of(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, death: BaseException
 ) -> None:
-    """P2: what is committed when its record cannot be kept is told of at the next start."""
+    """P2: a commit whose record could not be saved is recorded by the next start."""
     save = Catalog.save
 
     def dying(self: Catalog, record: RunRecord) -> None:
@@ -696,7 +694,7 @@ def test_a_commit_nobody_was_told_of(
 def test_an_error_behind_the_commit(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P2: a commit that came through counts, even if an error came after it."""
+    """P2: a commit that succeeded counts, even if an error followed."""
     from engine.dataset.storage import local
 
     real = local.sync
@@ -716,7 +714,7 @@ def test_an_error_behind_the_commit(
 
 
 def test_what_a_crash_left_is_swept(sandbox: Sandbox, root: Path) -> None:
-    """P2: staging of a dead process is gone at the next start; what is no staging stays."""
+    """P2: the next start removes the staging of a dead process, and no other files."""
     pull(sandbox.url, root, days(1))
     left = root / "_staging" / "01DEAD" / "event_date=2024-01-01"
     left.mkdir(parents=True)
@@ -730,7 +728,7 @@ def test_what_a_crash_left_is_swept(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_superseded_files_go_when_their_time_is_over(sandbox: Sandbox, root: Path) -> None:
-    """Replaced files stay for their hours, and go at the first start after that."""
+    """Replaced files stay for their hours; the first start after that deletes them."""
     keep: dict[str, Any] = {"keep_superseded_hours": 1e-9}
     pull(sandbox.url, root, days(1), **keep)
     pull(sandbox.url, root, days(1), replace(QUICK, force=True), **keep)
@@ -743,7 +741,7 @@ def test_superseded_files_go_when_their_time_is_over(sandbox: Sandbox, root: Pat
 
 
 def test_removed_while_it_runs(sandbox: Sandbox, root: Path) -> None:
-    """A table that somebody deletes fails the run, and the next one makes it anew, whole."""
+    """If the table is deleted, the run fails, and the next one makes the table again."""
     pull(sandbox.url, root, days(2))
     done = pull(
         sandbox.url, root, days(3, date(2024, 1, 5)), ONE_BY_ONE,
@@ -755,7 +753,7 @@ def test_removed_while_it_runs(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_log_removed_while_it_runs(sandbox: Sandbox, root: Path) -> None:
-    """Without its log the table is gone: the run says so and puts no file there."""
+    """If the log is deleted, the run fails and leaves no file in the table."""
     pull(sandbox.url, root, days(1))
     done = pull(
         sandbox.url, root, days(1, date(2024, 1, 5)), QUICK,
@@ -768,7 +766,7 @@ def test_log_removed_while_it_runs(sandbox: Sandbox, root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "日本-ä", "100%", "x#y?z", "[b]*", "s3:x", "'q'"])
 def test_names_of_places(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
-    """Any name of a directory will do, as a path and as a URI, for the first and later pulls."""
+    """A directory may have any name, as a path and as a URI."""
     root = tmp_path / name / "table"
     pull(sandbox.url, root, days(1))
     same = local_path(root.as_uri())
@@ -780,21 +778,21 @@ def test_names_of_places(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["back\\slash", "new\nline", "a%20b"])
 def test_names_that_delta_cannot_take(sandbox: Sandbox, tmp_path: Path, name: str) -> None:
-    """A place where the table would end up elsewhere is refused before anything is written."""
+    """A name that Delta would change is refused before anything is written."""
     with pytest.raises(InputError, match="cannot be kept in"):
         pull(sandbox.url, tmp_path / name, days(1), home=tmp_path / "home")
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_a_uri_of_another_machine() -> None:
-    """`file://data/events` is no relative path: it names a machine, and is refused."""
+    """`file://data/events` names another machine, and is refused."""
     with pytest.raises(InputError, match=r"another machine, data\. .*file:///"):
         local_path("file://data/events")
     assert local_path("file://localhost/a%20b") == Path("/a b")
 
 
 def test_workers_of_a_flow_with_arrival_windows(sandbox: Sandbox, tmp_path: Path) -> None:
-    """A backfill with workers brings the flow's first arrival window too, and then the days."""
+    """With workers, the first arrival window comes before the days as well."""
     now = day_start(FIRST + timedelta(days=3), ZoneInfo("UTC"))
     sandbox.project.clock_ms = now
     done = pull(
@@ -810,7 +808,7 @@ def test_workers_of_a_flow_with_arrival_windows(sandbox: Sandbox, tmp_path: Path
 
 
 def test_a_relative_path(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path means what it meant at the start, and its history bears the whole path."""
+    """A relative path is resolved at the start; the history has the absolute path."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -822,7 +820,7 @@ def test_a_relative_path(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_two_names_of_a_table(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Through a symbolic link it is the same table: locked, known, and with one history."""
+    """A symbolic link leads to the same table, with one lock and one history."""
     root, link = tmp_path / "table", tmp_path / "link"
     link.symlink_to(root)  # dangling, as yet
     pull(sandbox.url, link, days(1))
@@ -838,7 +836,7 @@ def test_two_names_of_a_table(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_a_damaged_log(sandbox: Sandbox, root: Path) -> None:
-    """Half a newest entry is set aside and its day pulled again; an unfinished writer's is none."""
+    """A half-written last entry is set aside and its day pulled again."""
     pull(sandbox.url, root, days(1))
     log = root / "_delta_log"
     (log / f"{9:020}.json.tmp").write_text('{"add"')
@@ -854,7 +852,7 @@ def test_a_damaged_log(sandbox: Sandbox, root: Path) -> None:
 def test_every_disk_error_is_a_sentence(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A directory for a run that cannot be made is told of as the disk's fault."""
+    """A staging directory that cannot be made is reported as an error of the disk."""
     pull(sandbox.url, root, days(1))
 
     def full(*_: Any, **__: Any) -> None:
@@ -872,9 +870,7 @@ def test_every_disk_error_is_a_sentence(
 def test_credentials_that_are_rotated(
     sandbox: Sandbox, tmp_path: Path, workers: int, rotated: bool
 ) -> None:
-    """A file is read again once its secret is refused, and the window asked for again; where it
-    holds the same, once was enough.
-    """
+    """Refused credentials are read again; the window is requested again if they changed."""
     path = tmp_path / "secret"
     path.write_text(PASSWORD if rotated else "old")
     connection = Connection(
@@ -889,7 +885,7 @@ def test_credentials_that_are_rotated(
 def test_credentials_that_are_rotated_while_two_windows_are_out(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both were asked for with the old secret, so both are asked for again, each as a new batch."""
+    """Both windows are requested again, each as a new batch."""
     path = tmp_path / "secret"
     path.write_text(PASSWORD)
     connection = Connection(

@@ -1,11 +1,11 @@
-"""What a pull is told travels as plain data, and its credentials apart from it."""
+"""A pull task travels as plain data, and its credentials travel apart from it."""
 
-import json
 import pickle
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,8 +71,8 @@ TASKS = st.builds(
 
 @given(TASKS)
 def test_a_task_survives_json(task: PullTask) -> None:
-    """A worker anywhere gets the very task that was sent."""
-    assert PullTask.from_json(json.loads(json.dumps(task.as_json()))) == task
+    """A task that is sent as JSON arrives unchanged: every field has a JSON form."""
+    assert msgspec.json.decode(msgspec.json.encode(task), type=PullTask) == task
 
 
 def test_a_task_holds_no_secret() -> None:
@@ -81,7 +81,7 @@ def test_a_task_holds_no_secret() -> None:
     run = Run("run", "events", Window(DAYS[0], DAYS[0]), "batch", 0)
     flow = Flow("events", connection, "table")
     task = PullTask.of(flow, RULES.mapping, RULES.schema, run, Path("staged"))
-    shapes = [json.dumps(task.as_json(), ensure_ascii=False), repr(task)]
+    shapes = [msgspec.json.encode(task).decode(), repr(task)]
     for secret in (USER, PASSWORD):
         assert not [shape for shape in shapes if secret in shape]
         assert secret.encode() not in pickle.dumps(task)
@@ -89,7 +89,7 @@ def test_a_task_holds_no_secret() -> None:
 
 
 def test_credentials_are_never_pickled() -> None:
-    """P7: a pickle would be a copy of the password that nobody controls."""
+    """P7: credentials raise at the attempt to pickle them."""
     credentials = Credentials(USER, Secret(PASSWORD))
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(credentials)
@@ -98,7 +98,7 @@ def test_credentials_are_never_pickled() -> None:
 
 
 def test_workers_get_each_request_its_credentials(tmp_path: Path) -> None:
-    """A pull in a worker process signs in with the credentials handed over with its task."""
+    """A worker process signs in with the credentials that were sent with its task."""
     with Sandbox() as sandbox:
         options = replace(QUICK, workers=2, days_per_request=1)
         done = pull(sandbox.url, tmp_path / "table", options=options)
@@ -110,7 +110,7 @@ def test_workers_get_each_request_its_credentials(tmp_path: Path) -> None:
 
 
 def test_credentials_that_a_pipe_cannot_hold() -> None:
-    """They fail the pull in a sentence: to write them would wait for a reader for ever."""
+    """Credentials too long for a pipe fail the pull: a write of them would block for ever."""
     flow = flow_of("http://127.0.0.1:1", Path("table"))
     run = Run("run", "events", Window(DAYS[0], DAYS[0]), "batch", 0)
     task = PullTask.of(flow, RULES.mapping, RULES.schema, run, Path("staged"))
@@ -123,7 +123,7 @@ def test_credentials_that_a_pipe_cannot_hold() -> None:
 
 
 def test_a_mapping_set_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five windows of a flow, and what a table is opened by, compile its documents once."""
+    """Five windows of a flow and the opening of its table compile the documents once."""
     compiled: list[str] = []
     parse = evaluate.parse
 

@@ -1,4 +1,4 @@
-"""What is said of a window with too many rejects. Pure."""
+"""The error of a window with too many rejects. Pure."""
 
 from collections import Counter
 from datetime import date
@@ -19,9 +19,9 @@ NOTHING = Tolerance(0, 10)
 def message(
     window: Window, rejected: dict[date, int], rows: dict[date, int], tolerance: Tolerance
 ) -> str:
-    """The error of a window with so many rejects and rows a day; "" if they are tolerated."""
+    """Return the error of a window with these rejects and rows a day; "" if tolerated."""
     count, days = sum(rejected.values()), RejectDays(window)
-    days.told = Counter(rejected)
+    days.by_day = Counter(rejected)
     tally = Tally(lines=count + sum(rows.values()), rejected=count)
     tally.reject_codes[CORRUPT] = count
     try:
@@ -50,7 +50,7 @@ def test_the_sentence_names_day_and_reason(
     tolerance: Tolerance,
     words: str,
 ) -> None:
-    """It names the bad day, and a limit only where that limit was exceeded: never "0 %"."""
+    """The error names the bad day, and a limit only if that limit was exceeded."""
     said = message(window, rejected, rows, tolerance)
     assert words in said
     assert " 0 %" not in said
@@ -67,5 +67,5 @@ def test_the_sentence_names_day_and_reason(
 def test_what_is_tolerated(
     rejected: dict[date, int], rows: dict[date, int], tolerance: Tolerance
 ) -> None:
-    """The share or the least count, whichever is larger."""
+    """Rejects are tolerated up to the share or the least count, whichever is larger."""
     assert message(ONE, rejected, rows, tolerance) == ""

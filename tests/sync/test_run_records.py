@@ -1,4 +1,4 @@
-"""What a commit writes beside its batch, so that the next start can report a run after a crash."""
+"""What a commit writes beside its batch lets the next start record a run after a crash."""
 
 import json
 from dataclasses import replace
@@ -16,13 +16,13 @@ from tests.support.records import record
 
 
 def test_a_record_is_read_as_it_was() -> None:
-    """With the table that it names."""
+    """The record is read back with the table that it names."""
     made = record("a", unfound=("Rule 1 found nothing.",))
     assert run_records.unreported(json.loads(json.dumps(made.as_json())), "elsewhere") == made
 
 
 def test_a_record_of_version_0_1_is_understood() -> None:
-    """That version wrote the flow, the payload and the window; the table is the one it lies in."""
+    """The flow, payload and window that version 0.1 wrote are read as a record."""
     made = record("a", dataset="data/moved", batch_id="B", params={"by": "a client"})
     old = json.loads(json.dumps(["events", payload(made), made.window.as_json()]))
     assert run_records.unreported(old, "data/moved") == made
@@ -33,14 +33,14 @@ def test_a_record_of_version_0_1_is_understood() -> None:
     [None, [], "record of B", 7, ["events", {}, {}], ["events", {"metrics": []}, {}], {"id": "a"}],
 )
 def test_what_describes_no_run_is_none(found: Any) -> None:
-    """A commit that only resets positions is no run, and a crash may have damaged a record."""
+    """A commit that resets positions, and a damaged record, give no run."""
     assert run_records.unreported(found, "data") is None
 
 
 def test_a_commit_of_version_0_1_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """P2: a table whose last commit that version could not report is reported by this one."""
+    """P2: this version records a last commit that version 0.1 could not record."""
     root, save = tmp_path / "table", Catalog.save
 
     def dying(self: Catalog, made: Any) -> None:

@@ -1,4 +1,4 @@
-"""P9: one bad day holds back no other; which requests that takes, and what is said of it."""
+"""P9: one bad day holds back no other day, with few requests and a clear report."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from engine.model.window import Window, day_start
 from engine.sandbox import Sandbox, Spec
 from engine.sandbox.faults import Fault
 from engine.sandbox.query import Query
-from engine.sync import day_marks, run_records, splitting
+from engine.sync import run_records, splitting, window_commits
 from engine.sync.incremental import RunContext, sync_flow
 from engine.sync.options import Options
 from engine.sync.pull import Rules
@@ -61,7 +61,7 @@ def disturb(
     fault: dict[str, Any],
     meets: Callable[[Query], bool],
 ) -> None:
-    """Let each request that `meets` says so meet `fault`."""
+    """Inject `fault` into each request for which `meets` is true."""
     found = Fault.parse(fault)
     monkeypatch.setattr(sandbox.project, "fault_for", lambda query: found if meets(query) else None)
 
@@ -75,7 +75,7 @@ def holds_bad(query: Query) -> bool:
 
 
 def held(root: Path) -> set[date]:
-    """The days that the table has rows of."""
+    """Return the days that the table has rows of."""
     return {date.fromisoformat(json.loads(row)["event_date"]) for row in rows(root)}
 
 
@@ -97,7 +97,7 @@ FAULTS = [
 def test_a_large_request_that_never_comes(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
-    """Where only single days come, single days are asked for, soon and with a success."""
+    """If only single days succeed, single days are requested soon."""
     disturb(sandbox, monkeypatch, fault, large)
     done = pull(sandbox.url, root, days(12), MONTH)
     assert set(done.statuses) == {"success"}
@@ -110,7 +110,7 @@ def test_a_large_request_that_never_comes(
 def test_a_split_before_the_first_arrival_window(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first days of a table for arrival windows are split as any others are (P9)."""
+    """The first days of a table for arrival windows are split as well (P9)."""
     disturb(sandbox, monkeypatch, EARLY, large)
     done = pull(sandbox.url, root, days(4), MONTH, windows="arrival")
     assert set(done.statuses) == {"success"}
@@ -121,7 +121,7 @@ def test_a_split_before_the_first_arrival_window(
 def test_one_day_that_never_comes(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
-    """One bad day of 31 is found by halving, named, and all others are committed."""
+    """One bad day of 31 is found by halving and named; all others are committed."""
     disturb(sandbox, monkeypatch, fault, holds_bad)
     done = pull(sandbox.url, root, days(31), MONTH)
     assert done.statuses.count("failed") == 1
@@ -135,7 +135,7 @@ def test_one_day_that_never_comes(
 def test_the_bad_day_is_asked_for_alone_later(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same command again asks for the day that failed, and not for a large window first."""
+    """The same command requests the day that failed alone, without a large window first."""
     disturb(sandbox, monkeypatch, EARLY, holds_bad)
     pull(sandbox.url, root, days(31), MONTH)
     count = len(sandbox.requests)
@@ -149,7 +149,7 @@ def test_the_bad_day_is_asked_for_alone_later(
 def test_a_stop_forgets_no_size(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who stops after a split, and begins again, begins with the smaller requests."""
+    """A backfill that is stopped after a split starts again with the smaller requests."""
     disturb(sandbox, monkeypatch, EARLY, large)
 
     def stop(event: Any) -> None:
@@ -188,7 +188,7 @@ def test_each_try_is_a_batch_of_its_own(
 
 
 def test_five_days_of_which_one_shrank(sandbox: Sandbox, root: Path) -> None:
-    """P5: four days are replaced; the one that shrank keeps its rows, is refused and named."""
+    """P5: four days are replaced; the day that shrank keeps its rows, and the error names it."""
     pull(sandbox.url, root, days(5), MONTH)
     sandbox.reset()
     sandbox.project.spec = replace(SPEC, events_per_day=60, volumes={days(5)[2]: 3})
@@ -211,7 +211,7 @@ def test_five_days_of_which_one_shrank(sandbox: Sandbox, root: Path) -> None:
 
 
 def month_with_a_wrong_day(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, wrong: int) -> None:
-    """31 days of 50 events; in the first `wrong` of the 20th, `time` is called `tyme`."""
+    """31 days of 50 events; the first `wrong` events of the 20th have `tyme` for `time`."""
 
     def blocks(self: Query, *arguments: Any) -> Iterator[bytes]:
         for n, day in enumerate(days(31)):
@@ -230,7 +230,7 @@ def month_with_a_wrong_day(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, wr
 def test_one_day_of_rejects(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
 ) -> None:
-    """A day whose lines do not say their day is judged as that day, not as a 31st of them all."""
+    """Lines without a `time` are judged as rejects of the day between their neighbours."""
     month_with_a_wrong_day(sandbox, monkeypatch, wrong)
     done = pull(sandbox.url, root, days(31), MONTH)
     assert done.statuses.count("failed") == 1
@@ -263,7 +263,7 @@ def test_the_least_count(
     options: dict[str, Any],
     passes: bool,
 ) -> None:
-    """A few rejects are tolerated beside good rows, whatever share they are."""
+    """A few rejects are tolerated beside good rows, for any share."""
     at = day_start(FIRST, SPEC.zone) // 1000
     lines = [{"event": "e", "properties": {"time": at, "distinct_id": n}} for n in range(good)]
     lines += [{"event": "e", "properties": {"distinct_id": n}} for n in range(bad)]
@@ -277,7 +277,7 @@ def test_the_least_count(
 def test_rejects_out_of_place(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    """Wherever the lines of a day stand that is all rejects, that day is never complete."""
+    """A day of rejects alone is never complete, wherever its lines are in the response."""
     lines = []
     for n, day in enumerate(days(4)):
         at = day_start(day, SPEC.zone) // 1000
@@ -310,7 +310,7 @@ def told_of_nothing(done: Pull) -> list[str]:
 
 
 def test_an_empty_day_is_said(sandbox: Sandbox, root: Path) -> None:
-    """A day without events among days with some is no failure, and is said with what to check."""
+    """An empty day among others is no failure, and is reported with what to check."""
     sandbox.project.spec = replace(SPEC, volumes={BAD: 0})
     done = pull(sandbox.url, root, days(31), MONTH)
     assert set(done.statuses) == {"success"}
@@ -322,7 +322,7 @@ def test_an_empty_day_is_said(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_a_range_without_events(sandbox: Sandbox, root: Path) -> None:
-    """An event that no project has is named as such."""
+    """If no event of the flow's names exists, the report names them."""
     done = pull(sandbox.url, root, days(3), MONTH, events=("items_sold",))
     (said,) = told_of_nothing(done)
     assert said.startswith("No event is called items_sold on these days.")
@@ -330,7 +330,7 @@ def test_a_range_without_events(sandbox: Sandbox, root: Path) -> None:
 
 
 def test_a_young_empty_day_is_asked_for_once_more(sandbox: Sandbox, root: Path) -> None:
-    """An empty day younger than a week may still come; it is asked for again once, not for ever."""
+    """An empty day younger than a week is requested once more, and not again."""
     sandbox.project.spec = replace(SPEC, volumes={FIRST: 0})
     noon = day_start(FIRST, SPEC.zone) + 36 * 3_600_000
     young = replace(QUICK, now=lambda: noon)
@@ -345,7 +345,7 @@ def test_a_young_empty_day_is_asked_for_once_more(sandbox: Sandbox, root: Path) 
 
 
 def test_another_mapping_is_noticed(sandbox: Sandbox, root: Path) -> None:
-    """Complete days that another mapping set or schema made are counted; its name is no matter."""
+    """Complete days of another mapping set or schema are counted, by content and not by name."""
     from engine.dataset.dataset import Dataset
     from engine.sync.pull import table_schema
 
@@ -354,8 +354,8 @@ def test_another_mapping_is_noticed(sandbox: Sandbox, root: Path) -> None:
     dataset = Dataset(root, table_schema(RULES), flow.source)
     other = Rules(("other", {**RULES.mapping[1], "version": 2}), RULES.schema)
     renamed = Rules(("other", RULES.mapping[1]), RULES.schema)
-    assert day_marks.pulled_otherwise(flow, dataset, days(3), other) == days(2)
-    assert day_marks.pulled_otherwise(flow, dataset, days(3), renamed) == []
+    assert window_commits.pulled_otherwise(flow, dataset, days(3), other) == days(2)
+    assert window_commits.pulled_otherwise(flow, dataset, days(3), renamed) == []
     assert summary([], 2, "x", 2).endswith(
         "2 complete days were pulled with another mapping; --force pulls them again."
     )
@@ -367,7 +367,7 @@ def test_another_mapping_is_noticed(sandbox: Sandbox, root: Path) -> None:
 def test_a_failed_run_has_no_result(
     sandbox: Sandbox, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was counted until an answer broke off is shown as no result anywhere."""
+    """The counts of a failed run are shown as no result."""
     sandbox.faults({"fault": "cut", "times": None})
     done = pull(sandbox.url, root, days(1))
     (event,) = [event for event in done.told if isinstance(event, Ended)]
@@ -388,7 +388,7 @@ def test_a_failed_run_has_no_result(
 
 
 def turn(sandbox: Sandbox, root: Path, now: int, **changes: Any) -> list[str]:
-    """One turn of a flow with day windows that began with 2024; how its runs ended."""
+    """Run one turn of a flow with day windows from 2024 on; return how its runs ended."""
     flow: Flow = flow_of(
         sandbox.url,
         root,
@@ -405,7 +405,7 @@ def turn(sandbox: Sandbox, root: Path, now: int, **changes: Any) -> list[str]:
 def test_the_daemon_splits_too(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any]
 ) -> None:
-    """One bad day of the history rests, and all others are there after a turn."""
+    """One bad day waits in backoff, and all other days are stored after a turn."""
     monkeypatch.setattr(due_windows, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     disturb(sandbox, monkeypatch, fault, holds_bad)
@@ -423,7 +423,7 @@ def test_the_daemon_splits_too(
 def test_the_next_turn_begins_smaller(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a turn learned of sizes the next process has from the history."""
+    """The next process learns the sizes of requests from the history."""
     monkeypatch.setattr(due_windows, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     disturb(sandbox, monkeypatch, EARLY, large)
@@ -444,7 +444,7 @@ def test_the_next_turn_begins_smaller(
 def test_a_window_that_was_asked_for_is_split(
     sandbox: Sandbox, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a client asked for fails under its id, and its days come under ids of their own."""
+    """A requested window fails under its id, and its days get new ids."""
     monkeypatch.setattr(due_windows, "fitting_days", lambda _: 31)
     monkeypatch.setattr(sandbox.project, "now", lambda: NOW)
     turn(sandbox, root, NOW)
@@ -470,7 +470,7 @@ def test_a_window_that_was_asked_for_is_split(
 
 
 def stop_after(windows: int) -> Callable[..., bool]:
-    """A turn that has no more than so many windows."""
+    """A turn that ends after a number of windows."""
     left = [windows]
 
     def has_to_wait(*_: Any) -> bool:
@@ -485,7 +485,7 @@ def stop_after(windows: int) -> Callable[..., bool]:
 
 @given(st.integers(1, 62), st.sets(st.integers(0, 61)), st.integers(1, 62), st.integers(1, 31))
 def test_halving_comes_to_an_end(count: int, bad: set[int], limit: int, most: int) -> None:
-    """Whatever days or sizes fail, every day that can come comes, in few requests."""
+    """For any bad days or sizes, every good day is committed, in few requests."""
     wanted, sizes = days(count), splitting.Sizes()
     wrong = {days(62)[n] for n in bad} & set(wanted)
     left, came, failed, requests = list(wanted), set[date](), set[date](), 0

@@ -1,4 +1,4 @@
-"""The status of a flow: what it says of a run whose process was killed, and of what pulls next."""
+"""The status of a flow: a run whose process was killed, and what pulls an undone day."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ schedule = { frequency = "day", interval = 1, start_time = 1704672000 }
 
 @pytest.fixture
 def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog]:
-    """The catalog of a home whose one flow was pulled."""
+    """The catalog of a home with one flow that was pulled."""
     monkeypatch.chdir(tmp_path)
     Path("flows.toml").write_text(FLOW)
     with Sandbox(Spec(events_per_day=20), now=lambda: NOON) as sandbox:
@@ -47,7 +47,7 @@ def catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Catalog
 
 
 class Killed(Catalog):
-    """A catalog as a killed process leaves it: the end of no run was recorded."""
+    """A catalog as a killed process leaves it: without the end of the run."""
 
     def history(self, *given: Any, **named: Any) -> list[Any]:
         found = super().history(*given, **named)
@@ -68,7 +68,7 @@ def nobody() -> Iterator[None]:
 
 @pytest.mark.parametrize(("is_running", "label"), [(False, "interrupted"), (True, "inProgress")])
 def test_a_run_whose_process_was_killed(catalog: Catalog, is_running: bool, label: str) -> None:
-    """It is interrupted once no process holds the table's lock, and in progress until then."""
+    """The run is interrupted once the table's lock is free, and in progress until then."""
     flow, _ = declared_flows.flow_of(Path("flows.toml"), "events")
     dataset = open_flow.dataset_of(flow, open_flow.rules_of(flow))
     with dataset.locked() if is_running else nobody():
@@ -78,14 +78,14 @@ def test_a_run_whose_process_was_killed(catalog: Catalog, is_running: bool, labe
 
 
 def test_a_run_that_ends_while_its_status_is_read(catalog: Catalog) -> None:
-    """The lock is free by then, but nothing was killed."""
+    """The lock is free by then, but the run is not shown as interrupted."""
     flow, _ = declared_flows.flow_of(Path("flows.toml"), "events")
     with Late(catalog.path.parent) as late:
         assert FlowStatus(flow, late, NOON).last_status == IN_PROGRESS
 
 
 def test_no_run(catalog: Catalog) -> None:
-    """Where there is no history there is a dash."""
+    """Without a history the status is a dash."""
     flow, _ = declared_flows.flow_of(Path("flows.toml"), "events")
     assert FlowStatus(flow, None, NOON).last_status == "-"
 
@@ -102,7 +102,7 @@ def test_no_run(catalog: Catalog) -> None:
 def test_what_pulls_an_undone_day_again(
     catalog: Catalog, schedule: Schedule | None, what: str
 ) -> None:
-    """The next tick, where there is one: a `once` flow whose tick has come has no other."""
+    """The next tick does; for a `once` flow whose tick has passed, backfill does."""
     flow, _ = declared_flows.flow_of(Path("flows.toml"), "events")
     DeltaTable(flow.dataset).delete("event_date = '2024-01-09'")
     status = FlowStatus(replace(flow, schedule=schedule), catalog, NOON)
