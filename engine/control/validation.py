@@ -170,11 +170,6 @@ def has_project_as_zone(body: Json) -> bool:
     return str(params.get("timezone")) == str(params.get("projectId"))
 
 
-def check_target(body: Json) -> None:
-    """Raise InvalidResource unless a body is a target connection that names a dataset."""
-    check_parts("targetConnections", body)
-
-
 def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bool]:
     """Return the schedule of a flow, and whether it wants the history before its start time.
 

@@ -1,7 +1,7 @@
 """Flow Service's lists: `property`, `orderby`, `limit`, `continuationToken` and `count`, as its
 guide to sorting and filtering and its error catalogue describe them.
 
-Every text of a client has a maximum length, and no regular expression reads it.
+Every text of a client has a maximum length.
 """
 
 import json
