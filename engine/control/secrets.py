@@ -54,6 +54,13 @@ class SecretStore:
                 write_once(self._key, Fernet.generate_key().decode())
         return self._fernet().encrypt(json.dumps(document).encode())
 
+    def try_decrypt(self, encrypted: bytes | None) -> Any:
+        """Decrypt a document; None without one, or if the key is another or missing."""
+        try:
+            return self.decrypt(encrypted) if encrypted else None
+        except InputError:
+            return None
+
     def decrypt(self, encrypted: bytes) -> Any:
         """Decrypt a document; InputError if it needs another key, or if the key is missing."""
         try:

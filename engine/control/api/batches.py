@@ -26,7 +26,7 @@ Show = Callable[[Path, os.stat_result], Json]  # a file as a member of a page
 
 router = APIRouter(tags=["batches"])
 
-MOST = 100  # files in one answer
+MOST = 100  # files in one response
 ALIASES = {"row_errors_sample.json": REJECT_SAMPLES}  # as the specification spells it
 
 Start = Annotated[int, Query(ge=0, description="Number of files to skip.")]
@@ -115,7 +115,7 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
         yield item.replace(f'":{folder}/', f'":"{batches}/{batch}/meta?path=')
 
 
-# Where things are --------------------------------------------------------------------------
+# Tables and folders -------------------------------------------------------------------------
 
 
 def _run(state: AppState, batch: str) -> tuple[Path, str, Window]:
@@ -152,7 +152,7 @@ def _table_files(state: AppState, batch: str) -> list[Path]:
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
 
 
-# Answers -----------------------------------------------------------------------------------
+# Responses ----------------------------------------------------------------------------------
 
 
 def _file(owner: str, path: str, file: Path | None) -> FileResponse:

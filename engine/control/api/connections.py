@@ -8,7 +8,7 @@ from engine.catalog.resources import Json, Resource
 from engine.config.fields import SHOWN
 from engine.config.value_types import MASK, trimmed
 from engine.control.api.app_state import AppState
-from engine.control.api.password_leaks import check_own_texts, check_texts, decrypted
+from engine.control.api.password_leaks import check_own_texts, check_texts
 from engine.control.api.problems import invalid
 from engine.control.api.resource_routes import ResourceRoutes
 from engine.control.api.serializers import item
@@ -64,7 +64,8 @@ def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json
     body = body | {"auth": auth | {"params": params}}
     hidden = {name: value for name, value in params.items() if name not in SHOWN}
     masked = {name for name, value in hidden.items() if value == MASK}
-    stored = decrypted(state, before) if masked else {}
+    secret_before = before.secret if before and masked else None
+    stored: Json = state.secret_store.try_decrypt(secret_before) or {}
     if before and masked & stored.keys() and _receiver(body) != _receiver(before.body):
         raise invalid(
             "1304-400",

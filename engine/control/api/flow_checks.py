@@ -51,7 +51,6 @@ class _ChangedResources(Resources):
 
 
 def _check_table(flow: Flow) -> None:
-    """Raise if an existing table is not this flow's, or has other windows."""
     from engine.dataset import positions
     from engine.sync import incremental  # they import Arrow, which an idle daemon spares
 

@@ -68,9 +68,9 @@ def _merge(target: Any, patch: Any) -> Any:
 
 
 def _may_change(name: str | None, fields: tuple[str, ...]) -> bool:
-    """Return whether a field is one of `fields`, where `meta:*` is a prefix."""
     return name is not None and any(
-        name.startswith(each[:-1]) if each.endswith("*") else name == each for each in fields
+        name.startswith(each[:-1]) if each.endswith("*") else name == each  # `meta:*`
+        for each in fields
     )
 
 

@@ -107,7 +107,6 @@ class _EndedEarly(Exception):
 
 
 def _without_body(message: Message, status: int) -> Message:
-    """Return the start of a response without a body; a 304 has no length and type either."""
     dropped = (b"content-length", b"content-type") if status == 304 else ()
     headers = [pair for pair in message["headers"] if pair[0].lower() not in dropped]
     return {**message, "status": status, "headers": headers}

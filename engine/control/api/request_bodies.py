@@ -136,7 +136,6 @@ def check_json(body: bytes, *, repeated_keys: bool) -> None:
 
 
 def _check_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise Problem for an object that has a key twice."""
     if len(pairs) > 1:
         seen = set[str]()
         for key, _ in pairs:
