@@ -7,13 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from deltalake import DeltaTable
 
 from engine.config.shipped_files import find
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.support.api_server import MIXPANEL, Json
-from tests.support.daemons import Trial, clock_of, until
+from tests.support.daemons import Trial, clock_of, position, until
 
 HOUR = 3_600_000
 DATA_LAKE = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
@@ -119,9 +118,7 @@ def person(tried: Trial) -> Iterator[Person]:
 
 def arrived(flow: str, table: Path) -> int:
     """M of a flow, 0 before there is one."""
-    if not any(table.glob("_delta_log/*.json")):
-        return 0
-    return DeltaTable(table).transaction_version(f"{flow}/arrival") or 0
+    return position(table, f"{flow}/arrival")
 
 
 def test_a_life(tried: Trial, person: Person) -> None:
