@@ -43,9 +43,7 @@ def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
         return flow, home
     found = loaded(path)
     flows = found.flows
-    if name is None and len(flows) == 1:
-        return next(iter(flows.values())), found.home
-    if name not in flows:
+    if name not in flows and (name is not None or len(flows) != 1):
         flows = flows | flows_in_home(found, path)[0]
     if name is None and len(flows) == 1:
         name = next(iter(flows))

@@ -1,7 +1,6 @@
 """Encrypt secrets for the catalog with one key, from the configuration or from a file of the home.
 
-The only importer of cryptography. Without the key, passwords have to be given again, and nothing
-else is lost.
+The only importer of cryptography. Without the key, only the passwords are lost.
 """
 
 import json

@@ -42,7 +42,7 @@ GATHERED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a request for a list asks for.
+    """The parsed query parameters of a list.
 
     after  the sort key of the last item of the page before
     terms  the texts of `property` and `orderby`, which a continuation token repeats

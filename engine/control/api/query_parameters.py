@@ -1,4 +1,4 @@
-"""Refuse query parameters that a route does not declare, or that are given twice.
+"""Refuse query parameters that a route does not declare, or that a request repeats.
 
 A route declares parameters in its signature or, for lists that read their parameters themselves,
 in its `openapi_extra`. An unknown parameter is never ignored: a list without the filter that a

@@ -74,11 +74,8 @@ class Server:
         state.hosts.intersection_update(api.mixpanel_hosts)
         from_config.apply(config, state.resources, state.secret_store, state.now(), origin)
 
-    def asked(self, running: AbstractSet[str]) -> set[str]:
-        """Return the running flows of which a run was requested.
-
-        Requested runs of flows that were deleted are withdrawn.
-        """
+    def requested_flows(self, running: AbstractSet[str]) -> set[str]:
+        """Return the running flows with a requested run; withdraw those of deleted flows."""
         state = self.state
         requested = state.catalog.scheduled_flows()
         if deleted := requested - running:
