@@ -193,7 +193,6 @@ def _is_texts(value: Any) -> bool:
 
 
 def _read_date(value: Any) -> date:
-    """Read a date, as TOML has them, or a text."""
     if type(value) is date:
         return value
     if isinstance(value, str):
@@ -232,12 +231,6 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, port) else "")
 
 
-def _read_origins(value: Any) -> tuple[str, ...]:
-    if not _is_texts(value):
-        raise ValueError
-    return tuple(origin_of(_read_host(each)) for each in value)
-
-
 def _read_address(value: Any) -> tuple[str, int]:
     """Return host and port; port 0 picks a free one."""
     found = re.fullmatch(
@@ -246,10 +239,6 @@ def _read_address(value: Any) -> tuple[str, int]:
     if not found or int(found[3]) > 65535:
         raise ValueError
     return found[1] or found[2], int(found[3])
-
-
-def _read_time_zone(value: Any) -> str:
-    return iana_name(read_text(value))
 
 
 read_text = passing(is_text)
@@ -280,7 +269,9 @@ INTERVAL = with_digits(whole(1))
 KEY = secret("key", f"{ELSEWHERE}, a Fernet key")
 MAPPING = text("the name of a shipped mapping set or a path")
 ORIGINS = Type(
-    'a list of schemes and hosts, as ["http://127.0.0.1:8080"]', _read_origins, shown=False
+    'a list of schemes and hosts, as ["http://127.0.0.1:8080"]',
+    passing(_is_texts, lambda hosts: tuple(origin_of(_read_host(each)) for each in hosts)),
+    shown=False,
 )
 SCHEDULE = Type("{ frequency = …, interval = …, start_time = … }", passing(is_table))
 SCHEMA = text("the name of a shipped schema or a path")
@@ -311,7 +302,9 @@ PROJECT = replace(
     from_text=lambda text: int(text) if re.fullmatch(_PROJECT, text) else None,
     shown=False,
 )
-TIME_ZONE = Type("the IANA or Windows name of a time zone", _read_time_zone, _STRING, shown=False)
+TIME_ZONE = Type(
+    "the IANA or Windows name of a time zone", passing(is_text, iana_name), _STRING, shown=False
+)
 USERNAME = Type(
     "the name of a service account, without a colon",
     passing(lambda text: is_text(text) and ":" not in text),  # RFC 7617

@@ -395,7 +395,7 @@ def test_unmapped_survives_absurd_nesting() -> None:
     ],
 )
 def test_event_date_is_the_utc_day_of_time(times: list[Any], days: list[int], clamped: int) -> None:
-    """Times as seconds, ms, texts or dates give their UTC day, clamped to the window and counted."""
+    """Seconds, ms, texts and dates give their UTC day, clamped to the window and counted."""
     batch, _ = build(NODES["string"], [None] * len(times), times=times)
     assert column(batch, "event_date") == [day(2024, 1, d) for d in days]
     assert len(batch.clamped) == clamped

@@ -51,7 +51,7 @@ class Server:
             hosts=set(api.mixpanel_hosts),
         )  # fmt: skip
         token = api.token or token_of(home)
-        self._auth = AuthMiddleware(app_of(self.state), token, _names(api), api.url)
+        self._auth = AuthMiddleware(app_of(self.state), token, (api.host, *api.hosts), api.url)
         limits = limits_for(raise_file_limit())
         self._server = Listener(config_of(self._auth, limits, STOP))
         # Signals are the daemon's: uvicorn takes them in the main thread only.
@@ -68,7 +68,7 @@ class Server:
     def follow(self, config: Config, origin: str) -> None:
         """Apply a configuration: its token, hosts and flows, as resources of `origin`."""
         api, state = config.api or Api(), self.state
-        self._auth.configure(api.token or token_of(state.home), _names(api), api.url)
+        self._auth.configure(api.token or token_of(state.home), (api.host, *api.hosts), api.url)
         state.files.add(origin)
         state.hosts.update(api.mixpanel_hosts)
         state.hosts.intersection_update(api.mixpanel_hosts)
@@ -118,10 +118,6 @@ def _listening(host: str, port: int) -> socket.socket:
             "`listen` in the table [api] another address, or end what holds this one."
         ) from error
     return listening
-
-
-def _names(api: Api) -> tuple[str, ...]:
-    return api.host, *api.hosts
 
 
 def _shown(host: str) -> str:
