@@ -218,7 +218,6 @@ def _read_url(value: Any) -> str:
 
 
 def _read_host(value: Any) -> str:
-    """Return the URL of a host, or of the host of a Mixpanel region."""
     host = str(read_text(value)).strip()
     return _read_url(_REGIONS.get(host.lower().removeprefix("data-"), host))
 

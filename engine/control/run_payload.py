@@ -153,7 +153,6 @@ def _copy(record: RunRecord) -> Json:
 
 
 def _promotion(record: RunRecord) -> Json:
-    """Render everything from the bytes to the commit."""
     files: Json = {}
     extensions: Json = {}
     has_files = record.rejected > 0 and record.diagnostics

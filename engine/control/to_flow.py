@@ -211,7 +211,6 @@ def table_of(flow: Resource, resources: Resources, datasets: Path) -> str:
 
 
 def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, Any]:
-    """Return the name and the document of a flow's mapping set, in the flow's version of it."""
     transformations = body.get("transformations")
     if not isinstance(transformations, list) or not transformations:
         raise refused("1370-400")

@@ -78,7 +78,6 @@ def _refused(
 
 
 def _leads(rule: Rule, place: Place) -> bool:
-    """Return whether a rule writes a place, or an object around it."""
     return all(
         step == at or (step is None and isinstance(at, int))
         for step, at in zip(rule.path, place, strict=False)
@@ -94,7 +93,6 @@ def _named(field: Field, value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, str):

@@ -85,7 +85,6 @@ def is_early(reject: Reject, window: Window) -> bool:
 
 
 def _moments(batch: Batch) -> Any:
-    """Return the processing time of each record in ms; NaN for one without."""
     values = batch.keys[PROCESSED]
     if isinstance(values, pa.Array):
         values = values.to_pylist()

@@ -121,7 +121,6 @@ def _date_time(value: Any) -> Any:
 
 
 def _date(value: Any) -> Any:
-    """Cast the values that `_date_time` takes to days since the epoch, in UTC."""
     ms = _date_time(value)
     return FAILED if ms is FAILED else ms // DAY_MS
 

@@ -153,7 +153,6 @@ class Columns:
 
 
 def _plan(field: Field, path: tuple[str, ...], places: dict[tuple[str, ...], int]) -> _Node:
-    """Return the node of a field, and remove its columns from `places`."""
     column = places.pop(path, None)
     children: tuple[_Node, ...] = ()
     if column is None:

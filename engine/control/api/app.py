@@ -93,7 +93,6 @@ async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSON
 
 
 async def _on_no_route(request: Request, error: HTTPException) -> JSONResponse:
-    """Answer 404 for an unknown path, 405 for an unknown method."""
     title = "Resource not found" if error.status_code == 404 else "Invalid request"
     problem = Problem(f"1400-{error.status_code}", title, f"{error.detail}.")
     headers = dict(error.headers or {})

@@ -146,7 +146,6 @@ def _listed(root: Path, below: str) -> list[Path]:
 
 
 def _table_files(state: AppState, batch: str) -> list[Path]:
-    """List the files that a batch wrote, in the partitions of its window alone."""
     root, known, window = _run(state, batch)
     days = (_listed(root, layout.day_folder(day)) for day in window.days)
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
@@ -156,7 +155,6 @@ def _table_files(state: AppState, batch: str) -> list[Path]:
 
 
 def _file(owner: str, path: str, file: Path | None) -> FileResponse:
-    """Return a file that was listed; NotFound for None and for other than files."""
     status = _status(file) if file else None
     if file is None or status is None or not S_ISREG(status.st_mode):
         raise NotFound("files", f"{owner}/{path}")

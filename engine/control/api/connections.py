@@ -82,7 +82,6 @@ def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json
 
 
 def _receiver(body: Json) -> Json:
-    """Return the host and the user that the secrets are sent to."""
     return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 

@@ -82,7 +82,6 @@ def replaces(operations: list[Json], path: str) -> bool:
 
 
 def _checked(operation: Json, fields: tuple[str, ...]) -> Json:
-    """Return an operation in the RFC's form, or raise Problem."""
     name, path = str(operation.get("op", "")).lower(), operation.get("path")
     if name not in OPERATIONS:
         raise unsupported(operation.get("op"), OPERATIONS)

@@ -204,7 +204,6 @@ def _parse_limit(values: Mapping[str, Sequence[str]]) -> int | None:
 
 
 def _parse_token(token: str) -> tuple[Json, int, Key]:
-    """Return the terms, the limit and the sort key in a token, which any client may have made."""
     try:
         return _decode_token(token)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError, Problem):

@@ -46,7 +46,6 @@ def check_own_texts(body: Json, secret: Json, user: str) -> None:
 
 
 def _check(body: Json, long: set[str], short: set[str]) -> None:
-    """Raise Problem where a text contains one of `long`, or is one of `short`."""
     texts = list(_texts(body, ""))
     present = _contained("\n".join(text for _, text in texts), long)  # one pass over many texts
     for where, text in texts if present or short else ():

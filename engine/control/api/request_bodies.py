@@ -78,7 +78,6 @@ def decode_body(body: bytes, headers: Headers) -> bytes:
 
 
 def _gunzip(body: bytes) -> bytes:
-    """Decompress a body, up to LARGEST_BODY bytes."""
     unpacked = bytearray()
     for _ in range(_MOST_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=31)

@@ -69,7 +69,6 @@ def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the
 
 
 def _flow(state: AppState, resource: Resource) -> Flow:
-    """Return the flow of a resource; raise Problem if the daemon does not run it."""
     flow_state = resource.body.get("state", ENABLED)
     if flow_state == DISABLED:
         raise invalid(
