@@ -531,8 +531,8 @@ def test_re_trigger_of_a_failed_run(
     put(find("schema", "mixpanel-events")[1])
     again = [api.call("POST", f"/runs/{id_}/action?op=re_trigger") for id_ in (asked, arrival)]
     assert [answer.status for answer in again] == [201, 201]
-    told = FlowStatus(flow_of(api, running), api.state.catalog, NOON + HOUR)
-    assert "rejected" in told.wrong  # what is to come hides nothing of what was
+    status = FlowStatus(flow_of(api, running), api.state.catalog, NOON + HOUR)
+    assert "rejected" in status.wrong  # what is to come hides nothing of what was
     ran = [run["id"] for run in turn(api, running, NOON + HOUR)]
     assert ran == [answer.body["id"] for answer in again]
     assert {status_of(api, id_) for id_ in ran} == {"success"}
@@ -599,11 +599,11 @@ def test_a_run_that_cannot_be_requested(api: Served, idle: str, body: Json, code
 
 def test_a_future_window_is_named_in_its_error(api: Served, idle: str) -> None:
     """The error of a window in the future names the days of the request."""
-    for start, end, told in (
+    for start, end, sentence in (
         (86_400, 86_400 * 40, "The window is 1970-01-01 to 1970-02-09. Please ask for at most 31"),
         (99_999_999_999, 99_999_999_999, "The window begins on 5138-11-16. Please provide one"),
     ):
-        assert told in ask(api, idle, start, end).body["errorMessage"]
+        assert sentence in ask(api, idle, start, end).body["errorMessage"]
 
 
 @pytest.fixture(scope="module")

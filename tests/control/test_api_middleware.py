@@ -27,13 +27,13 @@ SECRET = "hunter2"
 
 
 @pytest.fixture(scope="module")
-def told() -> list[str]:
-    """Who heard of changes."""
+def changes() -> list[str]:
+    """A line for each notification of a change."""
     return []
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterator[TestClient]:
+def client(tmp_path_factory: pytest.TempPathFactory, changes: list[str]) -> Iterator[TestClient]:
     """The application behind its token check, with routes that fail in every way."""
     home = tmp_path_factory.mktemp("home")
     with Catalog(home) as catalog:
@@ -44,7 +44,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
             home,
             {},
             lambda: 0,
-            lambda: told.append("changed"),
+            lambda: changes.append("changed"),
         )
         app = app_of(state)
         fail: dict[str, Exception] = {
@@ -310,9 +310,9 @@ def test_slashes_at_the_end(client: TestClient, path: str) -> None:
     assert (answer.status_code, answer.json()) == (200, {"got": 1})
 
 
-def test_the_daemon_is_notified_of_changes(client: TestClient, told: list[str]) -> None:
+def test_the_daemon_is_notified_of_changes(client: TestClient, changes: list[str]) -> None:
     """The daemon is notified of each successful change, and of no other request."""
-    told.clear()
+    changes.clear()
     client.get("/openapi.json")
     client.post("/echo", content="{")
     client.post("/nowhere", content="1")
@@ -320,10 +320,10 @@ def test_the_daemon_is_notified_of_changes(client: TestClient, told: list[str]) 
     assert client.post(f"{MAPPING_SETS}/validate/", json=mapping).status_code == 200
     preview = {"data": [], "mappingSet": {"mappings": [ONE], "xdmSchema": SHIPPED}}
     assert client.post(f"{MAPPING_SETS}/preview", json=preview).status_code == 200
-    assert told == []
+    assert changes == []
     client.post("/echo", content="1")
     client.patch("/echo", content="1")
-    assert told == ["changed"] * 2
+    assert changes == ["changed"] * 2
 
 
 # The pages -------------------------------------------------------------------------------

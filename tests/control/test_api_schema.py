@@ -69,10 +69,10 @@ def make(client: Any, path: str, body: Json) -> str:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]:
-    """Where the application answers, with one resource of each kind; and its document.
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]:
+    """The URL of the application, which has a resource of each kind, and its OpenAPI document.
 
-    Each look at its clock is a minute later than the one before: no budget is ever used up.
+    Its clock is a minute later at each call, so that no budget is used up.
     """
     home, minutes = tmp_path_factory.mktemp("home"), count(START, 60_000)
     environ = {"MIXPANEL_PROJECT_ID": str(PROJECT_ID)}
@@ -173,9 +173,11 @@ def give_examples(document: Json, ids: dict[str, str], bodies: dict[str, Json]) 
                 call["requestBody"]["content"]["application/json"]["example"] = body
 
 
-def test_the_application_conforms_to_its_document(told: tuple[str, Json], tmp_path: Path) -> None:
+def test_the_application_conforms_to_its_document(
+    service: tuple[str, Json], tmp_path: Path
+) -> None:
     """No 5xx, no undocumented status or form, and no invalid request is accepted."""
-    url, document = told
+    url, document = service
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     more = os.environ.get("SCHEMATHESIS", "")
     config = (ROOT / "schemathesis.toml").read_text() + ("" if more else QUICKER)

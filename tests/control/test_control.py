@@ -302,9 +302,9 @@ def test_applied_flows_run_until_they_are_removed(tried: Trial, apply: Apply) ->
     with tried.daemon() as process:
         until(lambda: tried.lines("started"))
         path = other_file(tried, "events", "second")
-        lines, told = apply(path)
+        lines, hint = apply(path)
         assert f"made flows {flow_id('events')}" in lines
-        assert f"process {process.pid}, follows" in told
+        assert f"process {process.pid}, follows" in hint
         until(lambda: tried.reached() and tried.reached("second"))
         assert apply(path) == ([], "Nothing changed.\n")
         other_file(tried, "second")

@@ -206,9 +206,9 @@ def test_the_request_of_a_batch_is_shown(control: Control) -> None:
     """The input file of a committed batch shows the request without a secret, and its size."""
     for item in control.items[:2]:
         (file,) = control.get(manifests(control, item)["fileInfo"])["data"]
-        (told,) = control.lines(file["_links"]["self"]["href"])
-        assert told["records"] == item["metrics"]["recordSummary"]["inputRecordCount"]
-        assert told["path"].startswith("http")
+        (request,) = control.lines(file["_links"]["self"]["href"])
+        assert request["records"] == item["metrics"]["recordSummary"]["inputRecordCount"]
+        assert request["path"].startswith("http")
     assert control.get(f"{EXPORT}/batches/{batch_of(control.items[2])}/meta?path=input_files") == {
         "_page": {"count": 0, "limit": 100},
         "data": [],
@@ -483,9 +483,9 @@ def test_a_flow_that_is_behind_is_not_ready(
         made = NOW - minutes * 60_000
         state.resources.create(new("flows", {"state": flow_state, **params}, made, id_="flow-1"))
         answer = client.get("/readyz")
-    told = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
+    problems = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
     well = ready or flow_state == "disabled"
-    assert answer.json()["problems"] == ([] if well else told)
+    assert answer.json()["problems"] == ([] if well else problems)
     assert answer.status_code == (200 if well else 503)
 
 

@@ -265,15 +265,15 @@ def test_the_activity_that_failed_has_the_error(
         tally=Tally(lines=5, rows=5, bytes_read=70),
     )
     item = payload(broken)
-    told = [{"code": code, "message": "It broke."}]
+    errors = [{"code": code, "message": "It broke."}]
     assert item["metrics"]["statusSummary"] == {
         "status": "failed",
-        "errors": told,
+        "errors": errors,
         "activityRefs": [culprit],
     }
     assert [part["statusSummary"]["status"] for part in item["activities"]] == statuses
     for part in item["activities"]:
-        expected = told if part["id"] == culprit else None
+        expected = errors if part["id"] == culprit else None
         assert part["statusSummary"].get("errors") == expected
     assert item["metrics"]["sizeSummary"]["inputBytes"] == 70
 

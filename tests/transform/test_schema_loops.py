@@ -184,8 +184,8 @@ def test_each_keyword_says_what_jsonschema_says(keywords: Json) -> None:
     document["$defs"] = {"p": {"properties": {"a": True}, "patternProperties": {"^k": True}}}
     original, own = Draft202012Validator(document), jsonschema_validator.validator(document)
     for value in INSTANCES:
-        told = [
+        results = [
             [(e.validator, e.message, list(e.path), list(e.schema_path)) for e in judge]
             for judge in (own.iter_errors(value), original.iter_errors(value))
         ]
-        assert told[0] == told[1], value
+        assert results[0] == results[1], value
