@@ -294,9 +294,9 @@ HOST = Type(
 )
 PASSWORD = secret("password", f"{ELSEWHERE}, the secret of a service account")
 PROJECT = replace(
-    whole(1, 10**18),
+    whole(1, 10**18 - 1),
     allowed="the number of a project, as 2384945",
-    schema={"anyOf": [whole(1, 10**18).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
+    schema={"anyOf": [whole(1, 10**18 - 1).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
     write=str,
     from_text=lambda text: int(text) if re.fullmatch(_PROJECT, text) else None,
     shown=False,
