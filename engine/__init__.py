@@ -1,6 +1,6 @@
-"""Copies the raw events of a Mixpanel project into a Delta table, and keeps the copy true.
+"""Copy the raw events of a Mixpanel project into a Delta table, and keep the copy exact.
 
-A room each, and who may import whom, from the bottom up:
+The rooms, from the bottom up; each imports only rooms above its line:
 
     errors, log    the error tree; one line an event of the program
     model          windows, flows, schedules, retries, batches, run records
@@ -19,7 +19,7 @@ A room each, and who may import whom, from the bottom up:
 
 import os
 
-# Nothing here multiplies matrices, for which numpy starts threads: 50 ms of each process.
+# numpy starts threads for products of matrices, which are not used here: 50 ms a process.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __version__ = "0.1.0"

@@ -184,7 +184,7 @@ def disk_error(doing: str) -> Iterator[None]:
 
 
 def sentence_of(error: Exception) -> str:
-    """The sentences that a user reads about `error`."""
+    """Return the sentences on an error that a user reads."""
     if isinstance(error, EtlError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -197,5 +197,5 @@ def sentence_of(error: Exception) -> str:
 
 
 def status_of(error: Exception) -> int:
-    """The exit status that `error` ends a command with."""
+    """Return the exit status of a command that ends with an error."""
     return 2 if isinstance(error, InputError) else 1

@@ -27,13 +27,11 @@ def configure(**bound: Any) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             form,
         ],
-        logger_factory=lambda *_: structlog.WriteLogger(
-            sys.stderr
-        ),  # whatever sys.stderr is at each line
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),  # looked up at each line
     )
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**bound)
-    # It would warn of every tick that falls into a run, which is no problem.
+    # APScheduler warns of every tick during a run, which is normal.
     logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
 
 

@@ -218,7 +218,6 @@ def _read_url(value: Any) -> str:
 
 
 def _read_host(value: Any) -> str:
-    """Return the URL of a host, or of the host of a Mixpanel region."""
     host = str(read_text(value)).strip()
     return _read_url(_REGIONS.get(host.lower().removeprefix("data-"), host))
 
@@ -229,12 +228,6 @@ def origin_of(url: str) -> str:
     port = {"https": 443, "http": 80}.get(parts.scheme)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, port) else "")
-
-
-def _read_origins(value: Any) -> tuple[str, ...]:
-    if not _is_texts(value):
-        raise ValueError
-    return tuple(origin_of(_read_host(each)) for each in value)
 
 
 def _read_address(value: Any) -> tuple[str, int]:
@@ -275,7 +268,9 @@ INTERVAL = with_digits(whole(1))
 KEY = secret("key", f"{ELSEWHERE}, a Fernet key")
 MAPPING = text("the name of a shipped mapping set or a path")
 ORIGINS = Type(
-    'a list of schemes and hosts, as ["http://127.0.0.1:8080"]', _read_origins, shown=False
+    'a list of schemes and hosts, as ["http://127.0.0.1:8080"]',
+    passing(_is_texts, lambda hosts: tuple(origin_of(_read_host(each)) for each in hosts)),
+    shown=False,
 )
 SCHEDULE = Type("{ frequency = …, interval = …, start_time = … }", passing(is_table))
 SCHEMA = text("the name of a shipped schema or a path")
@@ -299,18 +294,15 @@ HOST = Type(
 )
 PASSWORD = secret("password", f"{ELSEWHERE}, the secret of a service account")
 PROJECT = replace(
-    whole(1, 10**18),
+    whole(1, 10**18 - 1),
     allowed="the number of a project, as 2384945",
-    schema={"anyOf": [whole(1, 10**18).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
+    schema={"anyOf": [whole(1, 10**18 - 1).schema, {"type": "string", "pattern": f"^{_PROJECT}$"}]},
     write=str,
     from_text=lambda text: int(text) if re.fullmatch(_PROJECT, text) else None,
     shown=False,
 )
 TIME_ZONE = Type(
-    "the IANA or Windows name of a time zone",
-    passing(is_text, iana_name),
-    _STRING,
-    shown=False,
+    "the IANA or Windows name of a time zone", passing(is_text, iana_name), _STRING, shown=False
 )
 USERNAME = Type(
     "the name of a service account, without a colon",

@@ -14,7 +14,7 @@ from engine.model.flow import Flow
 
 DEFAULT_DATASET = "data/events"
 LOCK = "daemon.lock"  # in the home: names the process of its daemon
-CATALOG = "catalog.sqlite3"  # repeated here: the catalog imports SQLite, which --help can spare
+CATALOG = "catalog.sqlite3"  # repeated here, as the catalog imports SQLite: not for --help
 
 
 def loaded(path: Path) -> Config:
@@ -35,7 +35,7 @@ def flows_of(path: Path | None) -> tuple[list[Flow], Path]:
 
 
 def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
-    """Return the flow of a name, or the only one, and the home, whose flows count as well."""
+    """Return the named flow, or the only one, of a configuration file or its home; and the home."""
     if path is None:
         if name is not None:
             raise InputError("--flow names a flow of a configuration file: give --config as well.")
@@ -43,9 +43,7 @@ def flow_of(path: Path | None, name: str | None) -> tuple[Flow, Path]:
         return flow, home
     found = loaded(path)
     flows = found.flows
-    if name is None and len(flows) == 1:
-        return next(iter(flows.values())), found.home
-    if name not in flows:
+    if name not in flows and (name is not None or len(flows) != 1):
         flows = flows | flows_in_home(found, path)[0]
     if name is None and len(flows) == 1:
         name = next(iter(flows))
@@ -80,7 +78,7 @@ def flows_in_home(own: Config, path: Path | None) -> tuple[dict[str, Flow], dict
         api = own.api or Api()
         store = secret_store_of(own.home, api.key)
         origin = origin_of(path) if path else None
-        hosts = api.mixpanel_hosts if path else None  # they stand in the daemon's file
+        hosts = api.mixpanel_hosts if path else None  # known from the daemon's file only
         flows, problems = to_flow.flows(resources, store, api.datasets, origin, hosts)
     owners = {canonical(flow.dataset): name for name, flow in own.flows.items()}
     for name, flow in list(flows.items()):

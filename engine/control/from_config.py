@@ -1,4 +1,4 @@
-"""Make resources of a configuration file's flows; `to_flow` is the other direction."""
+"""Convert the flows of a configuration file to resources; `to_flow` is the other direction."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -19,7 +19,7 @@ from engine.model.flow import Connection, Flow, Schedule, flow_id, id_of, source
 KINDS = (
     *("connections", "schemas", "dataSets", "mappingSets"),
     *("sourceConnections", "targetConnections", "flows"),
-)  # each after those that it uses
+)  # each after the kinds that it uses
 
 
 class Declared(NamedTuple):
@@ -53,7 +53,6 @@ def apply(
 
 
 def _resources_of(flow: Flow) -> Iterator[Declared]:
-    """Yield the resources of a flow, each after those that it uses."""
     name, values = flow.name, _values(flow.connection) | _values(flow)
     connection, schema = id_of("connection", name), id_of("schema", name)
     dataset = UUID(id_of("dataset", name)).hex[:24]  # as the ids of Adobe's catalog
@@ -106,7 +105,6 @@ def _flow_body(flow: Flow, mapping: str, values: Json) -> Json:
 
 
 def _values(model: Connection | Flow | Schedule) -> Json:
-    """Return the fields of a model's object by name."""
     return {each.name: getattr(model, each.name) for each in fields(model)}
 
 
@@ -124,7 +122,7 @@ def _document(kind: str, given: Any) -> Json:
 def _check_name(resources: Resources, id_: str, name: str, origin: str) -> None:
     """Raise InputError if another file has a flow of the name, or a client made one.
 
-    A flow whose file is missing may be taken over. A client's flow has its id for a name.
+    A flow whose file is missing may be taken over.
     """
     try:
         other = resources.get("flows", id_)
@@ -151,22 +149,12 @@ def _put(each: Declared, resources: Resources, store: SecretStore, now: int, ori
         made = new(each.kind, each.body, now, id_=each.id, secret=secret or None, origin=origin)
         resources.create(made, used)
         return f"made {each.kind} {each.id}"
-    if (before.body, before.origin, _decrypted(before, store)) == (each.body, origin, each.secret):
+    stored = before.body, before.origin, store.try_decrypt(before.secret)
+    if stored == (each.body, origin, each.secret):
         return ""
     after = replace(before, body=each.body, secret=secret or None, origin=origin)
     resources.change(each.kind, each.id, None, now, lambda _: (after, used))
     return f"changed {each.kind} {each.id}"
-
-
-def _decrypted(resource: Resource, store: SecretStore) -> Json | None:
-    """Decrypt the secret of a resource; None without one, or if it needs another key."""
-    if resource.secret is None:
-        return None
-    try:
-        secret: Json = store.decrypt(resource.secret)
-    except InputError:
-        return None
-    return secret
 
 
 def _remove(resource: Resource, resources: Resources) -> str:

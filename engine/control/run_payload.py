@@ -35,15 +35,16 @@ def payload(record: RunRecord) -> Json:
     A failed run has the numbers that are known; unknown ones are -1, and `recordSummary` is
     empty until an event was read. A failed run put no row into the table, whatever it counted.
 
-    Besides the tutorial's keys a `recordSummary` has Flow Service's `skippedRecordCount`
-    (duplicates) and `warningRecordCount` (events with a value that could not be cast) and, unless
-    0, `extensions.clampedRecordCount` (rows outside the days of the window),
-    `extensions.missedRecordCount` (rows that arrival windows should have brought before) and two
-    counts that are no part of the others: `extensions.outsideRecordCount` (events of another
-    window) and `extensions.knownRecordCount` (events of the overlap that the table has).
+    Besides the tutorial's keys, `recordSummary` has Flow Service's `skippedRecordCount`
+    (duplicates) and `warningRecordCount` (events with a failed cast) and, unless 0, `extensions`:
+    clampedRecordCount  rows outside the days of the window
+    missedRecordCount   rows that earlier arrival windows should have brought
+    outsideRecordCount  events of another window; in no other count
+    knownRecordCount    events of the overlap that the table has; in no other count
+
     The promotion's status has `extensions.unfoundSources`, sentences on mapping rules whose source
-    no event had. The copy's duration has `extensions.clockAheadMs`, by how much this machine's
-    clock is ahead of Mixpanel's.
+    no event had; the copy's duration `extensions.clockAheadMs`: this machine's clock minus
+    Mixpanel's.
     """
     promotion, culprit = _promotion(record), _culprit(record)
     files = promotion["fileSummary"]
@@ -101,7 +102,7 @@ def manifest(batch_folder: str) -> Json:
 
 
 def _culprit(record: RunRecord) -> str | None:
-    """Return the activity that has errors; None where none has any."""
+    """Return the activity that has errors, or None."""
     if record.failure:
         return COPY if record.failure[0] == CODE_COPY else PROMOTION
     return PROMOTION if record.status == SUCCESS and record.rejected else None
@@ -153,7 +154,6 @@ def _copy(record: RunRecord) -> Json:
 
 
 def _promotion(record: RunRecord) -> Json:
-    """Render everything from the bytes to the commit."""
     files: Json = {}
     extensions: Json = {}
     has_files = record.rejected > 0 and record.diagnostics
@@ -217,12 +217,9 @@ def _records(record: RunRecord) -> Json:
 
 
 def _diagnostics(record: RunRecord, *, has_files: bool) -> list[Json]:
-    """Render how many rows were rejected in all and by each code; `has_files`: which can be read.
-
-    Rows of a run that is not a success are not in the table (P2).
-    """
+    """Render the number of rejected rows, in all and by code; `has_files`: files list them."""
     assert record.tally
-    rows = record.tally.rows if record.status == SUCCESS else 0
+    rows = record.tally.rows if record.status == SUCCESS else 0  # P2
     total = f"Encountered {record.rejected} errors in the data. Successfully ingested {rows} rows."
     if record.batch_folder and has_files:
         total += " Review the associated diagnostic files for additional details."
@@ -236,7 +233,7 @@ def _diagnostics(record: RunRecord, *, has_files: bool) -> list[Json]:
 
 
 def _errors(record: RunRecord, activity: str | None) -> Json:
-    """Render the key `errors`, which only the activity that has errors gets."""
+    """Render the key `errors` of the activity that has errors; {} for another one."""
     if activity is None or activity != _culprit(record):
         return {}
     code, message = record.failure or (CODE_PROCESS, "Error occurred at promotion activity.")
@@ -249,6 +246,5 @@ def _duration(started: int | None, completed: int | None) -> Json:
 
 
 def _etag(record: RunRecord) -> str:
-    """Return a text that differs for each version of a run; its quotes are part of it."""
     version = f"{record.id}/{record.status}/{record.updated_at}"
     return f'"{id_of("etag", version)}"'

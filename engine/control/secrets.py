@@ -1,7 +1,6 @@
 """Encrypt secrets for the catalog with one key, from the configuration or from a file of the home.
 
-The only importer of cryptography. Without the key, passwords have to be given again, and nothing
-else is lost.
+The only importer of cryptography. Without the key, only the passwords are lost.
 """
 
 import json
@@ -53,6 +52,13 @@ class SecretStore:
             with disk_error(f"write {self._key}"):
                 write_once(self._key, Fernet.generate_key().decode())
         return self._fernet().encrypt(json.dumps(document).encode())
+
+    def try_decrypt(self, encrypted: bytes | None) -> Any:
+        """Decrypt a document; None without one, or if the key is another or missing."""
+        try:
+            return self.decrypt(encrypted) if encrypted else None
+        except InputError:
+            return None
 
     def decrypt(self, encrypted: bytes) -> Any:
         """Decrypt a document; InputError if it needs another key, or if the key is missing."""

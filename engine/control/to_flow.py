@@ -1,4 +1,4 @@
-"""Make flows of the resources that declare them; `from_config` is the other direction.
+"""Convert resources to flows; `from_config` is the other direction.
 
 A flow that cannot run is an InvalidResource with Flow Service's number, or a NotFound.
 """
@@ -49,9 +49,8 @@ def flows(
 
     found, problems, owners = dict[str, Flow](), dict[str, str](), dict[str, str]()
     for resource in resources.all("flows"):
-        if resource.body.get("state") == DISABLED:
-            continue
-        if resource.origin is not None and resource.origin == skip_origin:
+        is_skipped = resource.origin is not None and resource.origin == skip_origin
+        if is_skipped or resource.body.get("state") == DISABLED:
             continue
         name = name_of(resource)
         try:
@@ -71,10 +70,9 @@ def flows(
 def _current_flow(
     resource: Resource, resources: Resources, read: Callable[[Resource], Flow]
 ) -> Flow | None:
-    """`read` the flow of a resource; None if it was deleted or disabled since it was read.
+    """`read` the flow of a resource; None if it was deleted or disabled meanwhile.
 
-    A resource that it names may have gone together with the version that was read: then the new
-    version is read.
+    After an error, a newer version of the resource is read: it may use other resources.
     """
     while True:
         try:
@@ -97,10 +95,10 @@ def name_of(resource: Resource) -> str:
 
 
 def is_left(resource: Resource) -> bool:
-    """Whether the configuration file that a resource was applied from is missing."""
+    """Return whether the configuration file that a resource was applied from is missing."""
     if resource.origin is None:
         return False
-    with disk_error(f"look for {resource.origin}"):  # its folder may be closed to us
+    with disk_error(f"look for {resource.origin}"):  # its folder may be unreadable
         return not Path(resource.origin).exists()
 
 
@@ -213,7 +211,6 @@ def table_of(flow: Resource, resources: Resources, datasets: Path) -> str:
 
 
 def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, Any]:
-    """Return the name and the document of a flow's mapping set, in the version that it names."""
     transformations = body.get("transformations")
     if not isinstance(transformations, list) or not transformations:
         raise refused("1370-400")

@@ -1,7 +1,7 @@
-"""Check the bodies of the control plane's resources, and read what they declare.
+"""Check the bodies of the control plane's resources, and read their values.
 
-A body that cannot run is an InvalidResource with Flow Service's number, or another InputError. No
-other resource and no request is known here.
+An invalid body is an InvalidResource with Flow Service's number, or another InputError. Other
+resources and requests are not known here.
 """
 
 import re
@@ -34,7 +34,7 @@ class Part(NamedTuple):
     around: str = "1359-400"
 
 
-_PRESENT = Type("", passing(lambda given: given is not None))
+_PRESENT = Type("", passing(lambda value: value is not None))
 PARTS = {
     "connections": (
         Part("connectionSpec.id", one_of(*MIXPANEL), "1413-400", "1413-400"),
@@ -157,7 +157,7 @@ def credentials_of(body: Json, secret: Json) -> Json:
 def check_source(body: Json) -> Json:
     """Return the fields of Connection and Flow that a source connection sets, by their names.
 
-    The tutorial writes the project's number in the place of the time zone: that is UTC.
+    The project's number as time zone, as the tutorial has it, stands for UTC.
     """
     check_parts("sourceConnections", body)
     zone = {"timezone": None} if has_project_as_zone(body) else {}
@@ -165,21 +165,16 @@ def check_source(body: Json) -> Json:
 
 
 def has_project_as_zone(body: Json) -> bool:
-    """Whether a source connection has the tutorial's slip: its project in the time zone's place."""
+    """Return whether a source connection has its project's number as its time zone."""
     params = body["params"]
     return str(params.get("timezone")) == str(params.get("projectId"))
 
 
-def check_target(body: Json) -> None:
-    """Raise InvalidResource unless a body is a target connection that names a dataset."""
-    check_parts("targetConnections", body)
-
-
 def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bool]:
-    """Return the schedule of a flow, and whether it wants the history before its start time.
+    """Return the schedule of a flow, and whether the flow pulls the days since its start time.
 
     The rules are the flow specification's: no interval and no backfill for `once`, else an interval
-    of at least 15 minutes or 1 of the rest. Numbers may be written as texts.
+    of at least 15 minutes or 1 of the other units. Numbers may be written as texts.
     """
     if not needed and body.get("scheduleParams") is None:
         return None, False
@@ -194,8 +189,8 @@ def schedule_of(body: Json, *, needed: bool = True) -> tuple[Schedule | None, bo
         raise refused("1397-400", given=frequency, allowed=", ".join(FREQUENCIES))
     if not types.START.accepts(start):
         raise refused("1340-400", given=params["startTime"])
-    interval, backfill = _interval(frequency, params), _backfill(frequency, params)
-    return Schedule(frequency, interval, start or 0), backfill
+    schedule = Schedule(frequency, _interval(frequency, params), start or 0)
+    return schedule, _backfill(frequency, params)
 
 
 def _interval(frequency: str, params: Json) -> int | None:
@@ -226,9 +221,9 @@ def _backfill(frequency: str, params: Json) -> bool:
 
 
 def options_of(body: Json) -> tuple[Json, bool]:
-    """Return the options of a flow, by the names of Flow's fields, and its wish for diagnostics.
+    """Return the options of a flow, by the names of Flow's fields, and whether it has diagnostics.
 
-    Flow Service always has diagnostics where partial ingestion is.
+    A flow with partial ingestion always has diagnostics.
     """
     values = read(OPTIONS, table(body, "options")) if body.get("options") is not None else {}
     diagnostics = values.pop("error_diagnostics_enabled", True)
@@ -236,7 +231,7 @@ def options_of(body: Json) -> tuple[Json, bool]:
 
 
 def only(body: Json, key: str, what: str) -> str:
-    """Return the one id in a list of ids."""
+    """Return the only id in a list of ids; `what` names its connection in an error."""
     ids = body.get(key)
     if not ids or ids in ([None], [""]):
         raise refused("1338-400", f"{what} connection ID")

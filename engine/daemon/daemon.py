@@ -149,7 +149,7 @@ class Daemon:
         self._dispatcher.follow(self._flows)
         self._carry_out(reconcile.reconcile(before, self._flows))
         try:
-            requested = self._api.asked(self._flows.keys()) if self._api else set()
+            requested = self._api.requested_flows(self._flows.keys()) if self._api else set()
         except EtlError as error:
             log.error("what was asked for cannot be read", error=str(error))
             return

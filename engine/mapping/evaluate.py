@@ -133,7 +133,7 @@ class MappingSet:
         rest: list[Properties] = [record["properties"] for record in records]
         events = [record["event"] for record in records]
         besides = self._besides(records)
-        # One look at the names in the batch spares a look for two names in every record.
+        # With the names of the whole batch, most columns have one name to pop.
         batch.names = present = set[str]().union(*rest)
         computed = self._compute(batch, rest, events)
         pops = {
@@ -273,7 +273,7 @@ def _pop(rest: list[Properties], names: list[str]) -> list[Any]:
 
 
 def _are_seconds(times: list[Any]) -> bool:
-    """Tell whether all times are integers of seconds, as Mixpanel exports them."""
+    """Return whether all times are integers of seconds, as Mixpanel exports them."""
     return set(map(type, times)) == {int} and max(times) <= SECONDS_END
 
 

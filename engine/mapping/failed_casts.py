@@ -1,7 +1,6 @@
-"""The values of a row that could not be cast, and the properties they were read from. Pure.
+"""Describe the failed casts of a rejected row, with the properties of the values. Pure.
 
-It is called for rows that are rejected, and looks at them once more: a failed cast leaves a null,
-of which a schema can only tell that something required is missing.
+A failed cast leaves a null, which the schema reports as a missing required value.
 """
 
 import json
@@ -84,7 +83,6 @@ def _refused(
 
 
 def _leads(rule: Rule, place: Place) -> bool:
-    """Tell whether the rule writes `place` or an object around it."""
     return all(
         step == at or (step is None and isinstance(at, int))
         for step, at in zip(rule.path, place, strict=False)
@@ -92,15 +90,14 @@ def _leads(rule: Rule, place: Place) -> bool:
 
 
 def _named(field: Field, value: Any) -> str:
-    """Name the type that a value should have had."""
-    if field.type in BITS and type(value) is int:  # it is one, and too large
+    """Return the name of a field's type for a message on a value."""
+    if field.type in BITS and type(value) is int:  # an integer that is too large
         return f"integer of {BITS[field.type]} bits"
     names = {"string": "text", "array": "list"} | dict.fromkeys(BITS, "integer")
     return names.get(field.type, field.type)
 
 
 def _shown(value: Any) -> str:
-    """Return a value for a message, shortened."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     if isinstance(value, str):

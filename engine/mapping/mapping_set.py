@@ -20,7 +20,7 @@ Step = str | int | None
 
 FURTHEST = 999  # the last index of a destination; Mixpanel's own lists end before 255
 
-# Near names are looked for in so many mappings, columns and characters: sets may be long.
+# Limits of the search for similar names: mappings, columns and characters.
 GUESSES, MOST_LEAVES, LONGEST_NAME = 20, 1_000, 100
 
 CONTAINERS = ("object", "map", "array")
@@ -408,7 +408,7 @@ def _overlaps(rules: list[Rule]) -> Iterator[tuple[Rule, str]]:
 
 
 def _clash(first: Rule, second: Rule) -> bool:
-    """Tell whether two rules clash, the path of one being the start of the other's."""
+    """Return whether two rules clash of which one's path is the start of the other's."""
     outer, inner = sorted((first, second), key=lambda rule: len(rule.path))
     if not all(a == b or None in (a, b) for a, b in zip(outer.path, inner.path, strict=False)):
         return False

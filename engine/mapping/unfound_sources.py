@@ -1,4 +1,4 @@
-"""Rules that found nothing in a whole run although a property of a near name came. Pure."""
+"""Find mapping rules whose source no event of a run had, while one had a similar name. Pure."""
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from difflib import get_close_matches
 
 from engine.mapping.mapping_set import Rule
 
-MOST_NAMES = 5000  # property names of a run; with more of them, names are data and say nothing
+MOST_NAMES = 5000  # property names of a run; with more of them, names are data
 CLOSE = 0.8  # of difflib's ratio: a letter in five is wrong
 LONGEST = 100  # characters of a name that is compared, or shown
 
 
 @dataclass(slots=True)
 class Names:
-    """The property names that occur in a run.
+    """The property names of a run.
 
-    Every name is in a batch that goes the plain way, before any other way may meet it.
+    The slow path decodes a batch with each new name before the fast path may decode that name.
     """
 
     seen: set[str] = field(default_factory=set)
@@ -29,9 +29,9 @@ class Names:
 
 
 def unfound(rules: Iterable[Rule], names: Names, events: int) -> list[str]:
-    """Return a sentence for each rule that reads a missing property while one of a near name came.
+    """Return a sentence for each rule whose property no event had, but one of a similar name.
 
-    A name that another rule reads is near to nobody: it has its place.
+    Names that another rule reads do not count as similar.
     """
     if not events or names.many:
         return []
@@ -52,7 +52,6 @@ def unfound(rules: Iterable[Rule], names: Names, events: int) -> list[str]:
 
 
 def _near(name: str, free: Set[str]) -> str | None:
-    """Return the name in `free` that was probably meant."""
     if len(name) > LONGEST:
         return None
     for other in (f"${name}", name.removeprefix("$")):

@@ -1,8 +1,8 @@
-"""Keeps the records that Mixpanel processed within the span of a window. Pure.
+"""Filter records by processing time: only those within the span of a window stay. Pure.
 
-The request asks for that span already, and the answer is not taken on trust: a record in two
-windows would be doubled, and one in none would be lost (P4, P3). Where a window overlaps the one
-before it, what comes from there is `early`: the table has it, or it was seen too late.
+The request names the same span, but a response may hold other records: a record in two windows
+would be doubled, and one in no window would be lost (P4, P3). Records of the overlap with the
+previous window are `early`: the table has them, or Mixpanel showed them late.
 """
 
 from typing import Any
@@ -16,15 +16,15 @@ from engine.model.batch import KEYS, Batch, Reject, leaf
 from engine.model.window import Window
 
 NAME = "mp_processing_time_ms"
-PROCESSED = 1 + KEYS.index(NAME)  # its place in `Batch.keys`
-DIGITS = 20  # at most, of a moment that is looked for in a line that cannot be decoded
+PROCESSED = 1 + KEYS.index(NAME)  # its index in `Batch.keys`
+DIGITS = 20  # maximum length of a processing time in a line that cannot be decoded
 _MARK = f'"{NAME}"'.encode()
 
 
 def filter_by_arrival(batch: Batch, window: Window) -> int:
-    """Drop from a mapped `batch` what lies outside the window's span; how many those were.
+    """Drop the records of a mapped `batch` outside the window's span; return their number.
 
-    Notes which of the others are `early`.
+    Sets `batch.early` for the others.
     """
     start, end = window.requested or (-np.inf, window.before)
     if end is None:
@@ -32,7 +32,7 @@ def filter_by_arrival(batch: Batch, window: Window) -> int:
     moments = _moments(batch)
     within = (moments >= start) & (moments < end)
     if not window.arrival:
-        within |= np.isnan(moments)  # what has no moment is as old as can be
+        within |= np.isnan(moments)  # a record without a processing time counts as old
     outside = len(within) - int(np.count_nonzero(within))
     if outside:
         batch.keep(within)
@@ -42,40 +42,36 @@ def filter_by_arrival(batch: Batch, window: Window) -> int:
 
 
 def leave_out(batch: Batch, window: Window, keys: list[tuple[str, ...]]) -> int:
-    """Drop from a checked `batch` what is early and cannot be compared with the table; how many.
+    """Drop the early records of a checked `batch` that cannot be compared with the table.
 
-    `keys`: where the table keeps the four parts of the key. Without one of them, as without
-    `$insert_id`, nobody can tell whether the table has the record; and a line that is rejected was
-    rejected before, or it is shown late. Both are left to the pull of its whole day, which has
-    them all (P3).
+    Returns their number. `keys`: the columns of the four parts of the key. Without one of them, as
+    without `$insert_id`, it is unknown whether the table has the record: the pull of the whole day
+    brings it (P3).
     """
-    early = batch.early
-    if not len(early) or batch.table is None:
+    if not len(batch.early) or batch.table is None:
         return 0
-    table = batch.table
+    keep = ~batch.early
     if keys:
-        event, _, time, insert_id = (leaf(table, path) for path in keys)
-        there = pc.and_(pc.and_(event.is_valid(), time.is_valid()), insert_id.is_valid())
-        kept = ~early | there.to_numpy(zero_copy_only=False)
-    else:
-        kept = ~early
-    out = len(kept) - int(np.count_nonzero(kept))
-    if out:
-        batch.keep(kept)
-    return out
+        event, _, time, insert_id = (leaf(batch.table, path) for path in keys)
+        complete = pc.and_(pc.and_(event.is_valid(), time.is_valid()), insert_id.is_valid())
+        keep |= complete.to_numpy(zero_copy_only=False)
+    dropped = len(keep) - int(np.count_nonzero(keep))
+    if dropped:
+        batch.keep(keep)
+    return dropped
 
 
 def early_keys(batch: Batch, keys: list[tuple[str, ...]]) -> list[pa.Array]:
-    """The keys of all records of a checked `batch` as the table holds them, and their moments."""
+    """Return the key columns of a checked `batch`, then its processing times in ms."""
     assert batch.table is not None
     moments = pa.array(_moments(batch), pa.float64())
     return [*(leaf(batch.table, path) for path in keys), moments]
 
 
 def is_early(reject: Reject, window: Window) -> bool:
-    """Whether a rejected line was processed before what the window brings for the first time.
+    """Return whether a rejected line was processed within the overlap with the previous window.
 
-    That of a line which nobody can decode is what stands behind the property's name in it.
+    In a line that cannot be decoded, the processing time is the digits after the property's name.
     """
     if not window.arrival or (window.requested or (0, 0))[0] >= window.known_until:
         return False
@@ -89,7 +85,6 @@ def is_early(reject: Reject, window: Window) -> bool:
 
 
 def _moments(batch: Batch) -> Any:
-    """When each record was processed, in ms; NaN where it does not say."""
     values = batch.keys[PROCESSED]
     if isinstance(values, pa.Array):
         values = values.to_pylist()
@@ -97,7 +92,7 @@ def _moments(batch: Batch) -> Any:
 
 
 def _moment(value: Any) -> float:
-    """When it was processed, in ms, as `number(…)` of a filter reads it; NaN if it is no number."""
+    """Return a number as Mixpanel's filter function `number(…)` reads it; NaN for other values."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return np.nan
     try:

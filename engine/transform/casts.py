@@ -1,6 +1,6 @@
-"""The cast of one value to the type of its field: Adobe's table of conversions, a value at a time.
+"""Cast one value to the type of its field, by Adobe's table of conversions. Pure.
 
-What cannot be cast is FAILED. Pure.
+The cast of a value that has no such form is FAILED.
 """
 
 import math
@@ -21,10 +21,10 @@ BITS = {"long": 64, "int": 32, "short": 16, "byte": 8}
 
 
 def cast(field: Field, value: Any, lost: list[int]) -> Any:
-    """`value`, as JSON gives it, in the form that Arrow takes for `field`; None where it fails.
+    """Cast a JSON value to the form that Arrow takes for `field`; None where the cast fails.
 
-    `lost` gets a 1 for each value that could not be cast (it is null alone, its siblings stay) and
-    a 0 for each member of an object that the schema has no field for.
+    `lost` gets a 1 for each value that could not be cast (only that value becomes null) and a 0
+    for each member of an object for which the schema has no field.
     """
     if value is None:
         return None
@@ -49,16 +49,16 @@ def cast(field: Field, value: Any, lost: list[int]) -> Any:
 
 
 def absent_as_null(field: Field, value: Any) -> Any:
-    """`value`; for an object that is absent, one without a value, as rules leave it too."""
+    """Return a value; for an object that is None, an object whose members are all null."""
     if value is not None or field.type != "object":
         return value
     return {child.name: absent_as_null(child, None) for child in field.fields}
 
 
 def _string(value: Any) -> Any:
-    """Text as it is; a number as the shortest JSON text that reads back as the same number.
+    """Cast to a text: a number as the shortest JSON text that reads back as the same number.
 
-    So 800.5 is "800.5", 800.0 is "800.0" and 1e21 is "1e+21"; an integer keeps every digit.
+    800.5 is "800.5", 800.0 is "800.0" and 1e21 is "1e+21"; integers keep every digit.
     """
     if type(value) is str:
         return value if value.isascii() or not _SURROGATE.search(value) else FAILED
@@ -70,7 +70,6 @@ def _string(value: Any) -> Any:
 
 
 def _boolean(value: Any) -> Any:
-    """Data Prep's words for true and false, in its own spellings."""
     if type(value) is bool:
         return value
     if type(value) is str:
@@ -78,14 +77,13 @@ def _boolean(value: Any) -> Any:
     return FAILED
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")  # half a pair is no character: UTF-8 has no room for it
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a pair, which UTF-8 cannot encode
 
 
 def _integer(bits: int) -> Callable[[Any], Any]:
-    """A cast to integers of `bits` bits, of what is integral and in their range.
+    """Make the cast to integers of `bits` bits, of integral values in their range.
 
-    White space around a text fails, here as for numbers, since no conversion of Adobe's takes it
-    off; the event's own `time` comes as its second already.
+    As in Adobe's conversions, a text with white space around it fails.
     """
     end = 1 << (bits - 1)
 
@@ -101,7 +99,7 @@ def _integer(bits: int) -> Callable[[Any], Any]:
 
 
 def _number(value: Any) -> Any:
-    """Doubles, decimal text (the nearest double), and integers that a double holds exactly."""
+    """Cast doubles, decimal texts (to the nearest double), and integers that a double can hold."""
     number: float | None = None
     if type(value) is str and NUMBER.fullmatch(value):
         number = float(value)
@@ -117,13 +115,12 @@ def _number(value: Any) -> Any:
 
 
 def _date_time(value: Any) -> Any:
-    """Milliseconds since the epoch, of the same as an integer or of a text in a known pattern."""
+    """Cast an integer of ms since the epoch, or a text in a known pattern, to ms."""
     ms = value if type(value) is int else moment(value) if type(value) is str else None
     return ms if ms is not None and FIRST_MS <= ms <= LAST_MS else FAILED
 
 
 def _date(value: Any) -> Any:
-    """Days since the epoch: the UTC day of what `_date_time` takes."""
     ms = _date_time(value)
     return FAILED if ms is FAILED else ms // DAY_MS
 

@@ -1,10 +1,11 @@
-"""Destination columns to an Arrow batch in the schema's types, `unmapped` and `event_date` beside.
+"""Build the Arrow table of a batch: the schema's columns, `unmapped` and `event_date`.
 
-It casts, and it never rejects: what a schema demands of the result is another stage's business.
+Values are cast here. The `validate` stage rejects rows, this one rejects none.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -17,12 +18,7 @@ import pyarrow.compute as pc
 from engine.model.batch import Batch
 from engine.model.day_borders import Borders
 from engine.transform.casts import BITS, CASTS, FAILED, absent_as_null, cast
-from engine.transform.moments import (
-    FIRST_MS,
-    LAST_MS,
-    SECONDS_END,
-    utc_day,
-)
+from engine.transform.moments import FIRST_MS, LAST_MS, SECONDS_END, utc_day
 from engine.transform.schema import Field, Schema
 
 DAY_SECONDS = 86_400
@@ -45,7 +41,7 @@ Restore = Callable[[Batch, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """One field of the table: `column` of the batch fills it, or `children` do, or nothing."""
+    """A field of the table: filled by a `column` of the batch, or by `children`, or null."""
 
     field: Field
     type: Any
@@ -56,9 +52,9 @@ class _Node:
 class Columns:
     """Builds `batch.table`: the fields of the schema, then `unmapped`, then `event_date`.
 
-    `destinations`  the path that each of `batch.columns` goes to, in order
-    `restore`       puts what a column read at a row back into `batch.rest` (P3)
-    `days`          first and last day asked for; `event_date` never leaves them
+    `destinations`  the path of each of `batch.columns`, in order
+    `restore`       puts the source of a column at a row back into `batch.rest` (P3)
+    `days`          first and last day of the window; `event_date` is clamped to them
     """
 
     def __init__(
@@ -86,12 +82,12 @@ class Columns:
         )
 
     def hold(self, first: date, last: date) -> None:
-        """File what is built from now on under the days from `first` to `last`."""
+        """Clamp `event_date` to the days from `first` to `last` from now on."""
         self._days = ((first - date(1970, 1, 1)).days, (last - date(1970, 1, 1)).days)
         self.borders = Borders(*self._days)
 
     def build(self, batch: Batch) -> None:
-        """Fill `batch.table`, row by row in step with `batch.lines`; count what did not fit."""
+        """Fill `batch.table`, a row for each of `batch.lines`; add to `uncast` and `clamped`."""
         arrays = [self._array(node, batch) for node in self._tree]
         arrays += [self._unmapped(batch), self._event_date(batch)]
         batch.table = pa.RecordBatch.from_arrays(arrays, schema=self.arrow_schema)
@@ -109,7 +105,7 @@ class Columns:
         return pa.StructArray.from_arrays(children, fields=list(node.type))
 
     def _cast(self, node: _Node, batch: Batch, column: int) -> Any:
-        """The column value by value; what is lost on the way goes to `unmapped` (P3)."""
+        """Cast a column value by value; sources of failed casts go to `unmapped` (P3)."""
         values = batch.columns[column]
         simple = CASTS.get(node.field.type)
         if simple:
@@ -128,7 +124,7 @@ class Columns:
         return pa.array(results, node.type)
 
     def _unmapped(self, batch: Batch) -> Any:
-        """What no column holds, as JSON text; null where that is nothing (P3)."""
+        """Return `batch.rest` as JSON texts, null for empty ones (P3)."""
         if self._keep and isinstance(batch.rest, pa.Array):
             return batch.rest
         if not self._keep or not any(batch.rest):
@@ -143,7 +139,7 @@ class Columns:
         return pa.array(texts, pa.string())
 
     def _event_date(self, batch: Batch) -> Any:
-        """The UTC day of each `time`, held within the days asked for; notes `batch.clamped`."""
+        """Return the UTC day of each `time`, clamped to the window; add to `batch.clamped`."""
         first, last = self._days
         seconds = whole_seconds(batch.keys[2])
         if seconds is None:
@@ -157,7 +153,6 @@ class Columns:
 
 
 def _plan(field: Field, path: tuple[str, ...], places: dict[tuple[str, ...], int]) -> _Node:
-    """How `field` is filled; takes the columns that it uses out of `places`."""
     column = places.pop(path, None)
     children: tuple[_Node, ...] = ()
     if column is None:
@@ -166,7 +161,7 @@ def _plan(field: Field, path: tuple[str, ...], places: dict[tuple[str, ...], int
 
 
 def arrow_type(field: Field) -> Any:
-    """The Arrow type of an XDM field."""
+    """Return the Arrow type of an XDM field."""
     if field.type == "object":
         return pa.struct([pa.field(child.name, arrow_type(child)) for child in field.fields])
     if field.items is None:
@@ -175,11 +170,11 @@ def arrow_type(field: Field) -> Any:
     return pa.list_(items) if field.type == "array" else pa.map_(pa.string(), items)
 
 
-# Fast paths. Each answers None unless Arrow alone gives exactly what `cast` gives for every value.
+# Fast paths: None unless Arrow gives exactly the result of `cast` for every value.
 
 
 def as_is(kind: str, values: list[Any]) -> Any:
-    """`values` as an array of the XDM type `kind`, if none of them needs a cast; else None."""
+    """Return an array of the XDM type `kind` if no value needs a cast, else None."""
     try:
         if kind in ("string", "boolean"):
             return pa.array(values, SCALARS[kind])
@@ -193,7 +188,7 @@ def as_is(kind: str, values: list[Any]) -> Any:
 
 
 def _doubles(values: list[Any]) -> Any:
-    # Asked for doubles, Arrow would take True for 1.0.
+    # With the type given, Arrow takes True for 1.0.
     if not set(map(type, values)) <= {float, int, type(None)}:
         return None
     array = pa.array(values, pa.float64())
@@ -201,7 +196,7 @@ def _doubles(values: list[Any]) -> Any:
 
 
 def _integers(kind: str, values: list[Any]) -> Any:
-    # Asked for integers, Arrow would cut 1.5 to 1; left to infer, it says int64 only of integers.
+    # With the type given, Arrow takes 1.5 for 1; it infers int64 from integers only.
     array = pa.array(values)
     if pa.types.is_null(array.type):
         return pa.nulls(len(values), SCALARS[kind])
@@ -215,26 +210,24 @@ def _integers(kind: str, values: list[Any]) -> Any:
 
 
 def whole_seconds(times: Any) -> Any:
-    """Seconds since the epoch, an int64 each, if every time is a plain number; else None."""
-    try:  # cuts fractions of a second off, which no day needs
+    """Return int64 seconds since the epoch if every time is a positive number, else None."""
+    try:  # drops fractions of a second, which do not change the day
         array = times if isinstance(times, pa.Array) else pa.array(times, pa.int64())
     except _REFUSALS:
         return None
-    if array.type != pa.int64():
-        return None
-    if array.null_count:
+    if array.type != pa.int64() or array.null_count:
         return None
     numbers = array.to_numpy()
     if len(numbers) and numbers.min() <= 0:
-        return None  # cut towards zero, a fraction could land on the next day
+        return None  # a negative fraction rounds up, perhaps to the next day
     return np.where(numbers > SECONDS_END, numbers // 1000, numbers)
 
 
 def each_day(times: Any, early: int, late: int) -> tuple[Any, Any]:
-    """Days since the epoch and seconds, of times of any kind; those of a text are of its noon.
+    """Return days and seconds since the epoch of times of any kind; of a text, its day's noon.
 
-    The days are held within two, `early` stands for none at all. Those that are no plain numbers
-    are looked at one by one, and the others are not kept waiting.
+    Days are clamped to `early` and `late`; `early` also stands for a time that is no moment. Only
+    times that are no positive integers are read one by one.
     """
     listed = times.to_pylist() if isinstance(times, pa.Array) else times
     plain = [time if type(time) is int and 0 < time < 1 << 63 else None for time in listed]
@@ -248,12 +241,9 @@ def each_day(times: Any, early: int, late: int) -> tuple[Any, Any]:
 
 
 def _json(rest: dict[str, Any], line: bytes) -> bytes | str:
-    """`rest` as JSON text, whatever it holds."""
-    try:
+    with suppress(TypeError):  # an integer beyond 64 bits, half of a surrogate pair, deep nesting
         return orjson.dumps(rest)
-    except TypeError:  # an integer beyond 64 bits, half of a surrogate pair, deep nesting
-        pass
     try:
         return json.dumps(rest, separators=(",", ":"))
-    except RecursionError:  # nested beyond all reason: the whole line instead (P3)
+    except RecursionError:  # too deeply nested: the whole line instead (P3)
         return line.decode(errors="replace")

@@ -1,28 +1,29 @@
-"""A few exported events -> the tutorial's explore response. Pure."""
+"""Infer a JSON Schema of a few exported events, for the tutorial's explore response. Pure."""
 
 from collections.abc import Iterable
 from typing import Any
 
 Json = dict[str, Any]
 
-# What the tutorial's explore response prints as the bounds of every integer.
+_KINDS = {bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+
+# The bounds of every integer in the tutorial's explore response.
 LONG = {"minimum": -9007199254740992, "maximum": 9007199254740991}
 
 
 def response(records: list[Json]) -> Json:
-    """`format`, the schema that fits all `records`, and the records themselves."""
+    """Return the explore response: `format`, the schema of all `records`, and the records."""
     schema = infer(records) if records else {"type": "object", "properties": {}}
     return {"format": "hierarchical", "schema": schema, "data": records}
 
 
 def infer(values: Iterable[Any]) -> Json:
-    """The JSON Schema, in the tutorial's few words, of everything in `values`.
+    """Return the JSON Schema of all `values`, with the keywords that the tutorial's example has.
 
-    Nulls tell nothing. A property with values of several types becomes a string, the one type
-    that each of them can be cast to.
+    Nulls do not count. Values of several types become a string, to which each type can be cast.
     """
     known = [value for value in values if value is not None]
-    kinds = {_kind(value) for value in known}
+    kinds = {_KINDS.get(type(value), "string") for value in known}
     if kinds == {"integer", "number"}:
         kinds = {"number"}
     if len(kinds) != 1:
@@ -39,18 +40,3 @@ def infer(values: Iterable[Any]) -> Json:
     if kind == "array":
         return {"type": "array", "items": infer(item for value in known for item in value)}
     return {"type": kind, **(LONG if kind == "integer" else {})}
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case dict():
-            return "object"
-        case list():
-            return "array"
-    return "string"

@@ -1,7 +1,8 @@
-"""jsonschema's validator, of whose keywords none takes more than linear time for one event. Pure.
+"""jsonschema's validator with keywords that take linear time. Pure.
 
-Its own run Python's regular expressions, which backtrack, and compare each element of an array
-with each other one. What they say of an instance is said here too, in the same words.
+jsonschema's own keywords run Python's regular expressions, which backtrack, and compare each
+element of an array with each other one. The keywords here give the same errors with the same
+messages.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,21 +13,21 @@ from typing import Any
 
 from engine.transform.patterns import compiled, is_regex
 
-LONGEST_FORMAT = 8192  # characters of a text that may have a format
-SLOW_FORMATS = {"iri": 1000, "iri-reference": 1000}  # the same of those that take 1 ms a character
-MOST_ERRORS = 100  # that are listed of one instance
+LONGEST_FORMAT = 8192  # characters of a text whose format is checked; a longer one is invalid
+SLOW_FORMATS = {"iri": 1000, "iri-reference": 1000}  # formats that take 1 ms a character
+MOST_ERRORS = 100  # errors of one instance
 
 _IN_PLACE = ("allOf", "anyOf", "oneOf")
 
 
 def errors_of(validator: Any, instance: Any) -> Iterator[Any]:
-    """What `validator` has against `instance`, the first MOST_ERRORS of it."""
+    """Yield the first MOST_ERRORS errors of `instance`."""
     return islice(validator.iter_errors(instance), MOST_ERRORS)
 
 
 @cache
 def format_checker() -> Any:
-    """The checker of formats, with those that jsonschema has: none for a text without bound."""
+    """Return a checker of all formats of jsonschema that refuses texts which are too long."""
     from jsonschema import Draft202012Validator, FormatChecker
     from jsonschema.exceptions import FormatError
 
@@ -48,7 +49,7 @@ def format_checker() -> Any:
 
 @cache
 def validator_class() -> Any:
-    """The class of the validators; jsonschema takes 70 ms to import, which most commands save."""
+    """Return the class of the validators; imports jsonschema, which takes 70 ms."""
     from jsonschema import Draft202012Validator as Validator
     from jsonschema.validators import extend
 
@@ -71,7 +72,7 @@ def validator_class() -> Any:
     original = found.evolve
 
     def evolve(self: Any, **changes: Any) -> Any:
-        """Stays of this class, where the original takes the one that `$schema` names."""
+        """Return a validator of this class; the original takes the class that `$schema` names."""
         schema = changes.get("schema", self.schema)
         if isinstance(schema, dict) and "$schema" in schema:
             changes["schema"] = {k: v for k, v in schema.items() if k != "$schema"}
@@ -82,12 +83,12 @@ def validator_class() -> Any:
 
 
 def validator(document: Any) -> Any:
-    """A validator of the schema `document`, formats checked too."""
+    """Return a validator of the schema `document` that checks formats too."""
     return validator_class()(document, format_checker=format_checker())
 
 
 def meta_validator() -> Any:
-    """A validator of schemas; it leaves their regular expressions to who reads the schema."""
+    """Return a validator of schemas that does not check their regular expressions."""
     found = validator_class()
     without = type(format_checker())(formats=())
     without.checkers = {k: v for k, v in format_checker().checkers.items() if k != "regex"}
@@ -121,7 +122,7 @@ def _pattern_properties(validator: Any, patterns: Any, instance: Any, _: Any) ->
 
 
 def _matches(schema: Any) -> Callable[[str], bool]:
-    """Whether a key is one of those that the patterns of `schema` find."""
+    """Return a test of keys: whether `patternProperties` of `schema` has a pattern for it."""
     sought = [compiled(pattern) for pattern in schema.get("patternProperties", ())]
     return lambda key: any(each.found_in(key) for each in sought)
 
@@ -141,11 +142,11 @@ def _additional_properties(validator: Any, value: Any, instance: Any, schema: An
             joined = ", ".join(map(repr, sorted(extras)))
             yield _error(f"{joined} {verb} not match any of the regexes: {patterns}")
         else:
-            told = _told(sorted(extras))
-            yield _error(f"Additional properties are not allowed ({told} unexpected)")
+            listed = _listed(sorted(extras))
+            yield _error(f"Additional properties are not allowed ({listed} unexpected)")
 
 
-def _told(extras: list[Any]) -> str:
+def _listed(extras: list[Any]) -> str:
     verb = "was" if len(extras) == 1 else "were"
     return f"{', '.join(map(repr, extras))} {verb}"
 
@@ -155,7 +156,6 @@ def _valid(validator: Any, schema: Any, instance: Any) -> bool:
 
 
 def _any_of(validator: Any, schemas: Any, instance: Any, _: Any) -> Iterator[Any]:
-    """The original gathers every error of every schema, which nobody reads."""
     if not any(_valid(validator, schema, instance) for schema in schemas):
         yield _error(f"{instance!r} is not valid under any of the given schemas")
 
@@ -170,13 +170,12 @@ def _one_of(validator: Any, schemas: Any, instance: Any, _: Any) -> Iterator[Any
 
 
 def _enum(_: Any, values: Any, instance: Any, __: Any) -> Iterator[Any]:
-    """The original shows all the values, however many, for each wrong one."""
     wanted = _identity(instance)
     if isinstance(instance, str):
-        good = instance in values
+        valid = instance in values
     else:
-        good = any(_identity(value) == wanted for value in values)
-    if not good:
+        valid = any(_identity(value) == wanted for value in values)
+    if not valid:  # the error shows some of many values; jsonschema's shows all
         more = ", …]" if len(values) > MOST_ERRORS else "]"
         shown = ", ".join(map(repr, values[:MOST_ERRORS])) + more
         yield _error(f"{instance!r} is not one of [{shown}")
@@ -185,10 +184,9 @@ def _enum(_: Any, values: Any, instance: Any, __: Any) -> Iterator[Any]:
 def _multiple_of(
     original: Any, validator: Any, divisor: Any, instance: Any, schema: Any
 ) -> Iterator[Any]:
-    """The original, for numbers too that no double holds."""
     try:
         yield from original(validator, divisor, instance, schema)
-    except OverflowError:
+    except OverflowError:  # a number that no double holds
         if Fraction(instance) % Fraction(divisor):
             yield _error(f"{instance!r} is not a multiple of {divisor}")
 
@@ -201,7 +199,7 @@ def _unique_items(validator: Any, wanted: Any, instance: Any, _: Any) -> Iterato
 
 
 def _identity(value: Any) -> Any:
-    """What is the same of two values that JSON Schema calls equal: 1 and 1.0, but not true."""
+    """Return a hashable value, equal for values that JSON Schema calls equal: 1, 1.0, not true."""
     if isinstance(value, bool):
         return bool, value
     if isinstance(value, dict):
@@ -212,7 +210,7 @@ def _identity(value: Any) -> Any:
 
 
 def _subschemas_in_place(validator: Any, schema: Any, instance: Any) -> Iterator[tuple[Any, Any]]:
-    """Each schema that `schema` holds this same instance against, with success; its validator."""
+    """Yield the subschemas that apply to the same instance and accept it, with their validators."""
     if "$ref" in schema:
         resolved = validator._resolver.lookup(schema["$ref"])
         inner = validator.evolve(schema=resolved.contents, _resolver=resolved.resolver)
@@ -234,47 +232,40 @@ def _subschemas_in_place(validator: Any, schema: Any, instance: Any) -> Iterator
                 yield validator, part
 
 
-def _evaluated_keys(validator: Any, instance: Any, schema: Any, *, top: bool = True) -> set[str]:
-    """The properties of `instance` that `schema` evaluates, its own last word on the rest aside."""
+def _evaluated(validator: Any, instance: Any, schema: Any, *, top: bool = True) -> set[Any]:
+    """Return the keys or indexes in `instance` that `schema` evaluates.
+
+    `top`: by other keywords than its own `unevaluatedProperties` and `unevaluatedItems`.
+    """
     if not isinstance(schema, dict):
         return set()
-    properties = schema.get("properties", {})
-    found = {key for key in instance if key in properties}
-    for keyword in ("additionalProperties", *(() if top else ("unevaluatedProperties",))):
+    if isinstance(instance, dict):
+        members, properties, matches = instance, schema.get("properties", {}), _matches(schema)
+        found = {key for key in instance if key in properties or matches(key)}
+        keywords = ["additionalProperties", "unevaluatedProperties"]
+    else:
+        members = dict(enumerate(instance))
+        if "items" in schema:
+            return set(members)
+        found = set(range(len(schema.get("prefixItems", ()))))
+        keywords = ["contains", "unevaluatedItems"]
+    for keyword in keywords[: 1 if top else 2]:
         if keyword in schema:
             inner = schema[keyword]
-            found |= {k for k, v in instance.items() if _valid(validator, inner, v)}
-    matches = _matches(schema)
-    found |= {key for key in instance if matches(key)}
-    for judge, part in _subschemas_in_place(validator, schema, instance):
-        found |= _evaluated_keys(judge, instance, part, top=False)
-    return found
-
-
-def _evaluated_items(validator: Any, instance: Any, schema: Any, *, top: bool = True) -> set[int]:
-    """The places in `instance` that `schema` evaluates, its own last word on the rest aside."""
-    if not isinstance(schema, dict):
-        return set()
-    if "items" in schema:
-        return set(range(len(instance)))
-    found = set(range(len(schema.get("prefixItems", ()))))
-    for keyword in ("contains", *(() if top else ("unevaluatedItems",))):
-        if keyword in schema:
-            inner = schema[keyword]
-            found |= {at for at, v in enumerate(instance) if _valid(validator, inner, v)}
-    for judge, part in _subschemas_in_place(validator, schema, instance):
-        found |= _evaluated_items(judge, instance, part, top=False)
+            found |= {at for at, value in members.items() if _valid(validator, inner, value)}
+    for part_validator, part in _subschemas_in_place(validator, schema, instance):
+        found |= _evaluated(part_validator, instance, part, top=False)
     return found
 
 
 def _unevaluated_items(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
     if not validator.is_type(instance, "array"):
         return
-    known = _evaluated_items(validator, instance, schema)
+    known = _evaluated(validator, instance, schema)
     rest = (item for at, item in enumerate(instance) if at not in known)
     extras = [item for item in rest if not _valid(validator, value, item)]
     if extras:
-        yield _error(f"Unevaluated items are not allowed ({_told(extras)} unexpected)")
+        yield _error(f"Unevaluated items are not allowed ({_listed(extras)} unexpected)")
 
 
 def _unevaluated_properties(
@@ -282,12 +273,12 @@ def _unevaluated_properties(
 ) -> Iterator[Any]:
     if not validator.is_type(instance, "object"):
         return
-    known = _evaluated_keys(validator, instance, schema)
+    known = _evaluated(validator, instance, schema)
     rest = ((key, inner) for key, inner in instance.items() if key not in known)
     extras = [key for key, inner in rest if not _valid(validator, value, inner)]
     if extras and value is False:
-        told = _told(sorted(extras))
-        yield _error(f"Unevaluated properties are not allowed ({told} unexpected)")
+        listed = _listed(sorted(extras))
+        yield _error(f"Unevaluated properties are not allowed ({listed} unexpected)")
     elif extras:
-        told = f"{_told(extras)} unevaluated and invalid"
-        yield _error(f"Unevaluated properties are not valid under the given schema ({told})")
+        listed = f"{_listed(extras)} unevaluated and invalid"
+        yield _error(f"Unevaluated properties are not valid under the given schema ({listed})")

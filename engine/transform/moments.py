@@ -1,7 +1,4 @@
-"""Moments as texts and numbers: what a date in a known pattern means, and the second of a `time`.
-
-Pure: no clock.
-"""
+"""Parse dates in Data Prep's patterns, and the second of an event's `time`. Pure: no clock."""
 
 import math
 import re
@@ -9,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 SECOND = timedelta(seconds=1)
-EPOCH = datetime(1970, 1, 1)  # naive, like every datetime here: all are UTC
+EPOCH = datetime(1970, 1, 1)  # in UTC, like every datetime here
 SECONDS_END = 100_000_000_000  # a `time` above this is in ms
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999  # the years 1 to 9999
 
-# No repetition may begin where another one ends: that would take time by the square of a text.
+# No two adjacent repetitions may match the same characters: that takes quadratic time.
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(r"([+-]?)0*([0-9]{1,19})(?:\.0*)?")
 
@@ -21,7 +18,7 @@ _CLOCK = r"(?: (?P<h>0[1-9]|1[0-2]):(?P<M>\d\d):(?P<S>\d\d) (?P<a>[AaPp])[Mm])?"
 _PATTERNS = [
     re.compile(pattern, re.ASCII)
     for pattern in (
-        # RFC 3339, and those of Data Prep's patterns that look like it
+        # RFC 3339, and similar patterns of Data Prep's
         (
             r"(?P<y>\d{4})-(?P<m>\d\d)-(?P<d>\d\d)(?:[Tt ](?P<H>\d\d):(?P<M>\d\d)(?::(?P<S>\d\d)"
             r"(?:\.(?P<f>\d{1,9}))?)?(?:[Zz]|(?P<z>[+-](?:[01]\d|2[0-3])(?::?[0-5]\d)?))?)?"
@@ -40,12 +37,12 @@ _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 
 def moment(text: str) -> int | None:
-    """Ms since the epoch of a date or a time, by Data Prep's patterns in their order, or None.
+    """Return the ms since the epoch of a date or a time in one of Data Prep's patterns, or None.
 
-    The first pattern that fits and names a real date wins. A time without an offset is UTC;
+    The first pattern that matches and gives a real date counts. A time without an offset is UTC;
     digits beyond the ms are cut off.
     """
-    if not text[:1].isdigit():  # every pattern begins so
+    if not text[:1].isdigit():  # every pattern starts with a digit
         return None
     for pattern in _PATTERNS:
         found = pattern.fullmatch(text)
@@ -58,7 +55,7 @@ def moment(text: str) -> int | None:
 
 
 def _epoch_ms(part: dict[str, str | None]) -> int:
-    """Ms since the epoch of the parts that a pattern found; ValueError for no real time."""
+    """Return the ms since the epoch of the groups of a pattern; ValueError for no real time."""
     month = int(part.get("m") or 0) or _MONTHS.index((part.get("b") or "").lower()) + 1
     hour = int(part.get("H") or 0)
     if part.get("h"):
@@ -74,14 +71,14 @@ def _epoch_ms(part: dict[str, str | None]) -> int:
 
 
 def whole_second(time: Any) -> int | None:
-    """The second since the epoch in which an event's raw `time` lies; None where it is no moment.
+    """Return the second since the epoch of an event's raw `time`; None if it is no moment.
 
-    It is a number of seconds, or of ms above SECONDS_END, or a text of either, or a date and time
-    as `moment` reads it; a fraction is cut off downwards, white space around a text as well. What
-    lies beyond the year 9999 even as ms stays as it is.
+    `time` is a number of seconds, or of ms above SECONDS_END, or a text of either, or a date and
+    time as `moment` reads it. Fractions are rounded down, and white space around a text is
+    ignored. Numbers of ms beyond the year 9999 are returned unchanged.
     """
     if type(time) is str:
-        time = _told(time.strip())
+        time = _number_or_second(time.strip())
     if type(time) is float:
         time = math.floor(time) if math.isfinite(time) else None
     if type(time) is not int:
@@ -89,11 +86,10 @@ def whole_second(time: Any) -> int | None:
     return time // 1000 if SECONDS_END < time <= LAST_MS else time
 
 
-def _told(text: str) -> int | float | None:
-    """The number that a text is, or the second of the date that it is."""
+def _number_or_second(text: str) -> int | float | None:
     number = integral(text)
     if number is not None:
-        return number  # a float would round it
+        return number  # a float would round large integers
     if NUMBER.fullmatch(text):
         return float(text)
     ms = moment(text)
@@ -101,18 +97,18 @@ def _told(text: str) -> int | float | None:
 
 
 def integral(text: str) -> int | None:
-    """The integer of 19 digits at most that a text is, be it with `.0`; else None."""
+    """Parse an integer of up to 19 digits, which may end in `.0`; None for other texts."""
     found = _INTEGER.fullmatch(text)
     return int(found[1] + found[2]) if found else None
 
 
 def is_second(time: Any) -> bool:
-    """Whether a raw `time` is the integer of its second, or a text of it: no cast loses any."""
+    """Return whether a raw `time` is a whole second, as a number or a text: a cast is exact."""
     number = integral(time) if type(time) is str else time
     return type(number) in (int, float) and whole_second(number) == number
 
 
 def utc_day(time: Any) -> int | None:
-    """Days since the epoch of a raw `time`: the day of its second."""
+    """Return the days since the epoch of a raw `time`; None if it is no moment."""
     second = whole_second(time)
     return None if second is None else second // 86_400

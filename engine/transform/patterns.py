@@ -1,6 +1,6 @@
-"""Regular expressions that others wrote, as JSON Schema means them (ECMA-262), in linear time.
+"""Compile the regular expressions of schemas (ECMA-262) with RE2, which takes linear time.
 
-RE2 runs them: no text can make one of them backtrack. What it cannot do is refused by name. Pure.
+A pattern that RE2 cannot run is refused with the reason. Pure.
 """
 
 from functools import lru_cache
@@ -8,17 +8,17 @@ from typing import Any
 
 import re2
 
-LONGEST = 4096  # characters that a pattern may have
-MEMORY = 1 << 20  # bytes that a compiled pattern may take, its cache included
-STEPS = 1 << 27  # characters of a text times instructions of a program: about a second at worst
-COMPILED = 512  # patterns that are held
+LONGEST = 4096  # characters of a pattern
+MEMORY = 1 << 20  # bytes of a compiled pattern and its cache
+STEPS = 1 << 27  # characters of a text times instructions of a program: about a second
+COMPILED = 512  # compiled patterns in the cache
 
-_SPACES = (  # what ECMA-262 calls white space and line ends
+_SPACES = (  # white space and line ends of ECMA-262
     *((0x9, 0xD), (0x20, 0x20), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A)),
     *((0x2028, 0x2029), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)),
 )
 _AS_IT_IS = frozenset("dDwWtnrfvbBA")
-_CODED = {"0": 0, "c": 0, "x": 2, "u": 4, "U": 8}  # and the digits that follow
+_CODED = {"0": 0, "c": 0, "x": 2, "u": 4, "U": 8}  # and the number of hexadecimal digits
 _LOOKS = ("(?=", "(?!", "(?<=", "(?<!")
 
 
@@ -27,7 +27,7 @@ class PatternError(ValueError):
 
 
 class Pattern:
-    """A compiled pattern; `found_in` is its only question."""
+    """A compiled pattern; `longest` is the maximum length of a text."""
 
     def __init__(self, compiled: Any) -> None:
         self._search = compiled.search
@@ -35,7 +35,7 @@ class Pattern:
         self.longest = STEPS // size
 
     def found_in(self, text: str) -> bool:
-        """Whether it is found anywhere in `text`; not in one that would take too long to read."""
+        """Return whether the pattern matches anywhere in a text; False for one that is too long."""
         if len(text) > self.longest:
             return False
         return self._search(text.encode(errors="replace")) is not None
@@ -43,14 +43,14 @@ class Pattern:
 
 @lru_cache(COMPILED)
 def compiled(pattern: str) -> Pattern:
-    """`pattern`, ready to be looked for; PatternError for one that cannot be."""
+    """Compile a pattern; PatternError for one that cannot be used."""
     return Pattern(_compile(_Translation(pattern).text()))
 
 
 def is_regex(text: str) -> bool:
-    """Whether `text` is a regular expression, of those too that cannot be run in linear time."""
+    """Return whether a text is a regular expression, even one that RE2 cannot run."""
     try:
-        _compile(_Translation(text, only_judged=True).text())
+        _compile(_Translation(text, syntax_only=True).text())
     except PatternError:
         return False
     return True
@@ -63,25 +63,25 @@ def _compile(translated: str) -> Any:
     try:
         return re2.compile(translated, options)
     except re2.error as error:
-        said = error.args[0] if error.args else ""
-        words = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        reason = error.args[0] if error.args else ""
+        words = reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
         raise PatternError(words[:100]) from None
 
 
 class _Translation:
-    """One reading of `pattern`, from the left to the right, into RE2's syntax.
+    """Translates a pattern into RE2's syntax, from left to right.
 
-    `only_judged`: what RE2 lacks is replaced by what is as valid, for the syntax alone is asked.
+    `syntax_only`: constructs that RE2 lacks are replaced by others, to check the syntax alone.
     """
 
-    def __init__(self, pattern: str, *, only_judged: bool = False) -> None:
+    def __init__(self, pattern: str, *, syntax_only: bool = False) -> None:
         if len(pattern) > LONGEST:
             raise PatternError(f"it has more than {LONGEST:,} characters")
-        self.pattern, self.at, self.only_judged = pattern, 0, only_judged
+        self.pattern, self.at, self.syntax_only = pattern, 0, syntax_only
         self.in_class = False
 
     def text(self) -> str:
-        """The pattern in RE2's syntax; PatternError for what has no place there."""
+        """Return the pattern in RE2's syntax; PatternError if it has no translation."""
         parts = []
         while self.at < len(self.pattern):
             parts.append(self._next())
@@ -120,13 +120,13 @@ class _Translation:
         opening = "["
         if self._follows("^"):
             opening += self._take()
-        if self._follows("]"):  # the first is one of the characters
+        if self._follows("]"):  # a first `]` is a character of the class
             opening += "\\" + self._take()
         return opening
 
     def _group(self) -> str:
         look = next((look for look in _LOOKS if self._follows(look[1:])), None)
-        if look and not self.only_judged:
+        if look and not self.syntax_only:
             raise PatternError(f"it looks around by {look!r}, which takes more than linear time")
         if look:
             self.at += len(look) - 1
@@ -136,7 +136,7 @@ class _Translation:
         return "("
 
     def _reference(self, closing: str = "") -> str:
-        if self.only_judged:
+        if self.syntax_only:
             end = self.pattern.find(closing, self.at) if closing else self.at
             self.at = end + len(closing) if end >= 0 else len(self.pattern)
             return "(?:)"
@@ -168,7 +168,7 @@ class _Translation:
 
     def _space(self, *, negated: bool) -> str:
         spans = list(_SPACES)
-        if negated and self.in_class:  # a class in a class has no sign of its own for "not"
+        if negated and self.in_class:  # a class cannot contain a negated class
             edges = [-1, *(edge for span in spans for edge in span), 0x110000]
             spans = [(a + 1, b - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
         listed = "".join(f"\\x{{{low:x}}}-\\x{{{high:x}}}" for low, high in spans)
@@ -210,8 +210,8 @@ class _Translation:
 
 
 def _hex(digits: str, length: int = 0) -> int:
-    """The number that `digits` write, `length` of them or one to six."""
-    good = len(digits) == length if length else 1 <= len(digits) <= 6
-    if not good or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
+    """Parse hexadecimal digits: `length` of them, or one to six."""
+    valid = len(digits) == length if length else 1 <= len(digits) <= 6
+    if not valid or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
         raise PatternError("it has an escape without the hexadecimal digits that belong to it")
     return int(digits, 16)

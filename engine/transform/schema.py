@@ -1,7 +1,4 @@
-"""An XDM schema, written as JSON Schema 2020-12, read as a tree of typed fields.
-
-Pure: it is given the parsed document, and knows no file, no Arrow and no record.
-"""
+"""Parse an XDM schema, a document of JSON Schema 2020-12, into a tree of typed fields. Pure."""
 
 import re
 from collections.abc import Iterator
@@ -31,13 +28,13 @@ JSON_TYPES = {
 }
 """The XDM types, and the JSON Schema types that a field of each may be declared with."""
 
-# The bounds by which XDM tells its integer types apart; the upper one is seen both ways.
+# The bounds that distinguish XDM's integer types; upper bounds are written in two ways.
 _BOUNDS = {
     (-(1 << bits), (1 << bits) - less): name
     for name, bits in (("byte", 7), ("short", 15), ("int", 31))
     for less in (0, 1)
 }
-MOST, DEEPEST = 10_000, 100  # subschemas that a schema may have, all in all and in one another
+MOST, DEEPEST = 10_000, 100  # maximum number and nesting of the subschemas of a schema
 _RESERVED = {"unmapped", "event_date"}
 _UNREADABLE = re.compile(r"[ ,;{}()\n\t=]")  # in a column name, refused by Delta readers
 
@@ -54,7 +51,7 @@ _SCHEMAS_UNDER = (
     *("allOf", "anyOf", "oneOf", "prefixItems"),
 )
 
-# A JSON pointer, the subschema there, and the references that led to it: none may do so twice.
+# A JSON pointer, the subschema there, and the references that led to it, each at most once.
 Located = tuple[str, Any, frozenset[str]]
 
 
@@ -77,7 +74,7 @@ class Schema:
     root: Field
 
     def find(self, path: tuple[str, ...]) -> Field | None:
-        """The field at `path`, walking objects from the root; None if there is none."""
+        """Return the field at a path of object members; None if the schema has no such field."""
         found: Field | None = self.root
         for name in path:
             found = next((f for f in found.fields if f.name == name), None) if found else None
@@ -85,10 +82,10 @@ class Schema:
 
     @classmethod
     def parse(cls, name: str, document: object) -> "Schema":
-        """The schema in `document`; raises InputError naming every problem by its JSON pointer.
+        """Parse a document; raise InputError with every problem and its JSON pointer.
 
-        `meta:xdmType` says what a field is; without it `type` and `format` do, and an integer is
-        a long unless its bounds are those of an XDM int, short or byte.
+        `meta:xdmType` is the type of a field; without it `type` and `format` are, and an integer
+        is a long unless its bounds are those of an XDM int, short or byte.
         """
         if not isinstance(document, dict):
             raise InputError(f"The schema {name} is not a JSON object.")
@@ -110,8 +107,9 @@ class Schema:
 
 
 class _Weighing:
-    """Counts the subschemas that a value is held against, those behind references as often as they
-    are named: a small document can name them without end. Each is looked at once.
+    """Counts the subschemas that apply to a value, those behind a reference once per reference.
+
+    References can make a small document very large. Each subschema is visited once.
     """
 
     def __init__(self, name: str, document: dict[str, Any]) -> None:
@@ -119,11 +117,11 @@ class _Weighing:
         self.weights: dict[int, tuple[int, int]] = {}
 
     def weigh(self, node: Any, depth: int = 0) -> tuple[int, int]:
-        """How many they are, and how many levels of them; InputError for too many of either."""
+        """Return the number of subschemas and of their levels; InputError for too many."""
         if not isinstance(node, dict):
             return 0, 0
         if id(node) not in self.weights:
-            self.weights[id(node)] = 0, 0  # what contains itself is told of by who reads it
+            self.weights[id(node)] = 0, 0  # the reader reports a subschema that contains itself
             count = levels = 0
             if depth <= DEEPEST:
                 for _, child in self.under(node):
@@ -136,21 +134,18 @@ class _Weighing:
         return count, levels
 
     def under(self, node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """What a value is held against where it is held against `node`, each by its keyword."""
+        """Yield (keyword, subschema) of the subschemas that apply where `node` applies."""
         ref = node.get("$ref")
         if isinstance(ref, str) and (ref == "#" or ref.startswith("#/")):
             with suppress(LookupError):
                 yield "$ref", follow(self.document, ref)
-        yield from ((key, node[key]) for key in _SCHEMA_IN if key in node)
-        for key in _SCHEMAS_UNDER:
-            under = node.get(key)
-            if key not in ("$defs", "definitions"):  # they count where they are named
-                inside = under if isinstance(under, list) else _mapping(under).values()
-                yield from ((key, child) for child in inside)
+        for key, _, child in _subschemas(node):
+            if key not in ("$defs", "definitions"):  # they count where they are referred to
+                yield key, child
 
 
 class _Reader:
-    """Reads one document; `problems` grows instead of raising, so that all are told at once."""
+    """Reads one document and collects all `problems` instead of raising the first one."""
 
     def __init__(self, name: str, document: dict[str, Any]) -> None:
         self.name, self.document = name, document
@@ -163,7 +158,7 @@ class _Reader:
         self.problems[at, text] = None
 
     def field(self, name: str, places: list[Located]) -> Field | None:
-        """The field that the subschemas at `places` describe together; None if they fail to."""
+        """Return the field that the subschemas at `places` describe; None after a problem."""
         at = places[0][0]
         known = len(self.problems)
         nodes = [found for place in places for found in self.gather(*place)]
@@ -185,7 +180,7 @@ class _Reader:
         return Field(name, kind) if kind else None
 
     def structure(self, name: str, at: str, nodes: list[Located]) -> Field | None:
-        """The object that `nodes` describe, its properties merged in order of appearance."""
+        """Return the object that `nodes` describe, with the properties of all of them."""
         members: dict[str, list[Located]] = {}
         for where, node, trail in nodes:
             for key, value in _mapping(node.get("properties")).items():
@@ -208,9 +203,9 @@ class _Reader:
         return Field(name, "object", fields) if fields else None
 
     def gather(self, at: str, node: Any, trail: frozenset[str]) -> Iterator[Located]:
-        """`node` and every subschema that `$ref` and `allOf` put in the same place."""
+        """Yield `node` and every subschema that `$ref` and `allOf` put in the same place."""
         if not isinstance(node, dict):
-            return  # true and false say nothing of a type
+            return  # true and false have no type
         self.gathered += 1
         if self.gathered > MOST:  # weighed as less, for some of them contain themselves
             raise _too_much(self.name)
@@ -225,7 +220,7 @@ class _Reader:
             yield from self.gather(f"{at}/allOf/{index}", part, trail)
 
     def resolve(self, at: str, ref: str) -> Any:
-        """What the local reference `ref` points at; None, and a problem, when nothing is there."""
+        """Return the target of a local reference; None, and a problem, if it has none."""
         if ref != "#" and not ref.startswith("#/"):
             self.add(f"{at}/$ref", f"{ref!r} is not local; only '#/…' can be followed")
             return None
@@ -236,7 +231,7 @@ class _Reader:
             return None
 
     def type_of(self, at: str, nodes: list[Located]) -> str | None:
-        """The XDM type that `nodes` agree on; None, and a problem, when they do not."""
+        """Return the XDM type that all `nodes` declare; None, and a problem, if they differ."""
         known = len(self.problems)
         xdm, declared = set[str](), set[str]()
         for where, node, _ in nodes:
@@ -269,7 +264,7 @@ class _Reader:
         return kind
 
     def json_type(self, at: str, nodes: list[Located], declared: str | None) -> str | None:
-        """The XDM type of what has a JSON Schema type only."""
+        """Return the XDM type of nodes that have a JSON Schema type only."""
         has_properties = any("properties" in node for _, node, _ in nodes)
         if declared is None and has_properties:
             return "object"
@@ -287,7 +282,7 @@ class _Reader:
         return declared
 
     def survey(self) -> None:
-        """Problems that any subschema can have, whether or not it is the type of a column."""
+        """Add the problems of all subschemas, also of those that are no column."""
         checkable = set(jsonschema_validator.format_checker().checkers)
         queue: list[tuple[str, Any]] = [("#", self.document)]
         seen: set[int] = set()
@@ -305,20 +300,16 @@ class _Reader:
             if isinstance(form, str) and form not in checkable and id(node) not in self.dated:
                 hint = "pip install 'jsonschema[format-nongpl]' checks more of them"
                 self.add(f"{at}/format", f"the format {form!r} cannot be checked; {hint}")
-            queue += [(f"{at}/{key}", node[key]) for key in _SCHEMA_IN if key in node]
-            for key in _SCHEMAS_UNDER:
-                under = node.get(key)
-                inside = enumerate(under) if isinstance(under, list) else _mapping(under).items()
-                queue += [(f"{at}/{key}/{escape(str(name))}", value) for name, value in inside]
+            queue += [(f"{at}/{place}", child) for _, place, child in _subschemas(node)]
 
     def regexes(self, at: str, node: dict[str, Any]) -> None:
-        """Problems of the regular expressions in `node` itself."""
+        """Add the problems of the regular expressions in `node` itself."""
         named = {f"{at}/pattern": node.get("pattern")}
         for key in _mapping(node.get("patternProperties")):
             named[f"{at}/patternProperties/{escape(key)}"] = key
         for where, pattern in named.items():
             if not isinstance(pattern, str):
-                continue  # none, or the meta-schema tells of it
+                continue  # absent, or a problem that `meta_check` adds
             try:
                 self.patterns.add(compiled(pattern))
             except PatternError as error:
@@ -328,9 +319,9 @@ class _Reader:
             self.add("#", f"has more than {COMPILED} different regexes; give it fewer")
 
     def meta_check(self) -> None:
-        """What JSON Schema 2020-12 itself has against the document."""
+        """Add what violates the meta-schema of JSON Schema 2020-12."""
         meta = jsonschema_validator.meta_validator()
-        known = {where for where, _ in self.problems}  # told already, in clearer words
+        known = {where for where, _ in self.problems}  # already reported, in clearer words
         try:
             errors = list(jsonschema_validator.errors_of(meta, self.document))
         except RecursionError:
@@ -342,7 +333,6 @@ class _Reader:
 
 
 def _bound_nesting(name: str, document: object) -> None:
-    """Raises InputError for a document too deep to be walked, wherever in it that is."""
     level, levels = [document], 0
     while level := [inner for inner in level if isinstance(inner, (dict, list))]:
         levels += 1
@@ -362,8 +352,17 @@ def _too_much(name: str) -> InputError:
     )
 
 
+def _subschemas(node: dict[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Yield (keyword, JSON pointer from `node`, subschema) of the subschemas written in `node`."""
+    yield from ((key, key, node[key]) for key in _SCHEMA_IN if key in node)
+    for key in _SCHEMAS_UNDER:
+        under = node.get(key)
+        inside = enumerate(under) if isinstance(under, list) else _mapping(under).items()
+        yield from ((key, f"{key}/{escape(str(name))}", child) for name, child in inside)
+
+
 def follow(document: Any, ref: str) -> Any:
-    """What the local reference `ref` ("#/$defs/price") points at; LookupError if nothing."""
+    """Return the target of a local reference, as "#/$defs/price"; LookupError without one."""
     found = document
     for part in ref.split("/")[1:]:
         key = unquote(part).replace("~1", "/").replace("~0", "~")
@@ -377,7 +376,7 @@ def follow(document: Any, ref: str) -> Any:
 
 
 def escape(name: str) -> str:
-    """`name` as a part of a JSON pointer (RFC 6901)."""
+    """Escape a name as a part of a JSON pointer (RFC 6901)."""
     return name.replace("~", "~0").replace("/", "~1")
 
 

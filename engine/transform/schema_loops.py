@@ -1,6 +1,6 @@
-"""What makes a validator hold one value against a schema without end, or exponentially often. Pure.
+"""Find subschemas that a validator would apply to one value endlessly or exponentially often.
 
-It knows subschemas and which of them lie in which, and nothing else of a schema.
+Pure: it is given the subschemas and which contain which.
 """
 
 from collections import Counter
@@ -9,25 +9,25 @@ from typing import Any
 
 Node = dict[str, Any]
 Under = Callable[[Node], Iterable[tuple[str, Any]]]
-"""The subschemas in one, each with the keyword that has it; a `$ref` has what it names."""
+"""Returns (keyword, subschema) of the subschemas in one, the target of a `$ref` included."""
 
 IN_PLACE = frozenset(
     ("$ref", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 )
-"""Keywords that hold the same value against their subschemas, and no part of it."""
+"""Keywords whose subschemas apply to the same value, not to a part of it."""
 
 UNEVALUATED = ("unevaluatedItems", "unevaluatedProperties")
-TWICE = IN_PLACE | {"additionalProperties", "contains", *UNEVALUATED}  # beside one of those
-MOST_TWICE = 8  # of UNEVALUATED in one another, each of which doubles the work
+TWICE = IN_PLACE | {"additionalProperties", "contains", *UNEVALUATED}  # applied twice beside one
+MOST_TWICE = 8  # nested UNEVALUATED, each of which doubles the work
 
 
 def loop_of(root: Node, under: Under) -> str | None:
-    """What is wrong with the schema `root`, as the end of a sentence; None if nothing is."""
+    """Return why a schema cannot be applied, as the end of a sentence; None if it can."""
     return _in_place(root, under) or _Paths(under).walk(root)
 
 
 def _in_place(root: Node, under: Under) -> str | None:
-    """The reference by which a subschema is held against its own value again, in a sentence."""
+    """Return a sentence on a subschema that leads back to itself for the same value, or None."""
     nodes, seen = [root], {id(root)}
     for node in nodes:
         for _, child in under(node):
@@ -60,13 +60,13 @@ def _steps(node: Node, under: Under) -> Any:
 
 
 class _Paths:
-    """Counts the ways by which a subschema leads back to itself: two are exponentially many."""
+    """Counts the paths from a subschema back to itself: with two, the work is exponential."""
 
     def __init__(self, under: Under) -> None:
         self.under = under
         self.open: set[int] = set()
-        self.back: dict[int, Counter[int]] = {}  # of each, the ways to those around it
-        self.doubled: dict[int, int] = {}  # of each, how many double the work in it
+        self.back: dict[int, Counter[int]] = {}  # by node, the paths to the nodes around it
+        self.doubled: dict[int, int] = {}  # by node, the nested UNEVALUATED in it
 
     def walk(self, node: Node) -> str | None:
         self.open.add(id(node))

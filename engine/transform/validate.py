@@ -1,7 +1,7 @@
-"""An Arrow batch to its rows that keep the schema, and a reject for each row that does not.
+"""Validate the rows of an Arrow batch against the schema, and reject the invalid ones.
 
-Columns decide what a column can decide; jsonschema is the referee of every row that they doubt, so
-that the verdict is always its own. It knows neither how a row came to be nor where it goes.
+Columns are tested as a whole where that suffices; jsonschema judges every row that fails such a
+test, so that each violation is one of jsonschema's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,10 +30,10 @@ LONGEST_VALUE = 200  # characters of a value that a message shows
 LONGEST_MESSAGE = 1000
 
 NUMERIC = ("number", "long", "int", "short", "byte")
-# A value x is within the limit if compare(limit, x); true of both ends, it is true of all between.
+# A value x is within a limit if compare(limit, x). True of two values: true of all between them.
 BOUNDS = {"minimum": le, "exclusiveMinimum": lt, "maximum": ge, "exclusiveMaximum": gt}
 LENGTHS = {"minLength": le, "maxLength": ge}
-# A value of each type as the instance has it: JSON Schema's `type` can tell no two of them apart.
+# A value of each type as JSON: JSON Schema's `type` gives the same result for every other value.
 SAMPLES: dict[str, Any] = {
     **dict.fromkeys(("string", "date", "date-time"), ""),
     **dict.fromkeys(("long", "int", "short", "byte"), 1),
@@ -47,10 +47,10 @@ SAMPLES: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class _Leaf:
-    """What the schema says of one column that is no object.
+    """The checks of one column that is no object.
 
-    A value that passes `bounds` (of it, or of its length) and `tests` is right for certain; of
-    any other, `errors` tells what jsonschema has against it.
+    A value that passes `bounds` (of itself, or of its length) and `tests` is valid; for any other
+    value `errors` returns the violations that jsonschema finds.
     """
 
     field: Field
@@ -60,17 +60,14 @@ class _Leaf:
     tests: list[Callable[[Any], object]] = attribute(default_factory=list)
 
     def bad_rows(self, array: Any) -> dict[int, tuple[Violation, ...]]:
-        """The violations of each row that has any."""
+        """Return the violations of each invalid row."""
         if array.null_count == len(array) or (not self.tests and self._within(array)):
             return {}
         if self.field.items:
-            judged = ((row, self.errors(v)) for row, v in _present_values(array))
-            return {row: found for row, found in judged if found}
+            return {row: found for row, v in _present_values(array) if (found := self.errors(v))}
         distinct = array.unique().to_pylist()
         wrong = {v: e for v in distinct if not self._passes(v) and (e := self.errors(v))}
-        if not wrong:
-            return {}
-        return {row: wrong[v] for row, v in _present_values(array) if v in wrong}
+        return {row: wrong[v] for row, v in _present_values(array) if v in wrong} if wrong else {}
 
     def _within(self, array: Any) -> bool:
         sizes = pc.utf8_length(array) if self.field.type == "string" else array
@@ -85,14 +82,14 @@ class _Leaf:
 
 
 class Checker:
-    """Holds the rows of a batch against a schema, exactly as jsonschema would.
+    """Validates the rows of a batch against a schema, with the same results as jsonschema.
 
-    The instance of a row is its columns as JSON: nulls are absent, and so is an object without
-    any field (unless an array or a map holds it); dates and times are text as RFC 3339 has it.
+    The instance of a row is its columns as JSON: nulls are left out, and so is an object without
+    any field (unless it is an element of an array or a map); dates and times are RFC 3339 texts.
     """
 
     def __init__(self, schema: Schema, refused: Refused | None = None) -> None:
-        """Make ready to check against `schema`; `refused` tells what no cast of a row took."""
+        """Compile a schema; `refused` returns the failed casts of a row, by their places."""
         self._refused = refused
         self._root = schema.root
         self._document = schema.document
@@ -100,25 +97,24 @@ class Checker:
         self._validator = jsonschema_validator.validator(schema.document)
         self._keywords = frozenset(self._validator.VALIDATORS)
         self._required: list[tuple[Path, str, Violation]] = []
-        self._whole: set[Path] = set()  # what to call the referee for, wherever it is present
+        self._whole: set[Path] = set()  # objects whose rows jsonschema judges, where present
         self._leaves: list[_Leaf] = []
         self._compile(schema.document, schema.root, (), ())
 
     def check(self, batch: Batch) -> None:
-        """Drop the rows that break the schema from every list of `batch` and add their rejects."""
+        """Drop invalid rows from every list of a batch, and add a reject for each."""
         table = batch.table
         if not table:
             return
-        found = self._violations(table)
-        if not found:
+        if not (found := self._violations(table)):
             return
         uncast = batch.uncast.intersection(found)
         batch.uncast.difference_update(found)
         batch.clamped.difference_update(found)
-        verdicts: dict[tuple[int, ...], Reject] = {}  # what is wrong is wrong with many
+        verdicts: dict[tuple[int, ...], Reject] = {}  # many rows have the same violations
         for row in sorted(found):
             if self._refused and row in uncast:
-                violations = _told(found[row], self._refused(batch, row))
+                violations = _with_failed_casts(found[row], self._refused(batch, row))
                 batch.rejects.append(_reject(violations).of(batch.lines[row]))
                 continue
             which = tuple(map(id, found[row]))
@@ -131,7 +127,7 @@ class Checker:
         batch.keep(keep)
 
     def _violations(self, table: Any) -> dict[int, list[Violation]]:
-        """What is wrong, a list for each row where anything is."""
+        """Return the violations of each invalid row."""
         found: dict[int, list[Violation]] = {}
         for path, name, violation in self._required:
             for row in np.flatnonzero(self._missing(table, path, name)).tolist():
@@ -148,11 +144,11 @@ class Checker:
                     self._validator, instance(self._root, record) or {}
                 )
                 if violations := _described(errors):
-                    found[row] = list(violations)  # what the columns found is among them
+                    found[row] = list(violations)  # include those that the columns found
         return found
 
     def _present(self, table: Any, path: Path) -> Mask:
-        """The rows that have the object or value at `path`; the record itself is always there."""
+        """Return the mask of rows that have a value at `path`; every row has the root."""
         present = np.full(len(table), not path)
         for leaf in _leaves(_find(self._root, path), path) if path else ():
             array = _column(table, self._root, leaf)
@@ -162,15 +158,15 @@ class Checker:
         return present
 
     def _missing(self, table: Any, path: Path, name: str) -> Mask:
-        """The rows whose object at `path` is there without its member `name`."""
+        """Return the mask of rows whose object at `path` lacks its member `name`."""
         has = any(child.name == name for child in _find(self._root, path).fields)
         lacks = ~self._present(table, (*path, name)) if has else np.ones(len(table), bool)
         return lacks & self._present(table, path) if lacks.any() else lacks
 
     def _assertions(self, node: Any, where: Path = ()) -> Iterator[tuple[Path, str, Any]]:
-        """Each keyword that says something of an instance, and where, through `$ref` and `allOf`.
+        """Yield the place, the keyword and its value of each assertion in a schema.
 
-        What jsonschema has no keyword for, such as `title` or `meta:…`, says nothing.
+        `$ref` and `allOf` are followed. Keywords that jsonschema lacks, as `title`, assert nothing.
         """
         if not isinstance(node, dict):
             yield from () if node else [(where, "false", None)]
@@ -185,7 +181,7 @@ class Checker:
                 yield where, key, value
 
     def _compile(self, node: Any, at: Field, path: Path, place: Path) -> None:
-        """Sort what `node`, at `place` in the schema, says of the object `at`."""
+        """Compile the assertions of `node`, at `place` in the schema, on the object `at`."""
         for where, key, value in self._assertions(node, place):
             if key == "properties":
                 for child in at.fields:
@@ -205,11 +201,11 @@ class Checker:
                 self._whole.add(path)
 
     def _member(self, node: Any, at: Field, path: Path, where: Path) -> None:
-        """Sort what `node` says of the field `at`."""
+        """Compile the assertions of `node`, at `where` in the schema, on the field `at`."""
         if at.type == "object":
             self._compile(node, at, path, where)
             return
-        if node is False:  # of which jsonschema tells no path
+        if node is False:  # jsonschema's error for it has no path
             self._whole.add(path)
             return
         judge = self._validator.evolve(schema=node)
@@ -232,12 +228,11 @@ class Checker:
             self._leaves.append(leaf)
 
     def _test(self, at: Field, key: str, limit: Any) -> Callable[[Any], object]:
-        """A cheap test that only a value which jsonschema accepts can pass."""
-        allowed = limit if key == "enum" else [limit]
-        if key in ("enum", "const") and at.type == "string":
-            return frozenset(v for v in allowed if type(v) is str).__contains__
-        if key in ("enum", "const") and at.type in NUMERIC:
-            return frozenset(v for v in allowed if type(v) in (int, float)).__contains__
+        """Return a fast test that no value passes which jsonschema refuses."""
+        types = (str,) if at.type == "string" else (int, float) if at.type in NUMERIC else ()
+        if key in ("enum", "const") and types:
+            allowed = limit if key == "enum" else [limit]
+            return frozenset(v for v in allowed if type(v) in types).__contains__
         if key == "pattern" and at.type == "string":
             return compiled(limit).found_in
         if key == "format" and at.type == "string":
@@ -245,13 +240,13 @@ class Checker:
         return lambda value: False
 
     def _constraints(self, at: Field, node: Any) -> Iterator[tuple[str, Any]]:
-        """The keywords of `node` that some value of the field `at` may break."""
+        """Yield the assertions of `node` that a value of the field `at` can violate."""
         for _, key, value in self._assertions(node):
             if not self._certain(at, key, value):
                 yield key, value
 
     def _certain(self, at: Field, key: str, value: Any) -> bool:
-        """Whether every value of the field `at` keeps the keyword, by its type alone."""
+        """Return whether every value of the field `at` meets an assertion, by its type alone."""
         if key == "type":
             names = [value] if isinstance(value, str) else value
             return any(self._validator.is_type(SAMPLES[at.type], name) for name in names)
@@ -267,7 +262,7 @@ class Checker:
 
 
 def instance(at: Field, value: Any, *, element: bool = False) -> Any:
-    """`value`, as Arrow gives it to Python, as JSON; None for what JSON leaves out."""
+    """Return a value of Arrow's as JSON; None where the JSON leaves it out."""
     if value is None or not (at.fields or at.items or at.type.startswith("date")):
         return value
     if at.type == "object":
@@ -284,15 +279,14 @@ def instance(at: Field, value: Any, *, element: bool = False) -> Any:
     return value.replace(tzinfo=None).isoformat(timespec=precision) + "Z"
 
 
-def _missing_message(name: object) -> str:
-    """What jsonschema says of a required member that is not there."""
+def _missing_message(name: object) -> str:  # jsonschema's
     return f"{name!r} is a required property"
 
 
-def _told(
+def _with_failed_casts(
     violations: list[Violation], refused: dict[tuple[str | int, ...], str]
 ) -> list[Violation]:
-    """The violations, with the failed cast in place of what is only missing for it (P3)."""
+    """Replace a missing member that a failed cast explains by that failed cast (P3)."""
     reasons: dict[tuple[str, str], Violation] = {}
     for place, message in refused.items():
         reason = {
@@ -303,13 +297,13 @@ def _told(
         for depth, name in enumerate(place):
             missing = _pointer("#", *place[:depth]), _missing_message(name)
             reasons.setdefault(missing, reason)
-    told = []
+    result = []
     for violation in violations:
         missing = violation["pointerToViolation"], violation["message"]
         if violation["keyword"] == "required" and missing in reasons:
             violation = reasons[missing] | {"schemaLocation": violation["schemaLocation"]}
-        told.append(violation)
-    return told
+        result.append(violation)
+    return result
 
 
 def _reject(violations: list[Violation]) -> Reject:
@@ -327,7 +321,7 @@ def _reject(violations: list[Violation]) -> Reject:
 def _described(
     errors: Iterable[Any], pointer: str = "#", location: str = "#"
 ) -> tuple[Violation, ...]:
-    """jsonschema's errors as violations, for an instance at `pointer`, a schema at `location`."""
+    """Return jsonschema's errors as violations, for an instance and a schema at these pointers."""
     return tuple(
         {
             "keyword": error.validator,
@@ -340,7 +334,7 @@ def _described(
 
 
 def _short(message: str, value: Any) -> str:
-    """`message` with the text of the value that it begins with cut to size."""
+    """Shorten a message of jsonschema's, and the value at its start."""
     text = repr(value)
     if len(text) > LONGEST_VALUE and message.startswith(text):
         message = f"{text[:LONGEST_VALUE]}…{message[len(text) :]}"
@@ -362,7 +356,6 @@ def _find(root: Field, path: Path) -> Field:
 
 
 def _leaves(at: Field, path: Path) -> Iterator[Path]:
-    """The paths of the columns that make up the field `at`."""
     if at.type != "object":
         yield path
     for child in at.fields:
@@ -370,7 +363,7 @@ def _leaves(at: Field, path: Path) -> Iterator[Path]:
 
 
 def _column(table: Any, root: Field, path: Path) -> Any:
-    """The array at `path`; an object on the way is always valid, so it hides no null."""
+    """Return the array at `path`. Struct arrays have no nulls of their own here."""
     array = table.column(path[0])
     for name in path[1:]:
         array = array.field(name)

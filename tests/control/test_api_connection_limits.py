@@ -1,4 +1,4 @@
-"""What a stranger can hold of the control plane: little, and not for long."""
+"""Limits of connections without a token: their number, time and bytes."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Eager(Listener):
-    """Looks at its connections ten times as often as the real one."""
+    """A listener that sweeps its connections ten times as often as the real one."""
 
     async def on_tick(self, counter: int) -> bool:
         return await super().on_tick(0)
@@ -76,7 +76,7 @@ def listening(limits: ConnectionLimits) -> Iterator[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def brief() -> Iterator[tuple[str, int]]:
-    """The address of a server with BRIEF limits, for tests that each use one connection."""
+    """The address of a server with BRIEF limits, for tests that use one connection each."""
     with listening(BRIEF) as address:
         yield address
 
@@ -109,22 +109,22 @@ def status(answer: bytes) -> int:
 
 @pytest.mark.parametrize("sent", [b"", b"G", HALF, WHOLE + HALF])
 def test_half_a_head_ends_in_time(brief: tuple[str, int], sent: bytes) -> None:
-    """Also the second one of a connection, and one that grows by a byte now and then."""
+    """A connection with half a head is ended in time, also a second or slowly growing head."""
     with calling(brief, sent) as caller:
         answer = heard(caller)
     assert status(answer[answer.rindex(b"HTTP/1.1 ") :]) == 408
 
 
 def test_half_a_body_ends_in_time(brief: tuple[str, int]) -> None:
-    """With its length said, and in chunks without end."""
+    """A connection with half a body is ended in time, with a length or in chunks."""
     chunked = b"POST /x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
     for sent in (POST + b"abc", chunked):
         with calling(brief, sent) as caller:
             assert status(heard(caller)) == 408
 
 
-def test_an_idle_connection_is_kept_as_long_as_is_said(brief: tuple[str, int]) -> None:
-    """`Keep-Alive` promises less than the time that it has; then it ends without a word."""
+def test_an_idle_connection_outlives_keep_alive(brief: tuple[str, int]) -> None:
+    """An idle connection lives longer than `Keep-Alive` promises, and is then closed."""
     assert ConnectionLimits().idle > KEEP_ALIVE >= 60
     with calling(brief, WHOLE) as caller:
         answer = heard(caller)
@@ -133,8 +133,8 @@ def test_an_idle_connection_is_kept_as_long_as_is_said(brief: tuple[str, int]) -
     assert answer.endswith(b"\r\n\r\n0")
 
 
-def test_an_answer_that_nobody_reads_is_dropped() -> None:
-    """A file read slowly holds its connection no longer than the client takes some of it."""
+def test_an_unread_response_ends_its_connection() -> None:
+    """A client that stops reading a response loses its connection; a slow reader does not."""
     asked = WHOLE.replace(b"/x", b"/large")
     with listening(BRIEF) as address, calling(address, asked) as slow:
         slow.recv(1)
@@ -145,7 +145,7 @@ def test_an_answer_that_nobody_reads_is_dropped() -> None:
 
 
 def test_a_connection_too_many_is_refused_at_once() -> None:
-    """With an answer, where all others are younger than what would have to give way."""
+    """A connection over the maximum is refused with a response while all others are young."""
     with listening(replace(BRIEF, head=30, young=30)) as address:
         held = [socket.create_connection(address, timeout=10) for _ in range(BRIEF.most)]
         for each in held:
@@ -158,8 +158,8 @@ def test_a_connection_too_many_is_refused_at_once() -> None:
             each.close()
 
 
-def test_whoever_has_sent_half_a_head_gives_way() -> None:
-    """The one that waits longest, before those that had an answer; a client gets in."""
+def test_a_waiting_connection_gives_way_to_a_new_one() -> None:
+    """A new connection replaces the one that waits longest, first one without a request."""
     patient = replace(BRIEF, head=30, idle=30, body=30)
     with (
         listening(patient) as address,
@@ -200,7 +200,9 @@ def heard_until(caller: socket.socket, end: bytes) -> bytes:
     ],
 )
 def test_a_head_is_bounded(brief: tuple[str, int], sent: bytes, expected: int) -> None:
-    """In its target, its lines and its bytes; what is no request is told in words, too."""
+    """The target, the lines and the bytes of a head are bounded, and malformed requests get a
+    Problem.
+    """
     assert HEAD > LONGEST_TARGET
     with calling(brief) as caller:
         with suppress(OSError):
@@ -241,7 +243,7 @@ def test_how_long_each_may_take(state: int, limit: float) -> None:
     ("files", "most"), [(1024, 256), (256, 64), (8, 8), (1 << 20, 256), (-1, 256)]
 )
 def test_most_files_are_for_the_daemons_own_work(files: int, most: int) -> None:
-    """Connections have a quarter at most: a tick finds files for its process."""
+    """Connections may use a quarter of the open files; the rest are for the daemon's work."""
     assert limits_for(files).most == most
 
 
@@ -256,7 +258,7 @@ def test_the_limit_of_files_is_raised() -> None:
 
 
 def test_one_line_of_a_kind_a_minute(capsys: pytest.CaptureFixture[str]) -> None:
-    """A thousand of them are two, the second of which says how many it stands for."""
+    """A thousand errors of a kind are two log lines; the second has the number left out."""
     moment = [0.0]
     throttled = ThrottledLog(lambda: moment[0])
     for n in range(1000):
@@ -286,7 +288,7 @@ def test_trouble_of_the_loop_is_told_seldom(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_protocol_has_its_own_bounds() -> None:
-    """What one server allows says nothing of another one."""
+    """The limits of one server do not change those of another."""
     made = config_of(app, BRIEF, 1).http
     assert isinstance(made, type)
     assert issubclass(made, Connection)

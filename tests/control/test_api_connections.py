@@ -1,4 +1,4 @@
-"""Connections through HTTP: made, shown, patched, deleted; what is wrong is told by its number."""
+"""Connections through HTTP: created, shown, patched and deleted; errors have their numbers."""
 
 import json
 import time
@@ -30,14 +30,14 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def make(api: Served, kind: str) -> str:
-    """A good one; its id."""
+    """Create a valid connection; return its id."""
     if kind == "connections":
         return api.connection()
     return api.source() if kind == "sourceConnections" else api.target()
 
 
 def edited(body: Json, path: str, value: Any = ...) -> Json:
-    """A body with something else at a path, or nothing."""
+    """Return a body with another value at a path, or without the path."""
     *way, last = path.split("/")
     at = body = json.loads(json.dumps(body))
     for step in way:
@@ -53,7 +53,9 @@ def edited(body: Json, path: str, value: Any = ...) -> Json:
 
 
 def test_a_connection_comes_back_without_its_password(api: Served) -> None:
-    """The whole item is what the examples show; the password is nowhere but in the vault."""
+    """A connection is shown as in the examples, without its password, which is only in the secret
+    store.
+    """
     body = tutorial("connections")
     body["auth"]["params"]["password"] = PASSWORD
     made = api.call("POST", "/connections", body)
@@ -85,8 +87,8 @@ def test_a_connection_comes_back_without_its_password(api: Served) -> None:
 
 
 @pytest.mark.parametrize("kind", ["connections", "sourceConnections", "targetConnections"])
-def test_a_life(api: Served, kind: str) -> None:
-    """Made, shown, renamed, deleted; and then it is not there."""
+def test_create_show_rename_delete(api: Served, kind: str) -> None:
+    """A connection is created, shown, renamed and deleted, and then not found."""
     id_ = make(api, kind)
     etag = api.show(kind, id_)["etag"]
     rename = [{"op": "REPLACE", "path": "/name", "value": "new"}]
@@ -119,7 +121,7 @@ def test_what_both_kinds_of_clients_send_is_taken(api: Served) -> None:
 
 
 def test_read_only_fields_are_our_own(api: Served) -> None:
-    """A client that posts what it was shown makes another one."""
+    """Read-only fields of a posted item are ignored: the new resource has its own."""
     shown = api.show("connections", api.connection())
     shown["auth"]["params"]["password"] = PASSWORD
     id_ = api.make("connections", shown)
@@ -167,8 +169,10 @@ BASE, SOURCE, TARGET = "connections", "sourceConnections", "targetConnections"
         (TARGET, "params/dataSetId", "64ef1a3c0ef", "1439-404"),
     ],
 )
-def test_what_is_wrong(api: Served, kind: str, path: str, value: Any, code: str) -> None:
-    """By POST and by PATCH the same, and nothing is kept of it."""
+def test_an_invalid_body_is_refused(
+    api: Served, kind: str, path: str, value: Any, code: str
+) -> None:
+    """An invalid body is refused by POST and by PATCH with the same number, and not stored."""
     id_ = make(api, kind)
     before = api.show(kind, id_)
     good = json.loads(json.dumps({name: before[name] for name in tutorial(kind)}))
@@ -187,17 +191,17 @@ def test_what_is_wrong(api: Served, kind: str, path: str, value: Any, code: str)
     assert kept or api.show(kind, id_) == before
 
 
-def test_a_project_in_the_zones_place_is_noted(
+def test_a_project_number_as_time_zone_is_logged(
     api: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tutorial's slip means UTC; the log says so."""
+    """The project's number as time zone means UTC, and a warning is logged."""
     id_ = api.source(timezone="2384945")
     said = capsys.readouterr()
     assert id_ in said.out + said.err
 
 
-def test_an_answer_does_not_wait_for_its_client(api: Served) -> None:
-    """A connection that is kept has the next answer at once, not 40 ms later (delayed ACK)."""
+def test_responses_are_not_delayed_by_nagle(api: Served) -> None:
+    """A second response on a connection comes at once, not after a delayed ACK of 40 ms."""
     took = []
     for _ in range(10):
         began = time.monotonic()
@@ -210,7 +214,7 @@ def test_an_answer_does_not_wait_for_its_client(api: Served) -> None:
 
 
 def test_the_tutorials_new_credentials(api: Served) -> None:
-    """They name no host: it stays. What is not known is a secret, too."""
+    """New credentials without a host keep the host; unknown fields of them are secrets."""
     id_ = api.connection("eu")
     new = [{"op": "replace", "path": "/auth/params", "value": {
         "username": "u", "password": "new-password", "securityToken": "new-token"}}]  # fmt: skip
@@ -251,7 +255,9 @@ def test_the_tutorials_new_credentials(api: Served) -> None:
     ],
 )
 def test_a_stored_secret_goes_nowhere_else(api: Served, path: str, change: Any) -> None:
-    """It stays for the host and the user that it was given for; another one takes it again."""
+    """P7: a masked secret stays for the same host and user only; for another one it must be given
+    again.
+    """
     id_ = api.connection("eu")
     token = [{"op": "add", "path": "/auth/params/token", "value": "of-nobody"}]
     assert api.call("PATCH", f"/connections/{id_}", token, "*").status == 200
@@ -274,7 +280,7 @@ def test_a_stored_secret_goes_nowhere_else(api: Served, path: str, change: Any) 
 
 
 def test_a_secret_stays_where_nothing_else_is_changed(api: Served) -> None:
-    """By whatever name the same host is called; an absent one is the default."""
+    """A masked secret stays if the host is the same in another spelling, or by default."""
     for before, after in (("eu", "https://data-eu.mixpanel.com"), ("us", None)):
         id_ = api.connection(before)
         params = api.show("connections", id_)["auth"]["params"] | {"host": after}
@@ -287,7 +293,7 @@ def test_a_secret_stays_where_nothing_else_is_changed(api: Served) -> None:
 
 
 def test_a_lost_key_wants_the_password_again(api: Served) -> None:
-    """Nothing else can mend it; it is shown and deleted as before."""
+    """With a lost key a connection is shown and deleted as before, and needs its password again."""
     id_ = api.connection()
 
     def lose(before: Resource) -> tuple[Resource, list[str]]:
@@ -332,8 +338,8 @@ def test_a_lost_key_wants_the_password_again(api: Served) -> None:
         ([{"op": "add", "path": "/auth/a/b", "value": "x"}], ..., "1455-400"),
     ],
 )
-def test_a_patch_that_is_none(api: Served, body: Any, etag: Any, code: str) -> None:
-    """Each has its number, and changes nothing."""
+def test_an_invalid_patch_is_refused(api: Served, body: Any, etag: Any, code: str) -> None:
+    """An invalid patch is refused with its number and changes nothing."""
     id_ = api.connection()
     before = api.show("connections", id_)
     answer = api.call("PATCH", f"/connections/{id_}", body, before["etag"] if etag is ... else etag)
@@ -342,7 +348,7 @@ def test_a_patch_that_is_none(api: Served, body: Any, etag: Any, code: str) -> N
 
 
 def test_json_whatever_its_type(api: Served) -> None:
-    """`curl -d` calls it a form."""
+    """A body is JSON whatever its content type: `curl -d` calls it a form."""
     id_ = api.connection()
     etag = api.show("connections", id_)["etag"]
     answer = httpx.patch(
@@ -355,7 +361,7 @@ def test_json_whatever_its_type(api: Served) -> None:
 
 
 def test_of_two_writers_one_wins(api: Served) -> None:
-    """Both have read the same version: the second is told that it is stale."""
+    """Of two changes of one version, the second is refused as stale."""
     id_ = api.connection()
     etag = api.show("connections", id_)["etag"]
     answers, together = list[Answer](), Barrier(2)
@@ -376,7 +382,7 @@ def test_of_two_writers_one_wins(api: Served) -> None:
 
 
 def test_a_change_that_is_overtaken_is_stale(api: Served) -> None:
-    """What it was looked at for is no longer what is there."""
+    """A change is refused if the resource changed while it was checked."""
     id_ = api.connection()
 
     def edit(before: Resource) -> Resource:
@@ -390,7 +396,7 @@ def test_a_change_that_is_overtaken_is_stale(api: Served) -> None:
 
 
 def test_what_is_in_use_stays(api: Served) -> None:
-    """A base connection with a flow, and a flow's source and target, until the flow is gone."""
+    """A base connection, source or target of a flow cannot be deleted before the flow."""
     body = api.flow_body()
     flow = api.make("flows", body)
     (source,), (target,) = body["sourceConnectionIds"], body["targetConnectionIds"]
@@ -411,8 +417,8 @@ def test_what_is_in_use_stays(api: Served) -> None:
     assert (again.code, again.body["report"]["id"]) == ("1439-404", base)
 
 
-def test_what_a_file_declares_is_the_files(api: Served) -> None:
-    """It is shown, and changed where it was written."""
+def test_a_connection_of_a_file_is_changed_there(api: Served) -> None:
+    """A connection of a configuration file is shown, and changed in the file only."""
     id_ = api.connection()
 
     def apply(before: Any) -> Any:
@@ -450,7 +456,7 @@ PATCHES = st.lists(
 
 
 def modelled(document: Any, op: str, path: str, value: Any) -> None:
-    """RFC 6902 in a few lines; LookupError for what cannot be done."""
+    """Apply a patch by a plain model of RFC 6902; LookupError for one that does not apply."""
     *way, last = (step.replace("~1", "/").replace("~0", "~") for step in path.split("/")[1:])
     for step in way:
         document = document[index(document, step) if isinstance(document, list) else step]
@@ -484,7 +490,7 @@ def index(document: list[Any], step: str, beyond: int = 0) -> int:
 @settings(deadline=None)
 @given(document=st.fixed_dictionaries({"a": VALUES}), patch=PATCHES)
 def test_any_patch_is_what_the_rfc_says(document: Json, patch: list[Json]) -> None:
-    """The result is a plain model's; what that cannot do is refused, and the body stays."""
+    """A patch gives the result of a plain model of RFC 6902, or is refused without a change."""
     before, want = json.dumps(document), json.loads(json.dumps(document))
     try:
         for each in json.loads(json.dumps(patch)):

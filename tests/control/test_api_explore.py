@@ -39,7 +39,7 @@ def packed(params: Any) -> str:
 
 
 def test_the_tutorials_answer(sandbox: Sandbox, tmp_path: Path) -> None:
-    """`sourceParams` as later documents have them: a few events, and their schema."""
+    """`sourceParams` with a project returns a few events and their schema."""
     sandbox.reset()
     with served(tmp_path) as (client, state):
         path = f"{CONNECTIONS}/{keep_connection(state, sandbox.url)}/explore"
@@ -61,7 +61,7 @@ def test_the_tutorials_answer(sandbox: Sandbox, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["source connection", "auth.params", "environment"])
 def test_the_mailchimp_leftover(sandbox: Sandbox, tmp_path: Path, where: str) -> None:
-    """The tutorial's own `sourceParams` name no project: it is known from elsewhere."""
+    """The tutorial's own `sourceParams` name no project: it comes from another place."""
     sandbox.reset()
     number = str(PROJECT_ID)
     environ = {"MIXPANEL_PROJECT_ID": number} if where == "environment" else {}
@@ -78,7 +78,7 @@ def test_the_mailchimp_leftover(sandbox: Sandbox, tmp_path: Path, where: str) ->
 
 
 def test_no_project_is_known(tmp_path: Path) -> None:
-    """One clear sentence says what to send, for explore and for test."""
+    """Without a project, explore and test answer what to send."""
     with served(tmp_path) as (client, state):
         path = f"{CONNECTIONS}/{keep_connection(state, 'https://data.mixpanel.com')}"
         for address in (f"{path}/explore?{TUTORIAL}{MAILCHIMP}", f"{path}/test"):
@@ -116,7 +116,7 @@ def test_every_spelling(sandbox: Sandbox, tmp_path: Path, spelled: str, types: s
 
 @given(st.dictionaries(st.text(), st.text() | st.integers()))
 def test_any_parameters_are_decoded(params: dict[str, Any]) -> None:
-    """What is encoded in any of the ways is decoded to the same."""
+    """`sourceParams` in any variant of base64 decode to the same object."""
     text = json.dumps(params).encode()
     for spelled in (b64encode(text), urlsafe_b64encode(text)):
         assert (
@@ -142,8 +142,10 @@ def test_any_parameters_are_decoded(params: dict[str, Any]) -> None:
         (f"sourceParams={packed(PROJECT | {'timezone': 'Mars'})}", "1400-400", "time zone"),
     ],
 )
-def test_bad_questions(tmp_path: Path, query: str, number: str, words: str) -> None:
-    """Each gets a 400 that says what is wrong; nobody is asked."""
+def test_invalid_parameters_are_refused(
+    tmp_path: Path, query: str, number: str, words: str
+) -> None:
+    """Invalid parameters are a 400 with the reason, without a request to Mixpanel."""
     with served(tmp_path) as (client, state):
         path = f"{CONNECTIONS}/{keep_connection(state, 'http://127.0.0.1:1')}/explore"
         assert words in problem(client.get(f"{path}?{query}"), number)
@@ -167,7 +169,7 @@ def test_an_unknown_connection(tmp_path: Path) -> None:
 def test_mixpanels_reason(
     sandbox: Sandbox, tmp_path: Path, answered: dict[str, Any], number: str, words: str
 ) -> None:
-    """What Mixpanel has against a request stands in the answer, in Flow Service's form."""
+    """Mixpanel's reason for a refusal is in the response, in Flow Service's form."""
     sandbox.reset()
     with served(tmp_path) as (client, state):
         connection = keep_connection(state, sandbox.url)
@@ -177,8 +179,8 @@ def test_mixpanels_reason(
             assert words in problem(client.get(f"{CONNECTIONS}/{connection}/{what}"), number)
 
 
-def test_nobody_answers(tmp_path: Path) -> None:
-    """A request that never left costs nothing of the hour."""
+def test_an_unreachable_host_costs_no_request(tmp_path: Path) -> None:
+    """A request that could not be sent does not count for the hour's budget."""
     with served(tmp_path) as (client, state):
         connection = keep_connection(state, "http://127.0.0.1:1")
         keep_source(state, connection)
@@ -227,8 +229,8 @@ def test_few_wait_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         assert client.get(path).json() == {"result": True}
 
 
-def test_no_secret_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Not even where the server repeats it (P7)."""
+def test_no_secret_is_shown(sandbox: Sandbox, tmp_path: Path) -> None:
+    """P7: no response has a secret, even where the server repeats it."""
     sandbox.reset()
     with served(tmp_path) as (client, state):
         connection = keep_connection(state, sandbox.url, password="another-password")
@@ -249,7 +251,7 @@ def test_no_secret_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_the_budget_is_shared(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The hour's requests are counted whoever asks; when they are used up, nobody is asked."""
+    """All requests count for the hour's budget, and an exhausted budget sends none."""
     sandbox.reset()
     project, moment = f"{sandbox.url}/{PROJECT_ID}", [1_700_000_000_000]
     with served(tmp_path, now=lambda: moment[0]) as (client, state), Catalog(tmp_path) as other:

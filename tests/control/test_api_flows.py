@@ -1,4 +1,4 @@
-"""Flows through HTTP: made only if they can run, and then they do; runs that clients ask for."""
+"""Flows through HTTP: only flows that can run are created, and they run; requested runs."""
 
 import json
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def patch(api: Served, id_: str, *operations: tuple[str, str, Any]) -> Any:
 
 
 def test_the_tutorials_flow(api: Served) -> None:
-    """Its item is as in the examples, and the engine runs just that."""
+    """The tutorial's flow is shown as in the examples, and the engine runs it."""
     body = api.flow_body()
     id_ = api.make("flows", body)
     shown = api.show("flows", id_)
@@ -168,8 +168,10 @@ RULES: Json = {"mappings": tutorial("mappingSets")["mappings"]}
         ({"name": 7}, "1400-400"),
     ],
 )
-def test_what_is_wrong(api: Served, shared: Json, change: Json, code: str) -> None:
-    """A flow that cannot run is not made, and its number says why."""
+def test_a_flow_that_cannot_run_is_refused(
+    api: Served, shared: Json, change: Json, code: str
+) -> None:
+    """A flow that cannot run is refused with Flow Service's number."""
     before = len(api.state.resources.all("flows"))
     wrong = api.call("POST", "/flows", shared | change)
     assert wrong.code == code, wrong.text
@@ -178,7 +180,7 @@ def test_what_is_wrong(api: Served, shared: Json, change: Json, code: str) -> No
 
 @pytest.fixture(scope="module")
 def shared(api: Served) -> Json:
-    """All that a flow needs, and its body."""
+    """The resources that a flow uses, and its body."""
     return api.flow_body()
 
 
@@ -197,7 +199,7 @@ def shared(api: Served) -> Json:
 def test_a_mapping_that_does_not_fit(
     api: Served, shared: Json, rules: Json, version: Any, code: str
 ) -> None:
-    """Its version, its schema and its rules are looked at before anything runs."""
+    """The version, schema and rules of a mapping set are checked when a flow is created."""
     params = {"mappingId": api.mapping(**rules), "mappingVersion": version}
     transformations = [{"name": "Mapping", "params": params}]
     wrong = api.call("POST", "/flows", shared | {"transformations": transformations})
@@ -205,7 +207,7 @@ def test_a_mapping_that_does_not_fit(
 
 
 def test_the_mappings_schema_is_the_datasets(api: Served) -> None:
-    """By its `$id`; and the version that is named is the one that runs."""
+    """A mapping set names its dataset's schema by `$id`, and a flow runs its version of it."""
     id_ = fresh("schema")
     schema = api.keep("schemas", find("schema", "mixpanel-events")[1] | {"$id": id_})
     dataset = api.keep("dataSets", {"name": "d", "schemaRef": {"id": id_}})
@@ -225,7 +227,7 @@ def test_the_mappings_schema_is_the_datasets(api: Served) -> None:
 
 
 def test_one_flow_a_dataset(api: Served) -> None:
-    """A second one would replace what the first one brings."""
+    """A second flow with the same dataset is refused: it would replace the first one (P4)."""
     body = api.flow_body()
     first = api.make("flows", body)
     wrong = api.call("POST", "/flows", body)
@@ -235,15 +237,15 @@ def test_one_flow_a_dataset(api: Served) -> None:
 
 
 def test_of_flows_made_at_once_one_has_the_dataset(api: Served) -> None:
-    """Whether it is free is true until the flow is there."""
+    """Of flows with one dataset that are created at the same time, one is stored."""
     body = json.dumps(api.flow_body())
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(lambda _: api.call("POST", "/flows", body).status, range(8)))
     assert sorted(made) == [201] + [400] * 7
 
 
-def test_a_client_does_not_say_where_a_table_is(api: Served, tmp_path: Path) -> None:
-    """Else it could write anywhere that the daemon may."""
+def test_a_client_cannot_choose_the_path_of_a_table(api: Served, tmp_path: Path) -> None:
+    """A client cannot choose the path of a table, and so writes to no other folder."""
     body = api.flow_body()
     target = api.show("targetConnections", body["targetConnectionIds"][0])
     dataset = target["params"]["dataSetId"]
@@ -257,7 +259,7 @@ def test_a_client_does_not_say_where_a_table_is(api: Served, tmp_path: Path) -> 
 
 
 def test_a_table_of_other_events(api: Served, tmp_path: Path) -> None:
-    """What cannot be a table is seen before a run meets it."""
+    """A table of another flow or kind of windows is refused when a flow is created."""
     body = api.flow_body()
     dataset = flow_of(api, api.make("flows", body)).dataset
     Path(dataset).mkdir(parents=True)
@@ -273,7 +275,7 @@ def test_a_table_of_other_events(api: Served, tmp_path: Path) -> None:
 
 
 def test_the_tutorials_change(api: Served) -> None:
-    """Frequency, name and description; the flow is another one from then on."""
+    """The tutorial's patch changes frequency, name and description of the running flow."""
     id_ = api.make("flows", api.flow_body())
     before = flow_of(api, id_)
     changed = patch(
@@ -303,8 +305,10 @@ def test_the_tutorials_change(api: Served) -> None:
     assert flow_of(api, id_).lookback_days == 9
 
 
-def test_a_part_of_it_changes(api: Served, running: str) -> None:
-    """What a flow uses cannot become what the flow cannot run with, unless it is disabled."""
+def test_a_change_that_breaks_a_flow_is_refused(api: Served, running: str) -> None:
+    """A change of a resource that breaks an enabled flow is refused, that of a disabled flow is
+    not.
+    """
     turn(api, running)
     shown = api.show("flows", running)
     (source,), (target,) = shown["sourceConnectionIds"], shown["targetConnectionIds"]
@@ -328,8 +332,10 @@ def test_a_part_of_it_changes(api: Served, running: str) -> None:
     assert "two flows cannot share one" in wrong.text
 
 
-def test_a_list_looks_at_what_it_shows(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runs of a flow that is not on the page are none of its business."""
+def test_a_list_reads_the_runs_of_its_page_only(
+    api: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list reads the last runs of the flows on its page only."""
     made = [api.make("flows", api.flow_body(name=f"listed {n}")) for n in range(3)]
     looked, history = list[str](), Catalog.history
 
@@ -347,7 +353,7 @@ def test_a_list_looks_at_what_it_shows(api: Served, monkeypatch: pytest.MonkeyPa
 
 
 def test_enabled_and_disabled(api: Served) -> None:
-    """A flow that is disabled does not run; what it is already it cannot become."""
+    """A disabled flow does not run, and an action that changes no state is refused."""
     id_ = api.make("flows", api.flow_body())
     assert api.call("POST", f"/flows/{id_}/action?op=ENABLE").code == "1422-400"
     assert api.call("POST", f"/flows/{id_}/action?op=disable").body["id"] == id_
@@ -379,7 +385,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def running(api: Served, sandbox: Sandbox) -> str:
-    """A flow that pulls from the sandbox; its id."""
+    """Create a flow that pulls from the sandbox; return its id."""
     return flow_on(api, sandbox)
 
 
@@ -395,7 +401,7 @@ def flow_on(api: Served, sandbox: Sandbox, start: int = NOON // 1000 - 86_400, *
 
 
 def turn(api: Served, id_: str, now: int = NOON) -> list[Json]:
-    """One turn of a flow, as the daemon gives it."""
+    """Run one turn of a flow as the daemon does."""
     records = sync_flow(flow_of(api, id_), api.state.home, replace(QUICK, now=lambda: now))
     return [payload(record) for record in records]
 
@@ -421,7 +427,7 @@ def status_of(api: Served, run: str) -> str:
 
 
 def test_a_flow_of_the_apis_pulls(api: Served, running: str) -> None:
-    """Its runs name the resources that it is made of, and it shows the last of them."""
+    """The runs of a flow name its resources, and the flow shows its last run."""
     (run,) = turn(api, running)
     assert run["flowId"] == running
     shown = api.show("flows", running)
@@ -434,8 +440,8 @@ def test_a_flow_of_the_apis_pulls(api: Served, running: str) -> None:
     assert run["metrics"]["recordSummary"]["outputRecordCount"] > 0
 
 
-def test_days_that_are_asked_for(api: Served, running: str) -> None:
-    """They are scheduled, and the flow's next turn begins with them, under that id."""
+def test_a_requested_run_is_scheduled_and_runs_first(api: Served, running: str) -> None:
+    """A requested run is scheduled, and the flow's next turn starts with it, under its id."""
     turn(api, running)
     asked = ask(api, running, NOON // 1000 - 2 * 86_400, NOON - 86_400_000)
     assert asked.status == 201
@@ -459,8 +465,10 @@ def rows(api: Served, id_: str) -> int:
     return int(DeltaTable(flow_of(api, id_).dataset).count())
 
 
-def test_a_day_is_asked_for_before_anything_has_come(api: Served, sandbox: Sandbox) -> None:
-    """P4: what arrives comes first. It would go on from where that day ends, without the others."""
+def test_a_requested_day_before_the_first_arrival_window(api: Served, sandbox: Sandbox) -> None:
+    """P4: a day that is requested before the first arrival window runs after it, so that no day is
+    skipped.
+    """
     made = [flow_on(api, sandbox) for _ in range(2)]
     for id_ in made:
         flow = flow_of(api, id_)
@@ -477,8 +485,8 @@ def test_a_day_is_asked_for_before_anything_has_come(api: Served, sandbox: Sandb
     assert rows(api, made[0]) == rows(api, made[1]) > 0
 
 
-def test_a_day_is_asked_for_before_the_flow_begins(api: Served, sandbox: Sandbox) -> None:
-    """P4: its first arrival window begins where it would have."""
+def test_a_requested_day_before_the_start_time(api: Served, sandbox: Sandbox) -> None:
+    """P4: a requested day does not move the start of the first arrival window."""
     flow = flow_on(api, sandbox, NOON // 1000 - 3)  # the first tick has nothing to bring
     asked = ask(api, flow, NOON // 1000, NOON // 1000).body["id"]
     assert [run["id"] for run in turn(api, flow)] == [asked]
@@ -493,10 +501,10 @@ def test_a_day_is_asked_for_before_the_flow_begins(api: Served, sandbox: Sandbox
     assert entry.window.before == NOON - 14 * 60_000
 
 
-def test_a_failed_run_once_more(
+def test_re_trigger_of_a_failed_run(
     api: Served, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RE_TRIGGER brings its window under a new id; what came meanwhile is told."""
+    """RE_TRIGGER pulls the window of a failed run under a new id."""
     running = flow_on(api, sandbox, options={"partialIngestionMin": 0})
     monkeypatch.setattr(sandbox.project, "clock_ms", NOON + HOUR)
     turn(api, running)
@@ -523,8 +531,8 @@ def test_a_failed_run_once_more(
     put(find("schema", "mixpanel-events")[1])
     again = [api.call("POST", f"/runs/{id_}/action?op=re_trigger") for id_ in (asked, arrival)]
     assert [answer.status for answer in again] == [201, 201]
-    told = FlowStatus(flow_of(api, running), api.state.catalog, NOON + HOUR)
-    assert "rejected" in told.wrong  # what is to come hides nothing of what was
+    status = FlowStatus(flow_of(api, running), api.state.catalog, NOON + HOUR)
+    assert "rejected" in status.wrong  # what is to come hides nothing of what was
     ran = [run["id"] for run in turn(api, running, NOON + HOUR)]
     assert ran == [answer.body["id"] for answer in again]
     assert {status_of(api, id_) for id_ in ran} == {"success"}
@@ -536,8 +544,8 @@ def test_a_failed_run_once_more(
     assert entry.result.lines == 0
 
 
-def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str) -> None:
-    """It waits for no tick, though an arrival window that failed does."""
+def test_a_run_requested_during_a_turn_waits_for_no_tick(api: Served, running: str) -> None:
+    """A run requested in a turn starts without a tick; a failed arrival window waits for one."""
     asked = list[str]()
 
     def listen(event: RunUpdate) -> None:
@@ -551,8 +559,8 @@ def test_a_run_is_asked_for_while_its_flow_has_a_turn(api: Served, running: str)
     assert status_of(api, asked[0]) == "failed"
 
 
-def test_what_is_asked_for_ends_with_its_flow(api: Served, running: str) -> None:
-    """A turn that cannot begin leaves nothing scheduled; of a flow that is gone, none is begun."""
+def test_requested_runs_end_with_their_flow(api: Served, running: str) -> None:
+    """A turn that cannot start leaves no scheduled run, and a deleted flow gets no turn."""
     asked = ask(api, running, NOON // 1000, NOON // 1000).body["id"]
     flow = flow_of(api, running)
     Path(flow.dataset).mkdir(parents=True)
@@ -581,21 +589,21 @@ def test_what_is_asked_for_ends_with_its_flow(api: Served, running: str) -> None
         ({"params": {"windowStartTime": 10**18, "windowEndTime": 10**18}}, "1384-400"),
     ],
 )  # fmt: skip
-def test_a_run_that_cannot_be(api: Served, idle: str, body: Json, code: str) -> None:
-    """Each has its number, and nothing is scheduled."""
+def test_a_run_that_cannot_be_requested(api: Served, idle: str, body: Json, code: str) -> None:
+    """Each wrong request of a run has its number, and schedules nothing."""
     given = body if not body or "flowId" in body else {"flowId": idle} | body
     wrong = api.call("POST", "/runs", given)
     assert wrong.code == code, wrong.text
     assert api.state.catalog.history(idle) == []
 
 
-def test_a_window_that_cannot_be_is_named(api: Served, idle: str) -> None:
-    """As it was asked for: one that has not begun has no end before its beginning."""
-    for start, end, told in (
+def test_a_future_window_is_named_in_its_error(api: Served, idle: str) -> None:
+    """The error of a window in the future names the days of the request."""
+    for start, end, sentence in (
         (86_400, 86_400 * 40, "The window is 1970-01-01 to 1970-02-09. Please ask for at most 31"),
         (99_999_999_999, 99_999_999_999, "The window begins on 5138-11-16. Please provide one"),
     ):
-        assert told in ask(api, idle, start, end).body["errorMessage"]
+        assert sentence in ask(api, idle, start, end).body["errorMessage"]
 
 
 @pytest.fixture(scope="module")
@@ -603,9 +611,9 @@ def idle(api: Served) -> str:
     return api.make("flows", api.flow_body())
 
 
-def test_a_flow_of_a_file_is_the_files(api: Served, tmp_path: Path) -> None:
-    """It is shown, and changed there; without a schedule it runs by hand alone. Once its file is
-    gone, anybody may delete it, unless it is the daemon's own, which runs it all the same.
+def test_a_flow_of_a_file_is_changed_there(api: Served, tmp_path: Path) -> None:
+    """A flow of a configuration file is shown, and changed in the file only; it may be deleted once
+    the file is missing, unless the daemon runs that file.
     """
     body = api.flow_body()
     del body["scheduleParams"]

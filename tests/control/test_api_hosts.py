@@ -1,4 +1,4 @@
-"""Whom the daemon asks for its clients, and what of their texts it never shows."""
+"""Which hosts the daemon may call for its clients, and which texts it refuses."""
 
 from base64 import b32encode, b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ SECRET = "8iQbnjuk5/of+nobody"
 
 @contextmanager
 def app_state(home: Path) -> Iterator[AppState]:
-    """A state whose clients may use Mixpanel's own hosts, and one more."""
+    """A state whose clients may use Mixpanel's own hosts and one more."""
     with Catalog(home) as catalog:
         yield AppState(
             home, catalog, secret_store_of(home), home / "data", {},
@@ -57,7 +57,7 @@ def state(tmp_path: Path) -> Iterator[AppState]:
 
 @pytest.fixture(scope="module")
 def empty_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppState]:
-    """A state for requests that are all refused: it has no connections at any time."""
+    """A state without connections, for requests that are all refused."""
     with app_state(tmp_path_factory.mktemp("empty")) as state:
         yield state
 
@@ -88,14 +88,14 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("host", TAKEN)
-def test_hosts_that_are_asked(client: TestClient, host: str | None) -> None:
-    """Mixpanel's own, however they are written, and those of the configuration."""
+def test_allowed_hosts(client: TestClient, host: str | None) -> None:
+    """Mixpanel's own hosts, in any spelling, and those of the configuration are allowed."""
     assert client.post(CONNECTIONS, json=connection(host)).status_code == 201
 
 
 @pytest.mark.parametrize("host", OTHERS)
-def test_hosts_that_are_not(state: AppState, client: TestClient, host: str) -> None:
-    """No connection is made to another one, and none becomes one by a patch; nothing is asked."""
+def test_other_hosts_are_refused(state: AppState, client: TestClient, host: str) -> None:
+    """A connection to another host is refused by POST and by PATCH, without any request."""
     said = problem(client.post(CONNECTIONS, json=connection(host)), "1400-400")
     assert host not in said or "@" not in host
     path = f"{CONNECTIONS}/{client.post(CONNECTIONS, json=connection()).json()['id']}"
@@ -109,10 +109,12 @@ def test_hosts_that_are_not(state: AppState, client: TestClient, host: str) -> N
     assert "host" not in client.get(path).json()["items"][0]["auth"]["params"]
 
 
-def test_a_stored_connection_to_another_host_is_never_asked(
+def test_a_stored_connection_to_another_host_is_not_called(
     state: AppState, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever was kept before: no test, no look, and its flow says why it does not run."""
+    """A stored connection to another host is neither tested nor explored, and its flow says why it
+    does not run.
+    """
     monkeypatch.setattr(sample, "sample", pytest.fail)
     base = keep_connection(state, "http://127.0.0.1:22", SECRET, projectId="7")
     for call in ("test", "explore?objectType=rest"):
@@ -133,9 +135,9 @@ def test_a_stored_connection_to_another_host_is_never_asked(
     assert "mixpanel_hosts" in problem(client.post(f"{FLOWSERVICE}/runs", json=body), "1400-400")
 
 
-def test_without_a_configuration_no_host_is_judged(state: AppState, client: TestClient) -> None:
-    """Which hosts a daemon asks stands in its file: who looks at a home alone knows nothing of it,
-    and calls no flow wrong that its daemon runs.
+def test_without_a_configuration_any_host_is_allowed(state: AppState, client: TestClient) -> None:
+    """A command that reads a home without its daemon's file cannot know the allowed hosts, and
+    refuses no flow.
     """
     flow = stored_flow(state, keep_connection(state, "http://127.0.0.1:22", SECRET))
     own = Config(state.catalog.path.parent, {})
@@ -146,7 +148,7 @@ def test_without_a_configuration_no_host_is_judged(state: AppState, client: Test
 
 
 def test_a_file_may_name_any_host(state: AppState, client: TestClient) -> None:
-    """Who writes the configuration runs the daemon."""
+    """A configuration file may name any host: its author runs the daemon."""
     base = keep_connection(state, "http://127.0.0.1:22", SECRET)
 
     def applied(before: Resource) -> tuple[Resource, list[str]]:
@@ -159,7 +161,7 @@ def test_a_file_may_name_any_host(state: AppState, client: TestClient) -> None:
 
 
 def stored_flow(state: AppState, base: str) -> str:
-    """A flow of that connection, kept past the routes; its id."""
+    """Store a flow of a connection without its checks; return its id."""
 
     def keep(kind: str, body: Json) -> str:
         made = new(kind, body, 1)
@@ -209,7 +211,7 @@ def test_what_is_no_host(tmp_path: Path, value: str) -> None:
 
 
 def test_a_daemon_follows_its_file(tmp_path: Path) -> None:
-    """A host that is no longer in the file is no longer asked."""
+    """A host that was removed from the configuration is no longer called."""
     first = Api(port=0, mixpanel_hosts=("http://127.0.0.1:1", "http://127.0.0.1:2"))
     server = Server(tmp_path, first, {}, lambda: 1, lambda: None, tuple)
     path = tmp_path / "etl.toml"
@@ -254,7 +256,7 @@ PLACES: list[Callable[[str], Json]] = [
 def test_a_text_with_the_password_is_refused(
     empty_state: AppState, form: Callable[[str], str], place: Callable[[str], Json]
 ) -> None:
-    """P7: in any text and any encoding; nothing is stored, and no message repeats it."""
+    """P7: a password in any text and encoding is refused, not stored, and not repeated."""
     client = TestClient(app_of(empty_state))
     answer = client.post(CONNECTIONS, json=connection(None, **place(form(SECRET))))
     problem(answer, "1400-400")
@@ -300,7 +302,7 @@ def test_no_other_resource_holds_it_either(state: AppState, client: TestClient) 
 
 
 def test_a_short_password_is_found_as_a_whole_text_alone(client: TestClient) -> None:
-    """Else it would be found in many a word."""
+    """A short password is found as a whole text only, as it is part of many words."""
     body = connection(None, description="a new connection")
     body["auth"]["params"]["password"] = "new"
     assert client.post(CONNECTIONS, json=body).status_code == 201
@@ -308,7 +310,7 @@ def test_a_short_password_is_found_as_a_whole_text_alone(client: TestClient) -> 
 
 
 def test_line_ends_are_no_part_of_credentials(state: AppState, client: TestClient) -> None:
-    """As a shell leaves them round the content of a file."""
+    """Line ends around credentials, as shells leave them, are removed."""
     body = connection()
     body["auth"]["params"] |= {"username": "reader\n", "password": f"{SECRET}\r\n", "host": "eu\n"}
     id_ = client.post(CONNECTIONS, json=body).json()["id"]

@@ -1,4 +1,4 @@
-"""What HTTP allows is answered: bodies that mean nothing, HEAD, conditions, encodings, targets."""
+"""HTTP in all its forms: ignored bodies, HEAD, conditional headers, encodings, targets."""
 
 import asyncio
 import gzip
@@ -63,7 +63,9 @@ NOTHING = [b"null", b"", b"{", b"\xff\xfe\x00", b"x" * (LARGEST_BODY - 1), b"[" 
 def test_the_body_of_a_delete_or_a_get_is_ignored(
     client: Client, body: bytes, encoding: str | None
 ) -> None:
-    """Whatever it is: Adobe's command line sends `null` with every DELETE."""
+    """The body of a DELETE or a GET is ignored: Adobe's command line sends `null` with every
+    DELETE.
+    """
     headers = {"Content-Type": "application/json; charset=utf-16"}
     headers |= {"Content-Encoding": encoding} if encoding else {}
     id_ = dataset(client)
@@ -73,8 +75,8 @@ def test_the_body_of_a_delete_or_a_get_is_ignored(
     problem(client.get(f"{DATASETS}/{id_}"), "1439-404")
 
 
-def test_a_body_that_means_nothing_is_bounded_all_the_same(client: Client) -> None:
-    """It is read, and no more of it than of any other."""
+def test_an_ignored_body_is_bounded(client: Client) -> None:
+    """A body that is ignored may be no larger than any other."""
     problem(
         client.request("DELETE", f"{DATASETS}/x", content=b"x" * (LARGEST_BODY + 1)), "1400-413"
     )
@@ -82,7 +84,7 @@ def test_a_body_that_means_nothing_is_bounded_all_the_same(client: Client) -> No
 
 @pytest.mark.parametrize("body", [b"", b"null", b"{}", b"junk"])
 def test_an_action_has_no_body(client: Client, body: bytes) -> None:
-    """Its parameter says everything."""
+    """The body of an action is ignored; its parameter names the action."""
     answer = client.post(f"{FLOWS}/x/action?op=enable", content=body)
     problem(answer, "1439-404")
 
@@ -116,7 +118,7 @@ def test_head_is_get_without_a_body(client: Client) -> None:
 def test_a_file_is_not_read_for_a_head(
     state_and_client: tuple[AppState, Client], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Its length is told, and not a byte of it is looked at."""
+    """A HEAD of a file returns its length without reading the file."""
     from fastapi.responses import FileResponse
 
     state, _ = state_and_client
@@ -130,8 +132,8 @@ def test_a_file_is_not_read_for_a_head(
     assert (head.status_code, head.headers["content-length"]) == (200, "300000")
 
 
-def test_what_is_not_read_has_no_head(client: Client) -> None:
-    """405, and what there is instead."""
+def test_head_where_there_is_no_get(client: Client) -> None:
+    """HEAD of a path without GET is 405 with the methods of the path."""
     assert client.head(f"{MAPPING_SETS}/x/y/z").status_code == 404
     answer = client.put(FLOWS)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST, GET, HEAD")
@@ -166,7 +168,7 @@ def test_what_is_not_read_has_no_head(client: Client) -> None:
 def test_a_change_is_bound_to_any_of_the_etags(
     state_and_client: tuple[AppState, Client], value: str, status: int
 ) -> None:
-    """A list matches by any of its members, weak ones and those without quotes too."""
+    """If-Match matches by any member of its list, also weak ones and those without quotes."""
     state, client = state_and_client
     path = f"{CONNECTIONS}/{keep_connection(state, 'https://data.mixpanel.com')}"
     etag = client.get(path).json()["items"][0]["etag"].strip('"')
@@ -177,7 +179,7 @@ def test_a_change_is_bound_to_any_of_the_etags(
 
 @pytest.mark.parametrize("kind", ["connections", "dataSets", "schemas"])
 def test_a_delete_is_bound_too(state_and_client: tuple[AppState, Client], kind: str) -> None:
-    """By If-Match, else by If-Unmodified-Since; without either it deletes what is there."""
+    """A DELETE checks If-Match, else If-Unmodified-Since; without them it always deletes."""
     state, client = state_and_client
 
     def made() -> str:
@@ -224,8 +226,8 @@ def test_an_action_and_a_mapping_set_are_bound(state_and_client: tuple[AppState,
     assert client.put(path, json=body, headers={"If-Match": "*"}).status_code == 200
 
 
-def test_who_has_a_version_does_not_get_it_again(client: Client) -> None:
-    """304 without a body for If-None-Match; 412 for an If-Match of another version."""
+def test_conditional_reads(client: Client) -> None:
+    """A read is 304 without a body for a matching If-None-Match, 412 for another If-Match."""
     path = f"{DATASETS}/{dataset(client)}"
     first = client.get(path)
     etag = first.headers["etag"]
@@ -278,7 +280,7 @@ def test_bodies_that_are_taken(client: Client, content: bytes, headers: dict[str
 
 
 def test_a_body_that_is_not_utf8_is_named_so(client: Client) -> None:
-    """Latin-1 that claims nothing: the answer says what the body is not, and no word of Python."""
+    """A body in Latin-1 without a charset is refused as not UTF-8, in no words of Python's."""
     for content in ('{"name": "é"}'.encode("latin-1"), b'{"name": "' + b"x" * 300_000 + b'\xff"}'):
         said = problem(post(client, content), "1400-400")
         assert said == "The request body is not in UTF-8: send JSON in UTF-8."
@@ -300,18 +302,18 @@ def test_a_body_that_is_not_utf8_is_named_so(client: Client) -> None:
         (BODY, {"content_type": "application/json; charset=latin1"}, "charset latin1"),
     ],
 )
-def test_bodies_that_are_not_read(
+def test_unsupported_encodings_are_415(
     client: Client, content: bytes, headers: dict[str, str], said: str
 ) -> None:
-    """415, with what is read instead."""
+    """Unsupported encodings and charsets are 415 with the supported ones."""
     answer = post(client, content, **headers)
     assert said in problem(answer, "1400-415")
     assert len(answer.json()["errorMessage"]) < 250
     assert "gzip" in answer.headers["accept-encoding"]
 
 
-def test_a_gzip_body_is_bounded_by_what_is_in_it(client: Client) -> None:
-    """A bomb is 413, in one member or in many; what breaks off or is none is 400."""
+def test_a_gzip_body_is_bounded_by_its_content(client: Client) -> None:
+    """A gzip bomb is 413, in one member or in many; damaged or truncated gzip is 400."""
     bomb = gzip.compress(b" " * (LARGEST_BODY + 1))
     assert len(bomb) < 10_000
     problem(post(client, bomb, content_encoding="gzip"), "1400-413")
@@ -332,7 +334,7 @@ def test_a_gzip_body_is_bounded_by_what_is_in_it(client: Client) -> None:
     ['{"name": "a", "name": "b"}', '{"a": [{"b": 1, "c": 2, "b": 1}]}', '{"a": 1, "\\u0061": 1}'],
 )
 def test_a_key_twice_is_refused(client: Client, body: str) -> None:
-    """Wherever it is, and however it is written: nobody knows which of the two is meant."""
+    """An object with the same key twice is refused at any depth and in any spelling."""
     assert "twice" in problem(post(client, body.encode()), "1400-400")
 
 
@@ -349,7 +351,7 @@ def test_a_key_twice_is_refused(client: Client, body: str) -> None:
     ],
 )
 def test_a_target_means_a_path(client: Client, target: bytes) -> None:
-    """In absolute form, and with slashes twice; the token is asked for as ever."""
+    """Absolute targets and doubled slashes lead to the plain path, and need the token."""
     guard = AuthMiddleware(client.app, Secret("t"), ["127.0.0.1"])
 
     async def ask(scope_target: bytes, headers: list[tuple[bytes, bytes]]) -> int:
@@ -384,7 +386,7 @@ def test_an_address_in_a_path_stays_one(client: Client) -> None:
 
 
 def test_a_long_target_is_refused(client: Client) -> None:
-    """414; and what is quoted of one that is just short enough is short."""
+    """A target that is too long is 414; an error quotes only the start of a long one."""
     problem(client.get(f"{FLOWS}?a={'b' * LONGEST_TARGET}"), "1400-414")
     for query in ("a" * 16_000, f"property={'b' * 16_000}", f"limit={'9' * 16_000}"):
         answer = client.get(f"{FLOWS}?{query}")
@@ -407,22 +409,22 @@ def test_a_long_target_is_refused(client: Client) -> None:
     ],
 )
 def test_a_long_text_in_a_body_is_not_repeated(client: Client, path: str, body: Json) -> None:
-    """An answer is never as long as what was asked."""
+    """A response does not repeat a long text of its request."""
     answer = client.post(path, json=body)
     assert answer.status_code == 400
     assert len(answer.content) < 8_000
 
 
-def test_a_request_without_a_host_is_told_so(client: Client) -> None:
-    """HTTP/1.0 has none: the sentence says which header is missing."""
+def test_a_missing_host_header_is_named(client: Client) -> None:
+    """A request of HTTP/1.0 without a Host header is refused with the name of the header."""
     guarded = TestClient(AuthMiddleware(client.app, Secret("t"), []), headers={"x-api-key": "t"})
     said = problem(guarded.get(FLOWS, headers={"Host": ""}), "2120-403")
     assert "Host header is missing" in said
     assert guarded.get("/healthz", headers={"Host": ""}).status_code == 200
 
 
-def test_nobody_without_a_token_sends_a_body(client: Client) -> None:
-    """What is open to everybody is only read."""
+def test_no_body_is_read_without_a_token(client: Client) -> None:
+    """A path that needs no token can be read only."""
     guarded = TestClient(AuthMiddleware(client.app, Secret("t"), []), "http://localhost")
     assert guarded.head("/healthz").status_code == 200
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):

@@ -1,4 +1,4 @@
-"""Lists: what they are asked for, what is on a page, and that pages meet without gap or overlap."""
+"""Lists: their parameters, the items of a page, and pages without gap or overlap."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -102,8 +102,8 @@ def test_what_the_guide_shows_is_found(query: str) -> None:
         "property=state.x==enabled",
     ],
 )
-def test_what_does_not_fit_is_not_found(query: str) -> None:
-    """An array needs its `[]`, a field that is not there equals nothing."""
+def test_a_value_of_another_form_does_not_match(query: str) -> None:
+    """An array needs its `[]`, and a missing field equals no value."""
     assert shown([FLOW], query) == []
 
 
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_not_found(query: str) -> None:
     ],
 )
 def test_every_mistake_has_its_code_and_sentence(query: str, code: str, said: str) -> None:
-    """Those of Flow Service's error catalogue, in its words."""
+    """Every mistake has the code and sentence of Flow Service's error catalogue."""
     with pytest.raises(Problem) as caught:
         page([FLOW], query)
     assert (caught.value.code, caught.value.status) == (code, 400)
@@ -159,7 +159,7 @@ def test_every_mistake_has_its_code_and_sentence(query: str, code: str, said: st
 @given(st.data())
 @QUICK
 def test_what_the_openapi_document_allows_is_accepted(fields: Any, data: st.DataObject) -> None:
-    """Its patterns promise no filter and no order that is refused."""
+    """Every filter and order that the OpenAPI patterns allow is accepted."""
     schemas = {each["name"]: each["schema"] for each in listing.documented(fields)["parameters"]}
     assert list(schemas) == list(listing.PARAMETERS)
     for name, schema in (
@@ -182,7 +182,7 @@ def test_a_count_is_of_all_pages_and_alone() -> None:
 
 
 def test_a_link_leads_to_the_next_page_and_the_last_has_none() -> None:
-    """Relative to the service's root, with a token that needs no escaping and keeps the rest."""
+    """The link to the next page is relative, and its token has filters, order and limit."""
     items = [{"id": str(number), "createdAt": 1, "name": "Ä=&?"} for number in range(3)]
     first = page(items, "limit=2&orderby=-name&property=name==%C3%A4%3D%26%3F")
     href = first["_links"]["next"]["href"]
@@ -193,8 +193,8 @@ def test_a_link_leads_to_the_next_page_and_the_last_has_none() -> None:
     assert page([], "") == {"items": [], "_links": {}}
 
 
-def test_beside_a_token_a_client_may_repeat_what_it_asked_and_change_the_limit() -> None:
-    """Another filter or order would be another list: that is told, not passed over."""
+def test_parameters_beside_a_token() -> None:
+    """Beside a token, only the same filters and order are accepted; the limit may change."""
     items = [{"id": str(number), "name": "x"} for number in range(9)]
     asked = "property=name==x&orderby=id"
     token = page(items, f"{asked}&limit=2")["_links"]["next"]["href"].partition("?")[2]
@@ -206,8 +206,10 @@ def test_beside_a_token_a_client_may_repeat_what_it_asked_and_change_the_limit()
             page(items, f"{token}&{other}")
 
 
-def test_what_is_gathered_is_gathered_for_the_page_alone() -> None:
-    """Unless the list is of that: then it is the list of whole items, page by page."""
+def test_fields_are_gathered_for_the_page_alone() -> None:
+    """Gathered fields are added to the items of the page only, unless the list is filtered or
+    ordered by them.
+    """
     items = [{"id": str(number), "createdAt": number} for number in range(9)]
     seen: list[str] = []
 
@@ -242,15 +244,15 @@ TOKENS: list[Any] = [
 
 
 @pytest.mark.parametrize("content", TOKENS)
-def test_a_token_of_somebody_s_own_making_is_refused(content: Any) -> None:
-    """None of them is a failure of ours, with the list of things as with that of runs."""
+def test_a_forged_token_is_refused(content: Any) -> None:
+    """A forged token is refused as invalid by lists of resources and of runs."""
     token = urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
     with pytest.raises(Problem, match="for field continuationToken"):
         page([FLOW], f"continuationToken={token}")
 
 
 def code_of(query: str) -> str:
-    """Of the mistake in a query; empty where there is none."""
+    """Return the code of the mistake in a query; "" for a valid one."""
     try:
         page([FLOW], query)
     except Problem as problem:
@@ -260,8 +262,8 @@ def code_of(query: str) -> str:
 
 @given(st.text() | st.binary().map(lambda made: urlsafe_b64encode(made).decode()))
 @QUICK
-def test_no_token_is_more_than_refused(token: str) -> None:
-    """Whatever it is."""
+def test_any_token_is_read_or_refused(token: str) -> None:
+    """Any text as a token is read or refused, without another error."""
     assert code_of(f"continuationToken={quote(token, errors='replace')}") in ("", "1452-400")
 
 
@@ -298,7 +300,7 @@ THINGS = st.lists(ITEMS, max_size=12).map(
 
 @dataclass
 class Term:
-    """A filter, and what it means."""
+    """A filter and its meaning."""
 
     name: str
     operator: str
@@ -341,7 +343,7 @@ class Term:
 
 
 def terms(names: Sequence[str], numbers: Sequence[str], values: Any) -> st.SearchStrategy[Term]:
-    """Filters that are none of the mistakes."""
+    """Valid filters."""
     return st.one_of(
         st.builds(
             Term, st.sampled_from([name for name in names if name not in numbers]),
@@ -364,7 +366,7 @@ MORE = st.builds(
 @given(THINGS, st.lists(SOME | MORE, max_size=3))
 @settings(max_examples=200, deadline=None)
 def test_filters_mean_what_a_plain_model_says(items: list[Json], wanted: list[Term]) -> None:
-    """Whatever the items hold, missing fields and odd types among them."""
+    """Filters select what a plain model selects, for any items."""
     query = "&".join([*(term.text() for term in wanted), "limit=1000", "orderby=id"])
     expected = [item["id"] for item in items if all(term.holds(item) for term in wanted)]
     assert shown(items, query) == expected
@@ -400,7 +402,7 @@ def test_pages_have_every_item_once(
 def test_pages_together_are_in_the_order_of_the_list(
     items: list[Json], order: str, limit: int
 ) -> None:
-    """As if there were one page."""
+    """All pages together are the list in its order."""
     whole = shown(items, f"limit=1000&orderby={quote(order)}")
     query, visited = f"limit={limit}&orderby={quote(order)}", list[str]()
     while query:
@@ -439,7 +441,7 @@ RUN_ORDERS = st.lists(
 
 
 def save(catalog: Catalog, number: int, made: tuple[Any, ...]) -> Json:
-    """Store a run; its item of the payload."""
+    """Store a run; return its item of the payload."""
     flow, status, created, begun, ended, updated = made
     saved = record(
         f"r{number:02}",
@@ -461,7 +463,7 @@ def wanted_of(query: str) -> listing.Listing:
 
 
 def walk(catalog: Catalog, query: str) -> tuple[list[str], str]:
-    """A page of runs: their ids, and the query of the next one."""
+    """Return the ids of a page of runs, and the query of the next page."""
     wanted = wanted_of(query)
     found = runs.find(catalog, wanted)
     last = found[wanted.limit - 1].place if len(found) > wanted.limit else None
@@ -516,7 +518,7 @@ def test_sqlite_finds_what_the_predicate_finds(
 def test_a_moment_that_has_not_come_is_no_number(
     tmp_path: Path, query: str, found: list[str]
 ) -> None:
-    """Whatever stands for it in a column; and ids are compared without case, as all texts are."""
+    """A missing time matches no number, and ids are compared without case."""
     with Catalog(tmp_path) as catalog:
         save(catalog, 1, ("one", IN_PROGRESS, 1, None, None, 4))
         save(catalog, 2, ("one", SUCCESS, 2, 3, 4, 4))
@@ -528,7 +530,7 @@ def test_a_moment_that_has_not_come_is_no_number(
 def test_pages_of_runs_have_every_run_once_while_runs_come(
     made: list[Any], later: list[list[Any]], order: str, limit: int
 ) -> None:
-    """What was there at the first page is visited once, what comes at most once."""
+    """Runs of the first page's time are listed once, later ones at most once."""
     with TemporaryDirectory() as home, Catalog(Path(home)) as catalog:
         before = {save(catalog, number, each)["id"] for number, each in enumerate(made)}
         query, visited, number = f"limit={limit}&orderby={order or '-createdAt'}", [], len(made)
@@ -544,14 +546,14 @@ def test_pages_of_runs_have_every_run_once_while_runs_come(
 
 @pytest.mark.parametrize("content", TOKENS)
 def test_a_forged_token_of_runs_is_refused(content: Any) -> None:
-    """SQLite is never asked."""
+    """A forged token of runs is refused before a query of SQLite."""
     token = urlsafe_b64encode(json.dumps(content).encode()).decode()
     with pytest.raises(Problem, match="for field continuationToken"):
         wanted_of(f"continuationToken={token}")
 
 
 def test_any_order_that_a_token_may_have_is_no_failure_of_sqlite(tmp_path: Path) -> None:
-    """A place of the right form, whatever the types in it."""
+    """Any sort key of the right form is a valid query of SQLite."""
     with Catalog(tmp_path) as catalog:
         save(catalog, 1, ("one", SUCCESS, 1, 2, 3, 4))
         for rank in ([0], [1, True], [2, -(1 << 63) + 1], [2, 1e300], [3, "x\x00"], [4, "{}"]):

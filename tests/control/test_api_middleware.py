@@ -1,4 +1,4 @@
-"""What every request to the control plane meets: who may call, what a body may be, how it fails."""
+"""The checks of every request: token, Host header, body; and the form of errors."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,14 +27,14 @@ SECRET = "hunter2"
 
 
 @pytest.fixture(scope="module")
-def told() -> list[str]:
-    """Who heard of changes."""
+def changes() -> list[str]:
+    """A line for each notification of a change."""
     return []
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterator[TestClient]:
-    """The application behind its guard, with routes that fail in every way."""
+def client(tmp_path_factory: pytest.TempPathFactory, changes: list[str]) -> Iterator[TestClient]:
+    """The application behind its token check, with routes that fail in every way."""
     home = tmp_path_factory.mktemp("home")
     with Catalog(home) as catalog:
         state = AppState(
@@ -44,7 +44,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
             home,
             {},
             lambda: 0,
-            lambda: told.append("changed"),
+            lambda: changes.append("changed"),
         )
         app = app_of(state)
         fail: dict[str, Exception] = {
@@ -80,7 +80,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> Iterato
 
 
 def check_form(answer: Any, status: int, code: str) -> None:
-    """Flow Service's form of an error, whole, and nothing of what is inside."""
+    """Check that an error has Flow Service's form and shows nothing internal."""
     assert answer.status_code == status
     body = answer.json()
     assert body["type"] == f"https://ns.adobe.com/aep/errors/FLOW-{code}"
@@ -106,14 +106,14 @@ def check_form(answer: Any, status: int, code: str) -> None:
     ],
 )
 def test_failures(client: TestClient, path: str, status: int, code: str) -> None:
-    """Each in the one form; what nobody foresaw says nothing of what it is."""
+    """Every failure has Flow Service's form; an unexpected one shows nothing of its cause."""
     check_form(client.get(path), status, code)
 
 
 def test_a_defect_is_logged_without_its_text(
     client: TestClient, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """P7: nobody knows what its text holds."""
+    """P7: the log names the type of an unexpected error, not its text."""
     client.get("/fail/defect")
     said = capsys.readouterr()
     assert "RuntimeError" in said.out + said.err
@@ -121,7 +121,7 @@ def test_a_defect_is_logged_without_its_text(
 
 
 def test_addresses_are_those_of_the_proxy(client: TestClient) -> None:
-    """Where one is named, whatever the name that it calls by; it may call by its own name."""
+    """URLs in responses are those of the configured proxy, whichever Host the client used."""
     guard, headers = client.app, {"x-api-key": TOKEN}
     assert isinstance(guard, AuthMiddleware)
     proxied = AuthMiddleware(guard.app, Secret(TOKEN), [], "https://proxy.example.org:8443")
@@ -149,8 +149,8 @@ def test_addresses_are_those_of_the_proxy(client: TestClient) -> None:
         {"Authorization": f"Bearer {TOKEN}", "x-api-key": "other"},
     ],
 )
-def test_who_may(client: TestClient, headers: dict[str, str]) -> None:
-    """One of the two is enough."""
+def test_each_token_header_suffices(client: TestClient, headers: dict[str, str]) -> None:
+    """The token in either of the two headers suffices."""
     del client.headers["x-api-key"]
     try:
         assert client.get("/openapi.json", headers=headers).status_code == 200
@@ -175,8 +175,10 @@ def test_who_may(client: TestClient, headers: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "path", ["/openapi.json", "/docs", "/metrics", "/readyz", "/nowhere", "/healthz/x", "/"]
 )
-def test_who_may_not(client: TestClient, headers: dict[str, str], code: str, path: str) -> None:
-    """No path tells anything, not even whether it is there."""
+def test_without_the_token_no_path_is_revealed(
+    client: TestClient, headers: dict[str, str], code: str, path: str
+) -> None:
+    """Without the token, known and unknown paths get the same response."""
     del client.headers["x-api-key"]
     try:
         raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
@@ -188,7 +190,7 @@ def test_who_may_not(client: TestClient, headers: dict[str, str], code: str, pat
 
 
 def test_health_is_open(client: TestClient) -> None:
-    """Who watches a daemon has no token, and calls it by any name."""
+    """/healthz needs neither the token nor a known Host."""
     del client.headers["x-api-key"]
     try:
         assert client.get("/healthz", headers={"Host": "10.0.0.7"}).status_code == 200
@@ -199,8 +201,8 @@ def test_health_is_open(client: TestClient) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost:8787", "127.0.0.1", "[::1]:1", "ETL.example.org", "LOCALHOST"]
 )
-def test_our_names(client: TestClient, host: str) -> None:
-    """The port may be another one: it may be forwarded."""
+def test_allowed_host_names(client: TestClient, host: str) -> None:
+    """A Host header may have an allowed name with any port."""
     assert client.get("/openapi.json", headers={"Host": host}).status_code == 200
 
 
@@ -208,12 +210,14 @@ def test_our_names(client: TestClient, host: str) -> None:
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.nip.io", "", "[", "a@localhost.x"]
 )
 def test_dns_rebinding(client: TestClient, host: str) -> None:
-    """A page in somebody's browser has our address under a name of its own: it gets nothing."""
+    """A Host header with an unknown name is refused, which prevents DNS rebinding."""
     check_form(client.get("/openapi.json", headers={"Host": host}), 403, "2120-403")
 
 
 def test_the_token_of_a_home(tmp_path: Path) -> None:
-    """Made once, long, of its owner's alone; an empty file is no token."""
+    """The token of a home is created once, is long and readable by its owner only; an empty file is
+    an error.
+    """
     token = token_of(tmp_path / "home")
     path = tmp_path / "home" / "api.token"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -235,7 +239,7 @@ def test_the_token_of_a_home(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 def test_a_body_is_json(client: TestClient, method: str, type_: str | None) -> None:
-    """Whatever its type says: curl calls what the tutorial's PATCH sends a form."""
+    """A body is read as JSON whatever its content type: curl calls the tutorial's PATCH a form."""
     headers = {} if type_ is None else {"Content-Type": type_}
     answer = client.request(method, "/echo", content='[{"op": "add"}]', headers=headers)
     assert (answer.status_code, answer.json()) == (200, {"got": [{"op": "add"}]})
@@ -257,13 +261,13 @@ def test_a_body_is_json(client: TestClient, method: str, type_: str | None) -> N
         ("[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "1400-400"),
     ],
 )
-def test_what_is_no_body(client: TestClient, content: str | bytes, code: str) -> None:
-    """What is not JSON, or could not be answered as JSON, is told as wrong."""
+def test_invalid_json_is_refused(client: TestClient, content: str | bytes, code: str) -> None:
+    """A body that is not JSON, or that a response could not repeat as JSON, is refused."""
     check_form(client.post("/echo", content=content), 400, code)
 
 
 def test_the_deepest_body(client: TestClient) -> None:
-    """One level less is taken, and answered."""
+    """A body of the maximum depth is accepted, a deeper one is refused."""
     deep = "[" * DEEPEST + "]" * DEEPEST
     assert client.post("/echo", content=deep).json() == {"got": json.loads(deep)}
 
@@ -273,7 +277,7 @@ def test_the_deepest_body(client: TestClient) -> None:
     [("/typed", '{"a": "x"}'), ("/typed", "[]"), ("/typed?limit=x", '{"a": 1}')],
 )
 def test_never_422(client: TestClient, path: str, content: str) -> None:
-    """What a route's types refuse is a 400 that says where."""
+    """A value that a route's types refuse is a 400 with the place of the value."""
     answer = client.post(path, content=content)
     check_form(answer, 400, "1400-400")
     assert answer.json()["errorMessage"].startswith(("body", "query.limit"))
@@ -290,7 +294,7 @@ def _pieces(count: int) -> Callable[[], Iterator[bytes]]:
 
 
 def test_too_large(client: TestClient) -> None:
-    """Said beforehand or found on the way, in the one form; a body just small enough is taken."""
+    """A body over the maximum is 413, by its header or by its length; the maximum is accepted."""
     check_form(client.post("/echo", content=b'"' + b"x" * LARGEST_BODY), 413, "1400-413")
     check_form(client.post("/echo", content=_pieces(1024)()), 413, "1400-413")
     assert client.post("/echo", content=_pieces(1023)()).status_code == 200
@@ -301,14 +305,14 @@ def test_too_large(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/echo/", "/echo//", "/echo/?"])
 def test_slashes_at_the_end(client: TestClient, path: str) -> None:
-    """Flow Service's own description has them: they are no other path, and no redirection."""
+    """A path with slashes at its end is the same path, without a redirection."""
     answer = client.post(path, content="1", follow_redirects=False)
     assert (answer.status_code, answer.json()) == (200, {"got": 1})
 
 
-def test_changes_are_told(client: TestClient, told: list[str]) -> None:
-    """Of each that was made, and of nothing else."""
-    told.clear()
+def test_the_daemon_is_notified_of_changes(client: TestClient, changes: list[str]) -> None:
+    """The daemon is notified of each successful change, and of no other request."""
+    changes.clear()
     client.get("/openapi.json")
     client.post("/echo", content="{")
     client.post("/nowhere", content="1")
@@ -316,17 +320,17 @@ def test_changes_are_told(client: TestClient, told: list[str]) -> None:
     assert client.post(f"{MAPPING_SETS}/validate/", json=mapping).status_code == 200
     preview = {"data": [], "mappingSet": {"mappings": [ONE], "xdmSchema": SHIPPED}}
     assert client.post(f"{MAPPING_SETS}/preview", json=preview).status_code == 200
-    assert told == []
+    assert changes == []
     client.post("/echo", content="1")
     client.patch("/echo", content="1")
-    assert told == ["changed"] * 2
+    assert changes == ["changed"] * 2
 
 
 # The pages -------------------------------------------------------------------------------
 
 
 def test_openapi(client: TestClient) -> None:
-    """It says who may call and how it fails; nothing in it ever answers 422."""
+    """The OpenAPI document has the authentication and the errors, and no 422."""
     document = client.get("/openapi.json").json()
     assert document["security"] == [{"bearer": []}, {"key": []}]
     assert document["paths"]["/healthz"]["get"]["security"] == []
@@ -337,7 +341,9 @@ def test_openapi(client: TestClient) -> None:
 
 
 def test_the_page(client: TestClient) -> None:
-    """It asks nobody else for anything, and its policy would not let it; a browser may have it."""
+    """The page loads nothing from another host, by its policy too; a browser gets it without a
+    token.
+    """
     html = client.get("/docs").text
     assert client.get("/docs").status_code == 200
     assert "//" not in html.replace("//www.w3.org", "").split("<script>")[0]

@@ -1,4 +1,4 @@
-"""What /openapi.json says that a body may be is what a route takes: patterns, lengths, choices."""
+"""Routes accept the bodies that /openapi.json allows: patterns, lengths, choices."""
 
 import json
 from collections.abc import Iterator
@@ -123,7 +123,7 @@ def test_what_is_published_is_held(
 
 @pytest.mark.parametrize("user", ["ok\n", "ok\r\n", "\nok"])
 def test_line_ends_are_trimmed(api: Served, bodies: dict[str, Json], user: str) -> None:
-    """The name that is kept and shown has none."""
+    """Line ends around a name are removed before it is stored."""
     body = deepcopy(bodies["connections"])
     body["auth"]["params"]["username"] = user
     id_ = api.make("connections", body)

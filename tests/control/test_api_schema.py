@@ -1,7 +1,5 @@
-"""The application keeps what its own OpenAPI document says, whatever it is asked.
-
-schemathesis asks it, with every check that it has. `SCHEMATHESIS=100` makes it ask far more of each
-operation, `SCHEMATHESIS_SEED` the same again.
+"""The application conforms to its own OpenAPI document. Schemathesis tests it with all of its
+checks: `SCHEMATHESIS=100` generates far more cases, `SCHEMATHESIS_SEED` the same ones again.
 """
 
 import json
@@ -63,7 +61,7 @@ START = 1_704_067_200_000  # 2024-01-01
 
 
 def make(client: Any, path: str, body: Json) -> str:
-    """Make a resource; its id."""
+    """Create a resource; return its id."""
     answer = client.post(path, json=body)
     assert answer.status_code in (200, 201), answer.text
     found = answer.json()
@@ -71,10 +69,10 @@ def make(client: Any, path: str, body: Json) -> str:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]:
-    """Where the application answers, with one resource of each kind; and its document.
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]:
+    """The URL of the application, which has a resource of each kind, and its OpenAPI document.
 
-    Each look at its clock is a minute later than the one before: no budget is ever used up.
+    Its clock is a minute later at each call, so that no budget is used up.
     """
     home, minutes = tmp_path_factory.mktemp("home"), count(START, 60_000)
     environ = {"MIXPANEL_PROJECT_ID": str(PROJECT_ID)}
@@ -94,7 +92,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Json]]
 
 
 def resources(client: Any, host: str, item: Json) -> tuple[dict[str, str], dict[str, Json]]:
-    """What the tutorial makes: ids by the names of parameters, and bodies by paths."""
+    """Create the tutorial's resources; return ids by parameter and bodies by path."""
     params = {"host": host, "username": USERNAME, "password": PASSWORD}
     spec, ref = {"id": MIXPANEL, "version": "1.0"}, {"id": SHIPPED}
     bodies: dict[str, Json] = {
@@ -161,7 +159,7 @@ def resources(client: Any, host: str, item: Json) -> tuple[dict[str, str], dict[
 
 
 def give_examples(document: Json, ids: dict[str, str], bodies: dict[str, Json]) -> None:
-    """Put ids that are there, and bodies that can be used, into the document."""
+    """Put existing ids and valid bodies into the document."""
     for path, calls in document["paths"].items():
         body = bodies.get(path.removesuffix("/validate").removesuffix("/{mapping_set_id}"))
         for method, call in calls.items():
@@ -175,9 +173,11 @@ def give_examples(document: Json, ids: dict[str, str], bodies: dict[str, Json]) 
                 call["requestBody"]["content"]["application/json"]["example"] = body
 
 
-def test_every_check(told: tuple[str, Json], tmp_path: Path) -> None:
-    """No 5xx, no undocumented status or form, nothing accepted that the document forbids."""
-    url, document = told
+def test_the_application_conforms_to_its_document(
+    service: tuple[str, Json], tmp_path: Path
+) -> None:
+    """No 5xx, no undocumented status or form, and no invalid request is accepted."""
+    url, document = service
     (tmp_path / "openapi.json").write_text(json.dumps(document))
     more = os.environ.get("SCHEMATHESIS", "")
     config = (ROOT / "schemathesis.toml").read_text() + ("" if more else QUICKER)

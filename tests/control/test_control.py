@@ -1,4 +1,4 @@
-"""The control plane in the daemon: a door that is there with [api] alone, and what it lets in."""
+"""The control plane in the daemon: the table [api] opens it, and the token lets clients in."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
-    """A trial whose daemon has a control plane, and no flow of its own."""
+    """A trial whose daemon has a control plane and no flow in its file."""
     clock = clock_of(3600)
     sandbox.project.now = clock.now
     tried = Trial(tmp_path, sandbox, clock)
@@ -96,8 +96,8 @@ def kept(tried: Trial, kind: str) -> list[Resource]:
         return Resources(catalog).all(kind)
 
 
-def test_the_door(tried: Trial) -> None:
-    """It is open while the daemon runs, for who has the token, whose value no log ever shows."""
+def test_the_api_needs_the_token(tried: Trial) -> None:
+    """The API answers while the daemon runs, to clients with the token, which no log shows (P7)."""
     with tried.daemon() as process:
         with client_of(tried) as client:
             assert client.get("/openapi.json").status_code == 200
@@ -116,8 +116,8 @@ def test_the_door(tried: Trial) -> None:
     assert statuses == {"listening", "started", "stopping", "stopped"}
 
 
-def test_a_port_that_is_taken(tried: Trial) -> None:
-    """One sentence, exit status 2, and nothing was begun."""
+def test_a_port_in_use(tried: Trial) -> None:
+    """A port in use is an error of one line with exit status 2, before anything is created."""
     with tried.daemon(), client_of(tried) as client:
         port = client.base_url.port
         tried.home.rename(tried.folder / "first")
@@ -135,8 +135,8 @@ def test_a_port_that_is_taken(tried: Trial) -> None:
 @pytest.mark.parametrize(
     ("api", "loaded"), [("", []), (API, ["cryptography", "fastapi", "sqlite3", "uvicorn"])]
 )
-def test_what_it_costs(tmp_path: Path, api: str, loaded: list[str]) -> None:
-    """Nothing of it is even imported where it is not asked for, and never what pulls."""
+def test_an_idle_daemon_imports_little(tmp_path: Path, api: str, loaded: list[str]) -> None:
+    """An idle daemon imports no module that pulls and, without [api], none of the API."""
     heavy = ["cryptography", "fastapi", "httpx", "pyarrow", "deltalake", "sqlite3", "uvicorn"]
     config = tmp_path / "etl.toml"
     config.write_text(
@@ -164,8 +164,8 @@ def test_what_it_costs(tmp_path: Path, api: str, loaded: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == str(loaded)
 
 
-def test_a_request_that_hangs(tmp_path: Path) -> None:
-    """P8: it does not keep the daemon from ending, for a thread that waits cannot be ended."""
+def test_a_hanging_request_does_not_delay_the_stop(tmp_path: Path) -> None:
+    """P8: the daemon ends although a request hangs in a thread."""
     config = tmp_path / "etl.toml"
     config.write_text(f'home = "{tmp_path}/home"\n{API}')
     script = f"""
@@ -215,16 +215,18 @@ def test_a_request_that_hangs(tmp_path: Path) -> None:
 
 
 def is_writing(catalog: Catalog) -> bool:
-    """Whether one of its threads writes, or waits to."""
+    """Return whether a thread of the catalog writes, or waits to write."""
     if catalog._lock.acquire(blocking=False):
         catalog._lock.release()
         return False
     return True
 
 
-def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """P8: while another process writes the catalog for long, everything is read, the end comes in
-    its time, and who waits to write hears of it in the form of every problem.
+def test_a_locked_catalog_delays_changes_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: while another process locks the catalog, reads are answered, a stop ends in time, and a
+    waiting change is answered with a 503.
     """
     monkeypatch.setattr(server, "STOP", 0.1)
     api = Api(port=0, token=Secret("a-token"))
@@ -254,10 +256,8 @@ def test_a_change_that_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     catalog.close()
 
 
-def test_a_token_that_changes(tried: Trial) -> None:
-    """SIGHUP: the new one lets in, and the old one no more, and so with the address that it is
-    called by; where it listens cannot change.
-    """
+def test_sighup_replaces_token_and_url(tried: Trial) -> None:
+    """SIGHUP replaces the token and the URL; a change of `listen` or of `datasets` is refused."""
     path = tried.folder / "token"
     path.write_text("the-first-token-of-all\n")
     own = f'home = "{tried.home}"\n{API}'
@@ -297,14 +297,14 @@ def test_a_token_that_changes(tried: Trial) -> None:
 # What runs -------------------------------------------------------------------------------
 
 
-def test_apply(tried: Trial, apply: Apply) -> None:
-    """The flows of a file run in a daemon without it, from then on, until they are not in it."""
+def test_applied_flows_run_until_they_are_removed(tried: Trial, apply: Apply) -> None:
+    """A daemon runs the flows that `apply` copies from another file until the file lacks them."""
     with tried.daemon() as process:
         until(lambda: tried.lines("started"))
         path = other_file(tried, "events", "second")
-        lines, told = apply(path)
+        lines, hint = apply(path)
         assert f"made flows {flow_id('events')}" in lines
-        assert f"process {process.pid}, follows" in told
+        assert f"process {process.pid}, follows" in hint
         until(lambda: tried.reached() and tried.reached("second"))
         assert apply(path) == ([], "Nothing changed.\n")
         other_file(tried, "second")
@@ -320,8 +320,10 @@ def test_apply(tried: Trial, apply: Apply) -> None:
     assert PASSWORD.encode() not in (tried.home / "catalog.sqlite3").read_bytes()
 
 
-def test_its_own_file(tried: Trial) -> None:
-    """Its flows are run from the file, and shown as what was applied from it; once."""
+def test_flows_of_its_own_file_run_once(tried: Trial) -> None:
+    """The daemon runs the flows of its own file once each, and the API shows them as applied from
+    it.
+    """
     tried.write("events", "second")
     text = tried.config.read_text() + API
     tried.config.write_text(text)
@@ -344,8 +346,8 @@ def test_its_own_file(tried: Trial) -> None:
     assert not [line for line in tried.lines() if line["level"] == "error"]
 
 
-def test_a_flow_that_goes_while_it_runs(tried: Trial, sandbox: Sandbox, apply: Apply) -> None:
-    """Its window drains as at a stop, and no other is begun; all this without [api], too."""
+def test_a_deleted_flow_ends_its_window(tried: Trial, sandbox: Sandbox, apply: Apply) -> None:
+    """A window of a deleted flow is finished, and no other one starts, also without [api]."""
     apply(other_file(tried, more='backfill_from = "2024-01-01"'))
     tried.write("idle")
     own = tried.config.read_text().splitlines()
@@ -365,8 +367,8 @@ def test_a_flow_that_goes_while_it_runs(tried: Trial, sandbox: Sandbox, apply: A
     assert len(sandbox.requests) == 1
 
 
-def test_what_cannot_run(tried: Trial, apply: Apply) -> None:
-    """A flow that has the table of another, or a connection of another key, is told of once."""
+def test_a_flow_that_cannot_run_is_logged_once(tried: Trial, apply: Apply) -> None:
+    """A flow with the table of another flow, or a password of another key, is logged once."""
     apply(other_file(tried, "events", "second"))
     tried.write("third")
     own = tried.config.read_text().replace(str(tried.table("third")), str(tried.table("second")))
@@ -390,8 +392,8 @@ def test_what_cannot_run(tried: Trial, apply: Apply) -> None:
     assert "another key" in tried.lines("this flow cannot run")[-1]["error"]
 
 
-def test_a_requested_run_of_a_flow_that_is_gone(tried: Trial) -> None:
-    """It is withdrawn, however the flow went and whoever was faster; that of others waits."""
+def test_requested_runs_of_deleted_flows_are_withdrawn(tried: Trial) -> None:
+    """Requested runs of deleted flows fail at once; those of disabled or broken flows wait."""
     tried.write()
     flow = load(tried.config, ENVIRON).flows["events"]
     server = Server(tried.home, Api(port=0), {}, lambda: 5, lambda: None, tuple)
@@ -405,7 +407,7 @@ def test_a_requested_run_of_a_flow_that_is_gone(tried: Trial) -> None:
         for name in ("events", "off", "broken", "gone", flow_id("deleted")):
             run = Run(flow_id(f"run of {name}"), name, day, "", 0)
             catalog.save(scheduled(replace(flow, name=name), "data", run, {}))
-        assert server.asked({"events"}) == {"events"}
+        assert server.requested_flows({"events"}) == {"events"}
         assert catalog.scheduled_flows() == {"events", "off", "broken"}
         withdrawn = {run.flow for run in catalog.history(status="failed")}
         assert withdrawn == {"gone", flow_id("deleted")}

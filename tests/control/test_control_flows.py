@@ -1,4 +1,4 @@
-"""Flows that clients make: the daemon runs them from then on, and whatever kills it, they stay."""
+"""The daemon runs flows that clients create, and a kill of the daemon loses no resource."""
 
 import threading
 from collections.abc import Iterator
@@ -7,13 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from deltalake import DeltaTable
 
 from engine.config.shipped_files import find
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from tests.support.api_server import MIXPANEL, Json
-from tests.support.daemons import Trial, clock_of, until
+from tests.support.daemons import Trial, clock_of, position, until
 
 HOUR = 3_600_000
 DATA_LAKE = {"id": "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "version": "1.0"}
@@ -29,7 +28,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 @pytest.fixture
 def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
-    """A trial whose daemon has a control plane, and no flow of its own."""
+    """A trial whose daemon has a control plane and no flow in its file."""
     clock = clock_of(3600)
     sandbox.project.now = clock.now
     tried = Trial(tmp_path, sandbox, clock)
@@ -40,8 +39,8 @@ def tried(sandbox: Sandbox, tmp_path: Path) -> Trial:
     return tried
 
 
-class Person:
-    """Who makes flows, of the daemon that runs."""
+class FlowClient:
+    """A client that creates flows through the API of the running daemon."""
 
     def __init__(self, tried: Trial) -> None:
         self._tried = tried
@@ -56,14 +55,14 @@ class Person:
         self.client.headers["x-api-key"] = (self._tried.home / "api.token").read_text()
 
     def post(self, path: str, body: Json) -> Json:
-        """Make something; what was answered."""
+        """Create a resource; return the body of the response."""
         answer = self.client.post(path, json=body)
         assert answer.status_code in (200, 201), answer.text
         found = answer.json()
         return found if isinstance(found, dict) else {"id": found[0].rpartition("/")[2]}
 
     def steps(self) -> Iterator[tuple[str, str]]:
-        """Make all that a flow needs, and the flow: paths and ids, as they come to be."""
+        """Create a flow and what it uses; yield the path and the id of each resource."""
         flowservice, url = FLOWSERVICE, self._tried.sandbox.url
         params = {"host": url, "username": USERNAME, "password": PASSWORD}
         auth = {"specName": "Basic Authentication", "params": params}
@@ -99,7 +98,7 @@ class Person:
         yield path, self.flow
 
     def make(self) -> tuple[str, Path]:
-        """A flow, with all that it needs: its id and its table."""
+        """Create a flow and what it uses; return its id and its table."""
         for _ in self.steps():
             pass
         return self.flow, self._tried.folder / "data" / self.dataset
@@ -111,57 +110,57 @@ class Person:
 
 
 @pytest.fixture
-def person(tried: Trial) -> Iterator[Person]:
-    person = Person(tried)
-    with person.client:
-        yield person
+def user(tried: Trial) -> Iterator[FlowClient]:
+    user = FlowClient(tried)
+    with user.client:
+        yield user
 
 
 def arrived(flow: str, table: Path) -> int:
-    """M of a flow, 0 before there is one."""
-    if not any(table.glob("_delta_log/*.json")):
-        return 0
-    return DeltaTable(table).transaction_version(f"{flow}/arrival") or 0
+    """Return the high watermark of a flow; 0 before the first arrival window."""
+    return position(table, f"{flow}/arrival")
 
 
-def test_a_life(tried: Trial, person: Person) -> None:
-    """Made: it runs. Disabled: it rests. Enabled, asked for: at once. Deleted: no more of it."""
+def test_a_flow_runs_while_it_is_enabled(tried: Trial, user: FlowClient) -> None:
+    """A flow runs once created, pauses while disabled, runs a requested window, and ends if
+    deleted.
+    """
     with tried.daemon() as process:
-        person.meet()
-        flow, other = person.make(), person.make()
+        user.meet()
+        flow, other = user.make(), user.make()
         until(lambda: arrived(*flow) and arrived(*other))
 
         def rests() -> bool:
-            """Whether an hour brings nothing; what was on its way may come before that."""
+            """Return whether the flow brings no event in an hour of the other flow."""
             before, there = arrived(*flow), arrived(*other)
             until(lambda: arrived(*other) > there + HOUR)
             return arrived(*flow) == before
 
-        person.act(flow[0], "DISABLE")
+        user.act(flow[0], "DISABLE")
         until(rests)
-        person.act(flow[0], "ENABLE")
+        user.act(flow[0], "ENABLE")
         before = arrived(*flow)
         until(lambda: arrived(*flow) > before)
 
         patch = [{"op": "replace", "path": "/scheduleParams/frequency", "value": "week"},
                  {"op": "replace", "path": "/scheduleParams/interval", "value": 1}]  # fmt: skip
-        shown = person.client.get(f"{FLOWSERVICE}/flows/{flow[0]}").json()["items"][0]
+        shown = user.client.get(f"{FLOWSERVICE}/flows/{flow[0]}").json()["items"][0]
         headers = {"If-Match": shown["etag"]}
         path = f"{FLOWSERVICE}/flows/{flow[0]}"
-        assert person.client.patch(path, json=patch, headers=headers).status_code == 200
+        assert user.client.patch(path, json=patch, headers=headers).status_code == 200
         until(rests)  # until next week
 
         day = tried.clock.first // 1000 - 2 * 86_400
         params = {"windowStartTime": day, "windowEndTime": day + 3600}
-        run = person.post(f"{FLOWSERVICE}/runs", {"flowId": flow[0], "params": params})["id"]
+        run = user.post(f"{FLOWSERVICE}/runs", {"flowId": flow[0], "params": params})["id"]
 
         def status() -> Any:
-            item = person.client.get(f"{FLOWSERVICE}/runs/{run}").json()["items"][0]
+            item = user.client.get(f"{FLOWSERVICE}/runs/{run}").json()["items"][0]
             return item["metrics"]["statusSummary"]["status"]
 
         until(lambda: status() == "success")
-        assert person.client.delete(path).status_code == 204
-        assert person.client.get(path).status_code == 404
+        assert user.client.delete(path).status_code == 204
+        assert user.client.get(path).status_code == 404
         until(rests)
         process.terminate()
         assert process.wait(20) == 0
@@ -169,25 +168,25 @@ def test_a_life(tried: Trial, person: Person) -> None:
     assert PASSWORD not in tried.log.read_text()
 
 
-def test_killed_between_two_calls(tried: Trial, person: Person) -> None:
-    """What was answered is there, as it was answered, and the next call goes on with it."""
-    steps, path, id_ = person.steps(), "", ""
+def test_a_kill_between_calls_loses_no_resource(tried: Trial, user: FlowClient) -> None:
+    """After a kill, created resources are shown unchanged, and the next call can use them."""
+    steps, path, id_ = user.steps(), "", ""
     for killed_after in ("connections", "dataSets", "flows", ""):
         with tried.daemon() as process:
-            person.meet()
+            user.meet()
             if path:
-                answer = person.client.get(f"{path}/{id_}")
+                answer = user.client.get(f"{path}/{id_}")
                 assert answer.status_code == 200
                 assert id_ in answer.text
             while not path.endswith(killed_after):
                 path, id_ = next(steps)
             if not killed_after:
-                until(lambda: arrived(person.flow, tried.folder / "data" / person.dataset))
+                until(lambda: arrived(user.flow, tried.folder / "data" / user.dataset))
             process.kill()
 
 
-def test_killed_in_the_midst_of_calls(tried: Trial, person: Person) -> None:
-    """Of what is made while it is killed, all that was answered is there, and all is whole."""
+def test_a_kill_during_calls_loses_no_answered_resource(tried: Trial, user: FlowClient) -> None:
+    """After a kill during calls, every resource with a response exists, and all are complete."""
     path = f"{FLOWSERVICE}/connections"
     params = {"username": USERNAME, "password": PASSWORD}
     auth = {"specName": "Basic Authentication", "params": params}
@@ -197,12 +196,12 @@ def test_killed_in_the_midst_of_calls(tried: Trial, person: Person) -> None:
         try:
             while True:
                 body = {"name": "shop", "connectionSpec": SOURCE, "auth": auth}
-                made.append(person.post(path, body)["id"])
+                made.append(user.post(path, body)["id"])
         except httpx.HTTPError:
             return
 
     with tried.daemon() as process:
-        person.meet()
+        user.meet()
         threads = [threading.Thread(target=make) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -211,8 +210,8 @@ def test_killed_in_the_midst_of_calls(tried: Trial, person: Person) -> None:
         for thread in threads:
             thread.join()
     with tried.daemon():
-        person.meet()
+        user.meet()
         for id_ in made:
-            assert person.client.get(f"{path}/{id_}").json()["items"][0]["auth"] is not None
-        everything = person.client.get(path, params={"limit": 100}).json()["items"]
+            assert user.client.get(f"{path}/{id_}").json()["items"][0]["auth"] is not None
+        everything = user.client.get(path, params={"limit": 100}).json()["items"]
         assert all(item["etag"] and item["name"] == "shop" for item in everything)

@@ -1,4 +1,4 @@
-"""What a client reads of real runs: their records, the files behind them, the program's health."""
+"""What clients read of real runs: records, files of batches, health and metrics."""
 
 import json
 from collections import Counter
@@ -70,7 +70,7 @@ def batch_of(item: Json) -> str:
 
 @pytest.fixture(scope="module")
 def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    """Two days that came with rejects, one that had too many and so failed."""
+    """Two days with rejects that succeeded, and one that failed with too many."""
     home, root = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("data") / "events"
     with Sandbox(SPEC) as sandbox:
         items = pull(sandbox.url, root, DAYS[:2], home=home).items
@@ -89,8 +89,8 @@ def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
 # Runs ------------------------------------------------------------------------------------
 
 
-def test_runs_are_as_they_were_kept_but_for_their_addresses(control: Control) -> None:
-    """The newest first, every key of the record, and nothing of this machine's folders."""
+def test_runs_are_listed_with_urls_for_paths(control: Control) -> None:
+    """Runs are listed newest first, as they were stored, with URLs in place of local paths."""
     answer = control.get(f"{SERVICE}/runs")
     assert answer["_links"] == {}
     assert [item["id"] for item in answer["items"]] == [item["id"] for item in control.items[::-1]]
@@ -145,7 +145,7 @@ def test_a_run_that_is_not_there_and_a_filter_that_is_none(control: Control) -> 
 
 
 def test_running_and_scheduled_runs_are_listed_too(control: Control) -> None:
-    """One has no end yet, the other not even activities."""
+    """A running run is listed without an end, a scheduled one without activities."""
     known = {"flow": "other", "dataset": str(control.root), "window": Window(DAYS[0], DAYS[0])}
     records = [record(status, status, NOW, **known) for status in (IN_PROGRESS, SCHEDULED)]
     catalog = control.state.catalog
@@ -180,8 +180,8 @@ def manifests(control: Control, item: Json) -> Json:
     return status | files
 
 
-def test_every_address_of_a_run_leads_to_what_it_counts(control: Control) -> None:
-    """Each rejected record, of runs that succeeded and of the one that failed."""
+def test_the_urls_of_a_run_lead_to_its_rejects(control: Control) -> None:
+    """The URLs of successful and failed runs lead to every rejected record."""
     for item in control.items:
         addresses = manifests(control, item)
         assert addresses.keys() == {"fileInfo", "failedRecords", "sampleErrors"}
@@ -202,13 +202,13 @@ def test_every_address_of_a_run_leads_to_what_it_counts(control: Control) -> Non
         assert control.lines(addresses["sampleErrors"]) == lines[:100]
 
 
-def test_what_was_asked_is_told(control: Control) -> None:
-    """Of a run whose batch was committed: the request, without a secret, and what came."""
+def test_the_request_of_a_batch_is_shown(control: Control) -> None:
+    """The input file of a committed batch shows the request without a secret, and its size."""
     for item in control.items[:2]:
         (file,) = control.get(manifests(control, item)["fileInfo"])["data"]
-        (told,) = control.lines(file["_links"]["self"]["href"])
-        assert told["records"] == item["metrics"]["recordSummary"]["inputRecordCount"]
-        assert told["path"].startswith("http")
+        (request,) = control.lines(file["_links"]["self"]["href"])
+        assert request["records"] == item["metrics"]["recordSummary"]["inputRecordCount"]
+        assert request["path"].startswith("http")
     assert control.get(f"{EXPORT}/batches/{batch_of(control.items[2])}/meta?path=input_files") == {
         "_page": {"count": 0, "limit": 100},
         "data": [],
@@ -230,7 +230,9 @@ def test_the_rejected_records_of_a_batch_are_its_failed_ones(control: Control) -
 
 
 def test_the_files_of_a_batch_are_its_files_in_the_table(control: Control) -> None:
-    """As many and as large as the record says, and to be downloaded; none of a failed run."""
+    """The files of a batch have the number and size of its record, and can be downloaded; a failed
+    run has none.
+    """
     for item in control.items:
         listed = control.get(f"{EXPORT}/batches/{batch_of(item)}/files")
         metrics = item["metrics"]
@@ -244,8 +246,8 @@ def test_the_files_of_a_batch_are_its_files_in_the_table(control: Control) -> No
             assert body.headers["content-type"] == "application/octet-stream"
 
 
-def test_a_file_of_another_batch_is_none_of_this_one(control: Control) -> None:
-    """Though it is of the same day."""
+def test_files_of_another_batch_are_not_listed(control: Control) -> None:
+    """A file of another batch is not listed, though it is of the same day."""
     (before,) = control.get(f"{EXPORT}/batches/{control.batch}/files")["data"]
     (file,) = control.root.glob(f"*/{before['dataSetFileId']}.parquet")
     other = file.with_name("OTHER-0.parquet")
@@ -257,8 +259,8 @@ def test_a_file_of_another_batch_is_none_of_this_one(control: Control) -> None:
         other.unlink()
 
 
-def test_a_batch_that_was_tidied_away(control: Control) -> None:
-    """Its record still names it: there is nothing in it, and no file of it; the rest stays."""
+def test_a_deleted_batch_has_no_files(control: Control) -> None:
+    """A batch whose folder was deleted has no files; its run and its data stay."""
     batch = batch_of(control.items[1])
     folder = control.root / "_batches" / batch
     addresses = manifests(control, control.items[1])
@@ -275,10 +277,10 @@ def test_a_batch_that_was_tidied_away(control: Control) -> None:
         (control.root / "elsewhere").rename(folder)
 
 
-def test_a_batch_that_is_tidied_away_meanwhile(
+def test_a_batch_deleted_during_a_request(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Gone between two looks, it is as if it had been gone before."""
+    """A folder that is deleted during a request counts as deleted before it."""
     batch = f"{EXPORT}/batches/{batch_of(control.items[1])}/meta"
 
     def gone(path: Path) -> Iterator[Path]:
@@ -299,7 +301,7 @@ def test_a_batch_that_is_tidied_away_meanwhile(
 
 
 def test_a_long_list_of_files_comes_in_pages(control: Control) -> None:
-    """Each tells where the next one is."""
+    """Each page of a long list of files links to the next one."""
     batch = f"{EXPORT}/batches/{control.batch}/meta"
     address: str | None = f"{batch}?limit=1"
     seen = []
@@ -341,8 +343,8 @@ def test_a_long_list_of_files_comes_in_pages(control: Control) -> None:
         "files/-",
     ],
 )
-def test_nothing_leads_out_of_a_batch(control: Control, path: str) -> None:
-    """Only names that a folder lists are there; what is not is 404 in Flow Service's form."""
+def test_paths_outside_a_batch_are_not_found(control: Control, path: str) -> None:
+    """Only listed names are served; every other path is 404 in Flow Service's form."""
     (file,) = control.get(f"{EXPORT}/batches/{control.batch}/files")["data"]
     address = path.format(batch=control.batch, file=file["dataSetFileId"])
     answer = control.client.get(f"{EXPORT}/{address}")
@@ -352,7 +354,7 @@ def test_nothing_leads_out_of_a_batch(control: Control, path: str) -> None:
 
 
 def test_a_link_in_a_batch_s_folder_is_not_followed(control: Control) -> None:
-    """Somebody may have laid one there."""
+    """A symbolic link in the folder of a batch is not followed."""
     link = control.root / "_batches" / control.batch / "row_errors" / "link.json"
     link.symlink_to("/etc/hostname")
     try:
@@ -370,7 +372,7 @@ LISTS = ("meta?path=input_files", "meta?path=row_errors", "failed")
 def test_a_folder_that_is_a_link_is_not_followed(
     control: Control, name: str, shown: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Nor what is below it."""
+    """A folder that is a symbolic link is not followed, nor are the files below it."""
     folder = (control.root / "_batches" / control.batch / name).resolve()
     moved = folder.rename(tmp_path / "moved")
     folder.symlink_to(moved)
@@ -384,7 +386,7 @@ def test_a_folder_that_is_a_link_is_not_followed(
 
 
 def test_a_name_that_is_not_utf_8_has_no_address(control: Control) -> None:
-    """Everything else is listed all the same."""
+    """A file whose name is not UTF-8 is not listed; all others are."""
     path = f"{EXPORT}/batches/{control.batch}/failed"
     before = control.get(path)
     odd = control.root / "_batches" / control.batch / "row_errors" / "\udcff.json"
@@ -406,7 +408,7 @@ def figures(control: Control) -> list[Any]:
 
 
 def samples(control: Control, name: str) -> dict[tuple[str, ...], float]:
-    """The values of a figure by its labels' values, in the order of their names."""
+    """Return the values of a metric by the values of its labels, in the order of label names."""
     return {
         tuple(value for _, value in sorted(sample.labels.items())): sample.value
         for family in figures(control)
@@ -419,8 +421,8 @@ def test_it_lives(control: Control) -> None:
     assert control.get("/healthz") == {"status": "ok"}
 
 
-def test_it_lives_whatever_others_wait_for(control: Control) -> None:
-    """Every thread that answers calls is held, and it is not taken for dead."""
+def test_healthz_needs_no_thread(control: Control) -> None:
+    """/healthz answers while every thread of the server is busy."""
     inside, gate = Semaphore(0), Event()
 
     def waiting() -> tuple[str, ...]:
@@ -439,8 +441,8 @@ def test_it_lives_whatever_others_wait_for(control: Control) -> None:
             gate.set()
 
 
-def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the daemon knows, and a catalog that cannot be read; all in one answer."""
+def test_readyz_lists_all_problems(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/readyz lists the daemon's problems and an unreadable catalog in one response."""
     assert control.get("/readyz") == {"status": "ready", "problems": []}
     app = app_of(replace(control.state, unready=lambda: ["The scheduler does not run."]))
 
@@ -473,22 +475,22 @@ def test_it_tells_what_is_not_ready(control: Control, monkeypatch: pytest.Monkey
 def test_a_flow_that_is_behind_is_not_ready(
     tmp_path: Path, body: Json | None, minutes: int, ready: bool, flow_state: str
 ) -> None:
-    """It brought nothing for more than two intervals and its delay, since it was made; a flow that
-    is disabled, or has no schedule, is never behind.
+    """A flow without data for two intervals and its delay is not ready; a disabled flow, or one
+    without a schedule, is never behind.
     """
     with served(tmp_path, now=lambda: NOW) as (client, state):
         params = {} if body is None else {"scheduleParams": body}
         made = NOW - minutes * 60_000
         state.resources.create(new("flows", {"state": flow_state, **params}, made, id_="flow-1"))
         answer = client.get("/readyz")
-    told = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
+    problems = ["Flow flow-1 is behind: nothing was brought since 2027-01-15 07:19 UTC."]
     well = ready or flow_state == "disabled"
-    assert answer.json()["problems"] == ([] if well else told)
+    assert answer.json()["problems"] == ([] if well else problems)
     assert answer.status_code == (200 if well else 503)
 
 
-def test_figures_are_the_sums_of_the_run_records(control: Control) -> None:
-    """Runs, events, bytes and seconds; P3 holds among them."""
+def test_metrics_are_sums_of_run_records(control: Control) -> None:
+    """Runs, events, bytes and seconds are the sums of the run records, and P3 holds for them."""
     assert samples(control, "runs_total") == {("events", "success"): 2, ("events", "failed"): 1}
     summaries = Counter[str]()
     seconds = Counter[str]()
@@ -518,8 +520,8 @@ def test_figures_are_the_sums_of_the_run_records(control: Control) -> None:
     assert came == out + rejected + duplicate
 
 
-def test_figures_are_named_as_prometheus_advises(control: Control) -> None:
-    """One prefix, a unit and `_total` where there is one, a help text each, few labels."""
+def test_metrics_are_named_by_prometheus_rules(control: Control) -> None:
+    """Metrics have one prefix, a unit, `_total` for counters, a help text and few labels."""
     for family in figures(control):
         assert family.name.startswith("mixpanel_etl_")
         assert family.documentation
@@ -530,7 +532,9 @@ def test_figures_are_named_as_prometheus_advises(control: Control) -> None:
 
 
 def test_requests_and_their_budget(control: Control) -> None:
-    """Of the last hour, by the projects of flows; what else was looked into is no label."""
+    """Requests of the last hour are counted by the projects of flows; explored projects are no
+    label.
+    """
     state = control.state
     assert samples(control, "requests_last_hour") == {}
     source = keep_source(state, keep_connection(state, "https://h"), "7")
@@ -552,8 +556,8 @@ def test_requests_and_their_budget(control: Control) -> None:
 
 
 def test_how_far_a_flow_is_behind(control: Control) -> None:
-    """From the end of its last window, or from its making; not one that is off or has ended, nor a
-    flow that nobody declares.
+    """The lag counts from the end of the last window, or from the creation; disabled, finished and
+    undeclared flows have none.
     """
     assert samples(control, "flow_lag_seconds") == {}
     body = {"name": "events", "scheduleParams": {"frequency": "minute"}}
@@ -581,7 +585,7 @@ def test_how_far_a_flow_is_behind(control: Control) -> None:
 
 
 def test_a_flow_that_was_deleted_is_no_label(control: Control) -> None:
-    """Its id would be one forever."""
+    """A deleted flow of a client is not a label of any metric."""
     id_ = "6f1fbe2c-4bd9-4d4c-9a5e-3a1b8f3f0b60"
     flow = new("flows", {"name": "mine"}, NOW, id_=id_)
     catalog = control.state.catalog
@@ -598,7 +602,7 @@ def test_a_flow_that_was_deleted_is_no_label(control: Control) -> None:
 
 
 def test_no_answer_has_a_secret(control: Control) -> None:
-    """P7: neither the account's name nor its password, in any of them."""
+    """P7: no response holds the account's name or password."""
     batch = f"{EXPORT}/batches/{control.batch}"
     addresses = ["/metrics", "/readyz", f"{SERVICE}/runs", "/openapi.json"]
     addresses += [f"{batch}/{rest}" for rest in ("files", "failed", "meta")]

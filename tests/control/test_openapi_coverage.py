@@ -24,7 +24,7 @@ BASES = {
 WHOLE = ("flow-service", "data-prep")  # of which every operation is in the document
 
 
-def told(heading: str) -> dict[str, str]:
+def documented(heading: str) -> dict[str, str]:
     """The operations in the table under a heading, with the cell that follows."""
     (part,) = re.findall(rf"^## {heading}$(.*?)(?=^## |\Z)", DOCUMENT, re.M | re.S)
     rows: list[tuple[str, str]] = re.findall(r"^\| `([A-Z]+ \S+)` \| (.*?) \|", part, re.M)
@@ -50,7 +50,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 def test_what_is_said_of_a_service(service: str, ours: set[str]) -> None:
     """What the table calls answered is a route, and what is a route is called answered."""
     heading, base = BASES[service]
-    rows, official = told(heading), OFFICIAL[service]
+    rows, official = documented(heading), OFFICIAL[service]
     assert set(rows) <= set(official)
     if service in WHOLE:
         assert list(rows) == official
@@ -68,4 +68,4 @@ def test_what_is_ours_alone(ours: set[str]) -> None:
         for service, (_, base) in BASES.items()
         for operation in OFFICIAL[service]
     }
-    assert {route(each) for each in told("Ours alone")} == ours - theirs
+    assert {route(each) for each in documented("Ours alone")} == ours - theirs

@@ -67,14 +67,14 @@ OURS = {"skippedRecordCount", "warningRecordCount"}  # Flow Service's own names,
 
 
 def tutorial() -> dict[str, Any]:
-    """The one run that the tutorial shows."""
+    """The run that the tutorial shows."""
     answer = json.loads((FIXTURES / "tutorial_runs_response.json").read_text())
     item: dict[str, Any] = answer["items"][0]
     return item
 
 
 def paths(value: Any, at: str = "") -> Iterator[tuple[str, type]]:
-    """Every key path of a JSON value in its order, with the type of what stands there."""
+    """Return every key path of a JSON value in its order, with the type of the value there."""
     if isinstance(value, dict):
         for key, item in value.items():
             yield from paths(item, f"{at}.{key}")
@@ -265,15 +265,15 @@ def test_the_activity_that_failed_has_the_error(
         tally=Tally(lines=5, rows=5, bytes_read=70),
     )
     item = payload(broken)
-    told = [{"code": code, "message": "It broke."}]
+    errors = [{"code": code, "message": "It broke."}]
     assert item["metrics"]["statusSummary"] == {
         "status": "failed",
-        "errors": told,
+        "errors": errors,
         "activityRefs": [culprit],
     }
     assert [part["statusSummary"]["status"] for part in item["activities"]] == statuses
     for part in item["activities"]:
-        expected = told if part["id"] == culprit else None
+        expected = errors if part["id"] == culprit else None
         assert part["statusSummary"].get("errors") == expected
     assert item["metrics"]["sizeSummary"]["inputBytes"] == 70
 
@@ -324,7 +324,7 @@ def test_without_diagnostics_no_file_is_named() -> None:
 
 
 def test_a_running_run_is_in_progress_and_its_end_unknown() -> None:
-    """What has not happened yet is absent or -1, and nothing is an error."""
+    """Numbers of a running run that are unknown are absent or -1, and it has no error."""
     item = payload(STARTED)
     copy, promotion = activities(item)
     assert item["metrics"]["statusSummary"] == {"status": "inProgress"}

@@ -1,4 +1,4 @@
-"""Secrets in the catalog: encrypted with one key, which is made once and whole."""
+"""Secrets in the catalog: encrypted with one key, which is created once and complete."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_an_encrypted_document(tmp_path: Path) -> None:
-    """P7: only the key of the home decrypts it, and none of its texts stand in the bytes."""
+    """P7: only the home's key decrypts a document, and its bytes hold none of its texts."""
     encrypted = secret_store_of(tmp_path).encrypt({"password": "hunter2"})
     assert b"hunter2" not in encrypted
     assert secret_store_of(tmp_path).decrypt(encrypted) == {"password": "hunter2"}
@@ -29,7 +29,7 @@ def test_an_encrypted_document(tmp_path: Path) -> None:
 
 
 def test_the_key_of_a_home(tmp_path: Path) -> None:
-    """It stands in a file that only its owner can read; a key that is passed needs no file."""
+    """The key's file is readable by its owner only; a key that is passed needs no file."""
     key = Secret(Fernet.generate_key().decode())
     encrypted = secret_store_of(tmp_path / "given", key).encrypt(1)
     assert not (tmp_path / "given").exists()
@@ -41,14 +41,14 @@ def test_the_key_of_a_home(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "hunter2", "hunter2" * 9])
 def test_a_malformed_key(text: str) -> None:
-    """P7: the error does not repeat it."""
+    """P7: the error for a malformed key does not repeat the key."""
     with pytest.raises(InputError, match="32 bytes") as error:
         SecretStore(Secret(text))
     assert "hunter2" not in str(error.value)
 
 
 def test_a_key_that_is_lost(tmp_path: Path) -> None:
-    """Decrypting makes no new key; encrypting does, and every later store decrypts with it."""
+    """Decrypting creates no key; encrypting does, and later stores decrypt with it."""
     store, path = secret_store_of(tmp_path), tmp_path / NAME
     encrypted = store.encrypt(1)
     key = path.read_text()

@@ -1,4 +1,4 @@
-"""A rule that found nothing in a whole run is told of, where another name may have been meant."""
+"""A rule whose property no event of a run had is reported if one of a similar name came."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def rules(*sources: str) -> Rules:
 
 
 def said(sources: list[str], seen: set[str], events: int = 60_600) -> list[str]:
-    """What is said of rules with these sources, in a run that saw these names."""
+    """Return the sentences on rules with these sources, in a run with these names."""
     names = Names()
     names.note(seen)
     return unfound(rules(*sources).compile()[1].rules, names, events)
@@ -55,7 +55,7 @@ def said(sources: list[str], seen: set[str], events: int = 60_600) -> list[str]:
     ],
 )
 def test_a_near_name_is_named(source: str, seen: str, near: str) -> None:
-    """The rule by its number and its source, the events, and what there is instead."""
+    """The sentence has the rule's number and source, the number of events, and the similar name."""
     expected = f"Rule 2 ({source}) found nothing in 60,600 events; there is {near}."
     assert said(["data.other", source], {"time", "other", seen}) == [expected]
 
@@ -86,7 +86,7 @@ def test_of_no_events_nothing_is_said() -> None:
 
 
 def test_a_run_says_it_and_its_record_has_it(sandbox: Sandbox, tmp_path: Path) -> None:
-    """Among a run's remarks, on its line and in what the catalog keeps of it."""
+    """The sentence is in a run's remarks, on its line and in its record."""
     name, document = RULES.mapping
     mappings = json.loads(json.dumps(document["mappings"]))
     for mapping in mappings:
@@ -113,7 +113,7 @@ def test_a_run_says_it_and_its_record_has_it(sandbox: Sandbox, tmp_path: Path) -
 
 
 def test_the_mapping_that_is_shipped_is_silent(sandbox: Sandbox, tmp_path: Path) -> None:
-    """What the sandbox sends and the rules of the tutorial fit together."""
+    """The shipped mapping set has no such rule for the sandbox's events."""
     flow, told = flow_of(sandbox.url, tmp_path / "table"), list[RunUpdate]()
     dataset = Dataset(tmp_path / "table", table_schema(RULES), flow.source)
     with Catalog(tmp_path / "home") as catalog:

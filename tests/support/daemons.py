@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -140,9 +141,7 @@ class Trial:
             return list(catalog.history(flow, limit=1000))
 
     def _position(self, name: str, what: str) -> int:
-        if not any(self.table(name).glob("_delta_log/*.json")):
-            return 0
-        return DeltaTable(self.table(name)).transaction_version(f"{name}/{what}") or 0
+        return position(self.table(name), f"{name}/{what}")
 
 
 def trial(folder: Path, sandbox: Sandbox, speed: float, first: int = START, **more: Any) -> Trial:
@@ -150,6 +149,17 @@ def trial(folder: Path, sandbox: Sandbox, speed: float, first: int = START, **mo
     clock = clock_of(speed, first)
     sandbox.project.now = clock.now
     return Trial(folder, sandbox, clock, **more)
+
+
+def position(table: Path, app: str) -> int:
+    """The position of a flow in its table; 0 before the first. Reads the log once a commit."""
+    newest = max(table.glob("_delta_log/*.json"), default=None)
+    return _position(table, app, newest.name, newest.stat().st_mtime_ns) if newest else 0
+
+
+@cache
+def _position(table: Path, app: str, _newest: str, _written: int) -> int:
+    return DeltaTable(table).transaction_version(app) or 0
 
 
 def alive_below(process: subprocess.Popen[bytes]) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a window's span keeps: read from texts and numbers, Arrow and lists alike."""
+"""The arrival filter: which records are within a window's span, from Arrow arrays and lists."""
 
 import json
 from datetime import date
@@ -33,7 +33,7 @@ CASES = [
 
 
 def mapped(values: list[Any]) -> Batch:
-    """A batch as it comes from the mapping, its rows told apart by their lines."""
+    """Return a batch as the mapping stage leaves it, with a distinct line for each row."""
     keys: list[Any] = [["e"] * len(values) for _ in range(5)]
     keys[PROCESSED] = values
     lines = [str(row).encode() for row in range(len(values))]
@@ -55,7 +55,7 @@ def test_what_is_kept(window: Window) -> None:
 
 @pytest.mark.parametrize(("window", "kept"), [(ARRIVAL, [1]), (BEFORE, [0, 3])])
 def test_columns_of_arrow(window: Window, kept: list[int]) -> None:
-    """What the short way reads is cut alike."""
+    """Arrow arrays of processing times are filtered like lists."""
     batch = mapped(pa.array([999, 1_000, 2_000, None]))
     batch.columns = [pa.array([0, 1, 2, 3])]
     assert filter_by_arrival(batch, window) == 4 - len(kept)
@@ -63,7 +63,7 @@ def test_columns_of_arrow(window: Window, kept: list[int]) -> None:
 
 
 def test_whole_days_keep_everything() -> None:
-    """A window without a span looks at nothing."""
+    """A window without a span drops no record."""
     batch = mapped([case[0] for case in CASES])
     assert filter_by_arrival(batch, Window(DAY, DAY)) == 0
     assert len(batch.lines) == len(CASES)
@@ -71,7 +71,7 @@ def test_whole_days_keep_everything() -> None:
 
 @pytest.mark.parametrize("window", [ARRIVAL, BEFORE, Window(DAY, DAY)])
 def test_a_window_as_json(window: Window) -> None:
-    """It can be sent to another machine, and be read from older notes."""
+    """A window survives a round trip through JSON, and is read from an older form of it."""
     assert Window.from_json(json.loads(json.dumps(window.as_json()))) == window
     older = {"from_date": "2024-01-01", "to_date": "2024-01-01", "arrival": None}
     assert Window.from_json(older) == Window(DAY, DAY)

@@ -1,4 +1,4 @@
-"""The columns stage: casts, what is kept of a failed one, and `event_date`."""
+"""The columns stage: casts, sources of failed casts, and `event_date`."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def build(
     keep: bool = True,
     days: tuple[date, date] = (FIRST, LAST),
 ) -> tuple[Batch, Restored]:
-    """A batch of one column `a`, built, and the calls of restore."""
+    """Build a batch of one column `a`; return the batch and the calls of restore."""
     schema = Schema.parse("test", {"type": "object", "properties": {"a": node}})
     count, restored = len(values), Restored()
     batch = Batch(
@@ -69,7 +69,7 @@ def build(
 
 
 def column(batch: Batch, name: str = "a") -> list[Any]:
-    """The values of a column of the table, dates and times as the integers that they are."""
+    """Return the values of a column of the table, dates and times as integers."""
     assert batch.table is not None
     array = batch.table.column(name)
     if pa.types.is_temporal(array.type):
@@ -205,7 +205,7 @@ def day(*parts: int) -> int:
     ],
 )
 def test_a_value_is_cast_as_adobe_converts_it(kind: str, value: object, expected: object) -> None:
-    """The conversion table, Data Prep's words and patterns; anything else fails."""
+    """Values are cast by Adobe's conversion table and Data Prep's patterns; others fail."""
     result = CASTS[kind](value)
     assert (type(result), result) == (type(expected), expected)
     batch, restored = build(NODES[kind], [value])
@@ -253,7 +253,7 @@ COLUMNS: st.SearchStrategy[list[Any]] = st.sampled_from(KINDS).flatmap(
 
 
 def as_read(field: Field, value: Any) -> Any:
-    """What `cast` gives, as the table gives it back: inside others, a date is a date."""
+    """Return the result of `cast` as the table returns it: nested dates are dates."""
     if field.type == "object":
         return {f.name: as_read(f, (value or {}).get(f.name)) for f in field.fields}
     if field.type == "map" and value is not None:
@@ -265,7 +265,7 @@ def as_read(field: Field, value: Any) -> Any:
 @settings(deadline=None, max_examples=150)
 @given(values=COLUMNS)
 def test_the_fast_paths_are_the_casts(kind: str, values: list[Any]) -> None:
-    """A column holds what the cast of each value gives, whichever way Arrow could build it."""
+    """A column holds the cast of each value, also where Arrow builds the column alone."""
     field = Schema.parse("test", {"properties": {"a": NODES[kind]}}).root.fields[0]
     lost: list[list[int]] = [[] for _ in values]
     expected = [cast(field, *pair) for pair in zip(values, lost, strict=True)]
@@ -278,7 +278,9 @@ def test_the_fast_paths_are_the_casts(kind: str, values: list[Any]) -> None:
 
 
 def test_a_part_of_an_object_fails_alone() -> None:
-    """A failed cast nulls its own attribute; a member without a field is kept, but no warning."""
+    """A failed cast nulls its own attribute; a member without a field is restored without a
+    warning.
+    """
     value = {"i": "x", "o": {"s": "kept", "more": 1}}
     batch, restored = build(NODES["object"], [value, {"i": 1, "gone": None}, None, "no object"])
     assert column(batch) == [
@@ -301,14 +303,16 @@ def test_elements_of_an_array_keep_their_place() -> None:
 
 
 def test_entries_of_a_map_keep_their_names() -> None:
-    """A value that could not be cast is a null entry; a name that is no text is none."""
+    """A failed cast is a null entry of its map; an entry whose name is no text is dropped."""
     batch, restored = build(NODES["map"], [{"a": "2024-01-01", "b": "x", "\ud800": "2024-01-01"}])
     assert column(batch) == [[("a", date(2024, 1, 1)), ("b", None)]]
     assert (batch.uncast, restored) == ({0}, [(0, 0)])
 
 
 def test_the_default_table() -> None:
-    """The tutorial's struct, then `unmapped`, then `event_date`; what no rule fills is null."""
+    """The default table has the tutorial's struct, `unmapped` and `event_date`; columns without a
+    rule are null.
+    """
     schema = Schema.parse("mixpanel-events", json.loads(SHIPPED.read_bytes()))
     paths = [("_extconndev", "event_name"), ("_extconndev", "time")]
     columns = Columns(schema, paths, Restored(), days=(FIRST, LAST), keep_unmapped=True)
@@ -332,20 +336,20 @@ def test_the_default_table() -> None:
 
 
 def test_a_destination_outside_the_schema_is_a_mistake() -> None:
-    """A column that goes nowhere would lose its values in silence."""
+    """A destination that the schema lacks is an error, as its values would be lost."""
     schema = Schema.parse("test", {"properties": {"a": NODES["string"]}})
     with pytest.raises(ValueError, match="no field"):
         Columns(schema, [("b",)], Restored(), days=(FIRST, LAST), keep_unmapped=True)
 
 
 def test_a_failed_cast_is_in_unmapped() -> None:
-    """P3: what restore puts back into the rest is in the table."""
+    """P3: the source of a failed cast is in `unmapped`."""
     batch, _ = build(NODES["long"], [1, "x"])
     assert column(batch, "unmapped") == [None, '{"restored":0}']
 
 
 def test_unmapped_can_be_dropped() -> None:
-    """Without `unmapped` the column is null, and nothing is put back for it; warnings count."""
+    """Without `unmapped` the column is null, nothing is restored, and warnings count."""
     batch, restored = build(NODES["long"], [1, "x"], rest=[{"p": 1}, {}], keep=False)
     assert column(batch, "unmapped") == [None, None]
     assert (restored, batch.uncast) == ([], {1})
@@ -364,7 +368,7 @@ def test_unmapped_reads_back_as_the_rest(rest: list[Json]) -> None:
 
 
 def test_unmapped_survives_absurd_nesting() -> None:
-    """P3: beyond what any JSON writer here can nest, the whole line is kept."""
+    """P3: of a record nested too deeply for any JSON writer, `unmapped` has the whole line."""
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -391,7 +395,7 @@ def test_unmapped_survives_absurd_nesting() -> None:
     ],
 )
 def test_event_date_is_the_utc_day_of_time(times: list[Any], days: list[int], clamped: int) -> None:
-    """Seconds, ms, texts of either, or dates; held within the days asked for, and counted."""
+    """Seconds, ms, texts and dates give their UTC day, clamped to the window and counted."""
     batch, _ = build(NODES["string"], [None] * len(times), times=times)
     assert column(batch, "event_date") == [day(2024, 1, d) for d in days]
     assert len(batch.clamped) == clamped
@@ -414,7 +418,7 @@ WORDS: st.SearchStrategy[Any] = st.sampled_from(
 def test_event_date_of_a_batch_is_that_of_each_row(
     times: list[Any], days: tuple[date, date]
 ) -> None:
-    """How the times beside it are written changes no row's day: it is that of `utc_day`."""
+    """The day of a row is that of `utc_day`, whatever the form of the other times."""
     whole, _ = build(NODES["string"], [None] * len(times), times=times, days=days)
     first, last = ((each - EPOCH).days for each in days)
     alone = [utc_day(time) for time in times]

@@ -1,4 +1,4 @@
-"""What explore infers from a few events, and what its command answers."""
+"""Inference of a schema from a few events, and the output of `explore`."""
 
 import json
 from collections.abc import Iterator
@@ -38,12 +38,12 @@ Json = Any
     ],
 )  # fmt: skip
 def test_the_schema_of_values(values: list[Json], schema: Json) -> None:
-    """Each kind of value has its type; kinds that do not go together make a string."""
+    """Each kind of value has its type; values of several kinds are a string."""
     assert infer(values) == schema
 
 
 def test_the_tutorials_words() -> None:
-    """The answer has the tutorial's three keys, and its bounds for integers."""
+    """The response has the tutorial's three keys, and its bounds for integers."""
     record = {"event": "Items sold", "properties": {"time": 1652423938, "item_id": "29066"}}
     answer = response([record])
     assert list(answer) == ["format", "schema", "data"]
@@ -61,14 +61,14 @@ SCALARS = st.one_of(
 
 
 def alike(kind: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
-    """Records whose properties each have values of one kind."""
+    """Records whose properties have values of one kind each."""
     return st.lists(st.dictionaries(st.sampled_from("abc"), kind, max_size=3), min_size=1)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.one_of(*(alike(kind) for kind in (st.integers(-BOUND, BOUND), st.text(), st.booleans()))))
 def test_the_schema_fits(records: list[Json]) -> None:
-    """What was inferred from records of clear types is a schema that all of them fulfil."""
+    """The schema of records with clear types accepts all of them."""
     schema = infer(records)
     Draft202012Validator.check_schema(schema)
     assert all(Draft202012Validator(schema).is_valid(record) for record in records)
@@ -88,7 +88,7 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 def test_a_few_events(run: Run, sandbox: Sandbox) -> None:
-    """The command asks once, for no more than it shows, and shows the events as they came."""
+    """The command sends one request for as many events as it shows, and shows them unchanged."""
     said = run("explore", "--from-date", "2024-01-01", "--limit", "3")
     assert said.status == 0
     first = [json.loads(line) for line in b"".join(first_lines()).splitlines()[:3]]
@@ -103,7 +103,7 @@ def first_lines() -> Iterator[bytes]:
 
 
 def test_yesterday_by_default(run: Run, sandbox: Sandbox) -> None:
-    """Without a day it is the last one that is complete."""
+    """Without a day, the last complete day is sampled."""
     from datetime import UTC, datetime, timedelta
 
     days = [datetime.now(UTC).date() - timedelta(days=1)]
@@ -113,7 +113,7 @@ def test_yesterday_by_default(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_no_events(run: Run, sandbox: Sandbox) -> None:
-    """A day without events is said to be one."""
+    """A day without events is reported as one."""
     sandbox.faults({"fault": "answer", "status": 200, "body": ""})
     said = run("explore", "--from-date", "2024-01-01")
     assert (said.status, json.loads(said.out)["data"]) == (0, [])
@@ -121,7 +121,7 @@ def test_no_events(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_every_text_can_be_shown(run: Run, sandbox: Sandbox) -> None:
-    """Letters of every script appear as they are, half a surrogate pair as JSON's escape."""
+    """Letters of every script are printed unchanged, half a surrogate pair as JSON's escape."""
     line = '{"event":"検索","properties":{"time":1704067200,"half":"\\ud83d"}}'
     sandbox.faults({"fault": "insert", "lines": 0, "text": line})
     said = run("explore", "--from-date", "2024-01-01", "--limit", "2")
@@ -130,7 +130,7 @@ def test_every_text_can_be_shown(run: Run, sandbox: Sandbox) -> None:
 
 
 def test_refused(run: Run, sandbox: Sandbox) -> None:
-    """An error of Mixpanel's is a sentence and nothing on stdout."""
+    """An error of Mixpanel's is a sentence on stderr, and stdout is empty."""
     sandbox.faults({"fault": "answer", "status": 403})
     said = run("explore", "--from-date", "2024-01-01")
     assert (said.status, said.out) == (1, "")

@@ -1,4 +1,4 @@
-"""Regular expressions of a schema: their meaning, what is refused, and that no text stalls them."""
+"""Regular expressions of a schema: their meaning, their refusal, and linear time for any text."""
 
 import json
 from typing import Any
@@ -20,7 +20,7 @@ LONG = "a" * 100_000 + "!"
 
 
 def named(**limits: Any) -> Json:
-    """A schema with one column, a string with these limits."""
+    """A schema with one string column that has these keywords."""
     return {"type": "object", "properties": {"a": {"type": "string", **limits}}}
 
 
@@ -90,7 +90,7 @@ def test_a_pattern_means_what_json_schema_means(
 def test_a_pattern_that_cannot_run_in_linear_time_is_refused(
     pattern: str, why: str, place: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The sentence says which, where and what to do; RE2's own log stays silent."""
+    """The error has the pattern, its place and what to do; RE2 logs nothing."""
     value: Any = pattern if place == "pattern" else {pattern: True}
     with pytest.raises(InputError) as error:
         Schema.parse("test", {**named(), "not": {"maxProperties": 0, place: value}})
@@ -103,7 +103,7 @@ def test_a_pattern_that_cannot_run_in_linear_time_is_refused(
 
 
 def test_too_many_patterns_are_refused() -> None:
-    """Each takes memory of its own, so a schema has a bounded number of different ones."""
+    """A schema has a bounded number of different patterns, since each takes memory."""
     names = {f"^a{n}$": True for n in range(600)}
     with pytest.raises(InputError, match="different regexes"):
         Schema.parse("test", {**named(), "patternProperties": names})
@@ -135,7 +135,7 @@ def test_no_event_stalls_the_preview() -> None:
 
 
 def test_a_text_too_long_for_a_large_pattern_is_rejected() -> None:
-    """A text's length times a program's is bounded, and the message says that it is that."""
+    """The product of a text's and a program's length is bounded, and the message says so."""
     batch = checked(named(pattern="(a|b)*a(a|b){400}c"), {"a": "ab" * 200_000})
     assert "is too long to be matched with" in batch.rejects[0].message
 
@@ -153,7 +153,7 @@ PLACES: list[Json] = [
 
 @pytest.mark.parametrize("schema", PLACES)
 def test_no_name_of_a_property_stalls_the_referee(schema: Json) -> None:
-    """Wherever a pattern is held against a name, it is RE2 that does it."""
+    """Property names are matched by RE2, too."""
     judge = jsonschema_validator.validator(schema)
     assert judge.is_valid({"abc": 1})
     assert not list(judge.iter_errors({}))
@@ -178,7 +178,7 @@ def test_a_text_is_a_regex_or_none_in_linear_time(text: str, good: bool) -> None
 
 
 def test_a_format_is_held_against_texts_of_bounded_length() -> None:
-    """Formats are checked by code of others; what is absurdly long has none of them."""
+    """The format of a text is checked up to a length; a longer text is invalid."""
     for name in jsonschema_validator.format_checker().checkers:
         judge = jsonschema_validator.validator({"format": name})
         assert not judge.is_valid("1@" * 10_000_000)

@@ -1,4 +1,4 @@
-"""The schema: what is read from a JSON Schema, and what is refused."""
+"""Schemas: how a JSON Schema is parsed, and which are refused."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def one(node: Any, **root: Any) -> Json:
 
 
 def test_the_shipped_schema_has_the_fields_of_the_tutorial() -> None:
-    """The default table: one struct of eleven fields, in their order and types."""
+    """The shipped schema is one struct of eleven fields, in their order and types."""
     schema = Schema.parse("mixpanel-events", json.loads(SHIPPED.read_bytes()))
     (tenant,) = schema.root.fields
     assert tenant.name == "_extconndev"
@@ -78,14 +78,14 @@ def test_the_shipped_schema_has_the_fields_of_the_tutorial() -> None:
     ],
 )
 def test_a_type_is_read_from_xdm_or_else_from_json_schema(node: Json, kind: str) -> None:
-    """`meta:xdmType` wins; `type`, `format` and the bounds of the XDM integers come after it."""
+    """`meta:xdmType` is the type; without it `type`, `format` and bounds are."""
     field = Schema.parse("test", one(node)).find(("a",))
     assert field is not None
     assert field.type == kind
 
 
 def test_arrays_maps_and_objects_nest() -> None:
-    """What a container holds is typed as well."""
+    """The elements of arrays, maps and objects are typed, too."""
     person = {"type": "object", "properties": {"name": {"type": "string"}}}
     document = one({"type": "object", "additionalProperties": {"type": "array", "items": person}})
     item = Field("items", "object", (Field("name", "string"),))
@@ -108,7 +108,7 @@ def test_references_and_all_of_are_merged() -> None:
 
 
 def test_find_walks_objects() -> None:
-    """A path leads to its field, or to nothing."""
+    """A path of object members leads to its field, any other path to None."""
     schema = Schema.parse("test", one({"properties": {"b": {"type": "string"}}}))
     assert schema.find(("a", "b")) == Field("b", "string")
     assert schema.find(()) is schema.root
@@ -188,7 +188,7 @@ def test_find_walks_objects() -> None:
 def test_what_cannot_be_a_column_is_refused_by_its_pointer(
     document: Any, at: str, text: str
 ) -> None:
-    """A schema that cannot be typed or checked is an input error that says where and why."""
+    """A schema that cannot be typed or checked is an InputError with place and reason."""
     with pytest.raises(InputError) as error:
         Schema.parse("test", document)
     lines = str(error.value).splitlines()
@@ -201,8 +201,8 @@ def test_the_names_of_the_tables_own_columns_are_free_further_down() -> None:
     assert Schema.parse("test", document).find(("a", "unmapped")) == Field("unmapped", "string")
 
 
-def test_every_problem_is_told_at_once() -> None:
-    """Nobody mends a schema one message at a time."""
+def test_every_problem_is_listed_at_once() -> None:
+    """The error for a schema lists all of its problems."""
     properties = {"a": {}, "b": {"type": "string", "format": "uri"}, "c": {"$ref": "#/x"}}
     with pytest.raises(InputError) as error:
         Schema.parse("test", {"type": "object", "properties": properties, "required": 3})
@@ -224,7 +224,7 @@ def test_the_same_part_may_be_used_in_two_places() -> None:
 
 
 def doubling(levels: int, key: str) -> Json:
-    """A small schema in which each part names the next one twice, under `key`."""
+    """A small schema in which each part refers to the next one twice, under `key`."""
     parts_of = {}
     for level in range(levels):
         both = [{"$ref": f"#/$defs/p{level + 1}"}] * 2
@@ -255,8 +255,8 @@ def doubling(levels: int, key: str) -> Json:
     ],
     ids=["properties", "allOf", "anyOf", "deep", "in themselves", "wide"],
 )  # fmt: skip
-def test_a_schema_that_is_too_much(document: Json) -> None:
-    """Few bytes can name so much that to read it would have no end."""
+def test_a_schema_with_too_many_references_is_refused(document: Json) -> None:
+    """A small schema that expands to very many subschemas is refused."""
     started = perf_counter()
     with pytest.raises(InputError, match="more than 10,000 subschemas, or more than 100 in one"):
         Schema.parse("test", document)
@@ -264,12 +264,12 @@ def test_a_schema_that_is_too_much(document: Json) -> None:
 
 
 def test_a_large_schema() -> None:
-    """What is named often counts as often, and may do so thousands of times."""
+    """A subschema counts once per reference, and may have thousands of them."""
     assert len(Schema.parse("test", doubling(10, "properties")).root.fields) == 1
 
 
 @pytest.mark.parametrize("ref", ["#/a/2", "#/a/x", "#/b", "#/c/d"])
 def test_follow_raises_where_there_is_nothing(ref: str) -> None:
-    """A reference into nothing is an error, whatever it meets on the way."""
+    """A reference without a target is a LookupError, whatever its path contains."""
     with pytest.raises(LookupError):
         follow({"a": [1, 2], "c": 3}, ref)

@@ -1,4 +1,4 @@
-"""The check: what it rejects, how it says so, and that jsonschema always says the same."""
+"""Validation: its rejects and their messages, and that jsonschema gives the same results."""
 
 from datetime import UTC, date, datetime
 from typing import Any
@@ -24,7 +24,14 @@ def leaves(at: Field, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     return [leaf for child in at.fields for leaf in leaves(child, (*path, child.name))]
 
 
-def built(schema: Schema, rows: list[dict[tuple[str, ...], Any]]) -> Batch:
+def columns_of(schema: Schema) -> Columns:
+    """The columns stage of a schema, with a column for each of its leaves."""
+    return Columns(schema, leaves(schema.root), lambda *_: None, days=DAYS, keep_unmapped=True)
+
+
+def built(
+    schema: Schema, rows: list[dict[tuple[str, ...], Any]], columns: Columns | None = None
+) -> Batch:
     """A batch of `rows`, each given by the raw value of each path, after the columns stage."""
     paths = leaves(schema.root)
     batch = Batch(
@@ -34,13 +41,13 @@ def built(schema: Schema, rows: list[dict[tuple[str, ...], Any]]) -> Batch:
         rest=[{} for _ in rows],
         keys=[list(range(len(rows))) for _ in range(5)],
     )
-    Columns(schema, paths, lambda *_: None, days=DAYS, keep_unmapped=True).build(batch)
+    (columns or columns_of(schema)).build(batch)
     assert not batch.uncast
     return batch
 
 
 def checked(document: Json, *rows: Json) -> Batch:
-    """A batch of `rows`, each given as its top level, after the check."""
+    """Return a batch of `rows`, each the members of its root, after the check."""
     schema = Schema.parse("test", document)
     batch = built(schema, [{(name,): value for name, value in row.items()} for row in rows])
     Checker(schema).check(batch)
@@ -59,7 +66,7 @@ def shop(**keywords: Any) -> Json:
 
 
 def test_good_rows_pass_untouched() -> None:
-    """A batch without a bad row comes out as it went in."""
+    """A batch of valid rows is not changed."""
     batch = checked(shop(), {"name": "x", "count": 1, "kind": "a"}, {})
     assert (len(batch.lines), batch.rejects) == (2, [])
 
@@ -88,13 +95,13 @@ def test_a_reject_says_what_where_and_why() -> None:
 
 
 def test_a_reject_without_a_missing_field_is_invalid() -> None:
-    """The code of a reject tells a missing field from any other violation."""
+    """A reject has the code REQUIRED for a missing field, INVALID for other violations."""
     (reject,) = checked(shop(), {"kind": "c"}).rejects
     assert reject.code == INVALID
 
 
 def test_every_list_stays_in_step() -> None:
-    """Whatever is kept for each row is dropped with its row."""
+    """A rejected row is dropped from every list of the batch."""
     batch = checked(shop(), *({"count": n} for n in (1, 0, 2, 6, 3)))
     assert batch.lines == [b"line 0", b"line 2", b"line 4"]
     assert batch.records == [{"n": 0}, {"n": 2}, {"n": 4}]
@@ -106,7 +113,7 @@ def test_every_list_stays_in_step() -> None:
 
 
 def test_what_was_noted_of_a_rejected_row_does_not_count() -> None:
-    """A reject is one thing only: neither a row that was clamped nor one with a value not cast."""
+    """A rejected row counts neither as clamped nor as a failed cast."""
     schema = Schema.parse("test", shop())
     batch = built(schema, [{("count",): n} for n in (1, 0, 2)])
     batch.uncast, batch.clamped = {0, 1}, {1, 2}
@@ -115,7 +122,7 @@ def test_what_was_noted_of_a_rejected_row_does_not_count() -> None:
 
 
 def test_required_within_an_absent_object_asks_for_nothing() -> None:
-    """An object all of whose fields are null is absent: its own `required` is not in force."""
+    """An object whose fields are all null is absent: its `required` does not apply."""
     inner = {"type": "object", "required": ["a"], "properties": {"a": {"type": "string"}}}
     inner["properties"]["b"] = {"type": "string"}  # type: ignore[index]  # it is a dict
     schema = Schema.parse("test", {"type": "object", "properties": {"o": inner}})
@@ -125,14 +132,14 @@ def test_required_within_an_absent_object_asks_for_nothing() -> None:
 
 
 def test_a_long_value_does_not_make_a_long_message() -> None:
-    """A message shows about 200 characters of a value, and still says what is wrong with it."""
+    """A message shows about 200 characters of a value, and the reason."""
     (reject,) = checked(shop(), {"kind": "x" * 100_000}).rejects
     assert reject.message.endswith("… is not one of ['a', 'b']")
     assert len(reject.message) < 300
 
 
 def test_a_batch_without_rows_passes() -> None:
-    """There may be nothing to check."""
+    """A batch without rows has no reject."""
     assert checked(shop(required=["name"])).rejects == []
 
 
@@ -337,7 +344,7 @@ def objects(draw: st.DrawFn, defs: Json, depth: int) -> tuple[Json, dict[str, An
 
 
 def drawn_values(draw: st.DrawFn, values: Any) -> Any:
-    """One value: nested as `values` is."""
+    """Draw one value, nested as `values` is."""
     if isinstance(values, dict):
         return {name: drawn_values(draw, inner) for name, inner in values.items()}
     return draw(values)
@@ -355,7 +362,7 @@ def flat(
 
 
 def as_json(value: Json, path: tuple[str, ...], objects_at: set[tuple[str, ...]]) -> Json | None:
-    """The record as the schema sees it: without nulls, and without objects that hold nothing."""
+    """Return the record as JSON for the schema: without nulls and without empty objects."""
     found: Json = {}
     for name, inner in value.items():
         if (*path, name) in objects_at:
@@ -394,16 +401,18 @@ def assert_agreement(document: Json, *batches: list[Json]) -> None:
     schema = Schema.parse("drawn", document)
     checker, inside = Checker(schema), object_paths(schema.root)
     judge = Draft202012Validator(document, format_checker=Draft202012Validator.FORMAT_CHECKER)
+    columns = columns_of(schema)
+    reasons = {  # a row may be in several batches
+        id(row): {
+            (e.validator, pointer(*e.absolute_path), pointer(*e.absolute_schema_path))
+            for e in judge.iter_errors(as_json(row, (), inside) or {})
+        }
+        for row in {id(row): row for rows in batches for row in rows}.values()
+    }
     for rows in batches:
-        batch = built(schema, [flat(row, (), inside) for row in rows])
-        expected = {}
-        for n, row in enumerate(rows):
-            errors = list(judge.iter_errors(as_json(row, (), inside) or {}))
-            if errors:
-                expected[b"line %d" % n] = {
-                    (e.validator, pointer(*e.absolute_path), pointer(*e.absolute_schema_path))
-                    for e in errors
-                }
+        batch = built(schema, [flat(row, (), inside) for row in rows], columns)
+        expected = {b"line %d" % n: reasons[id(row)] for n, row in enumerate(rows)}
+        expected = {line: found for line, found in expected.items() if found}
         checker.check(batch)
         keys = ("keyword", "pointerToViolation", "schemaLocation")
         assert {
@@ -456,7 +465,7 @@ OBJECTS: list[Json] = [
 @pytest.mark.parametrize("inner", OBJECTS)
 @pytest.mark.parametrize("around", [{}, {"required": ["o"]}, {"minProperties": 1}])
 def test_an_object_is_read_as_jsonschema_reads_it(inner: Json, around: Json) -> None:
-    """At the root, in a field, beside another and in an array: objects keep or break their own."""
+    """Objects are judged as by jsonschema, at the root, in fields and in arrays."""
     inner = {"type": "object", **inner}
     members_of: list[Json] = [
         {},
@@ -476,7 +485,7 @@ def test_an_object_is_read_as_jsonschema_reads_it(inner: Json, around: Json) -> 
 
 
 def test_times_of_the_property_test_are_what_they_say() -> None:
-    """The pools above are written as the schema sees them."""
+    """The pools of times above are in the form that the schema is applied to."""
     for text in TIMES:
         moment = datetime.fromisoformat(text).astimezone(UTC)
         assert moment.isoformat().startswith(text[:19])

@@ -1,7 +1,4 @@
-"""The FastAPI application: all routers, the middleware and the error handlers.
-
-auth.py has the token check, which is in front of it.
-"""
+"""The FastAPI application, behind the token check: routers, middleware and error handlers."""
 
 from functools import cache, partial
 from typing import Any
@@ -64,7 +61,7 @@ def app_of(state: AppState) -> FastAPI:
         redirect_slashes=False, docs_url=None, redoc_url=None, openapi_url=None,
         dependencies=[Depends(check_parameters)],
         exception_handlers={
-            Problem: _on_problem, EtlError: _on_error,
+            Problem: _on_error, EtlError: _on_error,
             RequestValidationError: _on_invalid_request, HTTPException: _on_no_route,
         },
     )  # fmt: skip
@@ -83,12 +80,8 @@ def app_of(state: AppState) -> FastAPI:
     return app
 
 
-async def _on_problem(_: Request, problem: Problem) -> JSONResponse:
-    return respond(problem)
-
-
-async def _on_error(_: Request, error: EtlError) -> JSONResponse:
-    return respond(problem_of(error))
+async def _on_error(_: Request, error: Problem | EtlError) -> JSONResponse:
+    return respond(error if isinstance(error, Problem) else problem_of(error))
 
 
 async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -101,7 +94,6 @@ async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSON
 
 
 async def _on_no_route(request: Request, error: HTTPException) -> JSONResponse:
-    """Answer 404 for an unknown path, 405 for an unknown method."""
     title = "Resource not found" if error.status_code == 404 else "Invalid request"
     problem = Problem(f"1400-{error.status_code}", title, f"{error.detail}.")
     headers = dict(error.headers or {})
@@ -114,13 +106,12 @@ def _methods(request: Request) -> str:
     """Return all methods of a path; Starlette's own header names those of one route alone."""
     path, paths = request.scope["path"], request.app.openapi()["paths"]
     segments = path.split("/")
-    templates = (template for template in paths if _is_of(template.split("/"), segments))
+    templates = (template for template in paths if _matches(template.split("/"), segments))
     calls = [method.upper() for method in paths.get(path) or paths.get(next(templates, ""), {})]
     return ", ".join([*calls, *(["HEAD"] if "GET" in calls else [])])
 
 
-def _is_of(template: list[str], segments: list[str]) -> bool:
-    """Return whether a path is one of a template, whose segments in braces may be anything."""
+def _matches(template: list[str], segments: list[str]) -> bool:
     return len(template) == len(segments) and all(
         (each[:1] == "{" and bool(segment)) or each == segment
         for each, segment in zip(template, segments, strict=True)

@@ -1,4 +1,4 @@
-"""What all routes share: the catalog, the secret store, the clock, the configuration."""
+"""The state that all routes share: catalog, secret store, clock, configuration."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +15,17 @@ from engine.control.secrets import SecretStore
 
 @dataclass(frozen=True, slots=True)
 class AppState:
-    """What a route works with.
+    """The state that all routes share.
 
     home          the folder of the catalog
     secret_store  encrypts the secrets of resources
     datasets      the folder of the tables of clients
     now           the clock, in ms since the epoch
     changed       called after a change of flows, so that the daemon follows at once
-    unready       returns what the daemon cannot do now, a sentence each
+    unready       returns the problems of the daemon, a sentence each
     files         configuration files of the daemon: their flows run even after they are deleted
     hosts         hosts that connections of clients may use, besides Mixpanel's own
-    making        held from the checks of a new resource until it is stored
+    making        a lock from the checks of a new resource until it is stored
     """
 
     home: Path

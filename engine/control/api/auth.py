@@ -1,4 +1,4 @@
-"""The token check and the Host check of every request. Pure ASGI; knows no route."""
+"""The token check and the Host check of every request, in pure ASGI."""
 
 import hmac
 import secrets
@@ -65,7 +65,7 @@ class AuthMiddleware:
         await self.app(scope, receive, send)
 
     def _problem(self, headers: Headers) -> Problem | None:
-        """Return why a caller is refused; None for one that is not."""
+        """Return why a request is refused, or None."""
         if not headers.get("host"):
             detail = (
                 "The Host header is missing or empty. Send the address that the daemon is called "

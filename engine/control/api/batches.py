@@ -5,7 +5,7 @@ A name in a request is compared with the names in a folder, and never becomes pa
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
@@ -22,10 +22,11 @@ from engine.errors import NotFound, disk_error
 from engine.model.window import Window
 
 Json = dict[str, Any]
+Show = Callable[[Path, os.stat_result], Json]  # a file as a member of a page
 
 router = APIRouter(tags=["batches"])
 
-MOST = 100  # files in one answer
+MOST = 100  # files in one response
 ALIASES = {"row_errors_sample.json": REJECT_SAMPLES}  # as the specification spells it
 
 Start = Annotated[int, Query(ge=0, description="Number of files to skip.")]
@@ -48,7 +49,8 @@ def batch_meta(
     files |= {each.name: each for each in lists[""] if each.name == REJECT_SAMPLES}
     wanted = (path or "").strip("/")
     if wanted in lists:
-        return _page(request, f"{wanted}/".lstrip("/"), lists[wanted], start, limit)
+        prefix = f"{wanted}/".lstrip("/")
+        return _page(request, lists[wanted], start, limit, _show_by(request, prefix))
     return _file(batch, wanted, files.get(ALIASES.get(wanted, wanted)))
 
 
@@ -62,7 +64,7 @@ def batch_failed(
     files = _listed(root, f"{layout.batch(known)}/{REJECTS}")
     if path:
         return _file(batch, path, {each.name: each for each in files}.get(path))
-    return _page(request, "", files, start, limit)
+    return _page(request, files, start, limit, _show_by(request))
 
 
 @router.get("/batches/{batch}/files")
@@ -71,23 +73,19 @@ def batch_files(
 ) -> Json:
     """List the files of the table that a batch wrote, without those that were replaced."""
     files = _table_files(state, batch)
-    data = []
-    for file in files[start : start + limit]:
-        status = _status(file)
-        if status is None:
-            continue
+
+    def show(file: Path, status: os.stat_result) -> Json:
         made = str(int(status.st_mtime * 1000))
-        data.append(
-            {
-                "dataSetFileId": file.stem,
-                "created": made,
-                "updated": made,
-                "size": str(status.st_size),
-                "isValid": True,
-                "_links": {"self": {"href": str(request.url_for("table_file", file=file.stem))}},
-            }
-        )
-    return _answer(request, data, len(files), start, limit)
+        return {
+            "dataSetFileId": file.stem,
+            "created": made,
+            "updated": made,
+            "size": str(status.st_size),
+            "isValid": True,
+            "_links": {"self": {"href": str(request.url_for("table_file", file=file.stem))}},
+        }
+
+    return _page(request, files, start, limit, show)
 
 
 @router.get("/files/{file}", response_model=None)
@@ -102,7 +100,7 @@ def table_file(
         raise NotFound("files", file)
     if path:
         return _file(file, path, {each.name: each for each in files}.get(path))
-    return _page(request, "", files, start, limit)
+    return _page(request, files, start, limit, _show_by(request))
 
 
 def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterator[str]:
@@ -117,7 +115,7 @@ def addressed(request: Request, runs: Iterable[tuple[str, str, str]]) -> Iterato
         yield item.replace(f'":{folder}/', f'":"{batches}/{batch}/meta?path=')
 
 
-# Where things are --------------------------------------------------------------------------
+# Tables and folders -------------------------------------------------------------------------
 
 
 def _run(state: AppState, batch: str) -> tuple[Path, str, Window]:
@@ -148,17 +146,15 @@ def _listed(root: Path, below: str) -> list[Path]:
 
 
 def _table_files(state: AppState, batch: str) -> list[Path]:
-    """List the files that a batch wrote, in the partitions of its window alone."""
     root, known, window = _run(state, batch)
     days = (_listed(root, layout.day_folder(day)) for day in window.days)
     return [file for files in days for file in files if file.name.startswith(f"{known}-")]
 
 
-# Answers -----------------------------------------------------------------------------------
+# Responses ----------------------------------------------------------------------------------
 
 
 def _file(owner: str, path: str, file: Path | None) -> FileResponse:
-    """Return a file that was listed; NotFound for None and for other than files."""
     status = _status(file) if file else None
     if file is None or status is None or not S_ISREG(status.st_mode):
         raise NotFound("files", f"{owner}/{path}")
@@ -173,25 +169,21 @@ def _status(file: Path) -> os.stat_result | None:
     return None
 
 
-def _page(request: Request, prefix: str, files: Iterable[Path], start: int, limit: int) -> Json:
-    """Return a page of files: name, length (as text) and URL of each."""
-    files = list(files)
-    data = []
-    for file in files[start : start + limit]:
-        status = _status(file)
-        if status is None:
-            continue
-        address = request.url.replace(query=f"path={prefix}{quote(file.name)}")
+def _show_by(request: Request, prefix: str = "") -> Show:
+    def show(file: Path, status: os.stat_result) -> Json:
+        address = str(request.url.replace(query=f"path={prefix}{quote(file.name)}"))
         length = str(status.st_size)
-        data.append(
-            {"name": file.name, "length": length, "_links": {"self": {"href": str(address)}}}
-        )
-    return _answer(request, data, len(files), start, limit)
+        return {"name": file.name, "length": length, "_links": {"self": {"href": address}}}
+
+    return show
 
 
-def _answer(request: Request, data: list[Json], total: int, start: int, limit: int) -> Json:
+def _page(request: Request, files: list[Path], start: int, limit: int, show: Show) -> Json:
+    """Return a page of files, without those that were deleted since they were listed."""
+    page = files[start : start + limit]
+    data = [show(file, status) for file in page if (status := _status(file))]
     links: Json = {}
-    if start + limit < total:
+    if start + limit < len(files):
         following = request.url.include_query_params(start=start + limit, limit=limit)
         links = {"_links": {"next": {"href": str(following)}}}
     return {"_page": {"count": len(data), "limit": limit}, "data": data, **links}

@@ -119,7 +119,7 @@ class Connection(H11Protocol):
     # Called by asyncio ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Accept a connection; refuse it if there are too many and none of them can be closed."""
+        """Accept a connection; refuse it if there are too many and no other can be closed."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.most and not self._make_room():
             self._refuse(
@@ -137,12 +137,12 @@ class Connection(H11Protocol):
         self.update_state()
 
     def pause_writing(self) -> None:
-        """Note when the client stopped reading the response."""
+        """Store when the client stopped reading the response."""
         super().pause_writing()
         self._stuck_since = self.loop.time()
 
     def resume_writing(self) -> None:
-        """Note that the client reads again."""
+        """Clear the start of the stop: the client reads again."""
         super().resume_writing()
         self._stuck_since = None
 

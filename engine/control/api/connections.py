@@ -6,9 +6,9 @@ from fastapi import APIRouter
 
 from engine.catalog.resources import Json, Resource
 from engine.config.fields import SHOWN
-from engine.config.value_types import MASK
+from engine.config.value_types import MASK, trimmed
 from engine.control.api.app_state import AppState
-from engine.control.api.password_leaks import check_own_texts, check_texts, decrypted
+from engine.control.api.password_leaks import check_own_texts, check_texts
 from engine.control.api.problems import invalid
 from engine.control.api.resource_routes import ResourceRoutes
 from engine.control.api.serializers import item
@@ -16,8 +16,8 @@ from engine.control.to_flow import check_host
 from engine.control.validation import (
     PROVIDER,
     check_connection,
+    check_parts,
     check_source,
-    check_target,
     credentials_of,
     has_project_as_zone,
 )
@@ -37,8 +37,7 @@ def without_secrets(value: Any) -> Any:
     return [without_secrets(each) for each in value] if isinstance(value, list) else value
 
 
-def _names_secret(key: str) -> bool:
-    """Return whether a name is that of a secret: `api-key`, `apiKey`, `db_password`."""
+def _names_secret(key: str) -> bool:  # `api-key`, `apiKey`, `db_password`
     letters = "".join(each for each in key.lower() if each.isalnum())
     return any(word in letters for word in _SECRETS)
 
@@ -61,11 +60,12 @@ def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json
     params = auth.get("params") if isinstance(auth, dict) else None
     if not isinstance(auth, dict) or not isinstance(params, dict):
         return encrypt_nothing(state, body, before)
-    params = {key: _trimmed(value) for key, value in params.items()}
+    params = {k: trimmed(v) if isinstance(v, str) else v for k, v in params.items()}
     body = body | {"auth": auth | {"params": params}}
     hidden = {name: value for name, value in params.items() if name not in SHOWN}
     masked = {name for name, value in hidden.items() if value == MASK}
-    stored = decrypted(state, before) if masked else {}
+    secret_before = before.secret if before and masked else None
+    stored: Json = state.secret_store.try_decrypt(secret_before) or {}
     if before and masked & stored.keys() and _receiver(body) != _receiver(before.body):
         raise invalid(
             "1304-400",
@@ -81,20 +81,13 @@ def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json
     return body, state.secret_store.encrypt(secret) if secret else None
 
 
-def _trimmed(value: Any) -> Any:
-    """Return a value without the line ends around it, which files and shells leave."""
-    return value.strip("\r\n") if isinstance(value, str) else value
-
-
 def _receiver(body: Json) -> Json:
-    """Return the host and the user that the secrets are sent to."""
     return {"host": HOST} | credentials_of(body, {"password": MASK})
 
 
 def _check_base(state: AppState, resource: Resource) -> None:
-    check_connection(
-        resource.body, state.secret_store.decrypt(resource.secret) if resource.secret else {}
-    )
+    secret = state.secret_store.decrypt(resource.secret) if resource.secret else {}
+    check_connection(resource.body, secret)
     check_host(resource, state.hosts)
 
 
@@ -106,12 +99,8 @@ def _check_source(state: AppState, resource: Resource) -> None:
 
 
 def _check_target(state: AppState, resource: Resource) -> None:
-    check_target(resource.body)
+    check_parts("targetConnections", resource.body)
     state.resources.get("dataSets", resource.body["params"]["dataSetId"])
-
-
-def _serialize(state: AppState, resource: Resource) -> Json:
-    return item(resource)
 
 
 def _serialize_source(state: AppState, resource: Resource) -> Json:
@@ -120,14 +109,11 @@ def _serialize_source(state: AppState, resource: Resource) -> Json:
     return item(resource, providerRefId=PROVIDER, inheritedAttributes={"baseConnection": base})
 
 
-def _serialize_target(state: AppState, resource: Resource) -> Json:
-    return item(resource, providerRefId=PROVIDER)
-
-
 router = APIRouter()
 for routes in (
     ResourceRoutes(
-        "connections", ("name", "description", "auth"), _check_base, _serialize, _encrypt
+        "connections", ("name", "description", "auth"),
+        _check_base, lambda _, base: item(base), _encrypt,
     ),
     ResourceRoutes(
         "sourceConnections", ("name", "description", "data", "params"),
@@ -135,7 +121,7 @@ for routes in (
     ),
     ResourceRoutes(
         "targetConnections", ("name", "description", "data", "params"),
-        _check_target, _serialize_target, encrypt_nothing,
+        _check_target, lambda _, target: item(target, providerRefId=PROVIDER), encrypt_nothing,
     ),
 ):  # fmt: skip
     router.include_router(routes.router())

@@ -81,7 +81,7 @@ def etags_of(values: Iterable[str]) -> frozenset[str] | None:
     None for a header without an etag. Etags of this server have no comma.
     """
     members = [each.strip() for value in values for each in _members(value)]
-    etags = {_bare(each) for each in members if each}
+    etags = {cut(each.removeprefix("W/").strip().strip('"')) for each in members if each}
     if len(etags) > MOST_TAGS:
         raise invalid("1400-400", f"A header names more than {MOST_TAGS} etags.")
     etags.discard("")
@@ -100,10 +100,6 @@ def _members(value: str) -> Iterator[str]:
         else:
             yield member
             member = ""
-
-
-def _bare(member: str) -> str:
-    return cut(member.removeprefix("W/").strip().strip('"'))
 
 
 def moment_of(text: str | None) -> int | None:

@@ -13,7 +13,7 @@ from engine.control.api.app_state import AppState, State
 from engine.control.api.problems import Problem, cut, invalid
 from engine.control.to_flow import check_host, connection_of
 from engine.control.validation import MIXPANEL
-from engine.errors import EtlError, PermanentError, RateLimited, RetryableError
+from engine.errors import PermanentError, RateLimited, RetryableError
 from engine.model.flow import Connection, Flow
 from engine.model.window import DAY, Window, latest_day
 from engine.transform.infer import response
@@ -87,9 +87,7 @@ def explore(
 
 def _sample(state: AppState, connection_id: str, params: Json, limit: int) -> list[Json]:
     from engine.mixpanel.timeouts import Timeouts
-    from engine.sync.sample import (
-        sample,  # with numpy and httpx, which the daemon at rest does without
-    )
+    from engine.sync.sample import sample  # imports numpy and httpx: not in an idle daemon
 
     connection = _connection(state, connection_id, params)
     today = latest_day(state.now(), connection.zone)
@@ -103,19 +101,14 @@ def _sample(state: AppState, connection_id: str, params: Json, limit: int) -> li
     try:
         limits = Timeouts(TIMEOUT, TIMEOUT, TIMEOUT, TIMEOUT)
         return sample(flow, state.home, days, limit, state.now, limits)
-    except (RetryableError, PermanentError) as error:
-        raise _problem(error) from error
+    except RateLimited as error:
+        raise Problem("1400-429", "Too many requests", str(error)) from error
+    except RetryableError as error:
+        raise Problem("1400-503", "Service unavailable", str(error)) from error
+    except PermanentError as error:
+        raise invalid("1400-400", str(error)) from error
     finally:
         _SLOTS.release()
-
-
-def _problem(error: EtlError) -> Problem:
-    """Return the response for an error of Mixpanel."""
-    if isinstance(error, RateLimited):
-        return Problem("1400-429", "Too many requests", str(error))
-    if isinstance(error, RetryableError):
-        return Problem("1400-503", "Service unavailable", str(error))
-    return invalid("1400-400", str(error))
 
 
 def _connection(state: AppState, id_: str, source_params: Json) -> Connection:

@@ -15,8 +15,9 @@ from engine.sync import open_flow
 from engine.transform.schema import Schema
 
 
-def check_flow(state: AppState, resource: Resource, resources: Resources) -> None:
-    """Raise InvalidResource, NotFound or Problem if a flow cannot run."""
+def check_flow(state: AppState, resource: Resource, resources: Resources | None = None) -> None:
+    """Raise InvalidResource, NotFound or Problem if a flow cannot run with these resources."""
+    resources = resources or state.resources
     flow = to_flow.flow_of(resource, resources, state.secret_store, state.datasets, state.hosts)
     _refuse_shared_table(state, flow)
     assert isinstance(flow.mapping, tuple)
@@ -39,20 +40,17 @@ def check_users(state: AppState, changed: Resource) -> None:
 
 
 class _ChangedResources(Resources):
-    """The resources with one of them changed, before the change is stored."""
-
     def __init__(self, state: AppState, changed: Resource) -> None:
         super().__init__(state.catalog)
         self._changed = changed
 
     def get(self, kind: str, id_: str) -> Resource:
-        """Return the changed resource, or another one; NotFound if there is none."""
+        """Return the changed resource for its id, else the stored one; NotFound without one."""
         changed = self._changed
         return changed if (kind, id_) == (changed.kind, changed.id) else super().get(kind, id_)
 
 
 def _check_table(flow: Flow) -> None:
-    """Raise if an existing table is not this flow's, or has other windows."""
     from engine.dataset import positions
     from engine.sync import incremental  # they import Arrow, which an idle daemon spares
 

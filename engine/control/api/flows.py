@@ -18,12 +18,7 @@ _ACTIONS = {"enable": ENABLED, "disable": DISABLED}
 _FIELDS = ("name", "description", "scheduleParams", "transformations", "options")
 
 
-def _check(state: AppState, resource: Resource) -> None:
-    check_flow(state, resource, state.resources)
-
-
 def _serialize(state: AppState, resource: Resource) -> Json:
-    """Return a flow as the tutorial's examples do, with what it inherits and its last run."""
     return item(
         resource,
         inheritedAttributes=_inherited(state, resource.body),
@@ -53,11 +48,10 @@ def _inherited(state: AppState, body: Json) -> Json:
     for id_ in body["targetConnectionIds"]:
         target = state.resources.get("targetConnections", id_).body
         targets.append({"id": id_, "connectionSpec": target["connectionSpec"]})
-    direction = {"isSourceFlow": True, "isDestinationFlow": False}
     return {
         "sourceConnections": sources,
         "targetConnections": targets,
-        "properties": direction,
+        "properties": {"isSourceFlow": True, "isDestinationFlow": False},
     }
 
 
@@ -71,13 +65,12 @@ def _last_run(state: AppState, resource: Resource) -> Json:
 
 
 def _encrypt(state: AppState, body: Json, before: Resource | None) -> tuple[Json, None]:
-    """Return a body, which has no secrets; a new one has no state either: actions change it."""
     if before is None and "state" in body:
         raise invalid("1410-400", "`State` is not allowed in the create flow request.")
     return encrypt_nothing(state, body, before)
 
 
-router = ResourceRoutes("flows", _FIELDS, _check, _serialize, _encrypt).router()
+router = ResourceRoutes("flows", _FIELDS, check_flow, _serialize, _encrypt).router()
 
 
 @router.post("/{id}/action", openapi_extra=bound_to(required=False))
@@ -97,7 +90,7 @@ def action(state: State, id: str, op: str, bound: Bound) -> Json:  # noqa: A002 
             )
         after = replace(before, body=before.body | {"state": target_state})
         if target_state == ENABLED:
-            _check(state, after)
+            check_flow(state, after)
         return after
 
     return made(changed(state, "flows", id, bound, edit))

@@ -85,7 +85,7 @@ def behind(state: AppState) -> list[str]:
 
 
 def _since(schedule: Schedule | None, reached: int, created: int) -> int | None:
-    """Return since when, in ms, a flow is expected to bring data; None if it is not."""
+    """Return the time in ms from which a flow has to bring data; None if it has none to bring."""
     if schedule is None or (reached and plan.is_once(schedule)):
         return None
     return max(reached or created, schedule.start_time * plan.SECOND)

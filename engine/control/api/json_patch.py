@@ -5,7 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 from jsonpatch import JsonPatch, JsonPatchException
-from jsonpointer import JsonPointerException
+from jsonpointer import JsonPointerException, unescape
 
 from engine.catalog.resources import Json
 from engine.control.api.problems import cut, empty_body, invalid, unsupported
@@ -68,9 +68,9 @@ def _merge(target: Any, patch: Any) -> Any:
 
 
 def _may_change(name: str | None, fields: tuple[str, ...]) -> bool:
-    """Return whether a field is one of `fields`, where `meta:*` is a prefix."""
     return name is not None and any(
-        name.startswith(each[:-1]) if each.endswith("*") else name == each for each in fields
+        name.startswith(each[:-1]) if each.endswith("*") else name == each  # `meta:*`
+        for each in fields
     )
 
 
@@ -81,12 +81,7 @@ def replaces(operations: list[Json], path: str) -> bool:
     )
 
 
-def _unescaped(step: str) -> str:
-    return step.replace("~1", "/").replace("~0", "~")
-
-
 def _checked(operation: Json, fields: tuple[str, ...]) -> Json:
-    """Return an operation in the RFC's form, or raise Problem."""
     name, path = str(operation.get("op", "")).lower(), operation.get("path")
     if name not in OPERATIONS:
         raise unsupported(operation.get("op"), OPERATIONS)
@@ -95,7 +90,7 @@ def _checked(operation: Json, fields: tuple[str, ...]) -> Json:
     first = path.split("/")[1] if isinstance(path, str) and path.startswith("/") else None
     if first == "connectionSpec":
         raise invalid("1414-400", "The connection spec of a connection cannot be updated.")
-    if not _may_change(first and _unescaped(first), fields):
+    if not _may_change(first and unescape(first), fields):
         raise invalid(
             "1365-400",
             f"The path {cut(path)} provided in ops is invalid. Please provide valid path and try "

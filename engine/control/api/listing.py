@@ -1,7 +1,7 @@
 """Flow Service's lists: `property`, `orderby`, `limit`, `continuationToken` and `count`, as its
 guide to sorting and filtering and its error catalogue describe them.
 
-Every text of a client has a maximum length, and no regular expression reads it.
+Every text of a client has a maximum length.
 """
 
 import json
@@ -42,7 +42,7 @@ GATHERED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a request for a list asks for.
+    """The parsed query parameters of a list.
 
     after  the sort key of the last item of the page before
     terms  the texts of `property` and `orderby`, which a continuation token repeats
@@ -204,7 +204,6 @@ def _parse_limit(values: Mapping[str, Sequence[str]]) -> int | None:
 
 
 def _parse_token(token: str) -> tuple[Json, int, Key]:
-    """Return the terms, the limit and the sort key in a token, which any client may have made."""
     try:
         return _decode_token(token)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError, Problem):

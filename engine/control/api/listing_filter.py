@@ -1,12 +1,16 @@
 """The listing filter: Flow Service's `property` parameter, parsed and applied to items.
 
-Pure. No regular expression reads a client's text. `catalog_filters` shares terms and values.
+Pure. Every regular expression over a client's text is RE2's. `catalog_filters` shares terms and
+values.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import re2
 
 from engine.control.api.problems import Problem, cut, invalid
 
@@ -30,7 +34,8 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 
-_OPERATOR_SIGNS = frozenset("=<>!~")
+_TERM = re2.compile(r"(?s)([^=<>!~]*)([=<>!~]*)(.*)")
+_NUMBER = re2.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?")
 _QUOTES = ('"', "'")
 _NOT_IMPLEMENTED = ("~", "!=", "=~", "!~")  # Flow Service has these operators
 
@@ -125,11 +130,8 @@ def values_at(item: Any, field: str) -> Iterator[Any]:
 
 def split_term(text: str) -> tuple[str, str, str]:
     """Split a term into field, operator and value; "" for each that it lacks."""
-    start = next((n for n, sign in enumerate(text) if sign in _OPERATOR_SIGNS), len(text))
-    end = start
-    while end < len(text) and text[end] in _OPERATOR_SIGNS:
-        end += 1
-    return text[:start].strip(), text[start:end], text[end:].strip()
+    field, operator_, value = _TERM.fullmatch(text).groups()
+    return field.strip(), operator_, value.strip()
 
 
 def split_values(text: str) -> tuple[str, ...]:
@@ -176,11 +178,8 @@ def top_name(field: str) -> str:
 
 def is_path(field: str) -> bool:
     """Return whether a field is names separated by single dots, each perhaps with `[]`."""
-    return all(_is_name(name.removesuffix("[]")) for name in field.split("."))
-
-
-def _is_name(text: str) -> bool:
-    return bool(text) and all(sign.isalnum() or sign in "_$@:/-" for sign in text)
+    names = [name.removesuffix("[]") for name in field.split(".")]
+    return all(names) and all(sign.isalnum() or sign in "_$@:/-" for sign in "".join(names))
 
 
 def invalid_value(field: str, value: str, more: str = "") -> Problem:
@@ -200,26 +199,12 @@ def is_number(field: str) -> bool:
 
 def number(text: str) -> int | float | None:
     """Parse a number; None for a text that is none, or is infinite."""
-    digits = text.removeprefix("-")
-    if is_digits(digits, 18):
+    if is_digits(text.removeprefix("-"), 18):
         return int(text)
-    if not _is_decimal(digits):
-        return None
-    value = float(text)
-    return value if abs(value) != float("inf") else None
+    value = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return value if math.isfinite(value) else None
 
 
 def is_digits(text: str, most: int) -> bool:
     """Return whether a text is 1 to `most` ASCII digits."""
     return 1 <= len(text) <= most and text.isascii() and text.isdigit()
-
-
-def _is_decimal(text: str) -> bool:
-    """Return whether a text is digits, perhaps with a fraction, perhaps with an exponent."""
-    mantissa, exponent, power = text.replace("E", "e").partition("e")
-    whole, point, fraction = mantissa.partition(".")
-    return (
-        is_digits(whole, 400)
-        and (not point or is_digits(fraction, 400))
-        and (not exponent or is_digits(power[1:] if power[:1] in ("+", "-") else power, 3))
-    )

@@ -23,6 +23,11 @@ WITH_EVENTS = ("/preview",)  # ends of paths whose body has events as they were 
 BODILESS = (*READS, "DELETE", "OPTIONS", "TRACE")  # methods whose body is ignored
 ACTIONS = ("/action",)  # ends of paths whose POST has no body
 _BODY_HEADERS = frozenset({b"content-type", b"content-encoding"})
+_INTERNAL = "An internal error has occurred. The log of the daemon names it."
+_STOPPING = (
+    "The program stops. Whether the request took effect is not known: ask once it runs again."
+)
+_NOT_CURRENT = "What If-Match or If-Unmodified-Since asks for is not the current version."
 
 
 class ErrorMiddleware:
@@ -44,14 +49,14 @@ class ErrorMiddleware:
             await self._app(scope, receive, note_start)
         except asyncio.CancelledError:  # the server stops and waits no longer
             if not has_started:
-                await respond(_stopping())(scope, receive, send)
+                problem = Problem("1400-503", "Service unavailable", _STOPPING)
+                await respond(problem)(scope, receive, send)
             raise
         except Exception as error:  # noqa: BLE001 - P7: its text may hold a secret
             method, path = scope.get("method"), cut(scope.get("path"))
             log.error("a request failed", method=method, path=path, error=sentence_of(error))
             if not has_started:
-                detail = "An internal error has occurred. The log of the daemon names it."
-                problem = Problem("1400-500", "Internal Error", detail)
+                problem = Problem("1400-500", "Internal Error", _INTERNAL)
                 await respond(problem)(scope, receive, send)
 
 
@@ -74,7 +79,7 @@ class ReadMiddleware:
                 if status == 200:
                     status = status_of_read(headers, Headers(raw=message["headers"]))
                 if status == 412:
-                    raise _EndedEarly(_not_matching())
+                    raise _EndedEarly(Problem("1404-412", "Version not matching", _NOT_CURRENT))
                 if is_head or status == 304:
                     await send(_without_body(message, status))
                     raise _EndedEarly
@@ -102,22 +107,9 @@ class _EndedEarly(Exception):
 
 
 def _without_body(message: Message, status: int) -> Message:
-    """Return the start of a response without a body; a 304 has no length and type either."""
     dropped = (b"content-length", b"content-type") if status == 304 else ()
     headers = [pair for pair in message["headers"] if pair[0].lower() not in dropped]
     return {**message, "status": status, "headers": headers}
-
-
-def _not_matching() -> Problem:
-    detail = "What If-Match or If-Unmodified-Since asks for is not the current version."
-    return Problem("1404-412", "Version not matching", detail)
-
-
-def _stopping() -> Problem:
-    detail = (
-        "The program stops. Whether the request took effect is not known: ask once it runs again."
-    )
-    return Problem("1400-503", "Service unavailable", detail)
 
 
 class BodyMiddleware:

@@ -1,11 +1,12 @@
-"""/openapi.json, and the page /docs that shows it, without a resource of another host.
+"""/openapi.json, and /docs: the page docs.html, which loads nothing from another host.
 
-A browser cannot send the token by itself: it gets the page with the 401. The page asks for the
-token, fetches /openapi.json with it and shows that. The page holds no secret.
+A browser cannot send the token by itself: the 401 to it is this page, which has a field for the
+token, fetches /openapi.json with it and shows the document. The page holds no secret.
 """
 
 from base64 import b64encode
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -43,72 +44,7 @@ _SCHEMES = {
     "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
 }
 
-_SCRIPT = """
-const $ = (tag, text, ...inner) => {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  made.append(...inner);
-  return made;
-};
-const json = (title, value) => value
-  ? [$("h4", title), $("pre", JSON.stringify(value, null, 2))] : [];
-const whole = (value, all, seen = []) => {
-  if (!value || typeof value !== "object") return value;
-  if (Array.isArray(value)) return value.map(each => whole(each, all, seen));
-  if (value.$ref) {
-    const name = value.$ref.split("/").pop();
-    return seen.includes(name) ? name : whole(all[name], all, [...seen, name]);
-  }
-  return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, whole(v, all, seen)]));
-};
-const show = (api) => {
-  const all = api.components?.schemas ?? {};
-  const list = document.querySelector("main");
-  list.replaceChildren($("p", `${api.info.title} ${api.info.version}`));
-  for (const [path, calls] of Object.entries(api.paths))
-    for (const [method, call] of Object.entries(calls)) {
-      const rows = (call.parameters ?? []).map(each => $("li",
-        `${each.name} (${each.in}${each.required ? ", required" : ""}) ${each.description ?? ""}`));
-      const body = Object.values(call.requestBody?.content ?? {})[0]?.schema;
-      const ends = Object.entries(call.responses ?? {}).map(
-        ([status, each]) => $("li", `${status} ${each.description ?? ""}`));
-      list.append($("details", "",
-        $("summary", "", $("code", `${method.toUpperCase()} ${path}`),
-          $("span", call.summary ?? "")),
-        $("p", call.description ?? ""), $("ul", "", ...rows),
-        ...json("Body", whole(body, all)), $("h4", "Answers"), $("ul", "", ...ends)));
-    }
-};
-document.querySelector("form").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const token = document.querySelector("input").value.trim();
-  const said = document.querySelector("output");
-  try {
-    const answer = await fetch("/openapi.json", { headers: { "x-api-key": token } });
-    const found = await answer.json();
-    said.textContent = answer.ok ? "" : found.errorMessage;
-    if (answer.ok) show(found);
-  } catch (error) {
-    said.textContent = `The daemon did not answer: ${error.message}`;
-  }
-});
-"""
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-summary { padding: .3rem; cursor: pointer } summary span { margin-left: 1rem; color: #666 }
-pre { background: #f4f4f4; padding: 1rem; overflow: auto } input { width: 24rem; font: inherit }
-details { border-bottom: 1px solid #ddd } output { display: block; color: #b00 }
-"""
-_PAGE = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>mixpanel-etl</title><style>{_STYLE}</style>
-<h1>mixpanel-etl</h1>
-<form><label>Token <input type="password" autocomplete="off" required autofocus></label>
-<button>Show</button><output></output></form>
-<p>The daemon logs the path of the file that holds the token, unless its configuration gives one.
-Send it as <code>Authorization: Bearer</code> or as <code>x-api-key</code>. The machine-readable
-form is <code>/openapi.json</code>.</p>
-<main></main><script>{_SCRIPT}</script></html>
-"""
+_PAGE = Path(__file__).with_name("docs.html").read_text("utf-8")
 
 
 def describe(app: FastAPI) -> dict[str, Any]:
@@ -149,12 +85,14 @@ def _describe(call: dict[str, Any], name: str) -> None:
         call["requestBody"]["content"]["application/json"]["schema"] = BODIES[name]
 
 
-def _hash(text: str) -> str:
+def _hash(tag: str) -> str:
+    """Return the hash of the text inside a tag of the page, as a content security policy has it."""
+    text = _PAGE.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0]
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
 _POLICY = (
-    f"default-src 'none'; script-src {_hash(_SCRIPT)}; style-src {_hash(_STYLE)}; "
+    f"default-src 'none'; script-src {_hash('script')}; style-src {_hash('style')}; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 

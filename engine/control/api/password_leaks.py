@@ -11,11 +11,10 @@ from urllib.parse import quote, unquote
 
 import re2
 
-from engine.catalog.resources import Json, Resource
+from engine.catalog.resources import Json
 from engine.config.value_types import MASK
 from engine.control.api.app_state import AppState
 from engine.control.api.problems import invalid
-from engine.errors import InputError
 
 LEAST = 6  # characters: a shorter password is part of many words by chance
 
@@ -28,7 +27,8 @@ def check_texts(state: AppState, body: Json) -> None:
     forms = set[str]()
     for connection in state.resources.all("connections"):
         params = (connection.body.get("auth") or {}).get("params") or {}
-        for value in map(str, decrypted(state, connection).values()):
+        secrets = state.secret_store.try_decrypt(connection.secret) or {}
+        for value in map(str, secrets.values()):
             if len(value) >= LEAST:
                 forms.update(_forms(value, str(params.get("username", ""))))
     _check(body, forms, set())
@@ -46,7 +46,6 @@ def check_own_texts(body: Json, secret: Json, user: str) -> None:
 
 
 def _check(body: Json, long: set[str], short: set[str]) -> None:
-    """Raise Problem where a text contains one of `long`, or is one of `short`."""
     texts = list(_texts(body, ""))
     present = _contained("\n".join(text for _, text in texts), long)  # one pass over many texts
     for where, text in texts if present or short else ():
@@ -59,24 +58,12 @@ def _check(body: Json, long: set[str], short: set[str]) -> None:
 
 
 def _contained(text: str, forms: set[str]) -> set[str]:
-    """Return the members of `forms` in a text, in any of its readings."""
     readings = _readings(text)
     return {form for form in forms if any(form in each for each in readings)}
 
 
-def decrypted(state: AppState, resource: Resource | None) -> Json:
-    """Decrypt the secrets of a resource; {} if they were encrypted with another key."""
-    if resource is None or not resource.secret:
-        return {}
-    try:
-        secrets: Json = state.secret_store.decrypt(resource.secret)
-    except InputError:
-        return {}
-    return secrets
-
-
 def _forms(secret: str, user: str) -> Iterator[str]:
-    """Yield a secret in every encoding that `_readings` does not undo."""
+    """Yield a secret in every encoding that `_readings` does not decode."""
     yield secret
     yield secret[::-1]
     yield quote(secret, safe="")
@@ -91,7 +78,7 @@ def _forms(secret: str, user: str) -> Iterator[str]:
 
 
 def _readings(text: str) -> set[str]:
-    """Return a text as it is, and with each encoding undone that may hide a part of it."""
+    """Return a text, and the text with each encoding decoded that may hide a secret."""
     read = {text}
     if "%" in text:
         once = unquote(text)

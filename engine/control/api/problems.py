@@ -39,7 +39,7 @@ class Problem(Exception):
         return int(self.code.rpartition("-")[2])
 
     def body(self) -> Json:
-        """Return the body. `request-id` is random: it only tells responses apart."""
+        """Return the body, with a random `request-id`."""
         report = {"detailed-message": self.detail, "request-id": str(uuid4()), **self.more}
         return {
             "type": f"{_TYPE}{self.code}",

@@ -1,4 +1,4 @@
-"""Refuse query parameters that a route does not declare, or that are given twice.
+"""Refuse query parameters that a route does not declare, or that a request repeats.
 
 A route declares parameters in its signature or, for lists that read their parameters themselves,
 in its `openapi_extra`. An unknown parameter is never ignored: a list without the filter that a
@@ -26,14 +26,16 @@ async def check_parameters(request: Request) -> None:
     parameters = request.query_params.multi_items()
     if not parameters:
         return
-    route = request.scope.get("route")
-    declared = declared_by(route) if isinstance(route, APIRoute) else {}
     if len(parameters) > MOST:
         raise invalid("1400-400", f"The request has more than {MOST} parameters.")
-    any_case = {name.lower(): name for name in declared}
+    route = request.scope.get("route")
+    declared = declared_by(route) if isinstance(route, APIRoute) else {}
+    # A route that reads its parameters itself ignores case.
+    ignores_case = isinstance(route, APIRoute) and bool(_extra(route))
+    lower = {name.lower(): name for name in declared} if ignores_case else {}
     seen = set[str]()
     for name, _ in parameters:
-        known = name if name in declared else any_case.get(name.lower()) if _reads(route) else None
+        known = name if name in declared else lower.get(name.lower())
         if known is None:
             allowed = ", ".join(declared) or "none"
             raise invalid(
@@ -47,17 +49,13 @@ async def check_parameters(request: Request) -> None:
 
 def declared_by(route: APIRoute) -> dict[str, bool]:
     """Return the parameters of a route, and whether each may be repeated."""
-    repeatable = dict.fromkeys(_signature(route.dependant), False)
-    for each in (route.openapi_extra or {}).get("parameters", []):
-        if each["in"] == "query":
-            repeatable[each["name"]] = (
-                each["schema"].get("type") == "array" or each["name"] in _JOINED
-            )
-    return repeatable
+    return dict.fromkeys(_signature(route.dependant), False) | {
+        each["name"]: each["schema"].get("type") == "array" or each["name"] in _JOINED
+        for each in _extra(route)
+    }
 
 
 def _signature(dependant: Dependant) -> Iterator[str]:
-    """Yield the parameters of a function and of its dependencies."""
     yield from (each.alias for each in dependant.query_params)
     for each in dependant.dependencies:
         yield from _signature(each)
@@ -66,7 +64,6 @@ def _signature(dependant: Dependant) -> Iterator[str]:
 _JOINED = ("orderby", "orderBy")  # repeated ones are joined to one order
 
 
-def _reads(route: object) -> bool:
-    """Return whether a route reads its parameters itself, ignoring case."""
-    extra = (route.openapi_extra or {}) if isinstance(route, APIRoute) else {}
-    return any(each["in"] == "query" for each in extra.get("parameters", []))
+def _extra(route: APIRoute) -> list[Json]:
+    extra = (route.openapi_extra or {}).get("parameters", [])
+    return [each for each in extra if each["in"] == "query"]

@@ -78,7 +78,6 @@ def decode_body(body: bytes, headers: Headers) -> bytes:
 
 
 def _gunzip(body: bytes) -> bytes:
-    """Decompress a body, up to LARGEST_BODY bytes."""
     unpacked = bytearray()
     for _ in range(_MOST_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=31)
@@ -136,7 +135,6 @@ def check_json(body: bytes, *, repeated_keys: bool) -> None:
 
 
 def _check_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise Problem for an object that has a key twice."""
     if len(pairs) > 1:
         seen = set[str]()
         for key, _ in pairs:

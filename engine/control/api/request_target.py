@@ -35,7 +35,6 @@ def normalize_target(scope: Scope) -> None:
 
 
 def _without_doubled_slashes(path: bytes) -> bytes:
-    """Return a path without doubled slashes, but for those after a colon."""
     steps = list[bytes]()
     for step in path.split(b"/"):
         if step or not steps or steps[-1].endswith(b":"):

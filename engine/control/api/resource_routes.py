@@ -124,7 +124,6 @@ def changed(
 
 
 def _check_own(resource: Resource) -> None:
-    """Raise Problem for a resource of a configuration file."""
     if resource.origin is not None:
         raise invalid(
             "1400-400",

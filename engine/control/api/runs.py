@@ -99,7 +99,6 @@ def find(catalog: Catalog, wanted: Listing) -> list[Found]:
 
 
 def _where(conditions: Iterable[Condition]) -> tuple[list[str], list[Any]]:
-    """Return conditions as SQL with column names of our own, and their values."""
     where, values = list[str](), list[Any]()
     for each in conditions:
         column = COLUMNS[each.field]

@@ -51,7 +51,7 @@ class Server:
             hosts=set(api.mixpanel_hosts),
         )  # fmt: skip
         token = api.token or token_of(home)
-        self._auth = AuthMiddleware(app_of(self.state), token, _names(api), api.url)
+        self._auth = AuthMiddleware(app_of(self.state), token, (api.host, *api.hosts), api.url)
         limits = limits_for(raise_file_limit())
         self._server = Listener(config_of(self._auth, limits, STOP))
         # Signals are the daemon's: uvicorn takes them in the main thread only.
@@ -68,17 +68,14 @@ class Server:
     def follow(self, config: Config, origin: str) -> None:
         """Apply a configuration: its token, hosts and flows, as resources of `origin`."""
         api, state = config.api or Api(), self.state
-        self._auth.configure(api.token or token_of(state.home), _names(api), api.url)
+        self._auth.configure(api.token or token_of(state.home), (api.host, *api.hosts), api.url)
         state.files.add(origin)
         state.hosts.update(api.mixpanel_hosts)
         state.hosts.intersection_update(api.mixpanel_hosts)
         from_config.apply(config, state.resources, state.secret_store, state.now(), origin)
 
-    def asked(self, running: AbstractSet[str]) -> set[str]:
-        """Return the running flows of which a run was requested.
-
-        Requested runs of flows that were deleted are withdrawn.
-        """
+    def requested_flows(self, running: AbstractSet[str]) -> set[str]:
+        """Return the running flows with a requested run; withdraw those of deleted flows."""
         state = self.state
         requested = state.catalog.scheduled_flows()
         if deleted := requested - running:
@@ -121,10 +118,6 @@ def _listening(host: str, port: int) -> socket.socket:
             "`listen` in the table [api] another address, or end what holds this one."
         ) from error
     return listening
-
-
-def _names(api: Api) -> tuple[str, ...]:
-    return api.host, *api.hosts
 
 
 def _shown(host: str) -> str:

@@ -96,8 +96,6 @@ FLOW_SPECS = [
 
 
 def _add_routes(kind: str, items: list[Json], description: str) -> None:
-    """Add the routes that list specifications of a kind, and that show one."""
-
     @router.get(f"/{kind}", openapi_extra=documented(), description=description)
     def all_(request: Request) -> Json:
         return page(request, kind, items)

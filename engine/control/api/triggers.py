@@ -69,7 +69,6 @@ def act(state: State, id: str, op: str) -> Json:  # noqa: A002 - its name in the
 
 
 def _flow(state: AppState, resource: Resource) -> Flow:
-    """Return a flow that the daemon runs; raise Problem for one that it does not."""
     flow_state = resource.body.get("state", ENABLED)
     if flow_state == DISABLED:
         raise invalid(
