@@ -8,11 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from engine.mapping import mapping_set as mapping_rules
+from engine.mapping.expression.frame import Frame
+from engine.mapping.expression.values import date_text, milliseconds
 from engine.mapping.mapping_set import Rule, Step, child_of
 from engine.model.batch import KEYS, Batch
 from engine.transform.moments import SECONDS_END, is_second, whole_second
@@ -20,7 +23,7 @@ from engine.transform.schema import Field, Schema
 
 INEXACT = re.compile(rb"\d{17}|\d[eE]")  # in a line: numbers that orjson may round
 LONG = 1 << 63  # where the integers end that a column can hold
-Properties = dict[str, Any]
+Properties = dict[Any, Any]  # by name, and what expressions gave by the expression
 Value = Callable[[Properties, Any, dict[str, bool]], Any]
 """(properties, event, used) -> a column's value.
 
@@ -52,7 +55,11 @@ class MappingSet:
         self.rules = tuple(rules)
         self.destinations = tuple(groups)
         self.groups = tuple(groups.values())
+        self._expressions = [
+            (rule.source.expression, rule) for rule in rules if rule.source.expression
+        ]
         self._reads_event = any(rule.source.is_event for rule in rules)
+        self._now, self._seed = 0, b""
         readers = Counter(name for rule in rules for name in rule.source.names)
         self._texts: dict[int, str] = {}
         self._events: list[int] = []
@@ -74,6 +81,10 @@ class MappingSet:
                 self._values[index] = _read(group[0])
             else:
                 self._pops[index] = source.names
+
+    def begin(self, now: int, seed: str) -> None:
+        """Set what `now()` is from here on, in ms since the epoch, and what `uuid()` grows from."""
+        self._now, self._seed = now, seed.encode()
 
     @property
     def key_columns(self) -> list[tuple[str, ...]]:
@@ -117,8 +128,9 @@ class MappingSet:
         besides = self._besides(records)
         # One look at the names in the batch spares a look for two names in every record.
         batch.names = present = set[str]().union(*rest)
+        computed = self._compute(batch, rest, events)
         pops = {
-            index: [name for name in names if name in present]
+            index: [name for name in names if name in present or name in computed]
             for index, names in self._pops.items()
         }
         popped = {names[0]: index for index, names in pops.items() if len(names) == 1}
@@ -132,6 +144,9 @@ class MappingSet:
             self._evaluate(rest, events, columns)
         for index, names in pops.items():
             columns[index] = (_pop_seconds if index in self._seconds else _pop)(rest, names)
+        for properties in rest if computed else ():
+            for expression in computed:
+                properties.pop(expression, None)
         keys |= {key: columns[popped[key]].copy() for key in KEYS if key in popped}
         if self._reads_second and not _are_seconds(keys["time"]):
             keys["time"] = [_key_of(time) for time in keys["time"]]
@@ -139,6 +154,26 @@ class MappingSet:
             rest[row][name] = kept  # P3
         batch.columns, batch.rest = columns, rest
         batch.keys = [events, *(keys[key] for key in KEYS)]
+
+    def _compute(self, batch: Batch, rest: list[Properties], events: list[Any]) -> set[Any]:
+        """Put the value of each expression into each record, under the expression; which they are.
+
+        What an expression reads stays in the record: its value is another one (P3).
+        """
+        if not self._expressions:
+            return set()
+        lines = list(batch.lines)
+        known: dict[Any, Any] = {}
+        results = []
+        for expression, rule in self._expressions:
+            seed = self._seed + b"\0" + repr(rule.path).encode()
+            frame = Frame(rest, events, lines, self._now, seed, known=known)
+            values = expression.column(frame)
+            results.append((expression, [_landed(rule.field, value) for value in values]))
+        for expression, values in results:
+            for properties, value in zip(rest, values, strict=True):
+                properties[expression] = value
+        return {expression for expression, _ in self._expressions}
 
     def _besides(self, records: list[dict[str, Any]]) -> list[tuple[int, str, dict[str, Any]]]:
         """(row, a free name, what is kept under it), looked at before anything is taken out."""
@@ -194,6 +229,19 @@ def decoded(line: bytes) -> Any:
         return json.loads(line)
     except RecursionError:  # orjson nests deeper
         return orjson.loads(line)
+
+
+def _landed(field: Field, value: Any) -> Any:
+    """An expression's value with its dates in the form that the field's cast takes."""
+    if isinstance(value, datetime):
+        is_text = field.type == "string"
+        return date_text(value) if is_text else milliseconds(value)
+    if isinstance(value, list):
+        items = field.items if field.type == "array" and field.items else field
+        return [_landed(items, each) for each in value]
+    if isinstance(value, dict):
+        return {name: _landed(child_of(field, name) or field, each) for name, each in value.items()}
+    return value
 
 
 def _free(properties: Properties) -> str:

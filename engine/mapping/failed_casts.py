@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine.mapping.evaluate import MappingSet, decoded
+from engine.mapping.expression.frame import Failed
 from engine.mapping.mapping_set import Rule, Step
 from engine.model.batch import Batch
 from engine.transform.columns import BITS, CASTS, FAILED
@@ -33,7 +34,9 @@ class Uncast:
             assert field
             for place, read, kind, value in _refused(field, batch.columns[column][row], root, root):
                 source = self._source(column, read, batch.lines[row])
-                found[place] = f"{_shown(value)} is no {_named(kind, value)} (from {source})"
+                is_failed = isinstance(value, Failed)
+                why = value.reason if is_failed else f"{_shown(value)} is no {_named(kind, value)}"
+                found[place] = f"{why} (from {source})"
         return found
 
     def _source(self, column: int, place: Place, line: bytes) -> str:
@@ -41,6 +44,8 @@ class Uncast:
         rules = [rule for rule in self._mapping.groups[column] if _leads(rule, place)]
         rule = max(rules, key=lambda rule: len(rule.path))
         source = rule.source
+        if source.expression:
+            return f"the expression {_shown(source.expression.text)}"
         if not source.names:
             return "event" if source.is_event else "the mapping set"
         name = source.name_in(decoded(line)["properties"]) or source.names[0]

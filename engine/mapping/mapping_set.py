@@ -11,6 +11,8 @@ from itertools import islice
 from typing import Any
 
 from engine.errors import InputError
+from engine.mapping.expression.evaluator import CompileError, Expression
+from engine.mapping.expression.nodes import ExpressionError
 from engine.transform.schema import Field, Schema
 
 Step = str | int | None
@@ -48,12 +50,19 @@ class Source:
 
     `names`: the property of the record that it reads, the first of them that the record has; named
     through `data`, that is `x` or else `$x`. `inner`: the path inside its value. Without names it
-    is the `text` of a STATIC rule, or, without text too, the event's name.
+    is the `text` of a STATIC rule, or, without text too, the event's name. The value of an
+    `expression` stands in the record under the expression itself, as if it were a property.
     """
 
-    names: tuple[str, ...] = ()
+    names: tuple[Any, ...] = ()
     inner: tuple[Step, ...] = ()
     text: str | None = None
+
+    @property
+    def expression(self) -> Expression | None:
+        """The expression that computes the value, if one does."""
+        first = self.names[0] if self.names else None
+        return first if isinstance(first, Expression) else None
 
     @property
     def is_event(self) -> bool:
@@ -67,10 +76,7 @@ class Source:
 
     def name_in(self, properties: dict[str, Any]) -> str | None:
         """The name of the one property that it reads in this record, if any."""
-        for name in self.names:
-            if name in properties:
-                return name
-        return None
+        return next((name for name in self.names if name in properties), None)
 
 
 INTEGERS = ("long", "int", "short", "byte")
@@ -163,7 +169,13 @@ def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list
         path, field, depth = _target(text, schema, guess=number <= GUESSES)
     except ValueError as error:
         problems.append(str(error))
-    if source and path and field:
+    if source and path and field and source.expression:
+        count = path.count(None)
+        if count > 1:
+            problems.append(f"the destination has {count} [*]; an expression can fill one")
+        source = Source(source.names, (None,) * count)
+        problems += _misfits(source.expression, field, many=bool(count), shown=_shown(path))
+    elif source and path and field:
         iterated, written = source.inner.count(None), path.count(None)
         if iterated == written + 1 and field.type == "array" and field.items:
             path, field = (*path, None), field.items
@@ -175,15 +187,51 @@ def _rule(label: str, entry: object, schema: Schema, number: int) -> Rule | list
             problems.append(f"a text can never be of type {field.type}, which its destination has")
         if source.is_time and _holds_moment(field):
             problems.append(
-                f"time is a number of seconds, and a {field.type} would take it for ms: in ms it is"
-                " the EXPRESSION data.time * 1000, which is not supported yet, so give it a"
-                f" destination of type integer instead of {_shown(path)}"
+                f"time is a number of seconds, and a {field.type} would take it for ms; write the"
+                f" EXPRESSION data.time * 1000 for {_shown(path)}"
             )
     if problems or source is None or path is None or field is None:
         return problems
     root = tuple(str(step) for step in path[:depth])
     text = _text(entry, "source", "sourceAttribute")
     return Rule(label, source, path, field, root, number, text)
+
+
+_FITS = {
+    "text": ("string", "number", *INTEGERS, "boolean", "date", "date-time"),
+    "integer": ("string", "number", *INTEGERS, "date", "date-time"),
+    "real": ("string", "number", *INTEGERS),
+    "boolean": ("boolean",),
+    "date": ("string", "date", "date-time"),
+    "array": ("array",),
+    "object": ("object", "map"),
+}
+"""For each kind of an expression's value, the types of fields that can take one."""
+
+
+def _misfits(
+    expression: Expression | None, field: Field, *, many: bool, shown: str
+) -> Iterator[str]:
+    """What is wrong between an expression and its destination, whose `[*]` makes it `many`."""
+    assert expression
+    kind = expression.kind
+    source = expression.source
+    if source and source.names[0] == "time" and _holds_moment(field):
+        yield (
+            f"time is a number of seconds, and a {field.type} would take it for ms; write"
+            " data.time * 1000"
+        )
+    if kind is None:
+        return
+    if many and kind != "array":
+        yield f"{shown} takes an array's elements, and the expression gives {_a(kind)}"
+    elif not many and field.type not in _FITS[kind]:
+        words = '; write iif(…, "true", "false")' if kind == "boolean" else ""
+        yield f"the expression gives {_a(kind)}, and {shown} is of type {field.type}{words}"
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aio' else 'a'} {kind}"
 
 
 def _holds_moment(field: Field) -> bool:
@@ -215,13 +263,18 @@ def _text(entry: dict[str, Any], *names: str) -> str:
 def _source(entry: dict[str, Any]) -> Source:
     """What the source of a mapping reads; raises ValueError saying why it can read nothing."""
     kind = entry.get("sourceType")
-    if kind == "EXPRESSION":
-        raise ValueError("EXPRESSION is not supported yet; only ATTRIBUTE and STATIC are")
     text = _text(entry, "source", "sourceAttribute")
+    if kind in ("EXPRESSION", "text/x.aep-xl"):
+        try:
+            return Source((Expression(text),))
+        except CompileError as error:
+            raise ValueError("; ".join(error.problems)) from None
+        except ExpressionError as error:
+            raise ValueError(str(error)) from None
     if kind == "STATIC":
         return Source(text=text)
     if kind not in (None, "ATTRIBUTE", "text/x.schema-path"):
-        raise ValueError(f"sourceType {kind!r} is not known; write ATTRIBUTE or STATIC")
+        raise ValueError(f"sourceType {kind!r} is not known; write ATTRIBUTE, EXPRESSION or STATIC")
     wrapper, *path = _path(text, identifiers=True)
     if wrapper == "event" and not path:
         return Source()

@@ -35,7 +35,7 @@ def unfound(rules: Iterable[Rule], names: Names, events: int) -> list[str]:
     """
     if not events or names.many:
         return []
-    rules = list(rules)
+    rules = [rule for rule in rules if not rule.source.expression]
     read = {name for rule in rules for name in rule.source.names}
     free = {name for name in names.seen - read if len(name) <= LONGEST and name.isprintable()}
     of = "1 event" if events == 1 else f"{events:,} events"

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 from engine.mapping.evaluate import MappingSet
+from engine.mapping.expression.frame import Failed
 from engine.mapping.failed_casts import Uncast
 from engine.model.batch import Batch
 from engine.sync.pull import Rules
@@ -40,7 +41,10 @@ def _row(schema: Schema, mapping: MappingSet, checker: Checker, record: bytes) -
         failed: list[int] = []
         assert field
         cast(field, batch.columns[column][row], failed)
-        if any(failed):
+        value = batch.columns[column][row]
+        if isinstance(value, Failed):
+            errors.append({"destination": ".".join(path), "exception": value.reason})
+        elif any(failed):
             what = f"a value of it cannot be cast to {field.type}; it is left out"
             errors.append({"destination": ".".join(path), "exception": what})
 

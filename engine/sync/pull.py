@@ -222,6 +222,7 @@ def pull(
 def _stages(flow: Flow, rules: Rules, run: Run) -> tuple[MappingSet, Direct, Columns, Checker]:
     """What a record passes between its line and its file."""
     schema, mapping = rules.compile()
+    mapping.begin(run.started_at, flow.name)
     days, keep = (run.window.from_date, run.window.to_date), flow.unmapped == "keep"
     columns = Columns(schema, mapping.destinations, mapping.restore, days=days, keep_unmapped=keep)
     direct = Direct(mapping.rules, mapping.destinations, keep_unmapped=keep)

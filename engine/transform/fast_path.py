@@ -427,7 +427,7 @@ def _arrow_type(field: Field) -> Any:
 def _is_plain(rule: "Rule") -> bool:
     """Whether the rule moves a whole property, a text or the event's name into one column."""
     kind = rule.field.type
-    if rule.source.inner or rule.root != rule.path:
+    if rule.source.inner or rule.root != rule.path or rule.source.expression:
         return False
     if not rule.source.names:
         return kind == "string"

@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.catalog.resources import new
+from engine.mapping.expression.evaluator import Expression
+from engine.mapping.expression.functions import FUNCTIONS
+from engine.mapping.expression.operators import DECIDES, INFIX
 from engine.model.flow import Connection, Flow, Run, Secret
 from engine.model.window import Window
 from engine.sync.pull import ReplayInput, Rules, pull
@@ -161,7 +164,7 @@ def test_the_schema_in_it(client: Client) -> None:
     [
         ({"mappings": []}, "mappings"),
         ({"mappings": [3]}, "mappings"),
-        ({"mappings": [ONE | {"sourceType": "EXPRESSION"}]}, "EXPRESSION is not supported yet"),
+        ({"mappings": [ONE | {"sourceType": "EXPRESSION", "source": "1 +"}]}, "(character 4)"),
         ({"mappings": [ONE | {"destination": "_extconndev.none"}]}, "has no 'none'"),
         ({"mappings": [ONE, ONE]}, "keep one of them"),
         ({"mappings": [{}]}, "has no 'source'"),
@@ -227,11 +230,12 @@ def test_validation(client: Client) -> None:
     """One verdict a mapping, in their order, each with its own errors."""
     fine = {"status": "SUCCESS", "errors": None}
     assert validated(client, *TUTORIAL["mappings"]) == [fine] * 11
-    expression = ONE | {"sourceType": "EXPRESSION", "destination": "_extconndev.none"}
+    wrong = {"source": "lowr(event)", "destination": "_extconndev.none"}
+    expression = ONE | {"sourceType": "EXPRESSION"} | wrong
     first, second, third = validated(client, ONE, expression, ONE | {"source": "data.event_name"})
     assert first == fine
     assert [second["status"], third["status"]] == ["FAILED"] * 2
-    assert [error["exception"][:10] for error in second["errors"]] == ["EXPRESSION", "destinatio"]
+    assert [error["exception"][:10] for error in second["errors"]] == ["there is n", "destinatio"]
     assert second["errors"][0].items() >= expression.items()
     (error,) = third["errors"]
     assert "mappings[0] writes '_extconndev.event_name' too" in error["exception"]
@@ -414,3 +418,34 @@ def test_preview_is_what_a_run_does(
     ]
     assert sorted(map(json.dumps, written)) == sorted(json.dumps(row) for row in rows if row)
     assert staged.tally.rejected == rows.count(None)
+
+
+ELANGUAGE = "/data/foundation/conversion/languages/el"
+
+
+def test_an_expression_is_judged(client: Client) -> None:
+    """200 either way, with all that is wrong; 400 for a body without one."""
+    answer = client.post(f"{ELANGUAGE}/validate", json={"expression": "lower(data.a)"})
+    assert answer.json() == {"validationStatus": "succeeded", "error": "none"}
+    answer = client.post(f"{ELANGUAGE}/validate", json={"expression": "lowr(data.a) + upper(x)"})
+    assert answer.status_code == 200
+    assert answer.json()["validationStatus"] == "failed"
+    assert answer.json()["error"].count("(character ") == 2
+    assert client.post(f"{ELANGUAGE}/validate", json={}).status_code == 400
+
+
+def test_the_language_lists_its_functions_and_operators(client: Client) -> None:
+    """From the tables that evaluate them, in the documented shape."""
+    functions = client.get(f"{ELANGUAGE}/functions").json()
+    named = {each["function"]: each for each in functions}
+    assert len(functions) == len(FUNCTIONS) - 4  # three methods, and one that is refused
+    assert set(named["first"]) == {
+        *("category", "function", "description", "syntax", "returns", "returnType"),
+        *("example", "result", "params", "since"),
+    }
+    assert named["first"]["result"] == "1"
+    operators = client.get(f"{ELANGUAGE}/operators").json()
+    symbols = {each["operatorSymbol"] for each in operators}
+    assert symbols >= {*INFIX, *DECIDES}
+    for each in operators:
+        Expression(each["example"])

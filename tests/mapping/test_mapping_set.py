@@ -175,11 +175,17 @@ def test_data_prep_cases(name: str) -> None:
 
 
 def test_data_prep_cases_are_all_here() -> None:
-    """Only the example of an EXPRESSION is left out, and that is refused in so many words."""
+    """The example of an EXPRESSION, which prints the moment of its run, stands alone."""
     assert set(DATA_PREP) - set(DATA_PREP_TARGETS) == {"expression"}
-    entry = DATA_PREP["expression"]["mapping"]
-    [problem] = problems({"mappings": [entry]}, {"pi": {"created": "string"}})
-    assert "EXPRESSION is not supported yet" in problem
+    case = DATA_PREP["expression"]
+    entry = case["mapping"] | {
+        "source": "concat(upper(data.lastName), upper(data.firstName), now())"
+    }
+    mappings = evaluate.parse("m", {"mappings": [entry]}, target({"pi": {"created": "string"}}))
+    mappings.begin(1_601_072_251_000, "flow")
+    batch = applied(mappings, {"event": "e", "properties": case["input"]})
+    assert batch.columns == [["SMITHJOHN2020-09-25T22:17:31Z"]]
+    assert case["input"].items() <= batch.rest[0].items()
 
 
 def test_preview_example_end_to_end() -> None:
@@ -508,8 +514,8 @@ TARGET = {"a": {"city": "string", "price": "long"}, "list": ["string"], "n": "lo
         ({"source": 7, "destination": "n"}, "'source' is 7; write it as a text"),
         ({"source": "data.x", "sourceAttribute": "data.y", "destination": "n"}, "differ: 'data.x'"),
         ({"source": "data.x", "destination": "n", "destinatoin": "m"}, "did you mean destination?"),
-        ({"sourceType": "EXPRESSION", "source": "1+1", "destination": "n"}, "not supported yet"),
-        ({"sourceType": "static", "source": "1", "destination": "n"}, "write ATTRIBUTE or STATIC"),
+        ({"sourceType": "EXPRESSION", "source": "1+", "destination": "n"}, "(character 3)"),
+        ({"sourceType": "static", "source": "1", "destination": "n"}, "write ATTRIBUTE, EXPR"),
         ({"sourceType": "STATIC", "source": "1", "destination": "list"}, "never be of type array"),
         ({"source": "event", "destination": "a"}, "can never be of type object"),
         ({"source": "x", "destination": "n"}, "source 'x' names nothing in a record"),

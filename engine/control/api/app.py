@@ -19,6 +19,7 @@ from engine.control.api import (
     explore,
     flows,
     health,
+    languages,
     mapping_sets,
     runs,
     sandboxes,
@@ -47,7 +48,7 @@ SANDBOXES = "/data/foundation/sandbox-management"
 
 _MODULES: dict[str, tuple[Any, ...]] = {
     FLOWSERVICE: (explore, connections, flows, runs, triggers, specs),
-    CONVERSION: (mapping_sets,),
+    CONVERSION: (mapping_sets, languages),
     REGISTRY: (schema_registry,),
     CATALOG: (datasets,),
     SANDBOXES: (sandboxes,),
