@@ -22,6 +22,7 @@ import pyarrow as pa
 from engine.dataset import layout
 from engine.dataset.parquet_writer import Keys, StagedFile, Writer
 from engine.errors import DatasetError, EtlError, TooLate, disk_error
+from engine.mapping.class_mappings import with_class_members
 from engine.mapping.evaluate import MappingSet, parse
 from engine.mapping.failed_casts import Uncast
 from engine.mapping.unfound_sources import Names, unfound
@@ -37,6 +38,7 @@ from engine.transform.arrival_filter import early_keys, filter_by_arrival, is_ea
 from engine.transform.columns import Columns
 from engine.transform.fast_path import Direct
 from engine.transform.schema import Schema
+from engine.transform.schema_class import without_unused
 from engine.transform.second_process import Reader
 from engine.transform.validate import Checker
 
@@ -59,7 +61,9 @@ class Rules:
     def compile(self) -> tuple[Schema, MappingSet]:
         """Both, ready for use. Raises InputError with everything that is wrong with them."""
         schema = Schema.parse(*self.schema)
-        return schema, parse(*self.mapping, schema)
+        name, document = self.mapping
+        mapping = parse(name, with_class_members(document, schema), schema)
+        return without_unused(schema, {path[0] for path in mapping.destinations}), mapping
 
     def key_columns(self) -> list[tuple[str, ...]]:
         """The columns of the table that tell events apart; none where it lacks one of them."""

@@ -19,7 +19,10 @@ A route is a few lines on the resources, the planner and the run history.
     catalog_filters.py    filters and orders of the lists of Catalog and the Schema Registry
     fit.py                whether a flow can run
     runs.py, triggers.py, batches.py  list runs, request them, and serve their files
-    explore.py, specs.py, schema_registry.py, datasets.py, mapping_sets.py, sandboxes.py
+    schema_registry.py    the calls on schemas, classes, field groups and data types
+    registry_kinds.py, registry_lists.py  how one of them is shown, and lists of them
+    schema_accept.py, schema_checks.py  in which form; which documents can be stored
+    explore.py, specs.py, datasets.py, mapping_sets.py, sandboxes.py
                           the other calls
     health.py             /healthz, /readyz, /metrics
 

@@ -23,7 +23,7 @@ from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.api.serializers import quoted
 from engine.control.run_payload import PROGRAM
-from engine.control.to_flow import schema_named
+from engine.control.schema_documents import schema_named
 from engine.errors import InputError, NotFound
 
 Json = dict[str, Any]

@@ -17,7 +17,7 @@ from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.run_payload import PROGRAM
-from engine.control.to_flow import schema_named
+from engine.control.schema_documents import schema_named, standalone
 from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set
 from engine.transform.schema import Schema
@@ -214,7 +214,7 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
             f"There is no schema {cut(name)}. Make one first, or give the id of one that is there: "
             "GET …/schemaregistry/tenant/schemas lists them."
         ) from None
-    return Schema.parse(str(schema.body.get("title") or schema.id), schema.body)
+    return Schema.parse(*standalone(schema, resources))
 
 
 def _named(resource: Resource, version: int) -> Json:
