@@ -278,3 +278,65 @@ def test_standard_documents_are_read_only(client: Client) -> None:
     problem(client.patch(at(EVENT, "classes"), json={"title": "x"}), "1400-400")
     answer = client.post(f"{REGISTRY}/global/classes", json={"title": "x"})
     problem(answer, "1400-405")
+
+
+# Descriptors and reports --------------------------------------------------------------------
+
+
+def test_a_descriptor_of_an_identity(client: Client) -> None:
+    """Made, listed in each form, replaced, shown with its schema, deleted, gone with the schema."""
+    made = event_schema(client, group(client))
+    descriptors = f"{REGISTRY}/tenant/descriptors"
+    body = {
+        "@type": "xdm:descriptorIdentity", "xdm:sourceSchema": made["$id"],
+        "xdm:sourceVersion": 1, "xdm:sourceProperty": "/_extconndev/city",
+        "xdm:namespace": "Email", "xdm:isPrimary": True,
+    }  # fmt: skip
+    answer = client.post(descriptors, json=body)
+    assert answer.status_code == 201, answer.text
+    said = answer.json()
+    assert said.items() >= body.items()
+    id_ = said["@id"]
+    by_type = accepting(client, descriptors, "xdm", "").json()
+    assert by_type == {"xdm:descriptorIdentity": [said]} == client.get(descriptors).json()
+    assert accepting(client, descriptors, "xdm-id", "").json() == {body["@type"]: [id_]}
+    paged = accepting(client, f"{descriptors}?property=@type=={body['@type']}", "xdm-v2", "").json()
+    assert (paged["results"], paged["_page"]["next"]) == ([said], None)
+    links = accepting(client, descriptors, "xdm-v2-link", "").json()["results"]
+    assert links == [f"/tenant/descriptors/{id_}"]
+    other = client.put(f"{descriptors}/{id_}", json=body | {"xdm:isPrimary": False}).json()
+    assert other == said | {"xdm:isPrimary": False} == client.get(f"{descriptors}/{id_}").json()
+    assert accepting(client, at(made), "xed-full-desc").json()["meta:descriptors"] == [other]
+    for wrong in ({"xdm:sourceProperty": "/_extconndev/none"}, {"xdm:sourceSchema": "urn:none"}):
+        problem(client.post(descriptors, json=body | wrong), "1400-400")
+    kept = client.post(descriptors, json=body).json()["@id"]
+    assert client.delete(f"{descriptors}/{id_}").status_code == 204
+    assert client.delete(at(made)).status_code == 204
+    for gone in (id_, kept):
+        problem(client.get(f"{descriptors}/{gone}"), "1439-404")
+    empty = accepting(client, f"{REGISTRY}/global/descriptors", "xdm-v2", "").json()
+    assert empty["results"] == []
+
+
+def test_the_numbers_of_the_registry(client: Client) -> None:
+    """The tenant's name, which clients ask for first; counts, and schemas by their class."""
+    made = event_schema(client)
+    stats = client.get(f"{REGISTRY}/stats/").json()
+    assert stats["tenantId"] == "extconndev"
+    assert stats["counts"]["schemas"] == client.get(SCHEMAS).json()["_page"]["count"]
+    assert made["$id"] in [each["$id"] for each in stats["recentlyCreatedResources"]]
+    (usage,) = [each for each in stats["classUsage"] if each["$id"] == EVENT]
+    assert usage["numberOfSchemas"] == len(usage["schemas"]) > 0
+
+
+def test_a_sample_and_an_export(client: Client) -> None:
+    """A row of the schema; all documents that a tenant made of it, without the tenant's name."""
+    shop = group(client)
+    made = event_schema(client, shop)
+    row = client.get(f"{REGISTRY}/rpc/sampledata/{quote_plus(made['$id'])}").json()
+    assert row["_extconndev"] == {"price": 0.5, "city": "text"}
+    assert row["timestamp"] == "2024-01-01T00:00:00Z"
+    exported = client.get(f"{REGISTRY}/rpc/export/{made['meta:altId']}").json()
+    assert [each["title"] for each in exported] == ["Shop", "Events"]
+    assert "extconndev" not in str(exported)
+    problem(client.get(f"{REGISTRY}/rpc/export/none"), "1439-404")

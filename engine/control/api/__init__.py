@@ -19,9 +19,11 @@ A route is a few lines on the resources, the planner and the run history.
     catalog_filters.py    filters and orders of the lists of Catalog and the Schema Registry
     fit.py                whether a flow can run
     runs.py, triggers.py, batches.py  list runs, request them, and serve their files
+    catalog_batches.py    the same runs as Catalog lists batches
     schema_registry.py    the calls on schemas, classes, field groups and data types
     registry_kinds.py, registry_lists.py  how one of them is shown, and lists of them
     schema_accept.py, schema_checks.py  in which form; which documents can be stored
+    descriptors.py, registry_reports.py  what is said of fields; numbers, samples, exports
     explore.py, specs.py, datasets.py, mapping_sets.py, sandboxes.py
                           the other calls
     health.py             /healthz, /readyz, /metrics

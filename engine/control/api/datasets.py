@@ -23,8 +23,9 @@ from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.api.serializers import quoted
 from engine.control.run_payload import PROGRAM
-from engine.control.schema_documents import schema_named
+from engine.control.schema_documents import Registry, schema_named
 from engine.errors import InputError, NotFound
+from engine.transform.schema_forms import full
 
 Json = dict[str, Any]
 
@@ -110,7 +111,8 @@ def list_datasets(state: State, request: Request) -> Json:
     """List the datasets by their ids, oldest first."""
     query = _Query(request)
     items = [{"id": each.id} | _dataset(state, each) for each in state.resources.all("dataSets")]
-    return {each.pop("id"): query.projected(each) for each in query.page(items)}
+    shown = {each.pop("id"): each for each in query.page(items)}
+    return {id_: query.projected(_observed(state, query, each)) for id_, each in shown.items()}
 
 
 @router.get("/{dataset_id}", openapi_extra=_documented(("properties",)))
@@ -119,7 +121,8 @@ def get_dataset(state: State, dataset_id: str, request: Request, response: Respo
     dataset = state.resources.get("dataSets", dataset_id)
     query = _Query(request)
     response.headers["ETag"] = quoted(dataset.etag)
-    return {dataset.id: query.projected(_dataset(state, dataset))}
+    item = _observed(state, query, _dataset(state, dataset))
+    return {dataset.id: query.projected(item)}
 
 
 @router.patch("/{dataset_id}")
@@ -198,6 +201,17 @@ def _dataset(state: AppState, dataset: Resource) -> Json:
     )
 
 
+def _observed(state: AppState, query: "_Query", item: Json) -> Json:
+    """Add to a dataset the fields that its schema has, where a client names `observableSchema`."""
+    if "observableSchema" not in query.names:
+        return item
+    registry = Registry(state.resources)
+    schema = schema_named(state.resources, item["schemaRef"]["id"])
+    whole = registry.checked(lambda: full(schema.body, registry.document))
+    observed = {"type": "object", "meta:xdmType": "object", "properties": whole["properties"]}
+    return item | {"observableSchema": observed}
+
+
 def _table_name(name: str) -> str:
     """Return the name of a dataset's table in queries, by Query Service's rule."""
     return "".join(each if each.isalnum() else "_" for each in name.lower())
@@ -208,6 +222,8 @@ class _Query:
 
     def __init__(self, request: Request) -> None:
         self._values = catalog_filters.values_by_name(request)
+        text = catalog_filters.check_length("properties", self._last("properties") or "")
+        self.names = {each.strip() for each in text.split(",")}
 
     def _last(self, name: str) -> str | None:
         return self._values.get(name.lower(), [None])[-1]
@@ -264,10 +280,6 @@ class _Query:
 
     def projected(self, item: Json) -> Json:
         """Return an item with the fields that `properties` names."""
-        text = self._last("properties")
-        if text is None:
+        if self._last("properties") is None:
             return item
-        names = {
-            each.strip() for each in catalog_filters.check_length("properties", text).split(",")
-        }
-        return {name: value for name, value in item.items() if name in names}
+        return {name: value for name, value in item.items() if name in self.names}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
@@ -175,6 +175,18 @@ def put(
 
     after = state.resources.change(KIND, mapping_set_id, None, state.now(), edit)
     return _set(state.resources, after, None)
+
+
+@router.delete("/{mapping_set_id}", status_code=204)
+def delete(state: State, mapping_set_id: str, bound: Bound) -> Response:
+    """Delete a mapping set that no flow uses, with all its versions."""
+
+    def check(resource: Resource) -> None:
+        bound.check(resource)
+        check_writable(resource)
+
+    state.resources.delete(KIND, mapping_set_id, check)
+    return Response(status_code=204)
 
 
 @router.get("/{mapping_set_id}/mappings")
