@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from engine.catalog.resources import Resource, new
@@ -49,6 +49,8 @@ FIELDS = frozenset(
 
 router = APIRouter(prefix="/dataSets", tags=["Datasets"])
 
+Ignored = Annotated[str | None, Query(description="Ignored: there are no data sources.")]
+
 
 class DataSetBody(BaseModel):
     """A dataset: the table that a flow fills."""
@@ -87,7 +89,13 @@ _PAGE = ("limit", "start", "orderBy", "property", "properties", "tags")
 
 
 @router.post("", status_code=201)
-def create_dataset(state: State, body: DataSetBody, response: Response) -> list[str]:
+def create_dataset(
+    state: State,
+    body: DataSetBody,
+    response: Response,
+    *,
+    requestDataSource: Ignored = None,  # noqa: N803  # Catalog's name
+) -> list[str]:
     """Create a dataset; its table is created when a flow first writes to it."""
     try:
         schema = schema_named(state.resources, body.schemaRef.id)
