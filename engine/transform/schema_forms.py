@@ -68,7 +68,10 @@ class _Merger:
 
     def _parts(self, node: Json) -> list[Any]:
         """Return what is in the same place as a node; the node itself for its `$ref`."""
-        parts = [part for part in node.get("allOf") or () if isinstance(part, dict)]
+        listed = node.get("allOf")
+        parts = (
+            [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        )
         return [node, *parts] if isinstance(node.get("$ref"), str) else parts
 
     def _followed(self, ref: str) -> Any:

@@ -27,7 +27,8 @@ def bundled(document: Json, lookup: Callable[[str], Json | None]) -> Json:
     found: Json = bundle.localized(document, "#")
     bundle.follow()
     if bundle.documents:
-        found["definitions"] = found.get("definitions", {}) | bundle.documents
+        own = found.get("definitions")
+        found["definitions"] = (own if isinstance(own, dict) else {}) | bundle.documents
     return found
 
 

@@ -142,6 +142,25 @@ def test_what_no_schema_is_made_of(client: Client, refs: list[str], words: str) 
     assert client.get(SCHEMAS).json()["_page"]["count"] == listed
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"allOf": 5}, {"allOf": "x"}, {"allOf": [5, None]}, {"properties": 5},
+        {"definitions": 5, "allOf": [{"$ref": EVENT}]}, {"required": 5},
+        {"properties": {"a": {"$ref": "#/definitions/none/x"}}},
+        {"properties": {"a": {"$ref": "#"}}}, {"meta:intendedToExtend": 5}, {"$ref": 5},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["schemas", "classes", "fieldgroups", "datatypes"])
+def test_documents_of_any_shape(client: Client, kind: str, body: Json) -> None:
+    """Each is made and shown, or refused with a sentence."""
+    answer = client.post(f"{REGISTRY}/tenant/{kind}", json={"title": "odd"} | body)
+    assert answer.status_code in (201, 400), answer.text
+    if answer.status_code == 201:
+        assert client.get(at(answer.json(), kind)).status_code == 200
+        assert client.delete(at(answer.json(), kind)).status_code == 204
+
+
 # Reading ------------------------------------------------------------------------------------
 
 

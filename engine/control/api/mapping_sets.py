@@ -153,7 +153,7 @@ def _serialized(
     if expand:
         with suppress(NotFound):  # it was deleted, or never there
             schema = schema_named(resources, str(item["xdmSchema"]))
-            item["outputSchema"] |= {"jsonSchema": schema.body}
+            item["outputSchema"] |= {"jsonSchema": standalone(schema, resources)[1]}
     return item
 
 

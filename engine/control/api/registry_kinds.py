@@ -117,7 +117,8 @@ def shown_as(form: Form, item: Json, registry: Registry, *, default_full: bool) 
 def named_by(document: Json) -> list[str]:
     """Return the `$id` of each document that the `allOf` of a document names."""
     parts = document.get("allOf")
-    refs = [part.get("$ref") for part in parts if isinstance(part, dict)] if parts else []
+    listed = parts if isinstance(parts, list) else []
+    refs = [part.get("$ref") for part in listed if isinstance(part, dict)]
     return [ref for ref in refs if isinstance(ref, str) and ref[:1] != "#"]
 
 
