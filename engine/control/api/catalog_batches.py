@@ -64,7 +64,7 @@ router = APIRouter(tags=["Batches"])
 @router.get("/batches", openapi_extra=_BATCHES)
 def list_batches(state: State, request: Request) -> Json:
     """List the batches by their ids, the newest first."""
-    values = {name: given[-1] for name, given in catalog_filters.values_by_name(request).items()}
+    values = _values(request)
     where, bound = ["batch_id <> ''"], list[Any]()
     for name, condition in _MOMENTS.items():
         if (text := values.get(name.lower())) is not None:
@@ -75,7 +75,7 @@ def list_batches(state: State, request: Request) -> Json:
         where.append("status = ?")
         bound.append(_WANTED.get(text.lower(), ""))
     if (text := values.get("dataset")) is not None:
-        wanted = set(catalog_filters.check_length("dataSet", text).split(","))
+        wanted = set(text.split(","))
         roots = [root for root, id_ in datasets.items() if id_ in wanted]
         where.append(f"dataset IN ({', '.join('?' * len(roots))})")
         bound += roots
@@ -101,7 +101,7 @@ def get_batch(state: State, batch_id: str) -> Json:
 @router.get("/lastBatches", openapi_extra=_LAST)
 def list_last_batches(state: State, request: Request) -> Json:
     """List the last batch, the last successful and the last failed one of each dataset."""
-    values = {name: given[-1] for name, given in catalog_filters.values_by_name(request).items()}
+    values = _values(request)
     query = (
         "SELECT dataset, status, batch_id, max(started_at), updated_at FROM runs"
         " WHERE batch_id <> '' GROUP BY dataset, status ORDER BY 4"
@@ -116,12 +116,18 @@ def list_last_batches(state: State, request: Request) -> Json:
         if status in (SUCCESS, FAILED):
             last["lastSuccessfulBatchId" if status == SUCCESS else "lastFailedBatchId"] = batch
     if (text := values.get("datasetid")) is not None:
-        wanted = set(catalog_filters.check_length("dataSetId", text).split(","))
+        wanted = set(text.split(","))
         found = {id_: last for id_, last in found.items() if id_ in wanted}
     if (status := values.get("lastbatchstatus")) is not None:
         found = {k: last for k, last in found.items() if last["lastBatchStatus"] == status.lower()}
     start, limit = _range(values)
     return _projected(dict(list(found.items())[start : start + limit]), values)
+
+
+def _values(request: Request) -> dict[str, str]:
+    """Return the query parameters by their names in lower case."""
+    values = catalog_filters.values_by_name(request).items()
+    return {name: catalog_filters.check_length(name, given[-1]) for name, given in values}
 
 
 def _range(values: Json) -> tuple[int, int]:
@@ -146,7 +152,7 @@ def _projected(items: dict[str, Json], values: Json) -> Json:
     text = values.get("properties")
     if text is None:
         return items
-    names = {each.strip() for each in catalog_filters.check_length("properties", text).split(",")}
+    names = {each.strip() for each in text.split(",")}
     if not names - {""}:
         raise invalid("1452-400", "properties: name at least one field.")
     return {id_: {k: v for k, v in each.items() if k in names} for id_, each in items.items()}

@@ -62,21 +62,21 @@ def get_stats(state: State) -> Json:
     }
 
 
-@router.get("/rpc/sampledata/{schema_id:path}")
-def get_sample(state: State, schema_id: str, accept: Accept = "") -> Json:
+@router.get("/rpc/sampledata/{sampled_id:path}")
+def get_sample(state: State, sampled_id: str, accept: Accept = "") -> Json:
     """Return one row that a schema describes."""
     form_of(accept)
-    found, registry = find(state.resources, SCHEMAS, schema_id), Registry(state.resources)
+    found, registry = find(state.resources, SCHEMAS, sampled_id), Registry(state.resources)
     row: Json = sample(registry.checked(lambda: full(found.body, registry.document)))
     return row
 
 
-@router.get("/rpc/export/{resource_id:path}")
-def export(state: State, resource_id: str, accept: Accept = "") -> list[Json]:
+@router.get("/rpc/export/{exported_id:path}")
+def export(state: State, exported_id: str, accept: Accept = "") -> list[Json]:
     """Return a resource after all tenant resources that it names, without the tenant's name."""
     form_of(accept)
     registry, found = Registry(state.resources), dict[str, Resource]()
-    queue = [_find_any(state, resource_id)]
+    queue = [_find_any(state, exported_id)]
     while queue:
         each = queue.pop(0)
         if each.id not in found:
