@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from engine.config import file
+from engine.config.shipped import find
 from engine.sync.preview import preview
 from engine.sync.pull import Rules
 
@@ -24,7 +24,7 @@ SIGN_UP = {
 def rows(*properties: dict[str, Any]) -> list[dict[str, Any]]:
     """What a run makes of events with these properties."""
     name = "mixpanel-experience-event"
-    rules = Rules(file.find("mapping", name), file.find("schema", name))
+    rules = Rules(find("mapping", name), find("schema", name))
     lines = [json.dumps({"event": "Sign up", "properties": each}).encode() for each in properties]
     return preview(rules, lines)
 

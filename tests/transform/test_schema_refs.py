@@ -16,7 +16,7 @@ XDM = {
     for document in [json.loads(path.read_text(encoding="utf-8"))]
 }
 EVENT = "https://ns.adobe.com/xdm/context/experienceevent"
-OWN = {
+OWN: dict[str, Any] = {
     "type": "object",
     "title": "Own events",
     "allOf": [{"$ref": EVENT}, {"$ref": "#/definitions/own"}],
