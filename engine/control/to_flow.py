@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.catalog.resources import Json, Resource, Resources
 from engine.config.value_types import MASK, MIXPANEL_HOSTS, integer, is_text, origin_of
+from engine.control.schema_documents import names_of, schema_named, standalone
 from engine.control.secrets import SecretStore
 from engine.control.validation import (
     DISABLED,
@@ -136,7 +137,7 @@ def flow_of(
         connection,
         dataset_of(dataset, datasets),
         mapping=mapping,
-        schema=(str(schema.body.get("title") or schema.id), schema.body),
+        schema=standalone(schema, resources),
         schedule=schedule,
         diagnostics=diagnostics,
         source_id=source.id,
@@ -190,14 +191,6 @@ def check_host(base: Resource, hosts: Collection[str]) -> None:
         )
 
 
-def schema_named(resources: Resources, name: str) -> Resource:
-    """Return the schema with an id, else with a `$id` or `meta:altId`; NotFound if none has it."""
-    for schema in sorted(resources.all("schemas"), key=lambda each: each.id != name):
-        if name in _names(schema):
-            return schema
-    raise NotFound("schemas", name)
-
-
 def dataset_of(dataset: Resource, datasets: Path) -> str:
     """Return the path of a dataset's table; only configuration files choose it."""
     return str(datasets / dataset.id if dataset.origin is None else dataset.body["uri"])
@@ -229,10 +222,6 @@ def _mapping(body: Json, schema: Resource, resources: Resources) -> tuple[str, A
     document = versions[version]
     outer = document.get("outputSchema") or {}
     wanted = document.get("xdmSchema") or (outer.get("schemaRef") or {}).get("id")
-    if wanted is not None and wanted not in _names(schema):
+    if wanted is not None and wanted not in names_of(schema):
         raise refused("1425-400", given=wanted, allowed=schema.body.get("$id", schema.id))
     return f"{mapping.id} (version {version})", document
-
-
-def _names(schema: Resource) -> tuple[Any, ...]:
-    return schema.id, schema.body.get("$id", schema.id), schema.body.get("meta:altId", schema.id)

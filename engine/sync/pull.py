@@ -20,6 +20,7 @@ from engine.dataset import layout
 from engine.dataset.parquet_writer import Keys, StagedBatch, StagedFile, Writer
 from engine.dataset.table import Table
 from engine.errors import DatasetError, EtlError, disk_error
+from engine.mapping.class_mappings import with_class_members
 from engine.mapping.evaluate import MappingSet, parse
 from engine.mapping.failed_casts import Uncast
 from engine.mapping.unfound_sources import Names, unfound
@@ -38,6 +39,7 @@ from engine.transform.arrival_filter import early_keys, filter_by_arrival, is_ea
 from engine.transform.columns import Columns
 from engine.transform.fast_path import Direct
 from engine.transform.schema import Schema
+from engine.transform.schema_class import without_unused
 from engine.transform.second_process import Reader
 from engine.transform.validate import Checker
 
@@ -66,7 +68,8 @@ class Rules:
 def _compile(mapping: str, schema: str) -> tuple[Schema, MappingSet]:
     compiled = Schema.parse(*json.loads(schema))
     name, document = json.loads(mapping)
-    return compiled, parse(name, document, compiled)
+    rules = parse(name, with_class_members(document, compiled), compiled)
+    return without_unused(compiled, {path[0] for path in rules.destinations}), rules
 
 
 def table_schema(rules: Rules) -> pa.Schema:

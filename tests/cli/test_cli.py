@@ -1016,6 +1016,31 @@ def test_check_finds_everything(run: Run, sandbox: Sandbox) -> None:
     assert "a-file" in said.out
 
 
+EVENT = """{"title": "Shop", "type": "object",
+ "allOf": [{"$ref": "https://ns.adobe.com/xdm/context/experienceevent"}],
+ "properties": {"_shop": {"type": "object", "properties": {"city": {"type": "string"}}}}}"""
+CITY = '{"mappings": [{"source": "data.city", "destination": "_shop.city"}]}'
+
+
+def test_a_schema_file_of_a_class(run: Run, sandbox: Sandbox) -> None:
+    """`check` and `backfill` follow its `$ref`, and fill what the class requires."""
+    Path("shop.json").write_text(EVENT)
+    Path("city.json").write_text(CITY)
+    Path("flows.toml").write_text(
+        f'[connections.shop]\nhost = "{sandbox.url}"\n[flows.events]\nconnection = "shop"\n'
+        'dataset = "table"\nmapping = "city.json"\nschema = "shop.json"\n'
+    )
+    assert run("check", "--config=flows.toml").status == 0
+    assert run("backfill", *ONE_DAY, "--config=flows.toml").status == 0
+    filled = DeltaTable("table").to_pyarrow_table()
+    assert filled.column_names == ["_shop", "_id", "timestamp", "unmapped", "event_date"]
+    assert filled.num_rows > filled["_id"].null_count == 0
+    Path("shop.json").write_text(EVENT.replace("experienceevent", "nothing"))
+    said = run("check", "--config=flows.toml")
+    assert said.status == 2
+    assert re.search("schema shop.json cannot be used: .*xdm/context/nothing", said.out)
+
+
 def test_check_names_mapping_and_schema(run: Run, sandbox: Sandbox) -> None:
     """`check` reports a wrong mapping and a wrong schema together."""
     Path("mine.json").write_text('{"type": "wrong"}')

@@ -7,6 +7,7 @@ import pytest
 from engine.config.file import load
 from engine.config.shipped_files import find
 from engine.errors import InputError
+from engine.transform.schema import Schema
 
 
 @pytest.fixture(params=["installed", "checkout"])
@@ -76,3 +77,25 @@ def test_a_file_that_is_no_json_is_an_error_in_a_sentence(
         path.write_bytes(content)
     with pytest.raises(InputError, match=f"own.json: {sentence}"):
         find("mapping", str(path))
+
+
+EVENT = "https://ns.adobe.com/xdm/context/experienceevent"
+
+
+def test_a_schema_file_of_a_class_stands_alone(tmp_path: Path) -> None:
+    """What it names by `$ref` is among its definitions: standard documents and shipped schemas."""
+    path = tmp_path / "own.json"
+    shipped = "https://ns.adobe.com/extconndev/schemas/mixpanel-events"
+    path.write_text(
+        f'{{"title": "Own", "allOf": [{{"$ref": "{EVENT}"}}, {{"$ref": "{shipped}"}}]}}'
+    )
+    schema = Schema.parse(*find("schema", str(path)))
+    assert {"_id", "timestamp", "_extconndev"} <= {field.name for field in schema.root.fields}
+
+
+def test_a_reference_that_leads_nowhere_is_an_error_in_a_sentence(tmp_path: Path) -> None:
+    """The sentence names the file and the reference."""
+    path = tmp_path / "own.json"
+    path.write_text('{"allOf": [{"$ref": "https://ns.adobe.com/xdm/none"}]}')
+    with pytest.raises(InputError, match=r"own.json cannot be used: there is no .*/xdm/none\.$"):
+        find("schema", str(path))

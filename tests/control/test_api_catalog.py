@@ -191,10 +191,24 @@ def test_a_schema_changes(client: Client, patch: Any) -> None:
     ],
 )
 def test_what_of_a_schema_does_not_change(client: Client, patch: Any) -> None:
-    """Whatever its table has, a field called title among it; and its names."""
+    """Whatever the table of its dataset has, a field called title among it; and its names."""
     path, before = schema(client)
+    dataset(client, schemaRef={"id": before["$id"]})
     assert client.patch(path, json=patch).status_code == 400
     assert client.get(path).json() == before
+
+
+def test_a_schema_without_a_dataset_gets_other_fields(client: Client) -> None:
+    """By PATCH and by PUT, as long as no dataset has it; its names are the registry's."""
+    path, before = schema(client)
+    more = {"op": "add", "path": "/properties/more", "value": {"type": "string"}}
+    assert "more" in client.patch(path, json=[more]).json()["properties"]
+    replaced = client.put(path, json=OWN | {"title": "Again", "$id": "x"}).json()
+    assert replaced["$id"] == before["$id"]
+    assert "more" not in client.get(path).json()["properties"]
+    assert client.patch(path, json=[more | {"path": "/$id", "value": "x"}]).status_code == 400
+    bad = more | {"value": {"type": "complex"}}
+    assert "complex" in problem(client.patch(path, json=[bad]), "1400-400")
 
 
 def test_the_shipped_schema_does_not_change(client: Client) -> None:

@@ -204,7 +204,7 @@ def test_what_is_not_there(client: Client) -> None:
         more = {"json": TUTORIAL} if call == client.put else {}
         problem(call(f"{MAPPING_SETS}/{'0' * 32}", **more), "1439-404")
     problem(client.get(f"{MAPPING_SETS}/{'0' * 32}/mappings"), "1439-404")
-    assert client.delete(f"{MAPPING_SETS}/{made(client)}").status_code == 405  # as Data Prep
+    assert client.patch(f"{MAPPING_SETS}/{made(client)}").status_code == 405  # as Data Prep
 
 
 def test_a_files_set_stays_the_files(tmp_path: Path) -> None:

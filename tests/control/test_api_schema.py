@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine.control import to_flow
+from engine.control.api.app import REGISTRY
 from engine.control.api.auth import AuthMiddleware
 from engine.model.flow import Secret
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
@@ -36,6 +37,7 @@ TOKEN = "the-token-of-this-test"
 SERVICE = CONNECTIONS.rpartition("/")[0]
 LAKE, FLOW = "c604ff05-7f1a-43c0-8e18-33bf874cb11c", "6499120c-0b15-42dc-936e-847ea3c24d72"
 MAPPING = json.loads((ROOT.parent / "mappings/mixpanel-events.json").read_text())
+DOCUMENTS = ("classes", "fieldgroups", "mixins", "datatypes")  # besides schemas
 # What shares the code of another operation, of which all cases are asked: few are of it, unless
 # more are wanted. And one method that a path does not have is as good as six.
 ALIKE = [
@@ -49,6 +51,22 @@ ALIKE = [
     f"GET {SERVICE}/flowSpecs/{{id}}",
     f"PUT {MAPPING_SETS}/{{mapping_set_id}}",
     "GET /data/foundation/export/batches/{batch}/failed",
+    *(f"POST {REGISTRY}/tenant/{kind}" for kind in DOCUMENTS),
+    *(
+        f"GET {REGISTRY}/{container}/{kind}{one}"
+        for container, kinds in (
+            ("tenant", (*DOCUMENTS, "unions")),
+            ("global", (*DOCUMENTS, "schemas", "behaviors")),
+        )
+        for kind in kinds
+        for one in ("", "/{resource_id}")
+    ),
+    *(
+        f"{method} {REGISTRY}/tenant/{kind}/{{resource_id}}"
+        for kind in DOCUMENTS
+        for method in ("PUT", "PATCH", "DELETE")
+    ),
+    f"GET {REGISTRY}/global/descriptors",
 ]
 QUICKER = f"""
 [phases.coverage]
@@ -149,9 +167,12 @@ def resources(client: Any, host: str, item: Json) -> tuple[dict[str, str], dict[
         f"{SERVICE}/flows/{{id}}": flow,
         "run_id": item["id"],
         "batch": item["activities"][1]["targetInfo"][0]["reference"]["ids"][0],
+        "batch_id": item["activities"][1]["targetInfo"][0]["reference"]["ids"][0],
         "dataset_id": dataset,
         "mapping_set_id": mapping,
-        "schema_id": "_extconndev.schemas.mixpanel-events",
+        f"{SCHEMAS}/{{resource_id}}": "_extconndev.schemas.mixpanel-events",
+        "sampled_id": "_extconndev.schemas.mixpanel-events",
+        "exported_id": "_extconndev.schemas.mixpanel-events",
         f"{SERVICE}/connectionSpecs/{{id}}": MIXPANEL,
         f"{SERVICE}/flowSpecs/{{id}}": FLOW,
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from deltalake import DeltaTable
 
 from engine.config.shipped_files import find
 from engine.control.api.app import CATALOG, CONVERSION, FLOWSERVICE, REGISTRY
@@ -73,8 +74,7 @@ class FlowClient:
         body |= {"data": {"format": "json"}, "params": {"projectId": str(PROJECT_ID)}}
         source = self.post(path := f"{flowservice}/sourceConnections", body)["id"]
         yield path, source
-        own = {k: v for k, v in find("schema", "mixpanel-events")[1].items() if k != "$id"}
-        schema = self.post(f"{REGISTRY}/tenant/schemas", own)["$id"]
+        schema = self.schema()
         ref = {"id": schema, "contentType": "application/vnd.adobe.xed+json;version=1"}
         body = {"name": "events", "schemaRef": ref}
         self.dataset = self.post(path := f"{CATALOG}/dataSets", body)["id"]
@@ -97,6 +97,11 @@ class FlowClient:
         self.flow = self.post(path := f"{flowservice}/flows", body)["id"]
         yield path, self.flow
 
+    def schema(self) -> str:
+        """Make a schema like the shipped one: its id."""
+        own = {k: v for k, v in find("schema", "mixpanel-events")[1].items() if k != "$id"}
+        return str(self.post(f"{REGISTRY}/tenant/schemas", own)["$id"])
+
     def make(self) -> tuple[str, Path]:
         """Create a flow and what it uses; return its id and its table."""
         for _ in self.steps():
@@ -107,6 +112,48 @@ class FlowClient:
         """Enable or disable a flow."""
         answer = self.client.post(f"{FLOWSERVICE}/flows/{flow}/action", params={"op": op})
         assert answer.status_code == 200, answer.text
+
+
+class EventClient(FlowClient):
+    """A client that makes an ExperienceEvent schema of the tutorial's fields."""
+
+    def schema(self) -> str:
+        """Look the class up, and make a field group for it, and a schema of both: its id."""
+        classes = self.client.get(f"{REGISTRY}/global/classes").json()["results"]
+        (class_,) = [each for each in classes if each["title"] == "XDM ExperienceEvent"]
+        fields = {"properties": find("schema", "mixpanel-events")[1]["properties"]}
+        group = self.post(
+            f"{REGISTRY}/tenant/fieldgroups",
+            {
+                "title": "Mixpanel", "type": "object", "meta:intendedToExtend": [class_["$id"]],
+                "definitions": {"mixpanel": fields}, "allOf": [{"$ref": "#/definitions/mixpanel"}],
+            },
+        )  # fmt: skip
+        refs = [{"$ref": each["$id"], "type": "object"} for each in (class_, group)]
+        body = {"title": "Mixpanel events", "type": "object", "allOf": refs}
+        return str(self.post(f"{REGISTRY}/tenant/schemas", body)["$id"])
+
+
+def test_an_experience_event_from_its_class_to_its_rows(tried: Trial) -> None:
+    """The tutorial's mapping fills a table of that class: with its id and its time in UTC."""
+    user = EventClient(tried)
+    with tried.daemon(), user.client:
+        user.meet()
+        flow, table = user.make()
+        until(lambda: arrived(flow, table))
+        until(lambda: DeltaTable(table).to_pyarrow_table().num_rows > 50)
+        rows = DeltaTable(table).to_pyarrow_table()
+        assert set(rows.column_names) == {
+            "_extconndev", "_id", "timestamp", "unmapped", "event_date",
+        }  # fmt: skip
+        for row in rows.to_pylist():
+            own = row["_extconndev"]
+            assert row["timestamp"].timestamp() == own["time"]
+            assert row["_id"] == own["insert_id"] or len(row["_id"]) == 36
+        query = {"dataSet": user.dataset, "status": "success", "limit": 1}
+        (batch,) = user.client.get(f"{CATALOG}/batches", params=query).json().values()
+        assert batch["relatedObjects"] == [{"type": "dataSet", "id": user.dataset}]
+        assert batch["tags"]["flowId"] == [flow]
 
 
 @pytest.fixture

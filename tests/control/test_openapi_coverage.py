@@ -36,6 +36,7 @@ def route(operation: str, base: str = "") -> str:
     """An operation as it can be compared, whatever its parameters are called."""
     method, path = operation.split(" ")
     path = path.replace("{CONTAINER_ID}", "tenant").rstrip("/")
+    path = path if "/behaviors" in path else path.replace("/global/", "/tenant/")
     return f"{method} {base}{re.sub('{[^}]+}', '{}', path)}"
 
 

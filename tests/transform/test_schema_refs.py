@@ -8,7 +8,7 @@ import pytest
 
 from engine.transform import schema_refs
 from engine.transform.schema import Schema
-from engine.transform.schema_refs import RefError, bundled
+from engine.transform.schema_refs import RefError, bundled, references
 
 XDM = {
     document["$id"]: document
@@ -16,7 +16,7 @@ XDM = {
     for document in [json.loads(path.read_text(encoding="utf-8"))]
 }
 EVENT = "https://ns.adobe.com/xdm/context/experienceevent"
-OWN = {
+OWN: dict[str, Any] = {
     "type": "object",
     "title": "Own events",
     "allOf": [{"$ref": EVENT}, {"$ref": "#/definitions/own"}],
@@ -86,3 +86,32 @@ def test_too_many_and_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(schema_refs, "LARGEST", 10)
     with pytest.raises(RefError, match="more than 10 parts"):
         bundled({"allOf": [{} for _ in range(10)]}, XDM.get)
+
+
+def test_a_chain_needs_no_deep_recursion() -> None:
+    """Each document of two hundred names the next one, in an `allOf`."""
+
+    def lookup(id_: str) -> dict[str, Any]:
+        after = int(id_[4:]) + 1
+        return {"allOf": [{"$ref": f"urn:{after}"}] if after < 200 else []}
+
+    assert len(bundled({"$ref": "urn:1"}, lookup)["definitions"]) == 199
+    deep: Any = {}
+    for _ in range(400):
+        deep = {"not": deep}
+    with pytest.raises(RefError, match="more than 300 levels"):
+        bundled(deep, XDM.get)
+
+
+def test_definitions_that_have_a_name_already_stay() -> None:
+    """A document that is taken in gets another one."""
+    own = {"$ref": EVENT, "definitions": {"ref1": {"type": "string"}, "ref2": {}}}
+    found = bundled(own, XDM.get)["definitions"]
+    assert found["ref1"] == {"type": "string"}
+    assert len(found) == 2 + len({"event", "series", "map", "item"})
+
+
+def test_references_are_those_of_other_documents() -> None:
+    """Each once, in their order, without a fragment."""
+    document = {"allOf": [{"$ref": "urn:b#/x"}, {"$ref": "#/y"}], "not": [{"$ref": "urn:a"}] * 2}
+    assert references(document) == ["urn:b", "urn:a"]

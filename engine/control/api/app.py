@@ -11,13 +11,16 @@ from starlette.exceptions import HTTPException
 from engine import __version__
 from engine.control.api import (
     batches,
+    catalog_batches,
     connections,
     datasets,
+    descriptors,
     explore,
     flows,
     health,
     languages,
     mapping_sets,
+    registry_reports,
     runs,
     sandboxes,
     schema_registry,
@@ -46,8 +49,8 @@ SANDBOXES = "/data/foundation/sandbox-management"
 _MODULES: dict[str, tuple[Any, ...]] = {
     FLOWSERVICE: (explore, connections, flows, runs, triggers, specs),
     CONVERSION: (mapping_sets, languages),
-    REGISTRY: (schema_registry,),
-    CATALOG: (datasets,),
+    REGISTRY: (schema_registry, descriptors, registry_reports),
+    CATALOG: (datasets, catalog_batches),
     SANDBOXES: (sandboxes,),
     EXPORT: (batches,),
     "": (health,),
@@ -70,6 +73,7 @@ def app_of(state: AppState) -> FastAPI:
     for prefix, modules in _MODULES.items():
         for module in modules:
             app.include_router(module.router, prefix=prefix)
+    app.include_router(descriptors.global_router, prefix=REGISTRY)
     app.openapi = cache(partial(describe, app))  # type: ignore[method-assign]  # FastAPI documents this
     app.get(DOCS, include_in_schema=False)(lambda: page())
     app.get(OPENAPI, include_in_schema=False)(lambda: JSONResponse(app.openapi()))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from engine.catalog.resources import Resource, new
@@ -23,8 +23,9 @@ from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.api.serializers import quoted
 from engine.control.run_payload import PROGRAM
-from engine.control.to_flow import schema_named
+from engine.control.schema_documents import Registry, schema_named
 from engine.errors import InputError, NotFound
+from engine.transform.schema_forms import full
 
 Json = dict[str, Any]
 
@@ -47,6 +48,8 @@ FIELDS = frozenset(
 """Fields of a dataset. A filter by one of them is valid although no dataset has it now."""
 
 router = APIRouter(prefix="/dataSets", tags=["Datasets"])
+
+Ignored = Annotated[str | None, Query(description="Ignored: there are no data sources.")]
 
 
 class DataSetBody(BaseModel):
@@ -86,7 +89,13 @@ _PAGE = ("limit", "start", "orderBy", "property", "properties", "tags")
 
 
 @router.post("", status_code=201)
-def create_dataset(state: State, body: DataSetBody, response: Response) -> list[str]:
+def create_dataset(
+    state: State,
+    body: DataSetBody,
+    response: Response,
+    *,
+    requestDataSource: Ignored = None,  # noqa: N803  # Catalog's name
+) -> list[str]:
     """Create a dataset; its table is created when a flow first writes to it."""
     try:
         schema = schema_named(state.resources, body.schemaRef.id)
@@ -110,7 +119,8 @@ def list_datasets(state: State, request: Request) -> Json:
     """List the datasets by their ids, oldest first."""
     query = _Query(request)
     items = [{"id": each.id} | _dataset(state, each) for each in state.resources.all("dataSets")]
-    return {each.pop("id"): query.projected(each) for each in query.page(items)}
+    shown = {each.pop("id"): each for each in query.page(items)}
+    return {id_: query.projected(_observed(state, query, each)) for id_, each in shown.items()}
 
 
 @router.get("/{dataset_id}", openapi_extra=_documented(("properties",)))
@@ -119,7 +129,8 @@ def get_dataset(state: State, dataset_id: str, request: Request, response: Respo
     dataset = state.resources.get("dataSets", dataset_id)
     query = _Query(request)
     response.headers["ETag"] = quoted(dataset.etag)
-    return {dataset.id: query.projected(_dataset(state, dataset))}
+    item = _observed(state, query, _dataset(state, dataset))
+    return {dataset.id: query.projected(item)}
 
 
 @router.patch("/{dataset_id}")
@@ -198,6 +209,17 @@ def _dataset(state: AppState, dataset: Resource) -> Json:
     )
 
 
+def _observed(state: AppState, query: "_Query", item: Json) -> Json:
+    """Add to a dataset the fields that its schema has, where a client names `observableSchema`."""
+    if "observableSchema" not in query.names:
+        return item
+    registry = Registry(state.resources)
+    schema = schema_named(state.resources, item["schemaRef"]["id"])
+    whole = registry.checked(lambda: full(schema.body, registry.document))
+    observed = {"type": "object", "meta:xdmType": "object", "properties": whole["properties"]}
+    return item | {"observableSchema": observed}
+
+
 def _table_name(name: str) -> str:
     """Return the name of a dataset's table in queries, by Query Service's rule."""
     return "".join(each if each.isalnum() else "_" for each in name.lower())
@@ -208,6 +230,8 @@ class _Query:
 
     def __init__(self, request: Request) -> None:
         self._values = catalog_filters.values_by_name(request)
+        text = catalog_filters.check_length("properties", self._last("properties") or "")
+        self.names = {each.strip() for each in text.split(",")}
 
     def _last(self, name: str) -> str | None:
         return self._values.get(name.lower(), [None])[-1]
@@ -264,10 +288,6 @@ class _Query:
 
     def projected(self, item: Json) -> Json:
         """Return an item with the fields that `properties` names."""
-        text = self._last("properties")
-        if text is None:
+        if self._last("properties") is None:
             return item
-        names = {
-            each.strip() for each in catalog_filters.check_length("properties", text).split(",")
-        }
-        return {name: value for name, value in item.items() if name in names}
+        return {name: value for name, value in item.items() if name in self.names}

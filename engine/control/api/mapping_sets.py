@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4, uuid5
 
 import msgspec
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.catalog.resources import Resource, Resources, new
@@ -17,7 +17,7 @@ from engine.control.api.password_leaks import check_texts
 from engine.control.api.problems import cut, invalid
 from engine.control.api.schema_registry import SchemaRef, check_writable
 from engine.control.run_payload import PROGRAM
-from engine.control.to_flow import schema_named
+from engine.control.schema_documents import schema_named, standalone
 from engine.errors import InputError, NotFound
 from engine.mapping import mapping_set
 from engine.transform.schema import Schema
@@ -153,7 +153,7 @@ def _serialized(
     if expand:
         with suppress(NotFound):  # it was deleted, or never there
             schema = schema_named(resources, str(item["xdmSchema"]))
-            item["outputSchema"] |= {"jsonSchema": schema.body}
+            item["outputSchema"] |= {"jsonSchema": standalone(schema, resources)[1]}
     return item
 
 
@@ -175,6 +175,18 @@ def put(
 
     after = state.resources.change(KIND, mapping_set_id, None, state.now(), edit)
     return _set(state.resources, after, None)
+
+
+@router.delete("/{mapping_set_id}", status_code=204)
+def delete(state: State, mapping_set_id: str, bound: Bound) -> Response:
+    """Delete a mapping set that no flow uses, with all its versions."""
+
+    def check(resource: Resource) -> None:
+        bound.check(resource)
+        check_writable(resource)
+
+    state.resources.delete(KIND, mapping_set_id, check)
+    return Response(status_code=204)
 
 
 @router.get("/{mapping_set_id}/mappings")
@@ -214,7 +226,7 @@ def _schema_of(resources: Resources, document: Mapping[str, Any]) -> Schema:
             f"There is no schema {cut(name)}. Make one first, or give the id of one that is there: "
             "GET …/schemaregistry/tenant/schemas lists them."
         ) from None
-    return Schema.parse(str(schema.body.get("title") or schema.id), schema.body)
+    return Schema.parse(*standalone(schema, resources))
 
 
 def _named(resource: Resource, version: int) -> Json:

@@ -34,6 +34,7 @@ _PROBLEMS = {
     "403": "The Host header is no name of this daemon",
     "404": "There is no such resource",
     "405": "There is no such method here",
+    "406": "The Accept header names a form or a version that is not here",
     "413": "The request body is too large",
     "414": "The target of the request is too long",
     "415": "The request body has an encoding or a charset that is not read here",

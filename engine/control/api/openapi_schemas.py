@@ -98,6 +98,7 @@ BODIES: dict[str, Json] = {
 }
 """By a method and the last part of a path."""
 
+_DOCUMENTS = ("schemas", "classes", "fieldgroups", "mixins", "datatypes")
 RESPONSES: dict[str, Json] = {
     **dict.fromkeys(BODIES, _CREATED),
     "post action": _CREATED,
@@ -113,8 +114,8 @@ RESPONSES: dict[str, Json] = {
     "post mappingSets": _SET,
     "get {mapping_set_id}": _SET,
     "put {mapping_set_id}": _SET,
-    "post schemas": _SCHEMA,
-    "get {schema_id}": _SCHEMA,
+    **{f"post {kind}": _SCHEMA for kind in _DOCUMENTS},
+    **{f"{method} {{resource_id}}": _SCHEMA for method in ("get", "put", "patch")},
     "post dataSets": _DATASETS,
 }
 """Of success, by the same."""

@@ -1,87 +1,62 @@
-"""Schemas: the calls of Adobe's Schema Registry that the tutorial needs.
+"""Schemas and what they are made of: the calls of Adobe's Schema Registry.
 
-A schema here is one that the engine can make a table of. The shipped schema is always listed.
+A schema is one that the engine can make a table of. It is stored as it was sent: with `$ref` to a
+class, to field groups and to data types. The shipped schema is always listed.
 """
 
-import json
 import secrets
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.catalog.resources import Resource, Resources, new
-from engine.config.shipped_files import find
-from engine.control.api import catalog_filters
+from engine.catalog.resources import Resource, new
+from engine.config.shipped_files import find as find_shipped
+from engine.control.api import registry_lists
 from engine.control.api.app_state import AppState, State
 from engine.control.api.etag_checks import Bound
 from engine.control.api.json_patch import merged
-from engine.control.api.listing import MOST_TOKEN, query_parameters
-from engine.control.api.listing_filter import number, top_name
-from engine.control.api.listing_order import Key, Order, compare_keys, is_sort_key, sort_key
 from engine.control.api.password_leaks import check_texts
-from engine.control.api.problems import cut, invalid
+from engine.control.api.problems import invalid
+from engine.control.api.registry_kinds import (
+    BEHAVIORS,
+    MADE,
+    TENANT,
+    UNIONS,
+    Kind,
+    entry,
+    find,
+    global_resources,
+    shown_as,
+    tenant_resources,
+)
+from engine.control.api.schema_accept import form_of
+from engine.control.api.schema_checks import check_change, check_document, used_by
 from engine.control.api.serializers import quoted
-from engine.control.run_payload import PROGRAM
-from engine.control.to_flow import schema_named
+from engine.control.schema_documents import Registry
 from engine.errors import NotFound
-from engine.transform.schema import Schema
 
 Json = dict[str, Any]
 
 SHIPPED = "mixpanel-events"
-TENANT = "extconndev"  # the namespace of the tutorial's fields
-_ASSIGNED = ("$id", "meta:altId", "meta:resourceType", "version", "meta:registryMetadata")
-_ID_FIELDS = ("$id", "meta:altId", "version", "title")  # of the media type xed-id
-DEFAULT_LIMIT, MOST = 300, 500  # schemas of a page
-_PATCHABLE = ("title", "description", "meta:*")  # top-level fields that a patch may change
-_DOCUMENTATION = ("title", "description")  # fields that do not shape the table
-_MAPS = ("properties", "definitions", "$defs", "patternProperties", "dependentSchemas")
-_CREATED = "meta:registryMetadata.repo:createdDate"
-_ORDERS = {
-    "created": _CREATED,
-    "updated": "meta:registryMetadata.repo:lastModifiedDate",
-}  # short names in an order
-FIELDS = frozenset(
-    {
-        "$id", "$schema", "title", "description", "type", "version", "properties", "definitions",
-        "$defs", "allOf", "required", "imsOrg", "meta:altId", "meta:resourceType", "meta:extends",
-        "meta:class", "meta:xdmType", "meta:abstract", "meta:extensible", "meta:intendedToExtend",
-        "meta:containerId", "meta:tenantNamespace", "meta:registryMetadata", "meta:immutableTags",
-        "meta:behaviorType", *_ORDERS,
-    }
-)  # fmt: skip
-"""Fields of a schema. A filter by one of them is valid although no schema has it now."""
-_PARAMETERS = query_parameters(
-    {
-        "property": (
-            catalog_filters.DESCRIPTION + " Those of one text are separated by commas.",
-            {"type": "array", "items": catalog_filters.SHORT_TEXT},
-        ),
-        "orderby": (
-            "Fields, separated by commas; - before one of them: descending.",
-            catalog_filters.SHORT_TEXT,
-        ),
-        "start": (
-            "A value of the first field of the order, or `_page.next`: the page starts after it.",
-            {"type": "string", "maxLength": MOST_TOKEN},
-        ),
-        "limit": (
-            "Maximum number of schemas.",
-            {"type": "integer", "minimum": 1, "maximum": MOST},
-        ),
-    }
-)
+_ASSIGNED = ("$id", "meta:altId", "meta:resourceType", "version")
+_ADDED = ("meta:registryMetadata", "meta:containerId", "meta:tenantNamespace", "meta:descriptors")
+_PATCHABLE = (
+    *("title", "description", "type", "meta:*", "allOf", "anyOf", "oneOf", "not", "required"),
+    *("properties", "definitions", "$defs", "patternProperties", "dependentSchemas"),
+)  # top-level fields that a patch may change
 
-router = APIRouter(prefix="/tenant/schemas", tags=["Schemas"])
+router = APIRouter(tags=["Schemas"])
 
-SchemaId = Annotated[str, "its `$id`, URL-encoded, or its `meta:altId`"]
+ResourceId = Annotated[str, "its `$id`, URL-encoded, or its `meta:altId`"]
+Accept = Annotated[str, Header()]
+Patch = Annotated[Json | list[Json], Body()]
 
 
 class SchemaBody(BaseModel):
-    """An XDM schema: JSON Schema with `properties`, or `allOf` with `$ref` to what is shipped."""
+    """A schema, class, field group or data type, with `properties` or `allOf` with `$ref`."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -101,7 +76,7 @@ class SchemaRef(BaseModel):
 def store_shipped_schema(state: AppState) -> None:
     """Store the shipped schema among the resources, or update it to this version's."""
     resources = state.resources
-    _, document = find("schema", SHIPPED)
+    _, document = find_shipped("schema", SHIPPED)
     id_, origin = document["$id"], f"schemas/{SHIPPED}.json"
     try:
         before = resources.get("schemas", id_)
@@ -113,230 +88,160 @@ def store_shipped_schema(state: AppState) -> None:
         resources.change("schemas", id_, None, state.now(), lambda _: (after, ()))
 
 
-@router.post("", status_code=201)
-def create_schema(state: State, body: SchemaBody) -> Json:
-    """Create a schema."""
-    hash_ = secrets.token_hex(24)
-    document, extended = _inlined(state.resources, body.model_dump(exclude_unset=True))
-    properties = {key: value for key, value in document.items() if key not in _ASSIGNED}
-    check_texts(state, properties)
-    Schema.parse(body.title, properties)
-    id_ = f"https://ns.adobe.com/{TENANT}/schemas/{hash_}"
-    made: Json = {
-        "$id": id_,
-        "meta:altId": f"_{TENANT}.schemas.{hash_}",
-        "meta:resourceType": "schemas",
-        "version": "1.0",
-        **properties,
-    }
-    if extended:
-        made["meta:extends"] = extended
-    schema = new("schemas", made, state.now(), id_=id_)
-    state.resources.create(schema)
-    return _serialized(schema)
-
-
-@router.get("", openapi_extra=_PARAMETERS)
-def list_schemas(state: State, request: Request, accept: Annotated[str, Header()] = "") -> Json:
-    """List the schemas; with `Accept: application/vnd.adobe.xed-id+json` only their names."""
-    values = catalog_filters.values_by_name(request)
-    by_id: dict[str, Json] = {}  # a configuration file may repeat the shipped schema
-    for schema in state.resources.all("schemas"):
-        item = _serialized(schema)
-        by_id.setdefault(item["$id"], item | {"id": item["$id"]})
-    items, orderby = list(by_id.values()), ",".join(values.get("orderby", ["created"]))
-    known = FIELDS.union(*items)
-
-    def is_known(field: str) -> bool:
-        return top_name(field) in known
-
-    terms = catalog_filters.parse_terms(values.get("property", []), is_known, joined=True)
-    terms = [replace(term, field=_ORDERS.get(term.field, term.field)) for term in terms]
-    items = [item for item in items if all(term.holds(item) for term in terms)]
-    fields = catalog_filters.parse_order([orderby], is_known, orderby)
-    order = tuple((_ORDERS.get(field, field), descending) for field, descending in fields)
-    limit_text = values.get("limit", [str(DEFAULT_LIMIT)])[-1]
-    limit = catalog_filters.parse_whole("limit", limit_text, 1, MOST)
-    results, following = _page(items, order, values.get("start", [None])[-1], limit)
-    for each in results:
-        del each["id"]
-    if "-id+json" in accept:
-        results = [{key: each[key] for key in _ID_FIELDS if key in each} for each in results]
-    page = {"orderby": orderby, "next": following, "count": len(results)}
-    links: Json = {"next": None}
-    if following is not None:
-        query = request.url.include_query_params(start=following).query
-        links["next"] = {"href": f"/tenant/schemas?{query}"}
-    return {"results": results, "_page": page, "_links": links}
-
-
-def _page(
-    items: list[Json], order: Order, start: str | None, limit: int
-) -> tuple[list[Json], str | None]:
-    """Return the items after `start`, and the start of the next page; None on the last one."""
-    items = catalog_filters.in_order(items, order)
-    if start is not None:
-        if len(start) > MOST_TOKEN:
-            raise invalid("1400-400", f"start has more than {MOST_TOKEN:,} characters.")
-        items = [each for each in items if _is_after(sort_key(each, order), start, order)]
-    shown, rest = items[:limit], items[limit:]
-    if not rest:
-        return shown, None
-    last, first = sort_key(shown[-1], order), sort_key(rest[0], order)
-    if last[0] != first[0] and last[0][0] in (2, 3):  # the value alone is a start
-        text = str(last[0][1])
-        if _is_after(first, text, order) and not _is_after(last, text, order):
-            return shown, text
-    packed = json.dumps(last, separators=(",", ":"), ensure_ascii=False).encode()
-    return shown, urlsafe_b64encode(packed).decode().rstrip("=")
-
-
-def _is_after(key: Key, start: str, order: Order) -> bool:
-    """Return whether a sort key comes after `start`: a sort key, or a value of the first field."""
-    if (after := _decode_start(start, len(order) + 1)) is not None:
-        return compare_keys(key, after, order) > 0
-    rank, *value = key[0]
-    wanted: Any = number(start) if rank == 2 else start.lower()
-    if rank not in (2, 3) or wanted is None:
-        return bool((rank > 3) != order[0][1])
-    first: Any = value[0]
-    return bool(first < wanted if order[0][1] else first > wanted)
-
-
-def _decode_start(start: str, length: int) -> Key | None:
-    """Return the sort key that `start` encodes; None for other texts."""
-    try:
-        key = json.loads(urlsafe_b64decode((start + "=" * (-len(start) % 4)).encode()))
-    except (ValueError, RecursionError):
-        return None
-    return key if is_sort_key(key) and len(key) == length else None
-
-
-@router.get("/{schema_id:path}")
-def get_schema(state: State, schema_id: SchemaId, response: Response) -> Json:
-    """Return one schema with its references resolved, whatever `Accept` says."""
-    schema = schema_named(state.resources, schema_id)
-    response.headers["ETag"] = quoted(schema.etag)
-    return _serialized(schema)
-
-
-@router.patch("/{schema_id:path}")
-def change_schema(
-    state: State, schema_id: SchemaId, body: Annotated[Json | list[Json], Body()], bound: Bound
-) -> Json:
-    """Change titles, descriptions and `meta:` members of a schema, by a merge or a JSON Patch.
-
-    The columns of its table cannot be changed.
-    """
-    before = schema_named(state.resources, schema_id)
-    bound.check(before)
-    check_writable(before)
-    after = merged(before.body, body, (*_PATCHABLE, *_MAPS))
-    if _table_of(after) != _table_of(before.body) or _assigned(after) != _assigned(before.body):
-        raise invalid(
-            "1400-400",
-            "Only titles, descriptions and meta: members of a schema can be changed, and none that "
-            "says what its table has. Make another schema for other fields.",
-        )
-    if not isinstance(after.get("title"), str):
-        raise invalid("1400-400", "title: must be a text.")
-    check_texts(state, after)
-    Schema.parse(after["title"], {key: each for key, each in after.items() if key not in _ASSIGNED})
-
-    def edit(now: Resource) -> tuple[Resource, tuple[str, ...]]:
-        return replace(now, body=after), ()
-
-    changed = state.resources.change("schemas", before.id, before.etag, state.now(), edit)
-    return _serialized(changed)
-
-
-def _assigned(document: Json) -> list[Any]:
-    return [document.get(name) for name in _ASSIGNED]
-
-
-def _table_of(schema: Any, *, names: bool = False) -> Any:
-    """Return a schema without its documentation; `names`: its keys are names of fields."""
-    if isinstance(schema, list):
-        return [_table_of(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: _table_of(value, names=not names and key in _MAPS)
-        for key, value in schema.items()
-        if names or not (key in _DOCUMENTATION or _is_metadata(key))
-    }
-
-
-def _is_metadata(key: str) -> bool:
-    return key.startswith("meta:") and key != "meta:xdmType"
-
-
-@router.delete("/{schema_id:path}", status_code=204)
-def delete_schema(state: State, schema_id: SchemaId, bound: Bound) -> Response:
-    """Delete a schema that no dataset uses."""
-
-    def check(schema: Resource) -> None:
-        bound.check(schema)
-        check_writable(schema)
-
-    state.resources.delete("schemas", schema_named(state.resources, schema_id).id, check)
-    return Response(status_code=204)
-
-
-def _serialized(schema: Resource) -> Json:
-    names = {"$id": schema.id, "version": "1.0"} | schema.body
-    return names | {
-        "meta:containerId": "tenant",
-        "meta:tenantNamespace": f"_{TENANT}",
-        "meta:registryMetadata": {
-            "repo:createdDate": schema.created_at,
-            "repo:lastModifiedDate": schema.updated_at,
-            "xdm:createdClientId": PROGRAM,
-            "xdm:lastModifiedClientId": PROGRAM,
-            "xdm:createdUserId": PROGRAM,
-            "xdm:lastModifiedUserId": PROGRAM,
-            "eTag": schema.etag,
-        },
-    }
-
-
-def _inlined(resources: Resources, document: Json) -> tuple[Json, list[str]]:
-    """Return a schema with each `$ref` to a shipped schema replaced by that, and their ids."""
-    shipped = {
-        each.id: {key: value for key, value in each.body.items() if key[0] != "$"}
-        for each in resources.all("schemas")
-        if each.origin and each.id == each.body.get("$id")
-    }
-    is_shipped: dict[str, bool] = {}  # by `$ref`
-
-    def inline(value: Any) -> Any:
-        if isinstance(value, list):
-            return [inline(each) for each in value]
-        if not isinstance(value, dict):
-            return value
-        ref = value.get("$ref")
-        if isinstance(ref, str) and not ref.startswith("#"):
-            is_shipped[ref] = ref in shipped
-            siblings = {key: inline(inner) for key, inner in value.items() if key != "$ref"}
-            return siblings | {"allOf": [shipped.get(ref), *siblings.get("allOf", [])]}
-        return {key: inline(inner) for key, inner in value.items()}
-
-    inlined = inline(document)
-    if unknown := [ref for ref, known in is_shipped.items() if not known]:
-        raise invalid(
-            "1400-400",
-            f"There is no class, field group or schema {cut(unknown[0])} here: a $ref may name "
-            f"{' or '.join(shipped)}, or a place in the same document, as #/$defs/price. "
-            "Write all other fields under `properties`.",
-        )
-    return inlined, list(is_shipped)
-
-
 def check_writable(resource: Resource) -> None:
-    """Raise Problem for a resource that a file declares: it is changed there."""
+    """Raise Problem for a resource that a file or the program declares."""
     if resource.origin:
         raise invalid(
             "1400-400",
             f"{resource.id} of the {resource.kind} comes from {resource.origin}, and cannot be "
             "changed or deleted here.",
         )
+
+
+# Calls of each kind --------------------------------------------------------------------------
+
+
+def _create(state: AppState, kind: Kind, document: Json) -> Json:
+    hash_ = secrets.token_hex(24)
+    id_ = f"https://ns.adobe.com/{TENANT}/{kind.type}/{hash_}"
+    assigned = {
+        "$id": id_,
+        "meta:altId": f"_{TENANT}.{kind.type}.{hash_}",
+        "meta:resourceType": kind.type,
+        "version": "1.0",
+    }
+    made = new(kind.resource, assigned | _sent(document), state.now(), id_=id_)
+    check_texts(state, made.body)
+    registry = Registry(state.resources, made)
+    check_document(made, registry)
+    state.resources.create(made, used_by(made, registry))
+    return entry(made, registry)
+
+
+def _sent(document: Json) -> Json:
+    """Return what a client says of a resource itself."""
+    return {key: value for key, value in document.items() if key not in (*_ASSIGNED, *_ADDED)}
+
+
+def _listed(state: AppState, kind: Kind, container: str, request: Request, accept: str) -> Json:
+    form, registry = form_of(accept), Registry(state.resources)
+    is_global = container == "global"
+    found = global_resources(kind) if is_global else tenant_resources(state.resources, kind)
+    by_id: dict[str, Json] = {}  # a configuration file may repeat the shipped schema
+    for resource in found:
+        item = entry(resource, registry)
+        by_id.setdefault(item["$id"], item)
+
+    def shown(item: Json) -> Json:
+        return shown_as(form, item, registry, default_full=False)
+
+    return registry_lists.page(request, f"/{container}/{kind.name}", by_id.values(), shown)
+
+
+def _shown(state: AppState, kind: Kind, name: str, response: Response, accept: str) -> Json:
+    form, registry = form_of(accept), Registry(state.resources)
+    resource = find(state.resources, kind, name)
+    if resource.etag:
+        response.headers["ETag"] = quoted(resource.etag)
+    item = shown_as(form, entry(resource, registry), registry, default_full=True)
+    if form.has("desc"):
+        about = [each.body for each in state.resources.all("descriptors")]
+        item["meta:descriptors"] = [
+            each for each in about if each["xdm:sourceSchema"] == item["$id"]
+        ]
+    return item
+
+
+def _changed(
+    state: AppState, kind: Kind, name: str, bound: Any, change: Callable[[Json], Json]
+) -> Json:
+    before = find(state.resources, kind, name)
+    bound.check(before)
+    check_writable(before)
+    after = replace(before, body=change(before.body))
+    registry = Registry(state.resources, after)
+    check_texts(state, after.body)
+    if any(after.body.get(key) != before.body.get(key) for key in _ASSIGNED):
+        raise invalid("1400-400", f"{', '.join(_ASSIGNED)}: are assigned, and never change.")
+    if not isinstance(after.body.get("title"), str):
+        raise invalid("1400-400", "title: must be a text.")
+    check_change(state.resources, before, after, registry)
+    uses = used_by(after, registry)
+
+    def edit(now: Resource) -> tuple[Resource, list[str]]:
+        return replace(now, body=after.body), uses
+
+    stored = state.resources.change(kind.resource, before.id, before.etag, state.now(), edit)
+    return entry(stored, Registry(state.resources))
+
+
+def _delete(state: AppState, kind: Kind, name: str, bound: Any) -> None:
+    def check(resource: Resource) -> None:
+        bound.check(resource)
+        check_writable(resource)
+
+    found = find(state.resources, kind, name)
+    check(found)
+    state.resources.delete(kind.resource, found.id, check)
+    for each in state.resources.all("descriptors"):
+        if each.body["xdm:sourceSchema"] == found.body.get("$id", found.id):
+            state.resources.delete("descriptors", each.id)
+
+
+# Routes -------------------------------------------------------------------------------------
+
+
+def _add_reads(kind: Kind, container: str) -> None:
+    """Add the list of a kind in a container, and the look-up of one."""
+    path = f"/{container}/{kind.name}"
+
+    @router.get(path, openapi_extra=registry_lists.PARAMETERS, description=f"List {kind.name}.")
+    def list_all(state: State, request: Request, accept: Accept = "") -> Json:
+        return _listed(state, kind, container, request, accept)
+
+    @router.get(f"{path}/{{resource_id:path}}", description=f"Return one of the {kind.name}.")
+    def get(state: State, resource_id: ResourceId, response: Response, accept: Accept = "") -> Json:
+        return _shown(state, kind, resource_id, response, accept)
+
+
+def _add_writes(kind: Kind) -> None:
+    """Add the calls that create, change and delete resources of a kind."""
+    path = f"/tenant/{kind.name}"
+    one = f"{path}/{{resource_id:path}}"
+
+    @router.post(path, status_code=201, description=f"Create one of the {kind.name}.")
+    def create(state: State, body: SchemaBody) -> Json:
+        return _create(state, kind, body.model_dump(exclude_unset=True))
+
+    @router.put(one, description=f"Replace one of the {kind.name}.")
+    def replace_one(state: State, resource_id: ResourceId, body: SchemaBody, bound: Bound) -> Json:
+        sent = _sent(body.model_dump(exclude_unset=True))
+
+        def change(before: Json) -> Json:
+            return {key: before[key] for key in _ASSIGNED if key in before} | sent
+
+        return _changed(state, kind, resource_id, bound, change)
+
+    @router.patch(
+        one,
+        description=f"Change one of the {kind.name} by a merge or a JSON Patch. The columns of a "
+        "dataset that uses it cannot be changed.",
+    )
+    def change_one(state: State, resource_id: ResourceId, body: Patch, bound: Bound) -> Json:
+        def change(before: Json) -> Json:
+            return merged(before, body, _PATCHABLE)
+
+        return _changed(state, kind, resource_id, bound, change)
+
+    @router.delete(one, status_code=204, description=f"Delete one of the {kind.name}, if unused.")
+    def delete_one(state: State, resource_id: ResourceId, bound: Bound) -> Response:
+        _delete(state, kind, resource_id, bound)
+        return Response(status_code=204)
+
+
+for _kind in MADE:
+    _add_writes(_kind)
+    _add_reads(_kind, "tenant")
+    _add_reads(_kind, "global")
+_add_reads(UNIONS, "tenant")
+_add_reads(BEHAVIORS, "global")
