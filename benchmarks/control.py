@@ -30,7 +30,7 @@ from benchmarks.settings import Settings
 PAGES, REQUESTS = "a page of runs", "requests for runs"
 MADE_BY = (
     "engine/catalog/database.py",
-    "engine/catalog/metrics.py",
+    "engine/catalog/flow_totals.py",
     "engine/catalog/runs.py",
     "engine/catalog/schema.py",
     "engine/model/run_record.py",

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from engine.catalog import metrics
+from engine.catalog import flow_totals
 from engine.model.flow import flow_id
 from engine.model.run_record import FIELDS, RunRecord
 
@@ -49,7 +49,7 @@ def save(connection: Any, record: RunRecord) -> None:
     """
     query = f"SELECT {COLUMNS} FROM runs WHERE id = ?"  # noqa: S608  # our own names only
     before = connection.execute(query, [record.id]).fetchone()
-    count(connection, record, metrics.counts(from_row(before)) if before else {})
+    count(connection, record, flow_totals.counts(from_row(before)) if before else {})
     put(connection, record)
 
 
@@ -68,11 +68,11 @@ def add(connection: Any, records: Iterable[RunRecord], requests: Iterable[Reques
 
 def count(connection: Any, record: RunRecord, counted: dict[str, int]) -> None:
     """Add to the totals of a flow what a run counts beyond what was `counted` of it before."""
-    for what, value in metrics.counts(record).items():
+    for what, value in flow_totals.counts(record).items():
         connection.execute(_ADD, (record.flow, what, max(0, value - counted.get(what, 0))))
-    if moment := metrics.reached(record):
+    if moment := flow_totals.reached(record):
         # What is later than now was reached by a clock that was ahead.
-        connection.execute(_REACH, (record.flow, metrics.REACHED, moment, record.updated_at))
+        connection.execute(_REACH, (record.flow, flow_totals.REACHED, moment, record.updated_at))
 
 
 def put(connection: Any, record: RunRecord) -> None:

@@ -10,7 +10,7 @@ import typer
 from engine.cli.lazy_imports import lazy_imports
 from engine.config import environment
 from engine.config.file import Config
-from engine.config.tables import reading
+from engine.config.toml_tables import reading
 from engine.control import declared_flows
 from engine.errors import InputError
 from engine.model import clock

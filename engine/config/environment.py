@@ -9,7 +9,7 @@ from typing import Any
 import re2
 
 from engine.config.fields import CONNECTION, types_of
-from engine.config.tables import Problems, read_value
+from engine.config.toml_tables import Problems, read_value
 from engine.config.value_types import ELSEWHERE, Type, Unset, trimmed
 from engine.model.flow import HOST, Connection
 

@@ -9,7 +9,7 @@ from dataclasses import fields as fields_of
 from typing import Any
 
 from engine.config import value_types as types
-from engine.config.tables import Problems, read_table
+from engine.config.toml_tables import Problems, read_table
 from engine.config.value_types import Json, Type, number, one_of, whole
 from engine.errors import InputError
 from engine.model.flow import FREQUENCIES, Connection, Flow

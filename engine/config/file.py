@@ -12,7 +12,7 @@ from typing import Any
 from engine.config import environment
 from engine.config.environment import CREDENTIALS, Environ
 from engine.config.fields import API, FLOW, LEAST_MINUTES, SCHEDULE, types_of
-from engine.config.tables import Problems, nearest, read_document, read_table
+from engine.config.toml_tables import Problems, nearest, read_document, read_table
 from engine.config.value_types import Type, is_table, passing, text, whole
 from engine.dataset.storage.local import canonical
 from engine.errors import InputError

@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.config.tables import read_document, reading
+from engine.config.toml_tables import read_document, reading
 from engine.errors import InputError
 from engine.transform.schema_refs import RefError, bundled
 

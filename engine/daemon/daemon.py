@@ -20,8 +20,8 @@ from engine.daemon import reconcile
 from engine.daemon.dispatcher import Dispatcher, write
 from engine.daemon.launcher import launch
 from engine.daemon.reconcile import Action, AddTicks, Log, RemoveTicks, StopProcess, TickNow
-from engine.daemon.scheduler import Scheduler
 from engine.daemon.signals import DRAIN, GRACE, STOPS, SignalQueue, receive_signals
+from engine.daemon.tick_timer import Scheduler
 from engine.daemon.turn_queue import Turns
 from engine.dataset.storage.local import lock_file, make_folder
 from engine.errors import EtlError, InputError, disk_error

@@ -21,13 +21,13 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError
 from deltalake.transaction import AddAction, RemoveAction
 
-from engine.dataset import batch_cleanup, layout
+from engine.dataset import layout, old_batches
+from engine.dataset.commit_cleanup import RecoverableTable
+from engine.dataset.commit_intent import Intent
 from engine.dataset.compatibility import COLUMNS, SOURCE, columns_property
 from engine.dataset.day_changes import EMPTY, DaySummary, figures_after
 from engine.dataset.dedup import Duplicates
-from engine.dataset.intent import Intent
 from engine.dataset.parquet_writer import StagedFile
-from engine.dataset.recovery import RecoverableTable
 from engine.dataset.storage.local import sync, write_synced
 from engine.dataset.table import DayContents, translated
 from engine.errors import DatasetError, ShrinkDetected, disk_error
@@ -104,7 +104,7 @@ class Dataset(RecoverableTable):
     def clean_up_batches(self, keep_days: float, now: int) -> None:
         """Delete the folders of batches without rejects older than `keep_days`; once a day."""
         with disk_error(f"tidy up in {self.root}"):
-            batch_cleanup.clean_up(self._storage, keep_days, now)
+            old_batches.clean_up(self._storage, keep_days, now)
 
     def staging(self, batch_id: str) -> Path:
         """Make and return a local folder for the files of a batch."""

@@ -14,7 +14,7 @@ import pytest
 from engine.daemon import dispatcher as dispatcher_module
 from engine.daemon.dispatcher import Dispatcher
 from engine.daemon.reconcile import RETRY_MS
-from engine.daemon.scheduler import Scheduler
+from engine.daemon.tick_timer import Scheduler
 from engine.daemon.turn_queue import LATER, MORE, Turns
 from engine.log import configure
 from engine.model.clock import Clock

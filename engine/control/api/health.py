@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
-from engine.catalog import metrics as catalog_metrics
+from engine.catalog import flow_totals as catalog_metrics
 from engine.catalog.resources import Resource
 from engine.control.api.app_state import AppState, State
 from engine.control.to_flow import connection_of, name_of

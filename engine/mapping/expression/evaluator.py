@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.mapping.expression import (
     checker,
-    forms,  # noqa: F401 - it adds its forms of calls
+    special_calls,  # noqa: F401 - it adds its special_calls of calls
     values,
 )
 from engine.mapping.expression.checker import EventName, Property

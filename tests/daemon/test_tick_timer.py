@@ -6,7 +6,7 @@ from queue import Empty, Queue
 
 import pytest
 
-from engine.daemon.scheduler import FlowTrigger, Scheduler
+from engine.daemon.tick_timer import FlowTrigger, Scheduler
 from engine.model.clock import Clock
 from engine.model.flow import Schedule
 from tests.support.daemons import START, clock_of

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ulid import ULID
 
-from engine.dataset import intent as intents
+from engine.dataset import commit_intent as intents
 from engine.dataset import layout
-from engine.dataset.intent import Intent
+from engine.dataset.commit_intent import Intent
 from engine.dataset.log_entries import paths_in
 from engine.dataset.table import Table, translated
 from engine.errors import disk_error

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from ulid import ULID
 
-from engine.dataset import batch_cleanup
-from engine.dataset.batch_cleanup import DAY_MS
+from engine.dataset import old_batches
+from engine.dataset.old_batches import DAY_MS
 from engine.dataset.storage.local import LocalStorage
 from engine.sandbox import Sandbox, Spec
 from tests.support.pulling import DAYS, QUICK, pull
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def clean_up(folder: Path, keep_days: float, now: int) -> int:
-    return batch_cleanup.clean_up(LocalStorage(folder.parent), keep_days, now)
+    return old_batches.clean_up(LocalStorage(folder.parent), keep_days, now)
 
 
 def made(folder: Path, at: int, *files: str) -> str:
@@ -139,7 +139,7 @@ def test_years_of_batches_are_deleted_in_parts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A call deletes at most MOST batches, the oldest first; the next call goes on."""
-    monkeypatch.setattr(batch_cleanup, "MOST", 2)
+    monkeypatch.setattr(old_batches, "MOST", 2)
     made(folder, NOW)
     old = sorted(made(folder, days_ago(31 + days)) for days in range(5))
     left = []
