@@ -124,11 +124,11 @@ def test_scale(measured: dict[str, Result]) -> None:
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "batches"])
 def test_scale_changes_one_thing_at_a_time(part: str) -> None:
-    """Three points have about as many events, except where the number of events grows."""
+    """All points have about as many events, except where the number of events grows."""
     points = scale.cases(part, 2_800)
-    assert len({point.name for point in points}) == 3
+    assert len({point.name for point in points}) == len(points) >= 2
     assert part == "events" or len({point.events * point.days for point in points}) == 1
-    assert len({repr(replace(point, name="")) for point in points}) == 3
+    assert len({repr(replace(point, name="")) for point in points}) == len(points)
 
 
 def test_startup_names_what_help_imports(measured: dict[str, Result]) -> None:

@@ -246,7 +246,7 @@ class Plane:
     ) -> None:
         self.changed = changed
 
-    def asked(self, running: AbstractSet[str]) -> AbstractSet[str]:
+    def requested_flows(self, running: AbstractSet[str]) -> AbstractSet[str]:
         return self.requested & running
 
     def follow(self, *_: Any) -> None: ...

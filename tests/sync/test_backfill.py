@@ -34,6 +34,7 @@ from engine.model.window import day_start
 from engine.sandbox import PASSWORD, PROJECT_ID, USERNAME, Sandbox, Spec
 from engine.sync import request_slots
 from engine.sync import runner as module
+from engine.sync.attempts import SPLIT_AFTER, UNANSWERED
 from engine.sync.backfill import Backfill, missing_days
 from engine.sync.pull import table_schema
 from engine.sync.run_updates import Advanced, Ended, GaveUp, RunUpdate, Waiting
@@ -426,8 +427,11 @@ def test_an_outage_stops_every_window(sandbox: Sandbox, root: Path) -> None:
     done = pull(sandbox.url, root, days(60), replace(QUICK, days_per_request=20))
     assert set(done.statuses) == {"failed"}
     assert len([event for event in done.told if isinstance(event, GaveUp)]) == 1
-    # 60 days in 3 windows, each begun while others wait.
-    assert len(sandbox.requests) <= 3 * QUICK.retry_policy.tries
+    # At most: two tries of each of 3 windows, a request for each of the 4 halvings of the first one
+    # down to a day (20, 10, 5, 3, 2), and two tries of each of the 3 parts that end it all.
+    assert len(sandbox.requests) <= 3 * SPLIT_AFTER + 4 + 2 * UNANSWERED
+    halves = [each["params"]["to_date"] for each in sandbox.requests[3 * SPLIT_AFTER :]]
+    assert max(halves) <= "2024-01-20"
     assert "503" in done.message
 
 

@@ -204,8 +204,7 @@ class _Resolver:
         if function.category == "User Agent" and not is_installed():
             self._problems.at(
                 node,
-                f"{node.name} needs a library that is not installed; "
-                "pip install 'mixpanel-etl[ua]' brings it",
+                f"{node.name} needs a library that is not installed; the extra ua brings it",
             )
         return function
 

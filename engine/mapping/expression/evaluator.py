@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.mapping.expression import (
     checker,
-    special_calls,  # noqa: F401 - it adds its special_calls of calls
+    special_calls,  # noqa: F401 - it adds the special calls
     values,
 )
 from engine.mapping.expression.checker import EventName, Property
