@@ -112,8 +112,7 @@ def _backfill(
     table = open_flow.dataset_of(flow, rules)
     table.mend()
     _report_changes(flow, table, days)
-    due = days if settings.force else day_backfill.missing_days(flow, table, days, clock.now())
-    bar = progress.progress(len(due))
+    bar = progress.progress(len(days))
     callback = with_tracebacks(bar) if invocation.debug else bar
     if flow.keep_superseded_hours and table.exists:
         print_message(f"In {flow.dataset}, {superseded_in_words(flow.keep_superseded_hours)}.")

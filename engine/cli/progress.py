@@ -60,7 +60,9 @@ class Bar:
 
     def __call__(self, event: updates.RunUpdate) -> None:
         """Move the bar, and print failures, waits and remarks above it."""
-        if isinstance(event, updates.Advanced):
+        if isinstance(event, updates.DaysDue):
+            self._progress.update(self._task, total=event.days, visible=event.days > 0)
+        elif isinstance(event, updates.Advanced):
             self._running[event.run_id] = (event.lines, event.bytes)
         elif isinstance(event, updates.Split):
             self._running.pop(event.run.id, None)

@@ -15,7 +15,7 @@ from engine.model.window import Window, day_over, latest_day
 from engine.sync import splitting, window_commits
 from engine.sync.options import Options
 from engine.sync.pull import Rules
-from engine.sync.run_updates import Ended, GaveUp, NoEvents, Noticed, RunUpdate
+from engine.sync.run_updates import DaysDue, Ended, GaveUp, NoEvents, Noticed, RunUpdate
 from engine.sync.runner import Runner
 from engine.sync.window_source import Result
 
@@ -96,6 +96,7 @@ class Backfill:
             force = self._options.force
             due = days if force else missing_days(flow, dataset, days, now)
             self._days = sorted(due)
+            self._report(DaysDue(len(due)))
             if due:
                 self._first = first_arrival(flow, dataset, now)
             self._before = self._high_watermark()

@@ -83,6 +83,13 @@ def _some(texts: Sequence[str], between: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class DaysDue:
+    """So many of the requested days are pulled now: the others are complete in the table."""
+
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
 class GaveUp:
     """So many days were not tried, after a failure that no other window would escape."""
 
@@ -96,4 +103,4 @@ class Noticed:
     text: str
 
 
-RunUpdate = Advanced | Waiting | Ended | Split | NoEvents | GaveUp | Noticed
+RunUpdate = DaysDue | Advanced | Waiting | Ended | Split | NoEvents | GaveUp | Noticed

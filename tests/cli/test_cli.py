@@ -365,6 +365,9 @@ def test_the_bar(run: Run, sandbox: Sandbox, tmp_path: Path) -> None:
     assert re.search(r"3/3.* days  1,224 events  [\d.]+ MB/s .*0:00:00", last), last
     assert re.search(r"\nwaiting [\d.]+ s: Mixpanel answered 429", shown.replace("\r\x1b[2K", "\n"))
     assert shown.rstrip().endswith("3 runs committed to data/events.")
+    again, _ = on_terminal([*command, "--to-date=2024-01-04"], tmp_path, **environment(sandbox))
+    assert re.search(r"1/1.* days", again)  # of four days, one is due
+    assert "/4" not in again.partition("1/1")[2]
     plain = environment(sandbox) | {"NO_COLOR": "1"}
     for words in (["backfill", *DAYS, "--force"], ["runs"]):
         shown, _ = on_terminal([sys.executable, "-m", "engine", *words], tmp_path, **plain)
