@@ -335,7 +335,7 @@ def test_openapi(client: TestClient) -> None:
     assert document["security"] == [{"bearer": []}, {"key": []}]
     assert document["paths"]["/healthz"]["get"]["security"] == []
     typed = document["paths"]["/typed"]["post"]["responses"]
-    assert set(typed) == {"200", "400", "401", "403", "404", "405", "413", "414", "415"}
+    assert set(typed) == {"200", "400", "401", "403", "404", "405", "406", "413", "414", "415"}
     assert "Validation" not in json.dumps(document)
     assert DOCS not in document["paths"]
 
