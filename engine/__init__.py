@@ -1,8 +1,8 @@
 """Copy the raw events of a Mixpanel project into a Delta table, and keep the copy exact.
 
-The rooms, from the bottom up; each imports only rooms above its line:
+The rooms, lowest first; a room imports only rooms that are listed before it:
 
-    errors, log    the error tree; one line an event of the program
+    errors, log    the error tree; structured log lines
     model          windows, flows, schedules, retries, batches, run records
     mixpanel       requests, responses, proxies: the only room with a network
     transform      bytes to rows: decode, cast, validate, infer
@@ -14,7 +14,7 @@ The rooms, from the bottom up; each imports only rooms above its line:
     control        the control plane: what clients declare, their calls, the runs payload
     daemon         ticks, turns, one process a tick
     cli            the commands
-    sandbox        a stand-in for Mixpanel, for the demo, its own command and tests
+    sandbox        a stand-in for Mixpanel: the demo, its own command and tests start it
 """
 
 import os

@@ -21,7 +21,7 @@ from engine.daemon.dispatcher import Dispatcher, write
 from engine.daemon.launcher import launch
 from engine.daemon.reconcile import Action, AddTicks, Log, RemoveTicks, StopProcess, TickNow
 from engine.daemon.signals import DRAIN, GRACE, STOPS, SignalQueue, receive_signals
-from engine.daemon.tick_timer import Scheduler
+from engine.daemon.tick_timer import TickTimer
 from engine.daemon.turn_queue import Turns
 from engine.dataset.storage.local import lock_file, make_folder
 from engine.errors import EtlError, InputError, disk_error
@@ -63,7 +63,7 @@ class Daemon:
         self._flows: dict[str, Flow] = {}  # all that run
         self._api: Server | None = None
         self._changed = threading.Event()  # set when a client changed a flow or requested a run
-        self._scheduler = Scheduler(lambda name: self._dispatcher.tick(name), self._clock)
+        self._scheduler = TickTimer(lambda name: self._dispatcher.tick(name), self._clock)
         self._dispatcher = Dispatcher(
             partial(launch, self._config.home, self._clock, options, drain),
             Turns(max(2, os.cpu_count() or 1)),

@@ -1,6 +1,6 @@
 """Bring a flow up to date at a tick: turn by turn, a process each, until nothing is left to pull.
 
-`daemon` passes the flows, `scheduler` the ticks.
+`daemon` passes the flows, `tick_timer` the ticks.
 """
 
 import threading

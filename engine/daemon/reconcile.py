@@ -1,6 +1,6 @@
 """Decide what the daemon does when its flows change, and what follows a turn of a flow.
 
-Pure: flows, settings, exit statuses and clocks in, actions out. `daemon`, `scheduler` and
+Pure: flows, settings, exit statuses and clocks in, actions out. `daemon`, `tick_timer` and
 `dispatcher` carry the actions out.
 """
 

@@ -33,7 +33,7 @@ class FlowTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no type
         return None if tick is None else _machine_time(self._clock, tick)
 
 
-class Scheduler:
+class TickTimer:
     """Calls `tick` with the name of a flow, in a thread, at each tick of the flow."""
 
     def __init__(self, tick: Callable[[str], None], clock: Clock) -> None:

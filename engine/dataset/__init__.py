@@ -6,11 +6,12 @@ It knows no request and no mapping. A module each, from the bottom up:
     storage                   where the bytes are: what a storage does, and the local disk
     delta_log, log_entries    the Delta log as files
     compatibility             whether this program can write to a table
-    day_changes               what other programs changed of a day
+    day_changes               which days other programs changed
     data_files, table         the table as it is now
-    intent, recovery          commits that were interrupted
-    batch_cleanup             old folders of batches
+    commit_intent             the description of a commit that began
+    commit_cleanup            how it is finished or rolled back; deletion of what it replaced
+    old_batches               deletion of old batch folders
     dataset                   lock, stage, commit
-    positions, single_days    what a commit notes of a flow, and of days that are not UTC days
+    positions, single_days    positions of a flow; projects whose days are not UTC days
     parquet_writer            rows to staged files, with spool, dedup, key_hashes, reject_files
 """

@@ -1,4 +1,4 @@
-"""What other programs changed of the days that this program wrote. Pure: no table, no file.
+"""Detect changes by other programs to days that this program wrote. Pure: no table, no file.
 
 Each commit notes two figures of each day that it touches in the table itself, as versions of app
 transactions. So they survive checkpoints and the clean-up of the log, and a RESTORE does not take
@@ -113,8 +113,8 @@ def find_changes(
 def compare(day: date, summary: DaySummary, noted: Mapping[str, int]) -> Change | None:
     """Return how `day` differs from the figures that were noted of it; None if it does not (P10).
 
-    A day that lost rows or files is undone, and one whose files are others of this program's, as
-    after a RESTORE. A compacted day did not change; one with more rows is reported, not undone.
+    A day is undone if it lost rows or files, or if its files are other files of this program, as
+    after a RESTORE. A compacted day is unchanged. A day with more rows is reported only.
     """
     rows, file_hash = noted.get(f"{ROWS}{day}"), noted.get(f"{FILES}{day}")
     if rows is None or file_hash == summary.file_hash:

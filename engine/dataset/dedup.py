@@ -39,7 +39,7 @@ ReadSpooled = Callable[[Rows], Iterable[Part]]
 class _Block(NamedTuple):
     """Where the file has the keys of rows `first` to `end` (exclusive).
 
-    Without `pick` it has not: they are in the spool.
+    Without `pick`, the keys are in the spool and not in this file.
     """
 
     first: int

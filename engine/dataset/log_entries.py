@@ -54,7 +54,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """A commit of another program: its time in ms, the days that it changed or removed rows of."""
+    """A commit by another program: its time in ms, the days whose rows it changed or removed."""
 
     version: int
     operation: str

@@ -46,7 +46,7 @@ class StagedFile:
 
 @dataclass(frozen=True, slots=True)
 class StagedBatch:
-    """The files of a batch, ready to be committed; early rows that are known are no duplicates."""
+    """The finished files of a batch; rows that the table already stores are counted in `known`."""
 
     files: list[StagedFile]
     duplicates: int

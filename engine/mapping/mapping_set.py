@@ -408,7 +408,7 @@ def _overlaps(rules: list[Rule]) -> Iterator[tuple[Rule, str]]:
 
 
 def _clash(first: Rule, second: Rule) -> bool:
-    """Return whether two rules clash of which one's path is the start of the other's."""
+    """Return whether two rules conflict, where one's path is a prefix of the other's."""
     outer, inner = sorted((first, second), key=lambda rule: len(rule.path))
     if not all(a == b or None in (a, b) for a, b in zip(outer.path, inner.path, strict=False)):
         return False

@@ -1,4 +1,4 @@
-"""Pure nouns: windows, flows, schedules, batches, the payload of a run, the clock.
+"""Pure data and rules: windows, flows, schedules, retries, batches, run records, the clock.
 
-Everybody imports them; they import errors alone. No I/O lives here: the time is an argument.
+Every room may import this one, which imports `errors` alone. No I/O: the time is an argument.
 """

@@ -132,7 +132,7 @@ class Batch:
     records     decoded lines                                              from `decode`
     columns     values for each destination of the mapping set: a list       from `evaluate`,
                 or an Arrow array that is the column already                 from `fast_path`
-    rest        what no rule read: a mapping an event                       from `evaluate`,
+    rest        unmapped properties: one dict per event                       from `evaluate`,
                 or an Arrow array of their JSON text                       from `fast_path`
     keys        event, distinct_id, time, $insert_id, mp_processing_time_ms, a list each, raw
     key_paths   path of each of them in `table`, unchanged; empty where one of them has no column

@@ -64,7 +64,7 @@ class Plan:
 @pytest.fixture
 def plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     made = Plan()
-    monkeypatch.setattr("engine.daemon.daemon.Scheduler", lambda tick, clock: made)
+    monkeypatch.setattr("engine.daemon.daemon.TickTimer", lambda tick, clock: made)
     return made
 
 

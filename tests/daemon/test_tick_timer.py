@@ -6,7 +6,7 @@ from queue import Empty, Queue
 
 import pytest
 
-from engine.daemon.tick_timer import FlowTrigger, Scheduler
+from engine.daemon.tick_timer import FlowTrigger, TickTimer
 from engine.model.clock import Clock
 from engine.model.flow import Schedule
 from tests.support.daemons import START, clock_of
@@ -44,7 +44,7 @@ class Ticks:
 
     def __init__(self) -> None:
         self.fired: Queue[str] = Queue()
-        self.scheduler = Scheduler(self.fired.put, Clock())
+        self.scheduler = TickTimer(self.fired.put, Clock())
 
     def next(self) -> str:
         return self.fired.get(timeout=10)

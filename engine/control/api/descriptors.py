@@ -1,6 +1,6 @@
-"""Descriptors: what clients say of the fields of a schema, as that one is an identity.
+"""Descriptors: statements of clients on the fields of a schema, as that one is an identity.
 
-They are stored and shown; nothing that the program does follows from one.
+They are stored and returned, and have no effect on pulls.
 """
 
 import secrets
@@ -36,7 +36,7 @@ Accept = Annotated[str, Header()]
 
 
 class Descriptor(BaseModel):
-    """A statement on a schema, or on a field of it, such as `/_extconndev/distinct_id`."""
+    """A descriptor of a schema, or on a field of it, such as `/_extconndev/distinct_id`."""
 
     model_config = ConfigDict(extra="allow")
 
