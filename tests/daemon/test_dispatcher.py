@@ -14,7 +14,7 @@ import pytest
 from engine.daemon import dispatcher as dispatcher_module
 from engine.daemon.dispatcher import Dispatcher
 from engine.daemon.reconcile import RETRY_MS
-from engine.daemon.tick_timer import Scheduler
+from engine.daemon.tick_timer import TickTimer
 from engine.daemon.turn_queue import LATER, MORE, Turns
 from engine.log import configure
 from engine.model.clock import Clock
@@ -106,7 +106,7 @@ def test_hundreds_of_flows_that_wait() -> None:
         return 0 if flow.name == "short" else LATER
 
     dispatcher = dispatcher_of(each(turn), *flows, replace(FLOW, name="short"))
-    scheduler = Scheduler(dispatcher.tick, Clock())
+    scheduler = TickTimer(dispatcher.tick, Clock())
     scheduler.start()
     try:
         for flow in flows:
