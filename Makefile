@@ -32,7 +32,7 @@ lint: .venv/tested
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # One test at a time: tests that kill processes depend on timing.
 test-long: lint
