@@ -324,6 +324,7 @@ class Runner:
         self._dataset.commit(
             run.batch_id, files, held, positions_set, record.as_json(), hours, plan
         )
+        # Once more: the catalog's record ends when the commit did.
         record = run_records.succeeded(self._flow, self._dataset, run, staged, self._now())
         self._catalog.save(record)
         self._ending = []

@@ -1202,6 +1202,7 @@ def test_the_password_is_nowhere(run: Run, sandbox: Sandbox, tmp_path: Path) -> 
     process = start(sandbox, folder, *words)
     assert process.stderr
     said = [process.stderr.readline(), process.stderr.readline()]
+    until(lambda: sandbox.project.faults[-1].times == 0)  # the delayed request has arrived
     commands = dict(children(process.pid))
     assert len(pulling(process.pid)) == 2
     os.kill(pulling(process.pid)[0], signal.SIGKILL)
